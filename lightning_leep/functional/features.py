@@ -1,0 +1,56 @@
+"""Checks and layout of feature inputs: penultimate ``features`` beside integer labels ``target``."""
+
+from torch import Tensor
+
+from lightning_leep.functional.inputs import (
+    check_ignore_index,
+    check_labels,
+    check_layout,
+    check_num_classes,
+    flatten_rows,
+)
+
+
+def check_features(
+    features: Tensor,
+    target: Tensor,
+    num_target_classes: int,
+    num_features: int | None = None,
+    ignore_index: int | None = None,
+) -> None:
+    """Check types and shapes of ``features [N, d, d1, ...]`` and ``target [N, d1, ...]``, never their values.
+
+    Args:
+        features: Floating-point features; dimension 1 holds the d features of a row.
+        target: Integer class labels, one for each row.
+        num_target_classes: C.
+        num_features: Wanted d; None accepts any d of at least 1.
+        ignore_index: Label of the rows that are left out.
+
+    Raises:
+        TypeError: If one is no tensor, ``features`` is not floating point or ``target`` is not integer.
+        ValueError: If the shapes do not fit each other or ``num_features``, or a number is out of its range.
+    """
+    check_num_classes("num_target_classes", num_target_classes)
+    check_ignore_index(ignore_index)
+    check_layout(features, target, num_features, name="features", axis="features")
+    if features.shape[1] == 0:
+        raise ValueError(f"`features` must have at least 1 feature in dimension 1, got shape {list(features.shape)}.")
+
+
+def flatten_features(
+    features: Tensor, target: Tensor, num_target_classes: int, ignore_index: int | None = None, validate_args: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Bring checked features and labels to ``[n, d]`` and ``[n]`` without ignored rows, and check their values.
+
+    Raises:
+        ValueError: If a label is outside ``0 .. num_target_classes - 1`` or a feature is NaN or infinite.
+    """
+    rows, labels = flatten_rows(features, target, ignore_index)  # [n, d], [n]
+    if validate_args:
+        check_labels(labels, num_target_classes)
+        # The sum over a row propagates NaN and infinity without a mask of the size of the rows; float64, because the
+        # sum of finite float16 values may overflow.
+        if not bool(rows.double().sum().isfinite() if rows.device.type != "mps" else rows.float().sum().isfinite()):
+            raise ValueError("`features` must be finite, got NaN or infinite values.")
+    return rows, labels

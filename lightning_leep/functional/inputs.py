@@ -1,0 +1,122 @@
+"""Checks and layout of classification inputs: source outputs ``preds`` beside integer labels ``target``."""
+
+import torch
+from torch import Tensor
+
+#: How far the sum of a row of probabilities may be from 1: bfloat16 rows are off by 0.002, float32 rows by 1e-6.
+SUM_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2, torch.float32: 1e-3, torch.float64: 1e-3}
+
+#: Rows of probabilities further than this from a sum of 1 are rescaled; nearer ones are used as they are, uncopied.
+RESCALE_ABOVE = 2e-6
+
+
+def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_ignore_index(ignore_index: object) -> None:
+    """Raise ``ValueError`` unless ``ignore_index`` is an integer or None."""
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+        raise ValueError(f"`ignore_index` must be an integer or None, got {ignore_index!r}.")
+
+
+def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "preds", axis: str = "classes") -> None:
+    """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, never their values.
+
+    Args:
+        preds: Floating-point rows (source outputs or features); dimension 1 is the one that is scored.
+        target: Integer class labels, one for each row.
+        width: Wanted size of dimension 1 of ``preds``; None accepts any.
+        name: The name of ``preds`` in messages.
+        axis: What dimension 1 holds, in messages.
+
+    Raises:
+        TypeError: If one is no tensor, ``preds`` is not floating point or ``target`` is not integer.
+        ValueError: If the shapes do not fit each other or ``width``.
+    """
+    for label, value in ((name, preds), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{label}` must be a torch.Tensor, got {type(value).__name__}.")
+    if not preds.is_floating_point():
+        raise TypeError(f"`{name}` must be floating point, got {preds.dtype}.")
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"`target` must hold integer class labels, got {target.dtype}.")
+    if preds.ndim < 2:
+        raise ValueError(f"`{name}` must have shape [N, {axis}] or [N, {axis}, d1, ...], got {list(preds.shape)}.")
+    wanted = [preds.shape[0], *preds.shape[2:]]
+    if list(target.shape) != wanted:
+        raise ValueError(
+            f"`target` must have shape {wanted} to go with `{name}` of shape {list(preds.shape)}, got {list(target.shape)}."
+        )
+    if width is not None and preds.shape[1] != width:
+        raise ValueError(f"`{name}` must have {width} {axis} in dimension 1, got shape {list(preds.shape)}.")
+
+
+def check_labels(target: Tensor, num_target_classes: int) -> None:
+    """Raise ``ValueError`` for a label outside ``0 .. num_target_classes - 1`` (ignored labels are dropped before)."""
+    if target.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(target))
+    if low < 0 or high >= num_target_classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"`target` must hold labels in 0..{num_target_classes - 1} (`num_target_classes`={num_target_classes}), "
+            f"got {wrong}. Labels to be left out are named with `ignore_index`."
+        )
+
+
+def flatten_rows(preds: Tensor, target: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
+    """Bring ``preds [N, K, d1, ...]`` and ``target [N, d1, ...]`` to ``[n, K]`` and ``[n]`` without ignored rows."""
+    preds = preds.detach()
+    if preds.ndim > 2:
+        preds = preds.movedim(1, -1).reshape(-1, preds.shape[1])  # [N, K, d1, ...] -> [N * d1 * ..., K]
+    target = target.detach().reshape(-1)  # [N, d1, ...] -> [N * d1 * ...]
+    if ignore_index is not None:
+        keep = target != ignore_index
+        if not bool(keep.all()):
+            preds, target = preds[keep], target[keep]  # [n, K], [n]
+    return preds, target.long()
+
+
+def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
+    """Source distributions ``theta [n, Z]`` in float32 (float64 stays float64).
+
+    Logits go through a softmax that is taken in float32 or better, so that half-precision logits keep their small
+    probabilities. A logit of -inf is a source class that is switched off. Probabilities are used as they are when
+    their rows sum to 1 within float32 rounding, and are rescaled to a sum of 1 otherwise.
+
+    Args:
+        preds: ``[n, Z]`` logits or probabilities.
+        from_logits: Which of the two they are.
+        validate_args: Whether to check the values, at the price of a device synchronisation.
+
+    Raises:
+        ValueError: If logits hold NaN or +inf, or probabilities are not finite, negative or do not sum to 1.
+    """
+    half = preds.dtype in (torch.float16, torch.bfloat16)
+    rows = preds.float() if half else preds
+    if rows.shape[0] == 0:
+        return rows
+    if from_logits:
+        rows = rows.softmax(dim=1)
+        if validate_args and not bool(rows.sum().isfinite()):
+            raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
+        return rows
+    sums = rows.sum(dim=1)  # [n]
+    if not validate_args:
+        return rows / sums.unsqueeze(1) if half else rows
+    # NaN fails every comparison, so each test is written as "not (what is wanted)".
+    if not bool(rows.amin() >= 0):
+        raise ValueError(
+            "`preds` must hold probabilities >= 0 because `from_logits=False`, got a negative value or NaN. "
+            "Pass `from_logits=True` for raw outputs of a classifier."
+        )
+    deviation = float((sums - 1).abs().max())
+    if not deviation <= SUM_TOLERANCE.get(preds.dtype, 1e-3):
+        raise ValueError(
+            "`preds` must hold rows of probabilities that sum to 1 because `from_logits=False`, got a row whose sum "
+            f"is {deviation:.3g} away from 1. Pass `from_logits=True` for raw outputs of a classifier."
+        )
+    return rows / sums.unsqueeze(1) if deviation > RESCALE_ABOVE else rows

@@ -1,0 +1,96 @@
+"""The empirical joint of target labels and source classes, and the expected empirical predictor (EEP) made from it.
+
+Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3. Rows are converted to the accumulation dtype a chunk at a time,
+so that no function here holds more than a few megabytes beside its input.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+#: Bytes of one chunk in the accumulation dtype: within the cache of a CPU core, enough to fill an accelerator.
+CHUNK_BYTES_CPU = 2**21
+CHUNK_BYTES_ACCELERATOR = 2**24
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices without float64 (Apple's MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, ``m`` such that a chunk stays small.
+
+    Args:
+        rows: ``[n, K]`` floating point.
+        target: ``[n]`` integer labels.
+        width: Columns of the largest temporary the caller makes for each row; K when None.
+    """
+    dtype = accumulation_dtype(rows.device)
+    chunk_bytes = CHUNK_BYTES_CPU if rows.device.type == "cpu" else CHUNK_BYTES_ACCELERATOR
+    size = max(1, chunk_bytes // (8 * max(1, rows.shape[1], width or 0)))
+    for chunk, labels in zip(rows.split(size), target.split(size), strict=True):
+        if chunk.shape[0]:
+            yield chunk.to(dtype), labels
+
+
+def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int) -> Tensor:
+    r"""Sum of the source distributions of each target class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
+
+    Divided by n it is the empirical joint distribution; it is left as a sum so that batches and processes add up.
+
+    Args:
+        probs: ``[n, Z]`` source distributions.
+        target: ``[n]`` integer labels in ``0 .. C-1``.
+        num_target_classes: C.
+
+    Returns:
+        ``[C, Z]`` in the accumulation dtype.
+    """
+    shape = (num_target_classes, probs.shape[1])
+    joint = torch.zeros(shape, dtype=accumulation_dtype(probs.device), device=probs.device)
+    for chunk, labels in row_chunks(probs, target):
+        joint.index_add_(0, labels, chunk)
+    return joint
+
+
+def conditional_probability(joint: Tensor) -> Tensor:
+    r""":math:`P(y|z) = J(y, z) / \sum_y J(y, z)`, shape ``[C, Z]``; 0 for a source class without any mass."""
+    mass = joint.sum(dim=0)  # [Z]
+    return torch.where(mass > 0, joint / mass, 0.0)
+
+
+def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
+    r"""Probability that the EEP gives to each row's own label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`.
+
+    Args:
+        probs: ``[n, Z]`` source distributions.
+        target: ``[n]`` integer labels.
+        conditional: ``[C, Z]``, :math:`P(y|z)`.
+
+    Returns:
+        ``[n]`` in the accumulation dtype.
+    """
+    likelihood = [
+        conditional.index_select(0, labels).mul_(chunk).sum(dim=1)  # [m, Z] -> [m]
+        for chunk, labels in row_chunks(probs, target)
+    ]
+    return torch.cat(likelihood) if likelihood else conditional.new_zeros(0)
+
+
+def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
+    r"""Whether the EEP's most probable class :math:`\arg\max_y q_i(y)` is the row's own; ``[n]`` of 0.0 and 1.0.
+
+    A tie is shared: a row whose own label is among k equally probable ones counts 1/k, so that an uninformative
+    source scores the chance level whatever the order of the classes. Probabilities within a relative 1e-12 of
+    each other count as equal, which is the rounding of the products.
+    """
+    correct = []
+    for chunk, labels in row_chunks(probs, target, width=conditional.shape[0]):
+        with torch.autocast(device_type=chunk.device.type, enabled=False):
+            eep = chunk @ conditional.T  # [m, Z] @ [Z, C] -> [m, C]
+        best = eep >= eep.amax(dim=1, keepdim=True) * (1 - 1e-12)  # [m, C]
+        own = best.gather(1, labels.unsqueeze(1)).squeeze(1)  # [m]
+        correct.append(own / best.sum(dim=1))
+    return torch.cat(correct).to(conditional.dtype) if correct else conditional.new_zeros(0)

@@ -1,0 +1,186 @@
+r"""Feature moments: fixed-size, additive, exact sufficient statistics of labelled features.
+
+H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need nothing but these, so they stream over batches
+and reduce over processes by sums. All are kept about a centre near the mean of the features: raw second moments of
+features with mean 1e6 and standard deviation 1 would lose 12 of float64's 16 digits.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.joint import accumulation_dtype, row_chunks
+
+
+class FeatureMoments(NamedTuple):
+    r"""Moments of rows :math:`x_i` with labels :math:`y_i` about a centre :math:`c`; :math:`v_i = x_i - c`.
+
+    ``centre`` is any point near the mean, not the mean itself: ``class_sums`` hold what is left, so that nothing is
+    lost to its rounding, and moments that share a centre add up field by field. Floating-point fields are float64
+    where the device has it.
+    """
+
+    centre: Tensor  #: ``[d]``, :math:`c`
+    class_counts: Tensor  #: ``[C]`` int64, rows of each class
+    class_sums: Tensor  #: ``[C, d]``, :math:`\sum_{i: y_i = k} v_i`
+    scatter: Tensor  #: ``[d, d]``, :math:`\sum_i v_i v_i^\top`
+    cubic: Tensor  #: ``[d]``, :math:`\sum_i \|v_i\|^2 v_i`
+    quartic: Tensor  #: ``[]``, :math:`\sum_i \|v_i\|^4`
+
+    @property
+    def num_rows(self) -> Tensor:
+        """n, 0-d int64."""
+        return self.class_counts.sum()
+
+    @property
+    def mean(self) -> Tensor:
+        """``[d]``, mean of all rows; the centre when there are none."""
+        return self.centre + self.class_sums.sum(dim=0) / self.num_rows.clamp(min=1)
+
+    @property
+    def class_means(self) -> Tensor:
+        """``[C, d]``, mean of the rows of each class; the centre for a class without any."""
+        return self.centre + self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1)
+
+
+def empty_moments(num_target_classes: int, num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
+    """Moments of no rows: all zero, the neutral element of `merge_moments`."""
+    device = torch.device(device)
+    dtype = accumulation_dtype(device)
+    return FeatureMoments(
+        centre=torch.zeros(num_features, dtype=dtype, device=device),
+        class_counts=torch.zeros(num_target_classes, dtype=torch.long, device=device),
+        class_sums=torch.zeros(num_target_classes, num_features, dtype=dtype, device=device),
+        scatter=torch.zeros(num_features, num_features, dtype=dtype, device=device),
+        cubic=torch.zeros(num_features, dtype=dtype, device=device),
+        quartic=torch.zeros((), dtype=dtype, device=device),
+    )
+
+
+def feature_moments(
+    features: Tensor, target: Tensor, num_target_classes: int, centre: Tensor | None = None
+) -> FeatureMoments:
+    """Moments of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``; rows are converted a chunk at a time.
+
+    Args:
+        features: ``[n, d]`` finite floating point of any dtype.
+        target: ``[n]`` integer labels in ``0 .. num_target_classes - 1``.
+        num_target_classes: C; classes without a row are allowed.
+        centre: ``[d]``, the point that the moments are about; the mean of the rows when None.
+    """
+    moments = empty_moments(num_target_classes, features.shape[1], features.device)
+    if features.shape[0] == 0:
+        return moments if centre is None else moments._replace(centre=centre)
+    if centre is None:
+        centre = moments.centre
+        for chunk, _ in row_chunks(features, target):
+            centre = centre + chunk.sum(dim=0) / features.shape[0]  # [m, d] -> [d]
+    counts = torch.bincount(target, minlength=num_target_classes)  # [C]
+    class_sums, scatter, cubic, quartic = moments.class_sums, moments.scatter, moments.cubic, moments.quartic
+    # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        for chunk, labels in row_chunks(features, target):
+            deviation = chunk - centre  # [m, d]
+            norms = deviation.square().sum(dim=1)  # [m]
+            class_sums.index_add_(0, labels, deviation)
+            scatter.addmm_(deviation.T, deviation)  # [d, m] @ [m, d]
+            cubic.addmv_(deviation.T, norms)  # [d, m] @ [m]
+            quartic = quartic + norms.square().sum()
+    return FeatureMoments(centre, counts, class_sums, scatter, cubic, quartic)
+
+
+def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
+    r"""The same rows' moments about another centre, exactly, from the moments alone.
+
+    With :math:`\delta` = new - old centre, :math:`s = \sum v`, :math:`M = \sum v v^\top`,
+    :math:`t = \sum \|v\|^2 v`, every new moment is the expansion of :math:`v - \delta`; for example
+    :math:`\sum \|v - \delta\|^4 = \sum \|v\|^4 + 4\delta^\top M \delta + n\|\delta\|^4 - 4 t^\top\delta
+    + 2\|\delta\|^2 \mathrm{tr} M - 4\|\delta\|^2 s^\top\delta`.
+
+    Args:
+        moments: Moments about any centre.
+        centre: ``[d]``, the new centre; the mean of the rows when None.
+    """
+    if centre is None:
+        centre = moments.mean
+    with torch.autocast(device_type=centre.device.type, enabled=False):
+        num_rows = moments.num_rows.to(centre.dtype)
+        shift = centre - moments.centre  # [d]
+        sums = moments.class_sums.sum(dim=0)  # [C, d] -> [d]
+        trace = moments.scatter.diagonal().sum()
+        scattered = moments.scatter @ shift  # [d, d] @ [d]
+        norm, along = shift @ shift, sums @ shift
+        scatter = moments.scatter.addr(shift, sums, alpha=-1)  # [d, d] - [d] x [d]
+        scatter = scatter.addr_(sums - num_rows * shift, shift, alpha=-1)
+        cubic = moments.cubic - 2 * scattered + norm * sums - (trace - 2 * along + num_rows * norm) * shift
+        quartic = moments.quartic + 4 * (scattered @ shift) - 4 * (moments.cubic @ shift)
+        quartic = quartic + norm * (num_rows * norm + 2 * trace - 4 * along)
+        class_sums = moments.class_sums - moments.class_counts.unsqueeze(1) * shift  # [C, d]
+    return FeatureMoments(centre, moments.class_counts, class_sums, scatter, cubic, quartic)
+
+
+def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
+    """Moments of the rows of both, which must be about one centre: a sum field by field."""
+    return FeatureMoments(a.centre, *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
+
+
+def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
+    """Moments of the rows of both about their common mean, whatever centres they had (Chan, Golub, LeVeque 1979)."""
+    rows_a, rows_b = a.num_rows, b.num_rows
+    # A weight of exactly 0 or 1 when one side is empty: its centre, all zero, must not pull the common one away.
+    weight = rows_b / (rows_a + rows_b).clamp(min=1)
+    centre = a.mean * (1 - weight) + b.mean * weight  # [d]
+    centre = torch.where(weight == 0, a.mean, torch.where(weight == 1, b.mean, centre))
+    return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))
+
+
+def total_scatter(moments: FeatureMoments) -> Tensor:
+    r"""``[d, d]``, :math:`\sum_i (x_i - \bar x)(x_i - \bar x)^\top`."""
+    return recentre_moments(moments).scatter
+
+
+def between_scatter(moments: FeatureMoments) -> Tensor:
+    r"""``[d, d]``, :math:`\sum_k n_k (\mu_k - \bar x)(\mu_k - \bar x)^\top`."""
+    roots = between_root(moments)
+    return roots.T @ roots
+
+
+def within_scatter(moments: FeatureMoments) -> Tensor:
+    r"""``[d, d]``, pooled within-class scatter :math:`\sum_i (x_i - \mu_{y_i})(x_i - \mu_{y_i})^\top`."""
+    return total_scatter(moments) - between_scatter(moments)
+
+
+def between_root(moments: FeatureMoments) -> Tensor:
+    r"""``[C, d]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)^\top`: a root R of the between scatter :math:`R^\top R`."""
+    sums = recentre_moments(moments).class_sums  # [C, d]
+    return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
+
+
+def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
+    r"""Ledoit and Wolf's optimal shrinkage :math:`\alpha \in [0, 1]` of the covariance towards a multiple of I.
+
+    The shrunk covariance is :math:`(1 - \alpha) \Sigma + \alpha \, \frac{\mathrm{tr} \Sigma}{d} I` with
+    :math:`\Sigma = \frac1n \sum_i v_i v_i^\top`, :math:`v_i = x_i - \bar x`, and
+
+    .. math::
+        \alpha = \min\Big(1, \frac{\frac1n \big(\frac1n \sum_i \|v_i\|^4 - \|\Sigma\|_F^2\big)}
+                                  {\|\Sigma - \frac{\mathrm{tr} \Sigma}{d} I\|_F^2}\Big)
+
+    Source: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
+    Multivariate Analysis 88 (2004), section 3.
+
+    Args:
+        moments: Moments of the rows, classes pooled.
+
+    Returns:
+        0-d tensor; 0 when the covariance is a multiple of I already (one feature, identical rows, no rows).
+    """
+    centred = recentre_moments(moments)
+    num_rows = moments.num_rows.clamp(min=1).to(centred.scatter.dtype)
+    covariance = centred.scatter / num_rows  # [d, d]
+    variances = covariance.diagonal()
+    # Entry by entry instead of ||covariance||^2 - d mean^2, which cancels when the covariance is nearly isotropic.
+    distance = (covariance - torch.diag(variances.mean().expand_as(variances))).square().sum()
+    spread = ((centred.quartic / num_rows - covariance.square().sum()) / num_rows).clamp(min=0)
+    return torch.where(distance > 0, spread / distance, 0.0).clamp(max=1.0)

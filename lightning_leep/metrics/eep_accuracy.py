@@ -1,0 +1,49 @@
+"""Accuracy of the expected empirical predictor."""
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.joint import conditional_probability, eep_correct
+from lightning_leep.metrics.joint import JointMetric
+from lightning_leep.metrics.row_metric import RowScorer
+
+
+class EEPAccuracy(JointMetric):
+    r"""Accuracy of the EEP itself, the classifier :math:`\arg\max_y \sum_z P(y|z) \theta(z)` that LEEP is the
+    log-likelihood of.
+
+    It needs no training and usually lies well below the accuracy of a re-trained head. Rows whose own label ties with
+    others count as the fraction that guessing among them would earn. Same input as
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, whose state it shares in a ``MetricCollection``.
+
+    Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
+
+    Args:
+        num_target_classes: C.
+        num_source_classes: Z.
+        from_logits: Whether ``preds`` are logits or probabilities.
+        ignore_index: Label of the rows that are left out.
+        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_leep import EEPAccuracy
+        >>> metric = EEPAccuracy(num_target_classes=2, num_source_classes=2, from_logits=False)
+        >>> metric.update(torch.tensor([[0.8, 0.2], [0.7, 0.3], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
+        >>> metric.compute().item()
+        1.0
+    """
+
+    plot_lower_bound: float = 0.0
+    plot_upper_bound: float = 1.0
+
+    def row_scorer(self, device: torch.device) -> RowScorer:
+        """Score of a row: 1 if the EEP's most probable class is its label."""
+        conditional = conditional_probability(self.joint).to(device)  # [C, Z]
+        return lambda probs, target: eep_correct(probs, target, conditional).unsqueeze(1)  # [m, 1]
+
+    def compute(self) -> Tensor:
+        """Accuracy of the EEP over all rows seen so far, on all processes."""
+        mean, _ = self.mean_and_standard_error()
+        return mean[0]
