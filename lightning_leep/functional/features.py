@@ -9,6 +9,7 @@ from lightning_leep.functional.inputs import (
     check_num_classes,
     flatten_rows,
 )
+from lightning_leep.functional.joint import accumulation_dtype
 
 
 def check_features(
@@ -39,7 +40,11 @@ def check_features(
 
 
 def flatten_features(
-    features: Tensor, target: Tensor, num_target_classes: int, ignore_index: int | None = None, validate_args: bool = True
+    features: Tensor,
+    target: Tensor,
+    num_target_classes: int,
+    ignore_index: int | None = None,
+    validate_args: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Bring checked features and labels to ``[n, d]`` and ``[n]`` without ignored rows, and check their values.
 
@@ -49,8 +54,9 @@ def flatten_features(
     rows, labels = flatten_rows(features, target, ignore_index)  # [n, d], [n]
     if validate_args:
         check_labels(labels, num_target_classes)
-        # The sum over a row propagates NaN and infinity without a mask of the size of the rows; float64, because the
-        # sum of finite float16 values may overflow.
-        if not bool(rows.double().sum().isfinite() if rows.device.type != "mps" else rows.float().sum().isfinite()):
+        # A sum propagates NaN and infinity without a mask of the size of the rows; in float64, because the sum of
+        # finite float16 values may overflow.
+        total = rows.sum(dtype=accumulation_dtype(rows.device))
+        if not bool(total.isfinite()):
             raise ValueError("`features` must be finite, got NaN or infinite values.")
     return rows, labels

@@ -127,11 +127,8 @@ def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
 
 def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
     """Moments of the rows of both about their common mean, whatever centres they had (Chan, Golub, LeVeque 1979)."""
-    rows_a, rows_b = a.num_rows, b.num_rows
-    # A weight of exactly 0 or 1 when one side is empty: its centre, all zero, must not pull the common one away.
-    weight = rows_b / (rows_a + rows_b).clamp(min=1)
-    centre = a.mean * (1 - weight) + b.mean * weight  # [d]
-    centre = torch.where(weight == 0, a.mean, torch.where(weight == 1, b.mean, centre))
+    weight = b.num_rows.to(b.centre.dtype) / (a.num_rows + b.num_rows).clamp(min=1)
+    centre = a.mean * (1 - weight) + b.mean * weight  # [d]; an empty side has weight 0
     return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))
 
 
