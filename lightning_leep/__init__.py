@@ -1,7 +1,9 @@
 """How well a pre-trained model will transfer, before fine-tuning is paid for; how right that was, afterwards."""
 
-from lightning_leep.metrics import EEPAccuracy, LEEPMetric
+from lightning_leep.metrics import EEPAccuracy, EEPScores, LEEPMetric
+from lightning_leep.report import TransferabilityReport
+from lightning_leep.scoring import score
 
 __version__ = "0.1.0"
 
-__all__ = ["EEPAccuracy", "LEEPMetric", "__version__"]
+__all__ = ["EEPAccuracy", "EEPScores", "LEEPMetric", "TransferabilityReport", "__version__", "score"]

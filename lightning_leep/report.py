@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +21,11 @@ class TransferabilityReport:
         class_counts: Rows of each target class.
         leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
         leep_standard_error: Standard error of that mean.
+        leave_one_out_leep: LEEP with each row predicted from the other rows alone: what is left of it out of sample.
+        leave_one_out_leep_standard_error: Standard error of that mean.
         label_entropy: H(Y), the entropy of the labels; minus it is the LEEP of a source that says nothing.
         eep_accuracy: Accuracy of the expected empirical predictor, on the rows it was made from.
+        eep_accuracy_standard_error: Standard error of that mean.
         seconds: Wall time of the scoring pass.
         samples_per_second: Rows of all processes for each second of it.
         notes: What a reader has to know to believe the numbers, one sentence each.
@@ -35,8 +38,11 @@ class TransferabilityReport:
     class_counts: tuple[int, ...]
     leep: float
     leep_standard_error: float
+    leave_one_out_leep: float
+    leave_one_out_leep_standard_error: float
     label_entropy: float
     eep_accuracy: float
+    eep_accuracy_standard_error: float
     seconds: float
     samples_per_second: float
     notes: tuple[str, ...] = ()
@@ -49,8 +55,7 @@ class TransferabilityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain Python values; a number that is not finite becomes None, as JSON has none."""
-        values = asdict(self) if self.joint is None else asdict(_without_joint(self))
-        del values["joint"]
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -91,13 +96,6 @@ class TransferabilityReport:
     def from_json(cls, text: str) -> "TransferabilityReport":
         """Inverse of :meth:`to_json`."""
         return cls.from_dict(json.loads(text))
-
-
-def _without_joint(report: TransferabilityReport) -> TransferabilityReport:
-    # `asdict` deep-copies tensors, and [C, Z] may be large.
-    return TransferabilityReport(
-        **{f.name: getattr(report, f.name) for f in fields(report) if f.name != "joint"}
-    )
 
 
 def _restore(kind: Any, value: Any) -> Any:

@@ -48,7 +48,8 @@ def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "
     wanted = [preds.shape[0], *preds.shape[2:]]
     if list(target.shape) != wanted:
         raise ValueError(
-            f"`target` must have shape {wanted} to go with `{name}` of shape {list(preds.shape)}, got {list(target.shape)}."
+            f"`target` must have shape {wanted} to go with `{name}` of shape {list(preds.shape)}, "
+            f"got {list(target.shape)}."
         )
     if width is not None and preds.shape[1] != width:
         raise ValueError(f"`{name}` must have {width} {axis} in dimension 1, got shape {list(preds.shape)}.")

@@ -79,6 +79,43 @@ def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor
     return torch.cat(likelihood) if likelihood else conditional.new_zeros(0)
 
 
+def leave_one_out_likelihood(
+    probs: Tensor, target: Tensor, joint: Tensor, class_counts: Tensor, prior_weight: float = 1.0
+) -> Tensor:
+    r"""Probability that the EEP made from all other rows gives to each row's own label.
+
+    .. math::
+        q_i(y_i) = \sum_z \theta_i(z) \frac{J_{-i}(y_i, z) + a \, \pi_{-i}(y_i)}{J_{-i}(z) + a}
+
+    where :math:`J_{-i}` is the joint without row i, :math:`\pi_{-i}` the class frequencies of the other rows and
+    :math:`a` the weight of the Dirichlet prior that they make. Summed over y it is 1.
+
+    Args:
+        probs: ``[n, Z]`` source distributions.
+        target: ``[n]`` integer labels.
+        joint: ``[C, Z]``, sums over all rows, row i included.
+        class_counts: ``[C]``, rows of each class.
+        prior_weight: a, in rows for each source class.
+
+    Returns:
+        ``[n']`` in the accumulation dtype, without the rows that are the only one of their class: no other row can
+        say anything about them.
+    """
+    counts = class_counts.to(joint.dtype)
+    mass = joint.sum(dim=0)  # [Z]
+    likelihood = []
+    for chunk, labels in row_chunks(probs, target):
+        others = counts[labels] - 1  # [m]
+        if not bool((others > 0).all()):
+            chunk, labels, others = chunk[others > 0], labels[others > 0], others[others > 0]  # [m', Z], [m'], [m']
+        prior = prior_weight * others / (counts.sum() - 1)  # [m']
+        # The differences are sums of probabilities: below 0 they are rounding.
+        own = joint.index_select(0, labels).sub_(chunk).clamp_(min=0.0).add_(prior.unsqueeze(1))  # [m', Z]
+        rest = (mass - chunk).clamp_(min=0.0).add_(prior_weight)  # [m', Z]
+        likelihood.append(own.div_(rest).mul_(chunk).sum(dim=1))  # [m']
+    return torch.cat(likelihood) if likelihood else joint.new_zeros(0)
+
+
 def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
     r"""Whether the EEP's most probable class :math:`\arg\max_y q_i(y)` is the row's own; ``[n]`` of 0.0 and 1.0.
 

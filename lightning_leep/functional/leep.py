@@ -1,5 +1,6 @@
 """LEEP: log expected empirical prediction."""
 
+import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import (
@@ -10,7 +11,12 @@ from lightning_leep.functional.inputs import (
     flatten_rows,
     probability_rows,
 )
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
+from lightning_leep.functional.joint import (
+    conditional_probability,
+    eep_likelihood,
+    joint_probability,
+    leave_one_out_likelihood,
+)
 
 
 def leep(
@@ -19,6 +25,7 @@ def leep(
     num_target_classes: int,
     from_logits: bool = True,
     ignore_index: int | None = None,
+    leave_one_out: bool = False,
 ) -> Tensor:
     r"""Log expected empirical prediction of a source classifier on labelled target data.
 
@@ -38,13 +45,17 @@ def leep(
         num_target_classes: C; classes without an image are allowed.
         from_logits: Whether ``preds`` are logits (a softmax is applied) or probabilities.
         ignore_index: Label of the rows that are left out.
+        leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
+            (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`). Plain LEEP is in-sample: a confident
+            source scores far above the floor -H(Y) on labels that it knows nothing of; the leave-one-out form does
+            not. Rows that are the only one of their class are left out of its mean.
 
     Returns:
         0-d tensor, float64 where the device has it.
 
     Raises:
         TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or probabilities are invalid, or fewer than 2 rows remain.
+        ValueError: If shapes, labels or probabilities are invalid, or fewer than 2 rows (that can be scored) remain.
 
     Example:
         >>> import torch
@@ -60,6 +71,12 @@ def leep(
     if rows.shape[0] < 2:
         raise ValueError(f"LEEP needs at least 2 labelled rows in `preds`, got {rows.shape[0]}.")
     probs = probability_rows(rows, from_logits)
-    conditional = conditional_probability(joint_probability(probs, labels, num_target_classes))
-    # A perfect source may end a rounding error above 0.
-    return eep_likelihood(probs, labels, conditional).log().mean().clamp(max=0.0)
+    joint = joint_probability(probs, labels, num_target_classes)  # [C, Z]
+    if leave_one_out:
+        class_counts = torch.bincount(labels, minlength=num_target_classes)  # [C]
+        likelihood = leave_one_out_likelihood(probs, labels, joint, class_counts)
+        if likelihood.shape[0] < 2:
+            raise ValueError("Leave-one-out LEEP needs a class with at least 2 rows in `target`, got none.")
+    else:
+        likelihood = eep_likelihood(probs, labels, conditional_probability(joint))
+    return likelihood.log().mean().clamp(max=0.0)  # a perfect source may end a rounding error above 0

@@ -46,7 +46,9 @@ class AdditiveMetric(Metric):
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # States are rebound, so references suffice where torchmetrics clones every row at every `forward` and `sync`.
-        return {name: list(state) if isinstance(state, Sequence) else state for name, state in self.metric_state.items()}
+        return {
+            name: list(state) if isinstance(state, Sequence) else state for name, state in self.metric_state.items()
+        }
 
     def reset(self) -> None:
         """Return to the state before the first update; lists are replaced, since a compute group may share them."""
@@ -67,7 +69,7 @@ class AdditiveMetric(Metric):
         """
         if self._is_synced or (isinstance(incoming_state, Metric) and incoming_state._is_synced):
             raise TorchMetricsUserError("Metrics cannot be merged while synchronised. HINT: call `unsync` first.")
-        states = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        states: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         if isinstance(states, dict):
             for name, default in self._defaults.items():
                 state = states.get(name)
@@ -93,7 +95,8 @@ class AdditiveMetric(Metric):
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> torch.nn.Module:
         dtype = accumulation_dtype(fn(torch.zeros(1, device=self.device)).device)
         if dtype != torch.float64:
-            for store in (self._defaults, self.__dict__):
+            stores: tuple[dict[str, Any], ...] = (self._defaults, self.__dict__)
+            for store in stores:
                 for name in self._defaults:
                     if isinstance(store[name], Tensor) and store[name].dtype == torch.float64:
                         store[name] = store[name].to(dtype)

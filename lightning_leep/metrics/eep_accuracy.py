@@ -41,7 +41,7 @@ class EEPAccuracy(JointMetric):
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Score of a row: 1 if the EEP's most probable class is its label."""
         conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: eep_correct(probs, target, conditional).unsqueeze(1)  # [m, 1]
+        return lambda probs, target: (eep_correct(probs, target, conditional),)
 
     def compute(self) -> Tensor:
         """Accuracy of the EEP over all rows seen so far, on all processes."""

@@ -1,9 +1,11 @@
 """LEEP as a streaming, distributed metric."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood
+from lightning_leep.functional.joint import conditional_probability, eep_likelihood, leave_one_out_likelihood
 from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.row_metric import RowScorer
 
@@ -36,6 +38,9 @@ class LEEPMetric(JointMetric):
         from_logits: Whether ``preds`` are logits (a softmax is applied, in float32 or better) or probabilities.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
+            (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`), so that a confident source earns
+            nothing on labels that it knows nothing of. Rows that are the only one of their class are left out.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -53,10 +58,26 @@ class LEEPMetric(JointMetric):
 
     plot_upper_bound: float = 0.0
 
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_source_classes: int,
+        from_logits: bool = True,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        leave_one_out: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
+        self.leave_one_out = leave_one_out
+
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Score of a row: the logarithm of the probability that the EEP gives to its label."""
+        if self.leave_one_out:
+            joint, counts = self.joint.to(device), self.class_counts.to(device)
+            return lambda probs, target: (leave_one_out_likelihood(probs, target, joint, counts).log(),)
         conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: eep_likelihood(probs, target, conditional).log().unsqueeze(1)  # [m, 1]
+        return lambda probs, target: (eep_likelihood(probs, target, conditional).log(),)
 
     def compute(self) -> Tensor:
         """LEEP of all rows seen so far, on all processes."""

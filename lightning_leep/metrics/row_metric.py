@@ -1,7 +1,7 @@
 """Metrics that score rows against a state of fixed size, with the rows kept on the process that saw them."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,8 @@ from torchmetrics.utilities import rank_zero_warn
 
 from lightning_leep.metrics.additive import AdditiveMetric
 
-RowScorer = Callable[[Tensor, Tensor], Tensor]
+#: From ``rows [m, K], target [m]`` to one 1-d tensor a score; a row that a score cannot be given to is left out of it.
+RowScorer = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 
 class RowMetric(AdditiveMetric):
@@ -37,10 +38,7 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Return the function from ``rows [m, K], target [m]`` to scores ``[m', num_scores]``, given pooled sums.
-
-        Rows that cannot be scored are left out (``m' <= m``). The function works on ``device``, where the rows are.
-        """
+        """Return the function that scores rows, given the pooled sums. It works on ``device``, where the rows are."""
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and let go of the rows."""
@@ -61,9 +59,9 @@ class RowMetric(AdditiveMetric):
         for rows, target in zip(self.rows, self.labels, strict=True):
             if rows.device not in scorers:
                 scorers[rows.device] = self.row_scorer(rows.device)
-            scores = scorers[rows.device](rows, target)  # [m', k]
-            count = scores.new_full((scores.shape[1],), scores.shape[0])
-            total = total + torch.stack([count, scores.sum(0), scores.square().sum(0)]).to(total.device)  # [3, k]
+            scores = scorers[rows.device](rows, target)
+            sums = [torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores]
+            total = total + torch.stack(sums, dim=1).to(total.device)  # [3, k]
         return total
 
     def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,51 @@
+"""From a batch of any common form to the source model's inputs, its outputs and the labels."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+#: Turns a batch into the inputs of the source and the integer labels.
+Adapter = Callable[[Any], tuple[Any, Tensor]]
+
+
+def split_batch(batch: Any) -> tuple[Any, Tensor]:
+    """Inputs and labels of a ``(inputs, target)`` pair or of a mapping with ``labels`` (Hugging Face).
+
+    Raises:
+        TypeError: If the batch is neither; an ``adapter`` is needed then.
+    """
+    if isinstance(batch, Mapping):
+        if "labels" in batch:
+            return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
+        found = f"a mapping with the keys {sorted(map(str, batch))}"
+    elif isinstance(batch, tuple | list):
+        if len(batch) == 2:
+            return batch[0], batch[1]
+        found = f"a {type(batch).__name__} of length {len(batch)}"
+    else:
+        found = f"a {type(batch).__name__}"
+    raise TypeError(
+        f"A batch must be a pair (inputs, target) or a mapping with `labels`, got {found}. "
+        "Pass `adapter=`, a function from the batch to (inputs, target)."
+    )
+
+
+def source_output(source: Callable[..., Any], inputs: Any) -> Tensor:
+    """Output of ``source`` for ``inputs``: a tensor, or the ``logits`` of what it returns.
+
+    A mapping of inputs is passed as keyword arguments, anything else as the one positional argument.
+
+    Raises:
+        TypeError: If the source returns neither a tensor nor something with ``logits``.
+    """
+    output = source(**inputs) if isinstance(inputs, Mapping) else source(inputs)
+    if isinstance(output, Mapping):
+        output = output.get("logits", output)
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            "`source` must return a tensor or something with `logits`, a tensor; "
+            f"got {type(output).__name__}. Wrap it in a function that returns the classifier's output."
+        )
+    return output
