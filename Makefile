@@ -1,0 +1,41 @@
+# Everything a new checkout needs: `make demo` and `make test`. Both install into a virtual environment of their own.
+PYTHON ?= python3
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+LOWEST = pytorch-lightning==2.6.0 lightning==2.6.0 torchmetrics==1.9.0
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint wheel lowest clean
+
+demo: .venv/demo
+	.venv/bin/python examples/finetune_digits.py
+
+.venv/demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[demo]"
+	touch $@
+
+# A fresh environment each time, so that a missing dependency fails.
+test:
+	rm -rf .venv-test
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[test]"
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile
+
+# The wheel, installed alone: no extra may be needed to import the library and to score.
+wheel:
+	rm -rf dist .venv-wheel
+	.venv-test/bin/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt dist/*.whl
+	cd dist && ../.venv-wheel/bin/python ../tests/wheel_check.py
+
+# The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, against the same torch.
+lowest:
+	.venv-test/bin/python -m pip install $(PIP_FLAGS) $(LOWEST)
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+clean:
+	rm -rf .venv .venv-test .venv-wheel dist
