@@ -85,7 +85,7 @@ def score(
     scores: EEPScores | None = None
     num_source_classes = 0
     fault: BaseException | None = None
-    with isolate_rng(), evaluation_mode(module), torch.no_grad():
+    with preserved_rng(), evaluation_mode(module), torch.no_grad():
         try:
             for batch in _progress_bar(dataloader, progress):
                 inputs, target = adapter(transfer(batch))
@@ -133,6 +133,18 @@ def _device(module: nn.Module | None, device: torch.device | str | None) -> torc
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give Python's, NumPy's and torch's random number generators their states back, after an error too."""
+    isolation = isolate_rng()
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        # An exception that passes through `isolate_rng` itself would end it before it restores anything.
+        isolation.__exit__(None, None, None)
 
 
 @contextmanager
