@@ -73,12 +73,16 @@ class JointMetric(RowMetric):
             TypeError: If ``preds`` is not floating point or ``target`` is not integer.
             ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
         """
-        check_layout(preds, target, self.num_source_classes)
-        rows, labels = flatten_rows(preds, target, self.ignore_index)  # [n, Z], [n]
-        if self.validate_args:
-            check_labels(labels, self.num_target_classes)
-        probs = probability_rows(rows, self.from_logits, self.validate_args)
+        probs, labels = self.prepare(preds, target)  # [n, Z], [n]
         joint = self.joint + joint_probability(probs, labels, self.num_target_classes)  # [C, Z]
         class_counts = self.class_counts + torch.bincount(labels, minlength=self.num_target_classes)  # [C]
         self.keep(probs, labels)
         self.joint, self.class_counts = joint, class_counts
+
+    def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and bring it to source distributions ``[m, Z]`` and labels ``[m]``."""
+        check_layout(preds, target, self.num_source_classes)
+        rows, labels = flatten_rows(preds, target, self.ignore_index)  # [m, Z], [m]
+        if self.validate_args:
+            check_labels(labels, self.num_target_classes)
+        return probability_rows(rows, self.from_logits, self.validate_args), labels

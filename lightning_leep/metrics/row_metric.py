@@ -20,6 +20,15 @@ class RowMetric(AdditiveMetric):
     Across processes travel the sums and, once each process has scored its own rows against the pooled sums, the
     sums of those scores; never a row. ``compute`` is "scores pooled so far plus scores of the rows held here",
     whether or not the metric was synchronised.
+
+    Args:
+        keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches have to
+            go through :meth:`second_pass` before ``compute``.
+        row_dtype: Smaller dtype in which rows are kept; None keeps them as they are. The sums are exact all the same.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``row_dtype`` is no floating-point dtype.
     """
 
     #: How many scores :meth:`row_scorer` gives each row.
@@ -29,12 +38,20 @@ class RowMetric(AdditiveMetric):
     labels: list[Tensor]
     score_sums: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, keep_rows: bool = True, row_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
+        if row_dtype is not None and not (isinstance(row_dtype, torch.dtype) and row_dtype.is_floating_point):
+            raise ValueError(f"`row_dtype` must be a floating-point torch.dtype or None, got {row_dtype!r}.")
         super().__init__(**kwargs)
+        self.keep_rows = keep_rows
+        self.row_dtype = row_dtype
         self.add_state("rows", [], dist_reduce_fx=None)
         self.add_state("labels", [], dist_reduce_fx=None)
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and bring it to rows ``[m, K]`` and labels ``[m]``."""
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
@@ -47,10 +64,34 @@ class RowMetric(AdditiveMetric):
         self.rows, self.labels = [], []
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (references, no copy)."""
-        if rows.shape[0]:
-            self.rows.append(rows)
+        """Hold on to the rows of one batch (references, no copy unless in another dtype)."""
+        if rows.shape[0] and self.keep_rows:
+            self.rows.append(rows if self.row_dtype is None else rows.to(self.row_dtype))
             self.labels.append(target)
+
+    def second_pass(self) -> Callable[[Tensor, Tensor], None]:
+        """Begin a second pass over the same batches, for a metric that keeps no rows.
+
+        Every process has to call it, since it pools the sums of the first pass.
+
+        Returns:
+            The function that takes each batch again, with the arguments of ``update``.
+
+        Raises:
+            RuntimeError: If the metric keeps rows, which need no second pass.
+        """
+        if self.keep_rows:
+            raise RuntimeError(f"{type(self).__name__} keeps its rows; a second pass needs `keep_rows=False`.")
+        self.score_sums = torch.zeros_like(self.score_sums)
+        self._computed = None
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            scorer = self.row_scorer(self.device)
+
+        def score_batch(preds: Tensor, target: Tensor) -> None:
+            self.score_sums = self.score_sums + score_sums(scorer, *self.prepare(preds, target))
+            self._computed = None
+
+        return score_batch
 
     def total_scores(self) -> Tensor:
         """Number, sum and sum of squares ``[3, num_scores]`` of the scores: pooled ones and those of the rows here."""
@@ -59,14 +100,16 @@ class RowMetric(AdditiveMetric):
         for rows, target in zip(self.rows, self.labels, strict=True):
             if rows.device not in scorers:
                 scorers[rows.device] = self.row_scorer(rows.device)
-            scores = scorers[rows.device](rows, target)
-            sums = [torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores]
-            total = total + torch.stack(sums, dim=1).to(total.device)  # [3, k]
+            total = total + score_sums(scorers[rows.device], rows, target).to(total.device)  # [3, k]
         return total
 
     def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
         """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""
         count, total, squares = self.total_scores()  # [k] each
+        if not self.keep_rows and not bool(count.any()):
+            raise RuntimeError(
+                f"{type(self).__name__} was told not to keep rows; pass the batches through `second_pass()` as well."
+            )
         if bool((count < 2).any()):
             rank_zero_warn(
                 f"{type(self).__name__} needs at least 2 rows to say anything, got {int(count.min())}; it returns NaN.",
@@ -76,3 +119,12 @@ class RowMetric(AdditiveMetric):
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0.0) * count / (count - 1)
         return mean, (variance / count).sqrt()
+
+
+def score_sums(scorer: RowScorer, rows: Tensor, target: Tensor) -> Tensor:
+    """Number of scored rows, sum of the scores and of their squares, ``[3, num_scores]``."""
+    sums = [
+        torch.stack([score.new_tensor(score.numel()), score.sum(), score.square().sum()])
+        for score in scorer(rows, target)
+    ]
+    return torch.stack(sums, dim=1)  # [3, k]
