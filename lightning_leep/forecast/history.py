@@ -1,0 +1,163 @@
+"""Records of earlier transfers in a folder: one JSON file a run, so that runs never wait for or overwrite each other."""
+
+import json
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias, overload
+
+import fsspec
+
+from lightning_leep.forecast.record import TransferRecord
+
+Folder: TypeAlias = str | os.PathLike[str]
+
+# One put shows the whole object or nothing there; a rename would be a copy and a deletion.
+ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
+
+
+class History(Sequence[TransferRecord]):
+    """An immutable list of transfers, oldest first whatever the order they are given in.
+
+    Example:
+        >>> history = History()
+        >>> len(history), history.to_dicts()
+        (0, [])
+    """
+
+    def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
+        # The text breaks ties, so that no result depends on the order in which a folder lists its files.
+        self._records = tuple(
+            sorted(records, key=lambda record: (datetime.fromisoformat(record.created).timestamp(), record.to_json()))
+        )
+
+    def __len__(self) -> int:
+        """Number of transfers."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[TransferRecord]:
+        """The transfers, oldest first."""
+        return iter(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> TransferRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> "History": ...
+    def __getitem__(self, index: int | slice) -> "TransferRecord | History":
+        """One transfer, or the history of a slice."""
+        return History(self._records[index]) if isinstance(index, slice) else self._records[index]
+
+    def __repr__(self) -> str:
+        return f"History of {len(self)} transfers"
+
+    def filter(
+        self,
+        *,
+        strategy: str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
+        num_target_classes: int | None = None,
+        where: Callable[[TransferRecord], bool] | None = None,
+    ) -> "History":
+        """The transfers that agree with everything that is not None.
+
+        Args:
+            strategy: What was trainable.
+            dataset: Name of the target data.
+            model: Name of the source model.
+            num_target_classes: C.
+            where: Any other condition on a record.
+        """
+        return History(
+            record
+            for record in self
+            if strategy in (None, record.strategy)
+            and dataset in (None, record.dataset)
+            and model in (None, record.model)
+            and num_target_classes in (None, record.report.num_target_classes)
+            and (where is None or where(record))
+        )
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One flat dictionary of scalars a transfer: ``pandas.DataFrame(history.to_dicts())`` is a table."""
+        return [record.to_flat_dict() for record in self]
+
+
+def save_record(record: TransferRecord, folder: Folder) -> str:
+    """Write a record into a folder as a file of its own, whole or not at all.
+
+    Any number of processes may write into one folder at the same time.
+
+    Args:
+        record: The transfer.
+        folder: Path or fsspec URL; it is made if it does not exist.
+
+    Returns:
+        Path of the new file, with its protocol where it is not a local one.
+    """
+    fs, root = fsspec.core.url_to_fs(os.fspath(folder))
+    fs.makedirs(root, exist_ok=True)
+    stamp = datetime.fromisoformat(record.created).strftime("%Y%m%dT%H%M%S")
+    name = f"{stamp}-{uuid.uuid4().hex}.json"
+    content = record.to_json().encode()
+    path = f"{root.rstrip('/')}/{name}"
+    if ATOMIC_PUT_PROTOCOLS.isdisjoint(_protocols(fs)):
+        temporary = f"{root.rstrip('/')}/.{name}.tmp"
+        try:
+            fs.pipe_file(temporary, content)
+            fs.mv(temporary, path)
+        except BaseException:
+            if fs.exists(temporary):
+                fs.rm_file(temporary)
+            raise
+    else:
+        fs.pipe_file(path, content)
+    return path if "file" in _protocols(fs) else fs.unstrip_protocol(path)
+
+
+def load_history(folder: Folder) -> History:
+    """Read every record in a folder (the files ``*.json`` directly in it).
+
+    A file that is truncated, something else than a record, or written by a newer version is left out, and one warning
+    names all of those.
+
+    Args:
+        folder: Path or fsspec URL; one that does not exist yet is an empty history.
+
+    Raises:
+        ValueError: If ``folder`` is a file.
+    """
+    fs, root = fsspec.core.url_to_fs(os.fspath(folder))
+    fs.invalidate_cache()  # other processes add files
+    if not fs.exists(root):
+        return History()
+    if fs.isfile(root):
+        raise ValueError(f"`folder` must be a folder of records, got the file {os.fspath(folder)!r}.")
+    names = {path: path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)}
+    paths = sorted(path for path, name in names.items() if name.endswith(".json") and not name.startswith("."))
+    records, skipped = [], []
+    # Not `cat`: it takes a bracket in the name of the folder for a pattern.
+    for path, content in zip(paths, fs.cat_ranges(paths, None, None, on_error="return"), strict=True):
+        try:
+            if isinstance(content, Exception):
+                raise content
+            records.append(TransferRecord.from_json(content))
+        except (ValueError, OSError) as error:
+            skipped.append(f"{names[path]} ({_reason(error)})")
+    if skipped:
+        warnings.warn(
+            f"Left out {len(skipped)} of {len(paths)} files in {os.fspath(folder)}: {'; '.join(skipped)}.", stacklevel=2
+        )
+    return History(records)
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "truncated or not JSON"
+    return str(error) or type(error).__name__
