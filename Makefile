@@ -1,7 +1,7 @@
 # Everything a new checkout needs: `make demo` and `make test`. Both install into a virtual environment of their own.
 PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
-LOWEST = pytorch-lightning==2.6.0 lightning==2.6.0 torchmetrics==1.9.0
+LOWEST = pytorch-lightning==2.4.0 lightning==2.4.0 torchmetrics==1.6.0
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint wheel lowest clean
