@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Turns a batch into the inputs of the source and the integer labels.
 Adapter = Callable[[Any], tuple[Any, Tensor]]
@@ -49,3 +49,9 @@ def source_output(source: Callable[..., Any], inputs: Any) -> Tensor:
             f"got {type(output).__name__}. Wrap it in a function that returns the classifier's output."
         )
     return output
+
+
+def source_module(source: Callable[..., Any]) -> nn.Module | None:
+    """The module behind a source: itself, or the one that it is a bound method of; None for any other callable."""
+    module = source if isinstance(source, nn.Module) else getattr(source, "__self__", None)
+    return module if isinstance(module, nn.Module) else None

@@ -13,10 +13,15 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from tqdm.auto import tqdm
 
-from lightning_leep.batches import Adapter, source_output, split_batch
+from lightning_leep.batches import Adapter, source_module, source_output, split_batch
 from lightning_leep.functional.inputs import check_ignore_index, check_layout, check_num_classes
 from lightning_leep.metrics import EEPScores
 from lightning_leep.report import TransferabilityReport
+
+
+class OtherProcessError(RuntimeError):
+    """Something failed on another process, whose own error says what."""
+
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -62,12 +67,11 @@ def score(
     Raises:
         TypeError: If batches, outputs or labels have the wrong type.
         ValueError: If an argument or a batch is invalid, or there are fewer than 2 labelled rows.
-        RuntimeError: If another process failed; its own error is raised there.
+        OtherProcessError: If another process failed; its own error is raised there.
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
-    module = source if isinstance(source, nn.Module) else getattr(source, "__self__", None)
-    module = module if isinstance(module, nn.Module) else None
+    module = source_module(source)
     device = _device(module, device)
     if not callable(precision) and precision not in AUTOCAST_DTYPES:
         raise ValueError(f"`precision` must be one of {sorted(AUTOCAST_DTYPES)} or a function, got {precision!r}.")
@@ -180,7 +184,7 @@ def _agree(fault: BaseException | None, num_source_classes: int, device: torch.d
     if fault is not None:
         raise fault
     if failed:
-        raise RuntimeError("Scoring failed on another process; its own message says why.")
+        raise OtherProcessError("Scoring failed on another process; its own message says why.")
     if largest == 0:
         raise ValueError("`dataloader` must hold at least one batch, got none.")
     if largest != smallest:
