@@ -28,6 +28,26 @@ class TransferabilityReport:
         eep_accuracy_standard_error: Standard error of that mean.
         seconds: Wall time of the scoring pass.
         samples_per_second: Rows of all processes for each second of it.
+        leep_low: Lower end of the interval that contains LEEP when only the largest probabilities of each row were
+            kept; ``leep`` is an estimate then. None when it is exact.
+        leep_high: Upper end of that interval.
+        permutation_mean: Mean LEEP with the labels shuffled among the rows; None when the rows were not kept.
+        permutation_standard_deviation: Spread of it.
+        permutation_p_value: :math:`(1 + \#\{\text{shuffles with at least this LEEP}\}) / (1 + \#\text{shuffles})`.
+        nce: Negative conditional entropy -H(Y|Z) of the source's most probable class (Tran et al., ICCV 2019).
+        num_features: d, size of the features that the following scores are made from.
+        feature_layer: Where they come from.
+        h_score: H-score with Ledoit-Wolf shrinkage (Ibrahim et al., 2021).
+        h_score_unshrunk: H-score as first defined (Bao et al., ICIP 2019).
+        log_me: LogME, the maximum evidence per row (You et al., ICML 2021).
+        nleep: N-LEEP (Li et al., CVPR 2021); None unless asked for.
+        linear_probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features: the best single
+            prediction of the accuracy after re-training the head.
+        linear_probe_accuracy_standard_error: Standard error of that mean.
+        linear_probe_log_likelihood: Its leave-one-out log-likelihood.
+        linear_probe_samples: Rows it could be asked about: those that are not the only one of their class.
+        linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
+        memory: How the rows were kept.
         notes: What a reader has to know to believe the numbers, one sentence each.
         joint: Sum of source distributions for each target class, ``[C, Z]``. It is kept out of the JSON form.
     """
@@ -45,6 +65,24 @@ class TransferabilityReport:
     eep_accuracy_standard_error: float
     seconds: float
     samples_per_second: float
+    leep_low: float | None = None
+    leep_high: float | None = None
+    permutation_mean: float | None = None
+    permutation_standard_deviation: float | None = None
+    permutation_p_value: float | None = None
+    nce: float | None = None
+    num_features: int | None = None
+    feature_layer: str | None = None
+    h_score: float | None = None
+    h_score_unshrunk: float | None = None
+    log_me: float | None = None
+    nleep: float | None = None
+    linear_probe_accuracy: float | None = None
+    linear_probe_accuracy_standard_error: float | None = None
+    linear_probe_log_likelihood: float | None = None
+    linear_probe_samples: int | None = None
+    linear_probe_shrinkage: float | None = None
+    memory: str | None = None
     notes: tuple[str, ...] = ()
     joint: Tensor | None = field(default=None, repr=False, compare=False)
 
