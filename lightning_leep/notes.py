@@ -1,0 +1,67 @@
+"""What a reader has to know to believe the numbers of a report, in words."""
+
+from lightning_leep.report import TransferabilityReport
+
+#: A permutation p-value above this is called noise, as is a leave-one-out LEEP within two standard errors of the floor.
+SIGNIFICANCE = 0.05
+
+
+def notes(report: TransferabilityReport) -> tuple[str, ...]:
+    """Sentences about a report, the most important first; none when there is nothing to warn of."""
+    sentences = [*_signal(report), *_classes(report), *_estimates(report)]
+    return tuple(sentences)
+
+
+def _signal(report: TransferabilityReport) -> list[str]:
+    sentences = []
+    if sum(count > 0 for count in report.class_counts) < 2:
+        return ["All labels are of one class, so that no score says anything."]
+    p_value, mean = report.permutation_p_value, report.permutation_mean
+    out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
+    if p_value is not None and p_value > SIGNIFICANCE:
+        sentences.append(
+            f"LEEP cannot be told from noise: {p_value:.0%} of shuffles of the labels score as high (p = {p_value:.2f})."
+        )
+    elif not out_of_sample > report.floor:
+        sentences.append(
+            f"Out of sample LEEP cannot be told from noise: its leave-one-out form {report.leave_one_out_leep:.3f} is "
+            f"not two standard errors above the floor {report.floor:.3f} of a source that says nothing."
+        )
+    if mean is not None and mean - report.floor > (report.leep - report.floor) / 2:
+        sentences.append(
+            f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: with "
+            f"shuffled labels LEEP is {mean:.3f} already, more than half of the way from the floor "
+            f"{report.floor:.3f} to {report.leep:.3f}. Read the leave-one-out form."
+        )
+    return sentences
+
+
+def _classes(report: TransferabilityReport) -> list[str]:
+    sentences = []
+    if absent := report.class_counts.count(0):
+        sentences.append(f"{absent} of {report.num_target_classes} target classes have no image.")
+    if single := report.class_counts.count(1):
+        sentences.append(
+            f"{single} of {report.num_target_classes} target classes have a single image, which is left out of the "
+            "leave-one-out scores: no other image can say anything about it."
+        )
+    return sentences
+
+
+def _estimates(report: TransferabilityReport) -> list[str]:
+    sentences = []
+    if report.leep_low is not None and report.leep_high is not None:
+        sentences.append(
+            f"LEEP is an estimate from the largest probabilities of each row; it lies between {report.leep_low:.4f} "
+            f"and {report.leep_high:.4f}."
+        )
+    if report.feature_layer == LOGITS:
+        sentences.append(
+            "No linear layer was found in the source, so the feature scores (H-score, LogME, linear probe) are made "
+            "from its logits."
+        )
+    return sentences
+
+
+#: ``feature_layer`` of a report whose source has no layer to take features from.
+LOGITS = "logits"
