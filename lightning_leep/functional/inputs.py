@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 #: How far the sum of a row of probabilities may be from 1: bfloat16 rows are off by 0.002, float32 rows by 1e-6.
-SUM_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-2, torch.float32: 1e-3, torch.float64: 1e-3}
+HALF_SUM_TOLERANCE = 1e-2
+SUM_TOLERANCE = 1e-3
 
 #: Rows of probabilities further than this from a sum of 1 are rescaled; nearer ones are used as they are, uncopied.
 RESCALE_ABOVE = 2e-6
@@ -14,6 +15,12 @@ def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
 
 
 def check_ignore_index(ignore_index: object) -> None:
@@ -45,6 +52,8 @@ def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "
         raise TypeError(f"`target` must hold integer class labels, got {target.dtype}.")
     if preds.ndim < 2:
         raise ValueError(f"`{name}` must have shape [N, {axis}] or [N, {axis}, d1, ...], got {list(preds.shape)}.")
+    if preds.shape[1] == 0:
+        raise ValueError(f"`{name}` must have at least 1 of the {axis} in dimension 1, got shape {list(preds.shape)}.")
     wanted = [preds.shape[0], *preds.shape[2:]]
     if list(target.shape) != wanted:
         raise ValueError(
@@ -73,12 +82,13 @@ def flatten_rows(preds: Tensor, target: Tensor, ignore_index: int | None = None)
     preds = preds.detach()
     if preds.ndim > 2:
         preds = preds.movedim(1, -1).reshape(-1, preds.shape[1])  # [N, K, d1, ...] -> [N * d1 * ..., K]
-    target = target.detach().reshape(-1)  # [N, d1, ...] -> [N * d1 * ...]
+    # Long before anything is compared: uint8 labels equal `ignore_index` modulo 256.
+    target = target.detach().reshape(-1).long()  # [N, d1, ...] -> [N * d1 * ...]
     if ignore_index is not None:
         keep = target != ignore_index
         if not bool(keep.all()):
             preds, target = preds[keep], target[keep]  # [n, K], [n]
-    return preds, target.long()
+    return preds, target
 
 
 def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
@@ -96,7 +106,7 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
     Raises:
         ValueError: If logits hold NaN or +inf, or probabilities are not finite, negative or do not sum to 1.
     """
-    half = preds.dtype in (torch.float16, torch.bfloat16)
+    half = preds.dtype.itemsize < 4
     rows = preds.float() if half else preds
     if rows.shape[0] == 0:
         return rows
@@ -114,10 +124,14 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
             "`preds` must hold probabilities >= 0 because `from_logits=False`, got a negative value or NaN. "
             "Pass `from_logits=True` for raw outputs of a classifier."
         )
-    deviation = float((sums - 1).abs().max())
-    if not deviation <= SUM_TOLERANCE.get(preds.dtype, 1e-3):
+    deviations = (sums - 1).abs()  # [n]
+    deviation = float(deviations.max())
+    if not deviation <= (HALF_SUM_TOLERANCE if half else SUM_TOLERANCE):
         raise ValueError(
             "`preds` must hold rows of probabilities that sum to 1 because `from_logits=False`, got a row whose sum "
             f"is {deviation:.3g} away from 1. Pass `from_logits=True` for raw outputs of a classifier."
         )
-    return rows / sums.unsqueeze(1) if deviation > RESCALE_ABOVE else rows
+    if deviation <= RESCALE_ABOVE:
+        return rows
+    # Row by row, so that what becomes of a row does not depend on the batch that it came in.
+    return rows / torch.where(deviations > RESCALE_ABOVE, sums, 1.0).unsqueeze(1)

@@ -1,0 +1,194 @@
+"""Bad inputs end in one clear error; good ones come out as float rows and long labels, unguessed."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_leep.functional.inputs import (
+    check_flag,
+    check_ignore_index,
+    check_labels,
+    check_layout,
+    check_num_classes,
+    flatten_rows,
+    probability_rows,
+)
+from tests.helpers import reference_softmax
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, "3", None, True, torch.tensor(3)])
+def test_number_of_classes_is_a_positive_integer(value):
+    with pytest.raises(ValueError, match=r"`num_target_classes` must be an integer of at least 1, got"):
+        check_num_classes("num_target_classes", value)
+
+
+def test_number_of_classes_from_one_on_is_accepted():
+    check_num_classes("num_target_classes", 1)
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        check_num_classes("num_target_classes", 1, minimum=2)
+
+
+@pytest.mark.parametrize("value", [1.0, "void", True, [255]])
+def test_ignore_index_is_an_integer_or_none(value):
+    with pytest.raises(ValueError, match="`ignore_index` must be an integer or None, got"):
+        check_ignore_index(value)
+
+
+@pytest.mark.parametrize("value", [None, 0, -100, 255])
+def test_ignore_index_may_lie_inside_and_outside_the_classes(value):
+    check_ignore_index(value)
+
+
+@pytest.mark.parametrize("value", [1, None, "logits"])
+def test_flags_are_bools(value):
+    with pytest.raises(ValueError, match=r"`from_logits` must be True or False, got"):
+        check_flag("from_logits", value)
+
+
+@pytest.mark.parametrize(
+    ("preds", "target", "error", "message"),
+    [
+        ([[0.5, 0.5]], torch.zeros(1).long(), TypeError, "`preds` must be a torch.Tensor, got list"),
+        (torch.rand(1, 2), [0], TypeError, "`target` must be a torch.Tensor, got list"),
+        (torch.ones(3, 2).long(), torch.zeros(3).long(), TypeError, "`preds` must be floating point, got torch.int64"),
+        (torch.ones(3, 2) * 1j, torch.zeros(3).long(), TypeError, "`preds` must be floating point, got torch.complex"),
+        (torch.rand(3, 2), torch.zeros(3), TypeError, "`target` must hold integer class labels, got torch.float32"),
+        (torch.rand(3, 2), torch.ones(3).bool(), TypeError, "`target` must hold integer class labels, got torch.bool"),
+        (torch.rand(3), torch.zeros(3).long(), ValueError, r"`preds` must have shape \[N, classes\].*got \[3\]"),
+        (torch.rand(3, 2), torch.zeros(4).long(), ValueError, r"`target` must have shape \[3\].*got \[4\]"),
+        (torch.rand(3, 2), torch.zeros(3, 1).long(), ValueError, r"`target` must have shape \[3\].*got \[3, 1\]"),
+        (torch.rand(3, 2), torch.tensor(0), ValueError, r"`target` must have shape \[3\].*got \[\]"),
+        (torch.rand(3, 2, 4, 5), torch.zeros(3, 5, 4).long(), ValueError, r"must have shape \[3, 4, 5\]"),
+        (torch.rand(3, 4, 5, 2), torch.zeros(3, 4, 5).long(), ValueError, r"must have shape \[3, 5, 2\]"),
+        (torch.rand(3, 0), torch.zeros(3).long(), ValueError, r"at least 1 of the classes in dimension 1, got shape \[3, 0\]"),
+    ],
+)
+def test_wrong_types_and_shapes(preds, target, error, message):
+    with pytest.raises(error, match=message):
+        check_layout(preds, target, None)
+
+
+def test_wrong_width_is_named():
+    with pytest.raises(ValueError, match=r"`preds` must have 4 classes in dimension 1, got shape \[3, 2\]"):
+        check_layout(torch.rand(3, 2), torch.zeros(3).long(), 4)
+
+
+@pytest.mark.parametrize(("label", "shown"), [(5, "5"), (-1, "-1"), (-100, "-100")])
+def test_label_out_of_range_is_named_and_the_remedy_told(label, shown):
+    with pytest.raises(ValueError, match=rf"labels in 0\.\.4 .*got {shown}\. .*`ignore_index`"):
+        check_labels(torch.tensor([0, label, 4]), 5)
+
+
+def test_labels_at_both_ends_and_none_at_all_are_in_range():
+    check_labels(torch.tensor([0, 4]), 5)
+    check_labels(torch.tensor([], dtype=torch.long), 5)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_every_integer_type_of_labels_becomes_long(dtype):
+    _, labels = flatten_rows(torch.rand(3, 2), torch.tensor([2, 0, 1], dtype=dtype))
+    assert labels.dtype == torch.long
+    assert labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label", "ignore_index"), [(torch.uint8, 156, -100), (torch.int8, -1, 255), (torch.uint8, 255, -1)]
+)
+def test_narrow_labels_do_not_wrap_around_to_ignore_index(dtype, label, ignore_index):
+    # torch compares uint8(156) with -100 modulo 256 and says that they are equal
+    _, labels = flatten_rows(torch.rand(2, 2), torch.tensor([label, 1], dtype=dtype), ignore_index)
+    assert labels.tolist() == [label, 1]
+
+
+def test_dense_prediction_pairs_each_pixel_with_its_own_label():
+    preds = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)  # [N, K, d1, d2]
+    target = torch.arange(2 * 4 * 5).reshape(2, 4, 5)
+    rows, labels = flatten_rows(preds, target)
+    assert rows.shape == (40, 3)
+    for row, label in zip(rows, labels.tolist(), strict=True):
+        image, pixel = divmod(label, 20)
+        assert torch.equal(row, preds[image, :, pixel // 5, pixel % 5])
+
+
+def test_ignored_rows_are_dropped_with_what_they_hold():
+    preds = torch.tensor([[1.0, 2.0], [math.nan, math.inf], [3.0, 4.0]])
+    rows, labels = flatten_rows(preds, torch.tensor([0, -100, 1]), -100)
+    assert rows.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert labels.tolist() == [0, 1]
+
+
+def test_rows_carry_no_graph():
+    rows, _ = flatten_rows(torch.rand(3, 2, requires_grad=True), torch.zeros(3).long())
+    assert not rows.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2, 2), (2, 3, 0)])
+def test_empty_batches_have_no_rows(shape):
+    rows, labels = flatten_rows(torch.rand(shape), torch.zeros(shape[0], *shape[2:]).long())
+    assert rows.shape == (0, 3)
+    assert labels.shape == (0,)
+    assert probability_rows(rows, from_logits=True).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_softmax_is_taken_in_float32_or_better(dtype):
+    logits = torch.tensor([[20.0, 0.0, -3.0], [-4.0, 16.0, 1.0]], dtype=dtype)
+    probs = probability_rows(logits, from_logits=True)
+    assert probs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    # relative, so that 2e-9, which float16 cannot hold, counts as much as 1
+    torch.testing.assert_close(probs.double(), torch.from_numpy(reference_softmax(logits)), rtol=3e-7, atol=0.0)
+
+
+def test_switched_off_source_class_is_allowed_but_not_a_row_of_them():
+    assert probability_rows(torch.tensor([[0.0, -math.inf]]), from_logits=True).tolist() == [[1.0, 0.0]]
+    with pytest.raises(ValueError, match="row of -inf alone"):
+        probability_rows(torch.tensor([[0.0, 1.0], [-math.inf, -math.inf]]), from_logits=True)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_logits_that_are_no_numbers(bad, dtype):
+    with pytest.raises(ValueError, match="`preds` must hold finite logits"):
+        probability_rows(torch.tensor([[0.0, 1.0], [bad, 1.0]], dtype=dtype), from_logits=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([math.nan, 1.0], "negative value or NaN"),
+        ([-0.1, 1.1], "negative value or NaN"),
+        ([math.inf, 0.0], "sum is inf away from 1"),
+        ([0.5, 0.625], r"sum is 0\.125 away from 1"),
+        ([0.0, 0.0], "sum is 1 away from 1"),
+        ([3.0, 1.0], "sum is 3 away from 1"),
+    ],
+)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rows_that_are_no_probabilities(row, message, dtype):
+    with pytest.raises(ValueError, match=message + r"[\s\S]*`from_logits=True`"):
+        probability_rows(torch.tensor([[0.5, 0.5], row], dtype=dtype), from_logits=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_probabilities_are_rescaled_to_a_sum_of_one(dtype):
+    probs = torch.rand(50, 1000).softmax(dim=1).to(dtype)
+    assert (probs.float().sum(dim=1) - 1).abs().max() > 1e-5  # what makes this test one
+    sums = probability_rows(probs, from_logits=False).double().sum(dim=1)
+    torch.testing.assert_close(sums, torch.ones(50).double(), atol=2.5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("validate_args", [True, False])
+def test_a_row_does_not_depend_on_the_rows_beside_it(validate_args):
+    exact, off = torch.tensor([[0.25, 0.75 + 1.2e-6]]), torch.tensor([[0.4, 0.6005]])
+    together = probability_rows(torch.cat([exact, off]), from_logits=False, validate_args=validate_args)
+    alone = [probability_rows(row, from_logits=False, validate_args=validate_args) for row in (exact, off)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_probabilities_within_rounding_are_used_as_they_are():
+    probs = torch.rand(8, 10).softmax(dim=1)
+    assert probability_rows(probs, from_logits=False).data_ptr() == probs.data_ptr()

@@ -1,0 +1,126 @@
+"""Independent float64 references written from the papers, and inputs for tests. No code of the library is used here."""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """Float64 array of a tensor or array of any floating-point type."""
+    return values.detach().double().numpy() if isinstance(values, Tensor) else np.asarray(values, dtype=np.float64)
+
+
+def reference_softmax(logits: Any) -> np.ndarray:
+    """Softmax over dimension 1 in float64."""
+    logits = to_numpy(logits)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def reference_conditional(theta: Any, labels: Any, num_target_classes: int) -> np.ndarray:
+    """P(y|z) of Nguyen et al. 2020, equation 1 and the line after it, a row at a time."""
+    theta, labels = to_numpy(theta), np.asarray(labels)
+    joint = np.zeros((num_target_classes, theta.shape[1]))
+    for row, label in zip(theta, labels, strict=True):
+        joint[label] += row / len(labels)
+    marginal = joint.sum(axis=0)
+    conditional = np.zeros_like(joint)
+    conditional[:, marginal > 0] = joint[:, marginal > 0] / marginal[marginal > 0]
+    return conditional
+
+
+def reference_leep(theta: Any, labels: Any, num_target_classes: int) -> float:
+    """LEEP of source distributions ``theta [n, Z]``: Nguyen et al. 2020, equation 2, summed exactly."""
+    conditional = reference_conditional(theta, labels, num_target_classes)
+    theta, labels = to_numpy(theta), np.asarray(labels)
+    logs = [
+        math.log(math.fsum(float(conditional[y, z]) * float(row[z]) for z in range(len(row))))
+        for row, y in zip(theta, labels, strict=True)
+    ]
+    return math.fsum(logs) / len(logs)
+
+
+def reference_eep_accuracy(theta: Any, labels: Any, num_target_classes: int) -> float:
+    """Share of rows whose label has the highest EEP; a label that ties with others counts 1 / (number tied)."""
+    eep = to_numpy(theta) @ reference_conditional(theta, labels, num_target_classes).T
+    tied = np.isclose(eep, eep.max(axis=1, keepdims=True), rtol=1e-11, atol=0.0)
+    return float(np.mean(tied[np.arange(len(eep)), np.asarray(labels)] / tied.sum(axis=1)))
+
+
+def reference_nce(source_labels: Any, labels: Any) -> float:
+    """-H(Y|Z) of the counts (Tran, Nguyen, Hassner 2019, equation 4)."""
+    pairs = list(zip(np.asarray(source_labels).tolist(), np.asarray(labels).tolist(), strict=True))
+    mass = {z: sum(1 for z_, _ in pairs if z_ == z) for z, _ in pairs}
+    count = {pair: pairs.count(pair) for pair in pairs}
+    return math.fsum(math.log(count[pair] / mass[pair[0]]) for pair in pairs) / len(pairs)
+
+
+def label_entropy(labels: Any) -> float:
+    """H(Y) of the label frequencies in nats."""
+    labels = np.asarray(labels).tolist()
+    return -math.fsum(labels.count(y) / len(labels) * math.log(labels.count(y) / len(labels)) for y in set(labels))
+
+
+def random_task(n: int, num_source: int, num_target: int, seed: int = 0, scale: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Float32 logits ``[n, Z]`` that know something of their labels ``[n]``."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(num_target, (n,), generator=generator)
+    logits = torch.randn(n, num_source, generator=generator) * scale
+    logits[torch.arange(n), labels % num_source] += scale
+    return logits, labels
+
+
+@st.composite
+def tasks(draw: st.DrawFn, min_rows: int = 2) -> tuple[Tensor, Tensor, int]:
+    """``(theta [n, Z] float64, labels [n], C)``: any mix of soft and one-hot rows, silent and repeated classes."""
+    n, z, c = draw(st.integers(min_rows, 12)), draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    logits = draw(hnp.arrays(np.float64, (n, z), elements=st.floats(-40, 40, width=32)))
+    switched_off = draw(hnp.arrays(np.bool_, z))
+    switched_off[draw(st.integers(0, z - 1))] = False
+    theta = reference_softmax(np.where(switched_off, -np.inf, logits))
+    labels = draw(hnp.arrays(np.int64, n, elements=st.integers(0, c - 1)))
+    return torch.from_numpy(theta), torch.from_numpy(labels), c
+
+
+def snapshot(metric: torch.nn.Module) -> dict[str, Any]:
+    """Everything a metric remembers: its states and torchmetrics' own attributes, copied."""
+    return {k: deepcopy(v) for k, v in vars(metric).items() if k not in ("update", "compute", "_update_signature")}
+
+
+def assert_unchanged(metric: torch.nn.Module, before: dict[str, Any]) -> None:
+    """Fail unless the metric remembers exactly what it did, to the bit and the dtype."""
+    after = snapshot(metric)
+    assert after.keys() == before.keys()
+    for name in before:
+        old, new = tree_leaves(before[name]), tree_leaves(after[name])
+        assert len(old) == len(new), f"{name} changed"
+        for a, b in zip(old, new, strict=True):
+            if isinstance(a, Tensor):
+                assert isinstance(b, Tensor), f"{name} changed"
+                assert a.dtype == b.dtype and torch.equal(a, b), f"{name} changed"
+            elif not callable(a):
+                assert a == b, f"{name} changed from {a} to {b}"
+
+
+class AllocatedBytes(TorchDispatchMode):
+    """Sum of the bytes of every new tensor that operations return within the block, views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                self.total += tensor.untyped_storage().nbytes()
+        return result
