@@ -20,7 +20,7 @@ def _signal(report: TransferabilityReport) -> list[str]:
     out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
     if p_value is not None and p_value > SIGNIFICANCE:
         sentences.append(
-            f"LEEP cannot be told from noise: {p_value:.0%} of shuffles of the labels score as high (p = {p_value:.2f})."
+            f"LEEP cannot be told from noise: labels shuffled at random score as high too often (p = {p_value:.2f})."
         )
     elif not out_of_sample > report.floor:
         sentences.append(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lightning_leep.functional.joint import conditional_probability, eep_correct
 from lightning_leep.metrics.joint import JointMetric
-from lightning_leep.metrics.row_metric import RowScorer
+from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class EEPAccuracy(JointMetric):
@@ -41,7 +41,7 @@ class EEPAccuracy(JointMetric):
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Score of a row: 1 if the EEP's most probable class is its label."""
         conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: (eep_correct(probs, target, conditional),)
+        return lambda probs, target: sum_scores(eep_correct(probs, target, conditional))
 
     def compute(self) -> Tensor:
         """Accuracy of the EEP over all rows seen so far, on all processes."""

@@ -12,7 +12,7 @@ from lightning_leep.functional.joint import (
     leave_one_out_likelihood,
 )
 from lightning_leep.metrics.joint import JointMetric
-from lightning_leep.metrics.row_metric import RowScorer
+from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class EEPScores(JointMetric):
@@ -30,7 +30,7 @@ class EEPScores(JointMetric):
         """Scores of a row: log-likelihood of its label, the same without the row itself, whether the EEP is right."""
         joint, counts = self.joint.to(device), self.class_counts.to(device)
         conditional = conditional_probability(joint)  # [C, Z]
-        return lambda probs, target: (
+        return lambda probs, target: sum_scores(
             eep_likelihood(probs, target, conditional).log(),
             leave_one_out_likelihood(probs, target, joint, counts).log(),
             eep_correct(probs, target, conditional),

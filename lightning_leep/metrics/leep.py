@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_leep.functional.joint import conditional_probability, eep_likelihood, leave_one_out_likelihood
 from lightning_leep.metrics.joint import JointMetric
-from lightning_leep.metrics.row_metric import RowScorer
+from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class LEEPMetric(JointMetric):
@@ -75,9 +75,9 @@ class LEEPMetric(JointMetric):
         """Score of a row: the logarithm of the probability that the EEP gives to its label."""
         if self.leave_one_out:
             joint, counts = self.joint.to(device), self.class_counts.to(device)
-            return lambda probs, target: (leave_one_out_likelihood(probs, target, joint, counts).log(),)
+            return lambda probs, target: sum_scores(leave_one_out_likelihood(probs, target, joint, counts).log())
         conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: (eep_likelihood(probs, target, conditional).log(),)
+        return lambda probs, target: sum_scores(eep_likelihood(probs, target, conditional).log())
 
     def compute(self) -> Tensor:
         """LEEP of all rows seen so far, on all processes."""

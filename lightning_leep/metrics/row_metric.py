@@ -1,7 +1,7 @@
 """Metrics that score rows against a state of fixed size, with the rows kept on the process that saw them."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -10,8 +10,8 @@ from torchmetrics.utilities import rank_zero_warn
 
 from lightning_leep.metrics.additive import AdditiveMetric
 
-#: From ``rows [m, K], target [m]`` to one 1-d tensor a score; a row that a score cannot be given to is left out of it.
-RowScorer = Callable[[Tensor, Tensor], Sequence[Tensor]]
+#: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
+RowScorer = Callable[[Tensor, Tensor], Tensor]
 
 
 class RowMetric(AdditiveMetric):
@@ -31,7 +31,7 @@ class RowMetric(AdditiveMetric):
         ValueError: If ``row_dtype`` is no floating-point dtype.
     """
 
-    #: How many scores :meth:`row_scorer` gives each row.
+    #: How many scores a row gets.
     num_scores: ClassVar[int] = 1
 
     rows: list[Tensor]
@@ -55,7 +55,7 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Return the function that scores rows, given the pooled sums. It works on ``device``, where the rows are."""
+        """Return the function that scores rows given the pooled sums, on ``device``, where the rows are."""
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and let go of the rows."""
@@ -88,7 +88,7 @@ class RowMetric(AdditiveMetric):
             scorer = self.row_scorer(self.device)
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
-            self.score_sums = self.score_sums + score_sums(scorer, *self.prepare(preds, target))
+            self.score_sums = self.score_sums + scorer(*self.prepare(preds, target)).to(self.device)
             self._computed = None
 
         return score_batch
@@ -100,7 +100,7 @@ class RowMetric(AdditiveMetric):
         for rows, target in zip(self.rows, self.labels, strict=True):
             if rows.device not in scorers:
                 scorers[rows.device] = self.row_scorer(rows.device)
-            total = total + score_sums(scorers[rows.device], rows, target).to(total.device)  # [3, k]
+            total = total + scorers[rows.device](rows, target).to(total.device)  # [3, k]
         return total
 
     def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
@@ -121,10 +121,6 @@ class RowMetric(AdditiveMetric):
         return mean, (variance / count).sqrt()
 
 
-def score_sums(scorer: RowScorer, rows: Tensor, target: Tensor) -> Tensor:
-    """Number of scored rows, sum of the scores and of their squares, ``[3, num_scores]``."""
-    sums = [
-        torch.stack([score.new_tensor(score.numel()), score.sum(), score.square().sum()])
-        for score in scorer(rows, target)
-    ]
-    return torch.stack(sums, dim=1)  # [3, k]
+def sum_scores(*scores: Tensor) -> Tensor:
+    """Number, sum and sum of squares ``[3, k]`` of k scores, each ``[m]``; a row without a score is left out of it."""
+    return torch.stack([torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores], dim=1)
