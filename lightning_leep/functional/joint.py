@@ -121,13 +121,14 @@ def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
 
     A tie is shared: a row whose own label is among k equally probable ones counts 1/k, so that an uninformative
     source scores the chance level whatever the order of the classes. Probabilities within a relative 1e-12 of
-    each other count as equal, which is the rounding of the products.
+    each other (1e-5 where there is no float64) count as equal, which is the rounding of the sums.
     """
+    rounding = 1e-12 if conditional.dtype == torch.float64 else 1e-5
     correct = []
     for chunk, labels in row_chunks(probs, target, width=conditional.shape[0]):
         with torch.autocast(device_type=chunk.device.type, enabled=False):
             eep = chunk @ conditional.T  # [m, Z] @ [Z, C] -> [m, C]
-        best = eep >= eep.amax(dim=1, keepdim=True) * (1 - 1e-12)  # [m, C]
+        best = eep >= eep.amax(dim=1, keepdim=True) * (1 - rounding)  # [m, C]
         own = best.gather(1, labels.unsqueeze(1)).squeeze(1)  # [m]
-        correct.append(own / best.sum(dim=1))
-    return torch.cat(correct).to(conditional.dtype) if correct else conditional.new_zeros(0)
+        correct.append(own.to(eep.dtype) / best.sum(dim=1))
+    return torch.cat(correct) if correct else conditional.new_zeros(0)
