@@ -1,0 +1,145 @@
+"""The joint, the conditional and the EEP against the paper's formulas, a row at a time in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from lightning_leep.functional import joint as joint_module
+from lightning_leep.functional.joint import (
+    accumulation_dtype,
+    conditional_probability,
+    eep_correct,
+    eep_likelihood,
+    joint_probability,
+    leave_one_out_likelihood,
+    row_chunks,
+)
+from tests.helpers import AllocatedBytes, reference_conditional, reference_eep_accuracy, tasks
+
+
+def conditional_of(theta, labels, num_target_classes):
+    return conditional_probability(joint_probability(theta, labels, num_target_classes))
+
+
+@given(tasks())
+def test_joint_is_the_sum_of_the_rows_of_each_class(task):
+    theta, labels, num_target_classes = task
+    joint = joint_probability(theta, labels, num_target_classes)
+    for y in range(num_target_classes):
+        for z in range(theta.shape[1]):
+            assert joint[y, z].item() == pytest.approx(math.fsum(theta[labels == y, z].tolist()), rel=1e-14, abs=0.0)
+
+
+def test_repeated_labels_of_one_batch_all_count():
+    # `joint[labels] += theta` keeps the last row of each label only
+    joint = joint_probability(torch.full((100, 2), 0.5), torch.zeros(100, dtype=torch.long), 2)
+    assert joint.tolist() == [[50.0, 50.0], [0.0, 0.0]]
+
+
+@given(tasks())
+def test_conditional_is_a_distribution_over_target_classes(task):
+    theta, labels, num_target_classes = task
+    conditional = conditional_of(theta, labels, num_target_classes)
+    np.testing.assert_allclose(conditional, reference_conditional(theta, labels, num_target_classes), rtol=1e-12)
+    silent = theta.sum(dim=0) == 0
+    assert torch.equal(conditional[:, silent], torch.zeros(num_target_classes, int(silent.sum())).double())
+    ones = torch.ones(theta.shape[1] - int(silent.sum())).double()
+    torch.testing.assert_close(conditional.sum(dim=0)[~silent], ones, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_joint_is_float64_whatever_the_rows_are(dtype):
+    # in float16 a sum of ones stops at 2048, in bfloat16 at 256
+    rows = torch.ones(5000, 1, dtype=dtype)
+    joint = joint_probability(rows, torch.zeros(5000, dtype=torch.long), 1)
+    assert joint.dtype == torch.float64
+    assert joint.item() == 5000.0
+
+
+def test_devices_without_float64_get_float32():
+    assert accumulation_dtype(torch.device("mps")) == torch.float32
+    assert accumulation_dtype(torch.device("cuda", 0)) == torch.float64
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 2**21])
+def test_chunks_change_nothing(monkeypatch, chunk_bytes):
+    theta = torch.rand(37, 5).double().softmax(dim=1)
+    labels = torch.randint(3, (37,))
+    whole = joint_probability(theta, labels, 3)
+    monkeypatch.setattr(joint_module, "CHUNK_BYTES_CPU", chunk_bytes)
+    chunks = list(row_chunks(theta, labels))
+    assert torch.equal(torch.cat([rows for rows, _ in chunks]), theta)
+    assert max(rows.nbytes for rows, _ in chunks) <= max(chunk_bytes, 8 * 5)
+    torch.testing.assert_close(joint_probability(theta, labels, 3), whole, rtol=1e-14, atol=0.0)
+    likelihood = eep_likelihood(theta, labels, conditional_probability(whole))
+    expected = (theta @ conditional_probability(whole).T)[torch.arange(37), labels]
+    torch.testing.assert_close(likelihood, expected, rtol=1e-13, atol=0.0)
+
+
+def test_no_temporary_of_rows_times_both_numbers_of_classes():
+    # n x Z x C in float64 would be 400 MB here; all that is made is a few times n x Z
+    theta, labels = torch.rand(1000, 500).softmax(dim=1), torch.randint(100, (1000,))
+    with AllocatedBytes() as allocated:
+        conditional = conditional_of(theta, labels, 100)
+        eep_likelihood(theta, labels, conditional)
+        eep_correct(theta, labels, conditional)
+    assert allocated.total < 10 * 8 * 1000 * 500
+
+
+def test_no_rows():
+    rows, labels = torch.empty(0, 4), torch.empty(0, dtype=torch.long)
+    joint = joint_probability(rows, labels, 3)
+    assert torch.equal(joint, torch.zeros(3, 4).double())
+    assert torch.equal(conditional_probability(joint), torch.zeros(3, 4).double())
+    assert eep_likelihood(rows, labels, joint).shape == (0,)
+    assert eep_correct(rows, labels, joint).shape == (0,)
+    assert leave_one_out_likelihood(rows, labels, joint, torch.zeros(3).long()).shape == (0,)
+
+
+@given(tasks())
+def test_share_of_rows_that_the_eep_gets_right(task):
+    theta, labels, num_target_classes = task
+    correct = eep_correct(theta, labels, conditional_of(theta, labels, num_target_classes))
+    assert correct.dtype == torch.float64
+    expected = reference_eep_accuracy(theta, labels, num_target_classes)
+    assert correct.mean().item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("num_target_classes", [2, 3, 7])
+def test_tied_classes_share_the_row_exactly(num_target_classes):
+    labels = torch.arange(num_target_classes)
+    theta = torch.full((num_target_classes, 4), 0.25)
+    correct = eep_correct(theta, labels, conditional_of(theta, labels, num_target_classes))
+    assert correct.tolist() == [1 / num_target_classes] * num_target_classes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_classes_that_differ_by_rounding_alone_are_tied(monkeypatch, dtype):
+    monkeypatch.setattr(joint_module, "accumulation_dtype", lambda device: dtype)
+    rows = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).to(dtype).softmax(dim=1)
+    theta = torch.cat([rows, rows.flip(0), rows.roll(77, dims=0)])  # the same rows, summed in three orders
+    labels = torch.arange(3).repeat_interleave(200)
+    conditional = conditional_of(theta, labels, 3)
+    eep = theta @ conditional.T
+    assert (eep.amax(dim=1) > eep.amin(dim=1)).any()  # what makes this test one
+    torch.testing.assert_close(eep_correct(theta, labels, conditional), torch.full((600,), 1 / 3, dtype=dtype))
+
+
+@given(tasks(min_rows=3))
+def test_leave_one_out_is_the_eep_of_the_other_rows(task):
+    theta, labels, num_target_classes = task
+    prior_weight, expected = 0.7, []
+    for i, (row, y) in enumerate(zip(theta, labels, strict=True)):
+        others = torch.arange(len(labels)) != i
+        frequency = (labels[others] == y).double().mean()
+        if frequency > 0:
+            joint = joint_probability(theta[others], labels[others], num_target_classes)
+            smoothed = (joint[y] + prior_weight * frequency) / (joint.sum(dim=0) + prior_weight)
+            expected.append(float(smoothed @ row))
+    counts = torch.bincount(labels, minlength=num_target_classes)
+    joint = joint_probability(theta, labels, num_target_classes)
+    likelihood = leave_one_out_likelihood(theta, labels, joint, counts, prior_weight)
+    np.testing.assert_allclose(likelihood, np.array(expected), rtol=1e-11)
