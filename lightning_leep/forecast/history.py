@@ -1,4 +1,4 @@
-"""Records of earlier transfers in a folder: one JSON file a run, so that runs never wait for or overwrite each other."""
+"""Records of earlier transfers in a folder, one JSON file a run: no run waits for another or overwrites it."""
 
 import json
 import os
@@ -28,10 +28,11 @@ class History(Sequence[TransferRecord]):
     """
 
     def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
-        # The text breaks ties, so that no result depends on the order in which a folder lists its files.
-        self._records = tuple(
-            sorted(records, key=lambda record: (datetime.fromisoformat(record.created).timestamp(), record.to_json()))
-        )
+        ordered = sorted(records, key=_timestamp)
+        if len(set(map(_timestamp, ordered))) < len(ordered):
+            # The text breaks ties, so that no result depends on the order in which a folder lists its files.
+            ordered.sort(key=lambda record: (_timestamp(record), record.to_json()))
+        self._records = tuple(ordered)
 
     def __len__(self) -> int:
         """Number of transfers."""
@@ -144,13 +145,17 @@ def load_history(folder: Folder) -> History:
             if isinstance(content, Exception):
                 raise content
             records.append(TransferRecord.from_json(content))
-        except (ValueError, OSError) as error:
+        except Exception as error:  # whatever one file holds, the others are still a history
             skipped.append(f"{names[path]} ({_reason(error)})")
     if skipped:
         warnings.warn(
             f"Left out {len(skipped)} of {len(paths)} files in {os.fspath(folder)}: {'; '.join(skipped)}.", stacklevel=2
         )
     return History(records)
+
+
+def _timestamp(record: TransferRecord) -> float:
+    return datetime.fromisoformat(record.created).timestamp()
 
 
 def _protocols(fs: fsspec.AbstractFileSystem) -> set[str]:

@@ -144,8 +144,8 @@ class TransferRecord:
     def to_flat_dict(self) -> dict[str, Any]:
         """One row of a table: plain scalars only, every record with the same columns but for what it never measured.
 
-        The scores keep their names in the report (``seconds`` there becomes ``scoring_seconds``); ``achieved_accuracy``
-        is :attr:`achieved`, and the measures of :func:`~lightning_leep.forecast.convergence_scalars` describe the curve.
+        The scores keep their names in the report (``seconds`` there becomes ``scoring_seconds``), ``achieved_accuracy``
+        is :attr:`achieved`, and :func:`~lightning_leep.forecast.convergence_scalars` describes the curve.
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")
@@ -181,4 +181,9 @@ def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
         for f in fields(TransferabilityReport)
         if f.name not in values and f.type is float and f.default is MISSING
     }
-    return TransferabilityReport.from_dict({**values, **added})
+    report = TransferabilityReport.from_dict({**values, **added})
+    for f in fields(report):
+        value = getattr(report, f.name)
+        if f.type in (float, int, float | None) and not isinstance(value, int | float | None):
+            raise ValueError(f"damaged (`{f.name}` of the report is {value!r})")
+    return report

@@ -1,0 +1,190 @@
+"""The accuracy that a transfer will reach: a number and an interval, before training."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from lightning_leep.forecast.conformal import check_coverage, jackknife_plus, leave_one_out, min_records
+from lightning_leep.forecast.link import TransferPoint, describe_outside, from_logit, logit, model_error, sigmoid
+from lightning_leep.forecast.novelty import pull_inside
+from lightning_leep.forecast.record import TransferRecord
+from lightning_leep.forecast.ridge import fit_ridge
+from lightning_leep.report import TransferabilityReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyForecast:
+    """The accuracy that a transfer is expected to reach on held-out data, with an interval.
+
+    Attributes:
+        value: Expected accuracy in 0..1.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        coverage: How often intervals made in this way are meant to hold the achieved accuracy.
+        strategy: What will be trainable, see :class:`~lightning_leep.forecast.TransferRecord`.
+        basis: What the forecast rests on, in words.
+        num_records: Earlier transfers that it rests on; 0 without a history.
+        out_of_range: Whether the transfer lies outside what the history has seen.
+        notes: What a reader has to know to believe it, one sentence each.
+    """
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+    strategy: str
+    basis: str
+    num_records: int = 0
+    out_of_range: bool = False
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The forecast as one sentence, without its notes.
+
+        Example:
+            >>> forecast = AccuracyForecast(value=0.74, low=0.71, high=0.76, coverage=0.9, strategy="head", basis="a probe")
+            >>> print(forecast.describe())
+            Training the head is expected to reach accuracy 0.740 (90% interval 0.710 to 0.760), from a probe.
+        """
+        subjects = {"head": "Training the head", "all": "Fine-tuning all layers", "scratch": "Training from scratch"}
+        return (
+            f"{subjects.get(self.strategy, self.strategy)} is expected to reach accuracy {self.value:.3f} "
+            f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."
+        )
+
+
+def forecast_accuracy(
+    report: TransferabilityReport,
+    history: Iterable[TransferRecord] | None = None,
+    *,
+    strategy: str = "head",
+    coverage: float = 0.9,
+    test_size: int | None = None,
+) -> AccuracyForecast | None:
+    r"""Forecast the accuracy that a transfer will reach.
+
+    Without a history the value is the accuracy p of the leave-one-out linear probe on the n scored rows. The interval
+    is Wilson's for a proportion out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows, from the sampling error of the
+    probe, that of the m rows on which the achieved accuracy will be measured, and the difference between probe and
+    trained network (:math:`\tau` on the logit scale). Where there were no features, the value is the accuracy of the
+    expected empirical predictor and the interval is open upwards: a trained head is usually better.
+
+    With at least :func:`~lightning_leep.forecast.conformal.min_records` earlier transfers of the same strategy,
+    logit(achieved) - logit(p) is regressed (:func:`~lightning_leep.forecast.ridge.fit_ridge`) on logit(p), log C,
+    log(n / C), and LEEP and leave-one-out LEEP above their floor: few or uninformative records leave p as it is. The
+    interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. A transfer further
+    out than every earlier one (:func:`~lightning_leep.forecast.novelty.pull_inside`) is corrected like one at the edge
+    of the history, and its interval is widened to hold the one without history as well.
+
+    Args:
+        report: Scores of the source on the target data.
+        history: Earlier transfers; those of other strategies, without a validation, or without a probe where the report
+            has one (and the other way round) are passed over.
+        strategy: What will be trainable.
+        coverage: Wanted coverage of the interval.
+        test_size: Rows m on which the achieved accuracy will be measured; None for as many as were scored.
+
+    Returns:
+        The forecast, or None where it would rest on nothing: training from scratch without a history of it, or a report
+        without any accuracy.
+
+    Raises:
+        ValueError: If ``coverage`` does not lie inside 0..1 or ``test_size`` is not positive.
+    """
+    check_coverage(coverage)
+    if test_size is not None and test_size < 1:
+        raise ValueError(f"`test_size` must be at least 1 or None, got {test_size}.")
+    point = TransferPoint.of(report, test_size, strategy)
+    if point is None:
+        return None
+    past: list[TransferPoint] = []
+    gaps: list[float] = []  # logit(achieved) - logit(p)
+    for record in history or ():
+        if record.strategy != strategy or record.achieved is None:
+            continue
+        other = TransferPoint.of(record.report, record.test_size, strategy)
+        if other is not None and other.from_probe == point.from_probe:
+            past.append(other)
+            gaps.append(logit(record.achieved, other.test_size) - other.base)
+
+    # A network trained from scratch uses nothing of the source, so the probe says nothing of it.
+    prior = None if strategy == "scratch" else _from_report(point, strategy, coverage, test_size)
+    needed = min_records(coverage)
+    if len(past) >= needed:
+        return _from_history(point, past, gaps, prior, strategy, coverage)
+    if prior is not None and past:
+        note = f"The history holds {len(past)} comparable transfers; it takes {needed} to learn from them."
+        return replace(prior, notes=(*prior.notes, note))
+    return prior
+
+
+def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
+    """Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927); it never leaves 0..1.
+
+    Example:
+        >>> [round(end, 4) for end in wilson_interval(0.5, 100, 0.9)]
+        [0.4189, 0.5811]
+    """
+    z = NormalDist().inv_cdf((1 + coverage) / 2)
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return min(p, max(0.0, low)), max(p, min(1.0, high))
+
+
+def _from_report(point: TransferPoint, strategy: str, coverage: float, test_size: int | None) -> AccuracyForecast:
+    p, n = point.accuracy, point.num_samples
+    model_variance = model_error(strategy) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
+    low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
+    basis, notes = f"a linear probe on {n} rows", []
+    if test_size is None:
+        notes.append(f"The achieved accuracy is taken to be measured on {n} rows, as many as were scored.")
+    if strategy != "head":
+        notes.append(
+            "A probe of frozen features says little about training more than a head: the interval is a rough guess."
+        )
+    if not point.from_probe:
+        high = 1.0
+        basis = f"the expected empirical predictor on {n} rows, usually a lower bound"
+        notes.append("Without features there is no linear probe, and so no upper end of the interval.")
+    return AccuracyForecast(
+        value=p, low=low, high=high, coverage=coverage, strategy=strategy, basis=basis, notes=tuple(notes)
+    )
+
+
+def _from_history(
+    point: TransferPoint,
+    past: Sequence[TransferPoint],
+    gaps: Sequence[float],
+    prior: AccuracyForecast | None,
+    strategy: str,
+    coverage: float,
+) -> AccuracyForecast:
+    x = np.stack([other.features for other in past])  # [n, p]
+    y, scale = np.array(gaps), np.array([other.scale for other in past])  # [n], [n]
+    inside, outside = pull_inside(x, point.features)
+    correction = float(fit_ridge(x, y, scale)(inside[None])[0])
+    predictions, residuals = leave_one_out(fit_ridge, x, y, scale, inside)
+    ends = jackknife_plus(predictions, residuals * point.scale, coverage)
+    low, value, high = (from_logit(point.base + shift, point.test_size) for shift in (ends[0], correction, ends[1]))
+    notes = []
+    if outside:
+        notes.append(describe_outside(point.features, x))
+        if prior is not None:
+            low, high = min(low, prior.low), max(high, prior.high)
+            notes.append("The interval is widened to hold the one that would be given without a history.")
+    anchor = "a linear probe" if point.from_probe else "the expected empirical predictor"
+    return AccuracyForecast(
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
+        coverage=coverage,
+        strategy=strategy,
+        basis=f"{len(past)} earlier transfers and {anchor} on {point.num_samples} rows",
+        num_records=len(past),
+        out_of_range=outside,
+        notes=tuple(notes),
+    )
