@@ -35,8 +35,6 @@ def check_features(
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
     check_layout(features, target, num_features, name="features", axis="features")
-    if features.shape[1] == 0:
-        raise ValueError(f"`features` must have at least 1 feature in dimension 1, got shape {list(features.shape)}.")
 
 
 def flatten_features(

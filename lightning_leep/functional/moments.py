@@ -91,22 +91,34 @@ def feature_moments(
 
 
 def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
-    r"""The same rows' moments about another centre, exactly, from the moments alone.
-
-    With :math:`\delta` = new - old centre, :math:`s = \sum v`, :math:`M = \sum v v^\top`,
-    :math:`t = \sum \|v\|^2 v`, every new moment is the expansion of :math:`v - \delta`; for example
-    :math:`\sum \|v - \delta\|^4 = \sum \|v\|^4 + 4\delta^\top M \delta + n\|\delta\|^4 - 4 t^\top\delta
-    + 2\|\delta\|^2 \mathrm{tr} M - 4\|\delta\|^2 s^\top\delta`.
+    """The same rows' moments about another centre, exactly, from the moments alone.
 
     Args:
         moments: Moments about any centre.
-        centre: ``[d]``, the new centre; the mean of the rows when None.
+        centre: ``[d]``, the new centre; the mean of the rows, rounded to its dtype, when None.
     """
-    if centre is None:
-        centre = moments.mean
+    centre = moments.mean if centre is None else centre
+    return _shift(moments, centre - moments.centre, centre)
+
+
+def central_moments(moments: FeatureMoments) -> FeatureMoments:
+    """The same rows' moments about their exact mean, to derive scores from; ``centre`` is that mean, rounded.
+
+    The deviations add up to 0, which those from a rounded centre do not when the mean is large. These moments are not
+    to be merged again: the rounding of their centre is no longer made up for by ``class_sums``.
+    """
+    return _shift(moments, moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1), moments.mean)
+
+
+def _shift(moments: FeatureMoments, shift: Tensor, centre: Tensor) -> FeatureMoments:
+    r"""Moments of :math:`v - \delta` for ``shift`` :math:`\delta`, by expansion of the products.
+
+    For example, with :math:`s = \sum v`, :math:`M = \sum v v^\top`, :math:`t = \sum \|v\|^2 v`:
+    :math:`\sum \|v - \delta\|^4 = \sum \|v\|^4 + 4\delta^\top M \delta + n\|\delta\|^4 - 4 t^\top\delta
+    + 2\|\delta\|^2 \mathrm{tr} M - 4\|\delta\|^2 s^\top\delta`.
+    """
     with torch.autocast(device_type=centre.device.type, enabled=False):
         num_rows = moments.num_rows.to(centre.dtype)
-        shift = centre - moments.centre  # [d]
         sums = moments.class_sums.sum(dim=0)  # [C, d] -> [d]
         trace = moments.scatter.diagonal().sum()
         scattered = moments.scatter @ shift  # [d, d] @ [d]
@@ -134,7 +146,7 @@ def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
 
 def total_scatter(moments: FeatureMoments) -> Tensor:
     r"""``[d, d]``, :math:`\sum_i (x_i - \bar x)(x_i - \bar x)^\top`."""
-    return recentre_moments(moments).scatter
+    return central_moments(moments).scatter
 
 
 def between_scatter(moments: FeatureMoments) -> Tensor:
@@ -150,8 +162,31 @@ def within_scatter(moments: FeatureMoments) -> Tensor:
 
 def between_root(moments: FeatureMoments) -> Tensor:
     r"""``[C, d]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)^\top`: a root R of the between scatter :math:`R^\top R`."""
-    sums = recentre_moments(moments).class_sums  # [C, d]
+    sums = central_moments(moments).class_sums  # [C, d]
     return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
+
+
+def eigendecompose(scatter: Tensor, varies: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``[d]``, ascending and 0 where they are rounding error, and eigenvectors ``[d, d]`` of a scatter.
+
+    Args:
+        scatter: ``[d, d]`` symmetric positive semi-definite.
+        varies: ``[d]`` bool; rows and columns of the other features are taken to be 0.
+    """
+    mask = varies.to(scatter.dtype)
+    masked = mask.unsqueeze(1) * scatter * mask
+    # MPS has no eigendecomposition.
+    solver = masked.cpu() if masked.device.type == "mps" else masked
+    values, vectors = (result.to(scatter.device) for result in torch.linalg.eigh(solver))
+    rounding = max(len(scatter), 32) * torch.finfo(scatter.dtype).eps * values[-1]
+    return torch.where(values > rounding, values, 0.0), vectors
+
+
+def constant_features(moments: FeatureMoments) -> Tensor:
+    """``[d]`` bool, features whose standard deviation cannot be told from the rounding error of their mean."""
+    centred = central_moments(moments)
+    rounding = 512 * torch.finfo(centred.scatter.dtype).eps * centred.centre.abs()  # [d]
+    return centred.scatter.diagonal() <= moments.num_rows * rounding.square()
 
 
 def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
@@ -173,7 +208,7 @@ def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
     Returns:
         0-d tensor; 0 when the covariance is a multiple of I already (one feature, identical rows, no rows).
     """
-    centred = recentre_moments(moments)
+    centred = central_moments(moments)
     num_rows = moments.num_rows.clamp(min=1).to(centred.scatter.dtype)
     covariance = centred.scatter / num_rows  # [d, d]
     variances = covariance.diagonal()

@@ -1,0 +1,90 @@
+"""NCE: negative conditional entropy of the labels given the source's decisions."""
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.inputs import (
+    check_ignore_index,
+    check_labels,
+    check_layout,
+    check_num_classes,
+    flatten_rows,
+    probability_rows,
+)
+from lightning_leep.functional.joint import accumulation_dtype
+
+
+def nce(
+    preds: Tensor,
+    target: Tensor,
+    num_target_classes: int,
+    from_logits: bool = True,
+    ignore_index: int | None = None,
+) -> Tensor:
+    r"""Negative conditional entropy of the target labels given the source's most probable classes.
+
+    .. math::
+        \text{NCE} = -H(Y|Z) = \frac{1}{n} \sum_{y, z} N(y, z) \log \frac{N(y, z)}{\sum_{y'} N(y', z)}, \qquad
+        z_i = \arg\max_z \theta_i(z)
+
+    with N(y, z) the number of images of target class y that the source gives to its class z; of equally probable
+    source classes, the first. At most 0, at least minus the entropy of the labels. Higher is better. Natural
+    logarithm (nats).
+
+    Source: Tran, Nguyen, Hassner, "Transferability and Hardness of Supervised Classification Tasks", ICCV 2019
+    (arXiv:1908.08142), with the source's decisions in place of its labels as in Nguyen et al., ICML 2020.
+
+    Args:
+        preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs.
+        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
+        num_target_classes: C; classes without an image are allowed.
+        from_logits: Whether ``preds`` are logits or probabilities: which of the two they are checked to be.
+        ignore_index: Label of the rows that are left out.
+
+    Returns:
+        0-d tensor, float64 where the device has it.
+
+    Raises:
+        TypeError: If ``preds`` is not floating point or ``target`` is not integer.
+        ValueError: If shapes, labels or probabilities are invalid, or fewer than 2 rows remain.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[2.0, 0.0], [1.0, 0.0], [3.0, 1.0], [0.0, 1.0]])
+        >>> round(nce(preds, torch.tensor([0, 0, 1, 1]), num_target_classes=2).item(), 4)
+        -0.4774
+    """
+    check_num_classes("num_target_classes", num_target_classes)
+    check_ignore_index(ignore_index)
+    check_layout(preds, target, None)
+    rows, labels = flatten_rows(preds, target, ignore_index)  # [n, Z], [n]
+    check_labels(labels, num_target_classes)
+    if rows.shape[0] < 2:
+        raise ValueError(f"NCE needs at least 2 labelled rows in `preds`, got {rows.shape[0]}.")
+    probability_rows(rows, from_logits)  # for its checks: the most probable class is that of the rows as they are
+    return nce_from_counts(decision_counts(rows, labels, num_target_classes))
+
+
+def decision_counts(preds: Tensor, target: Tensor, num_target_classes: int) -> Tensor:
+    """``[C, Z]`` int64, N(y, z): rows of class y whose largest output, the first of equal ones, is z.
+
+    Args:
+        preds: ``[n, Z]`` logits or probabilities.
+        target: ``[n]`` integer labels in ``0 .. C-1``.
+        num_target_classes: C.
+    """
+    num_source_classes = preds.shape[1]
+    cells = target * num_source_classes + preds.argmax(dim=1)  # [n]
+    counts = torch.bincount(cells, minlength=num_target_classes * num_source_classes)  # [C * Z]
+    return counts.reshape(num_target_classes, num_source_classes)
+
+
+def nce_from_counts(counts: Tensor) -> Tensor:
+    r"""NCE from the contingency table N(y, z), ``[C, Z]``; NaN for a table without any count.
+
+    Returns:
+        0-d tensor, float64 where the device has it.
+    """
+    table = counts.to(accumulation_dtype(counts.device))
+    share = table / table.sum(dim=0).clamp(min=1)  # [C, Z], P(y|z)
+    return (torch.xlogy(table, share).sum() / table.sum()).clamp(max=0.0)

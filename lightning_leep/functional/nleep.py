@@ -1,0 +1,177 @@
+"""N-LEEP: LEEP with the components of a Gaussian mixture on the features in place of the source's classes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.inputs import check_num_classes
+from lightning_leep.functional.joint import row_chunks
+from lightning_leep.functional.leep import leep
+from lightning_leep.functional.moments import (
+    FeatureMoments,
+    constant_features,
+    eigendecompose,
+    feature_moments,
+    total_scatter,
+)
+
+#: Share of the features' variance that the principal components keep (Li et al., CVPR 2021).
+EXPLAINED_VARIANCE = 0.8
+
+#: Components of the mixture for each target class (Li et al., CVPR 2021).
+COMPONENTS_PER_CLASS = 5
+
+
+def nleep(
+    features: Tensor,
+    target: Tensor,
+    num_target_classes: int,
+    num_components: int | None = None,
+    max_fit_rows: int | None = None,
+    seed: int = 0,
+    ignore_index: int | None = None,
+) -> Tensor:
+    r"""N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
+
+    The features are projected on the principal components that hold 80% of their variance; a mixture of
+    ``num_components`` Gaussians with full covariances is fitted to them; its posteriors :math:`P(v|x_i)` take the
+    place of the source's output :math:`\theta_i(z)` in `leep`. It needs no classifier head. At most 0, at least minus
+    the entropy of the labels up to the in-sample optimism of LEEP. Higher is better. Natural logarithm (nats).
+
+    The projected features are divided by one common factor, so that the mixture's regularisation (scikit-learn's
+    ``reg_covar``) means the same for features of any scale. The mixture starts from k-means, seeded, on the rows in an
+    order made from their values: the score depends on which rows there are, not on their order.
+
+    Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
+
+    Args:
+        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
+        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
+        num_target_classes: C; classes without an image are allowed.
+        num_components: Components of the mixture; 5 C when None.
+        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all when None. The posteriors
+            and the score are those of all rows either way.
+        seed: Seed of the subset and of the mixture.
+        ignore_index: Label of the rows that are left out.
+
+    Returns:
+        0-d tensor, float64 where the device has it.
+
+    Raises:
+        TypeError: If ``features`` is not floating point or ``target`` is not integer.
+        ValueError: If shapes, labels or values are invalid, or the rows are fewer than 2 or than the components.
+        ModuleNotFoundError: If scikit-learn is not installed.
+
+    Example:
+        >>> import torch
+        >>> target = torch.arange(2).repeat(20)
+        >>> features = torch.linspace(-1, 1, 80).reshape(40, 2) + 20 * target.unsqueeze(1)
+        >>> abs(round(nleep(features, target, num_target_classes=2, num_components=2).item(), 4))
+        0.0
+    """
+    check_features(features, target, num_target_classes, ignore_index=ignore_index)
+    num_components = mixture_size(num_target_classes, num_components, max_fit_rows)
+    rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
+    check_enough_rows(rows.shape[0], num_components)
+    moments = feature_moments(rows, labels, num_target_classes)
+    projected = project(rows, moments.mean, principal_axes(moments))  # [n, k]
+    fitted = projected[row_order(rows, seed)[:max_fit_rows]]  # [m, k]
+    posteriors = mixture_posteriors(fit_mixture(fitted, num_components, seed), projected)  # [n, V]
+    return leep(posteriors, labels, num_target_classes, from_logits=False)
+
+
+def mixture_size(num_target_classes: int, num_components: int | None, max_fit_rows: int | None) -> int:
+    """Components of the mixture, 5 C when None, once the settings are checked.
+
+    Raises:
+        ValueError: If a setting is no positive integer, or fewer rows than components would be fitted.
+    """
+    if num_components is None:
+        num_components = COMPONENTS_PER_CLASS * num_target_classes
+    check_num_classes("num_components", num_components)
+    if max_fit_rows is not None:
+        check_num_classes("max_fit_rows", max_fit_rows, minimum=num_components)
+    return num_components
+
+
+def check_enough_rows(num_rows: int, num_components: int) -> None:
+    """Raise ``ValueError`` unless a mixture of ``num_components`` can be fitted to ``num_rows`` rows."""
+    if num_rows < max(2, num_components):
+        raise ValueError(
+            f"N-LEEP needs at least as many labelled rows in `features` as `num_components`={num_components} (5 for "
+            f"each target class unless given) and at least 2, got {num_rows}. Pass a smaller `num_components`."
+        )
+
+
+def principal_axes(moments: FeatureMoments) -> Tensor:
+    """``[d, k]`` principal components that hold 80% of the variance, over one scale; k = 0 if nothing varies.
+
+    The projections have mean variance 1 over the k components. The entry of largest magnitude of each is positive, so
+    that the same rows give the same projections wherever they were summed.
+    """
+    variances, vectors = eigendecompose(total_scatter(moments), ~constant_features(moments))  # [d], [d, d]
+    variances, vectors = variances.flip(0) / moments.num_rows, vectors.flip(1)  # largest first
+    if not bool(variances[0] > 0):
+        return vectors[:, :0]
+    explained = variances.cumsum(0) / variances.sum()
+    size = int((explained < EXPLAINED_VARIANCE).sum()) + 1
+    axes = vectors[:, :size]  # [d, k]
+    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))  # [1, k]
+    return axes * largest.sign() / variances[:size].mean().sqrt()
+
+
+def project(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
+    """``[n, k]`` coordinates of ``features [n, d]`` about ``mean [d]`` along ``axes [d, k]``, on the CPU."""
+    projected = [features.new_zeros((0, axes.shape[1]), dtype=axes.dtype)]
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        for chunk, _ in row_chunks(features, features[:, 0]):
+            projected.append((chunk - mean) @ axes)  # [m, d] @ [d, k]
+    return torch.cat(projected).cpu()
+
+
+def row_keys(features: Tensor, seed: int) -> Tensor:
+    """``[n]`` int64 on the CPU, a seeded hash of the values of each row of ``features [n, d]``.
+
+    Sorting by it shuffles rows in a way that does not depend on the order or the processes in which they came; the
+    rows of the smallest keys are a random subset.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # Multiply-shift hashing (Dietzfelbinger et al. 1997): odd factors, products and sum modulo 2^64, top bits first.
+    factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator) * 2 + 1
+    keys = [torch.zeros(0, dtype=torch.long)]
+    for chunk, _ in row_chunks(features.cpu(), features[:, 0].cpu()):
+        keys.append(((chunk + 0.0).view(torch.long) * factors).sum(dim=1))  # + 0.0 makes -0.0 the same as 0.0
+    return torch.cat(keys)
+
+
+def row_order(features: Tensor, seed: int) -> Tensor:
+    """``[n]`` indices that sort the rows of ``features [n, d]`` by `row_keys`."""
+    return row_keys(features, seed).argsort()
+
+
+def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
+    """scikit-learn mixture of ``num_components`` Gaussians fitted to ``projected [m, k]``; None for k = 0.
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "N-LEEP needs scikit-learn for its Gaussian mixture: `pip install lightning-leep[nleep]`."
+        ) from error
+    if projected.shape[1] == 0:  # features that do not vary: one component holds every row
+        return None
+    return GaussianMixture(num_components, random_state=seed).fit(projected.double().numpy())
+
+
+def mixture_posteriors(mixture: Any, projected: Tensor) -> Tensor:
+    """``[n, V]`` float64, probability of each component for each row of ``projected [n, k]``."""
+    if mixture is None or projected.shape[0] == 0:
+        return torch.ones(projected.shape[0], 1 if mixture is None else mixture.n_components, dtype=torch.float64)
+    posteriors: np.ndarray = mixture.predict_proba(projected.double().numpy())
+    return torch.from_numpy(posteriors)

@@ -1,0 +1,191 @@
+"""H-score against dense NumPy covariances and a pseudo-inverse, and scikit-learn's Ledoit-Wolf covariance."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import LedoitWolf
+
+from lightning_leep.functional.h_score import h_score, h_score_from_moments
+from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments
+
+
+def make(n, d, C, seed=0, signal=1.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, C, n)
+    return rng.normal(size=(n, d)) + signal * rng.normal(size=(C, d))[target], target
+
+
+def reference(features, target, shrinkage) -> float:
+    """tr(cov(f)^+ cov(E[f|y])) of Bao et al.; tr(cov_a(f)^-1 (1 - a) cov(E[f|y])) of Ibrahim et al."""
+    f = np.asarray(features, dtype=np.float64)
+    f = f - f.mean(0)
+    g = np.zeros_like(f)
+    for k in np.unique(target):
+        g[target == k] = f[target == k].mean(0)
+    cov_f, cov_g = f.T @ f / len(f), g.T @ g / len(f)
+    if not shrinkage:
+        return float(np.trace(np.linalg.pinv(cov_f, rcond=1e-12, hermitian=True) @ cov_g))
+    estimator = LedoitWolf().fit(f)
+    return float(np.trace(np.linalg.solve(estimator.covariance_, (1 - estimator.shrinkage_) * cov_g)))
+
+
+def projection_reference(features, target) -> float:
+    """The plain form as the squared length of the centred labels' projections on the features, from an SVD.
+
+    It squares no singular value, so it is right where the covariance has lost the digits.
+    """
+    f = features - features.mean(0)
+    u, s, _ = np.linalg.svd(f / f.std(0), full_matrices=False)
+    u = u[:, s > 1e-12 * s[0]]
+    return float(sum(((u.T @ (target == k)) ** 2).sum() / (target == k).sum() for k in np.unique(target)))
+
+
+def score(features, target, shrinkage, C=None, **kwargs) -> float:
+    C = int(target.max()) + 1 if C is None else C
+    return h_score(torch.as_tensor(features), torch.as_tensor(target), C, shrinkage, **kwargs).item()
+
+
+both = pytest.mark.parametrize("shrinkage", [False, True])
+
+
+@both
+@pytest.mark.parametrize(
+    ("n", "d", "C"), [(300, 7, 4), (500, 64, 10), (20, 50, 3), (8, 5, 20), (40, 1, 2), (100, 6, 2)]
+)
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_equals_the_dense_formula(n, d, C, mean, shrinkage):
+    """Many rows, fewer rows than features, more classes than rows, one feature, two classes; a mean of 1e6."""
+    features, target = make(n, d, C, seed=n)
+    features = features + mean
+    assert score(features, target, shrinkage, C) == pytest.approx(reference(features, target, shrinkage), rel=1e-6)
+
+
+def test_near_singular_covariance():
+    """Features that are mixtures of each other but for 1e-4 of their size, and one on a scale of 1e-6."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 400)
+    base = rng.normal(size=(400, 3)) + rng.normal(size=(3, 3))[target]
+    features = np.concatenate([base, base @ rng.normal(size=(3, 3)) + 1e-4 * rng.normal(size=(400, 3))], axis=1)
+    features[:, 0] *= 1e-6
+    assert score(features, target, False) == pytest.approx(projection_reference(features, target), rel=1e-6)
+    assert score(features, target, True) == pytest.approx(reference(features, target, True), rel=1e-6)
+
+
+@both
+def test_exactly_dependent_and_constant_features_add_nothing_to_the_plain_form(shrinkage):
+    features, target = make(200, 4, 3)
+    features = np.round(features * 256) / 256  # sums below are exact
+    wide = np.concatenate([features, features[:, :2] + features[:, 2:], np.full((200, 1), 7.1)], axis=1)
+    if shrinkage:
+        assert score(wide, target, True) == pytest.approx(reference(wide, target, True), rel=1e-6)
+    else:
+        assert score(wide, target, False) == pytest.approx(reference(features, target, False), rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 40), d=st.integers(1, 12), C=st.integers(1, 6), seed=st.integers(0, 2**16), signal=st.floats(0, 50)
+)
+def test_bounds(n, d, C, seed, signal):
+    features, target = make(n, d, C, seed, signal)
+    rank = np.linalg.matrix_rank(features - features.mean(0))
+    bound = min(len(np.unique(target)) - 1, rank)
+    plain, shrunk = score(features, target, False, C), score(features, target, True, C)
+    assert -1e-9 <= plain <= bound + 1e-6
+    assert -1e-9 <= shrunk <= bound + 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), n=st.integers(6, 40), d=st.integers(1, 6))
+def test_invariances(seed, n, d):
+    """Both forms: order, names of classes, rotation, one scale, shift. The plain one: any invertible linear map."""
+    features, target = make(n, d, 3, seed)
+    rng = np.random.default_rng(seed + 1)
+    order, names = rng.permutation(n), rng.permutation(3)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    moved = 1e-3 * (features @ rotation)[order] + 5.0
+    for shrinkage in (False, True):
+        expected = score(features, target, shrinkage, 3)
+        assert score(moved, names[target][order], shrinkage, 3) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    linear = rotation * np.geomspace(1e-4, 1e4, d)
+    assert score(features @ linear, target, False, 3) == pytest.approx(
+        score(features, target, False, 3), rel=1e-6, abs=1e-9
+    )
+
+
+def test_two_classes_one_feature_by_hand():
+    """0, 2 | 4, 6: variance 5, between 4. Ledoit-Wolf does not shrink one feature."""
+    features, target = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
+    assert h_score(features, target, 2, shrinkage=False).item() == pytest.approx(0.8, rel=1e-12)
+    assert h_score(features, target, 2, shrinkage=True).item() == pytest.approx(0.8, rel=1e-12)
+
+
+def test_class_with_a_single_image_and_imbalance_by_hand():
+    """0 x 4, 2 x 4 of class 0, one 10 of class 1: mean 2, sums of squares 80 in all, 72 between."""
+    features = torch.tensor([[0.0]] * 4 + [[2.0]] * 4 + [[10.0]])
+    target = torch.tensor([0] * 8 + [1])
+    assert h_score(features, target, 2, shrinkage=False).item() == pytest.approx(72 / 80, rel=1e-12)
+
+
+def test_plain_form_is_at_its_bound_for_noise_when_rows_are_few_and_the_shrunk_form_is_not():
+    features, target = make(20, 100, 4, signal=0.0)
+    assert score(features, target, False) == pytest.approx(3.0, rel=1e-9)
+    assert score(features, target, True) < 2.0
+
+
+@both
+def test_no_difference_between_classes_is_zero(shrinkage):
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    target = torch.arange(2).repeat_interleave(30)
+    assert abs(h_score(features, target, 2, shrinkage).item()) < 1e-12
+
+
+@both
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1])
+def test_constant_features_score_zero(shrinkage, value):
+    features = torch.full((10, 3), value, dtype=torch.float64)
+    assert h_score(features, torch.arange(10) % 2, 2, shrinkage) == 0
+
+
+@both
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_absent_class_changes_nothing(absent, shrinkage):
+    features, target = make(60, 4, 2)
+    labels = np.array([k for k in range(3) if k != absent])[target]
+    assert score(features, labels, shrinkage, 3) == pytest.approx(reference(features, target, shrinkage), rel=1e-9)
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_features_are_scored_in_float64(dtype, shrinkage):
+    features, target = make(300, 5, 3)
+    rows = torch.as_tensor(features).to(dtype)
+    expected = reference(rows.double().numpy(), target, shrinkage)
+    assert score(rows, target, shrinkage) == pytest.approx(expected, rel=1e-9)
+
+
+@both
+def test_dense_features_and_ignore_index(shrinkage):
+    generator = torch.Generator().manual_seed(0)
+    features, target = torch.randn(6, 3, 4, 5, generator=generator), torch.randint(3, (6, 4, 5), generator=generator)
+    target[:, 0] = 255
+    keep = target != 255
+    expected = reference(features.movedim(1, -1)[keep].double().numpy(), target[keep].numpy(), shrinkage)
+    assert h_score(features, target, 3, shrinkage, ignore_index=255).item() == pytest.approx(expected, rel=1e-9)
+
+
+@both
+def test_merged_moments_score_the_same(shrinkage):
+    features, target = (torch.as_tensor(x) for x in make(90, 6, 3))
+    merged = empty_moments(3, 6)
+    for rows, labels in zip(features.split(40), target.split(40), strict=True):
+        merged = merge_moments(merged, feature_moments(rows, labels, 3))
+    expected = h_score(features, target, 3, shrinkage).item()
+    assert h_score_from_moments(merged, shrinkage).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_needs_two_rows():
+    with pytest.raises(ValueError, match="at least 2 labelled rows in `features`, got 1"):
+        h_score(torch.ones(2, 3), torch.tensor([0, -1]), 2, ignore_index=-1)

@@ -1,0 +1,261 @@
+"""LogME against the evidence of the paper, maximised densely: by its fixed point, and by a numerical optimiser."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+
+from lightning_leep.functional.log_me import log_me, log_me_from_moments
+from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments
+
+
+def make(n, d, C, seed=0, signal=1.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, C, n)
+    return rng.normal(size=(n, d)) + signal * rng.normal(size=(C, d))[target], target
+
+
+def fixed_point_evidence(features, y, alpha=1.0, beta=1.0) -> float:
+    """You et al. 2021: singular values of F, alpha = gamma / m'm, beta = (n - gamma) / |Fm - y|^2, to convergence.
+
+    -inf when it does not converge, because the evidence grows towards a limit of alpha / beta.
+    """
+    n, d = features.shape
+    u, s, _ = np.linalg.svd(features, full_matrices=False)
+    s = s**2
+    reached = (u.T @ y) ** 2
+    unreached = y @ y - reached.sum()
+    for _ in range(3000):
+        ratio = alpha / beta
+        if not 1e-12 < ratio < 1e16:
+            return -np.inf
+        gamma = (s / (s + ratio)).sum()
+        mm = (s * reached / (s + ratio) ** 2).sum()
+        residual = (reached * (ratio / (s + ratio)) ** 2).sum() + unreached
+        alpha, beta = gamma / mm, (n - gamma) / residual
+        if abs(alpha / beta - ratio) <= 1e-13 * ratio:
+            break
+    else:
+        return -np.inf
+    log_det = np.log(alpha + beta * s).sum() + (d - len(s)) * np.log(alpha)
+    evidence = n * np.log(beta) + d * np.log(alpha) - n * np.log(2 * np.pi) - beta * residual - alpha * mm - log_det
+    return float(evidence / 2 / n)
+
+
+def limit_evidence(features, y) -> float:
+    """The larger limit of the evidence at its best scale: features that are not used, or labels without noise."""
+    n, d = features.shape
+    unused = -0.5 * (np.log(2 * np.pi * (y @ y) / n) + 1)
+    if n > d:
+        return unused
+    u, s, _ = np.linalg.svd(features, full_matrices=False)  # of F, since F F' has lost the digits next to a large mean
+    noiseless = np.log(2 * np.pi * (((u.T @ y) / s) ** 2).sum() / n) + 1 + 2 * np.log(s).sum() / n
+    return max(unused, -0.5 * noiseless)
+
+
+def maximum_evidence(features, y) -> float:
+    """The largest of the stationary points that the fixed point finds from several starts, and of the limits."""
+    starts = [fixed_point_evidence(features, y, alpha) for alpha in (1.0, 1e3, 1e6, 1e9)]
+    return max(*starts, limit_evidence(features, y))
+
+
+def log_evidence(features, y, alpha, beta) -> float:
+    """The definition: log N(y; 0, I / beta + F F' / alpha) / n."""
+    covariance = np.eye(len(y)) / beta + features @ features.T / alpha
+    return float(multivariate_normal.logpdf(y, np.zeros(len(y)), covariance)) / len(y)
+
+
+def optimised_evidence(features, y) -> float:
+    """The definition, maximised over both precisions from several starts."""
+
+    def loss(log_precisions):
+        return -log_evidence(features, y, *np.exp(log_precisions))
+
+    starts = [(a, b) for a in (-2.0, 3.0) for b in (0.0, 4.0)]
+    options = {"xatol": 1e-8, "fatol": 1e-13}
+    return -min(minimize(loss, start, method="Nelder-Mead", options=options).fun for start in starts)
+
+
+def reference(features, target, evidence=maximum_evidence) -> float:
+    return float(np.mean([evidence(features, (target == k).astype(float)) for k in np.unique(target)]))
+
+
+def score(features, target, C=None, **kwargs) -> float:
+    C = int(target.max()) + 1 if C is None else C
+    return log_me(torch.as_tensor(features), torch.as_tensor(target), C, **kwargs).item()
+
+
+@pytest.mark.parametrize(("n", "d", "C"), [(200, 8, 3), (500, 64, 10), (30, 60, 2), (60, 3, 30), (100, 1, 2)])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3, 1e6])
+def test_equals_the_converged_fixed_point(n, d, C, mean):
+    """Many rows, fewer rows than features, about two images a class, one feature; a mean up to 1e6."""
+    features, target = make(n, d, C, seed=n)
+    features = features + mean
+    assert score(features, target, C) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d", "C", "mean"), [(40, 3, 2, 0.0), (40, 3, 3, 2.0), (12, 20, 2, 0.5)])
+def test_equals_the_numerical_maximum_of_the_definition(n, d, C, mean):
+    features, target = make(n, d, C, seed=d)
+    features = features + mean
+    assert score(features, target) == pytest.approx(reference(features, target, optimised_evidence), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(2, 25),
+    d=st.integers(1, 8),
+    log_alpha=st.floats(-6, 8),
+    log_beta=st.floats(-4, 8),
+)
+def test_no_choice_of_precisions_has_more_evidence(seed, n, d, log_alpha, log_beta):
+    features, target = make(n, d, 2, seed)
+    values = [
+        log_evidence(features, (target == k) * 1.0, np.exp(log_alpha), np.exp(log_beta)) for k in np.unique(target)
+    ]
+    assert score(features, target, 2) >= np.mean(values) - 1e-9
+
+
+def test_the_larger_of_two_maxima_is_found():
+    """With a large mean the evidence of a weak class has one maximum that uses the mean alone and one that uses all."""
+    features, target = make(60, 3, 30, seed=60)
+    features = features + 1e3
+    y = (target == 17).astype(float)
+    from_one, from_afar = fixed_point_evidence(features, y), fixed_point_evidence(features, y, alpha=1e6)
+    assert from_afar > from_one + 0.03  # what the paper's start would miss
+    both = log_me(torch.as_tensor(features), torch.as_tensor(y.astype(int)), 2).item()
+    assert both == pytest.approx((maximum_evidence(features, 1 - y) + from_afar) / 2, rel=1e-6)
+
+
+def test_near_singular_features():
+    """Features that are mixtures of each other but for 1e-3 of their size."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 300)
+    base = rng.normal(size=(300, 4)) + rng.normal(size=(3, 4))[target]
+    features = np.concatenate([base, base @ rng.normal(size=(4, 4)) + 1e-3 * rng.normal(size=(300, 4))], axis=1)
+    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+def test_exactly_dependent_features():
+    features, target = make(200, 4, 3)
+    features = np.round(features * 256) / 256
+    features = np.concatenate([features, features[:, :2] + features[:, 2:]], axis=1)
+    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+def test_constant_column_is_an_intercept():
+    """Raw features: a constant column is one that the model may use, as in the paper."""
+    features, target = make(200, 4, 3)
+    wide = np.concatenate([features, np.full((200, 1), 0.3)], axis=1)
+    assert score(wide, target) == pytest.approx(reference(wide, target), rel=1e-6)
+    assert score(wide, target) != pytest.approx(score(features, target), rel=1e-3)
+
+
+def test_imbalanced_with_a_single_image_of_a_class():
+    rng = np.random.default_rng(3)
+    target = np.array([0] * 90 + [1] * 9 + [2])
+    features = rng.normal(size=(100, 5)) + rng.normal(size=(3, 5))[target] + 1
+    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**16), n=st.integers(4, 30), d=st.integers(1, 6), scale=st.sampled_from([1e-6, 1.0, 1e5]))
+def test_invariant_to_order_relabelling_rotation_and_one_scale(seed, n, d, scale):
+    features, target = make(n, d, 3, seed)
+    rng = np.random.default_rng(seed + 1)
+    order, names = rng.permutation(n), rng.permutation(3)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    moved = scale * (features @ rotation)[order]
+    assert score(moved, names[target][order], 3) == pytest.approx(score(features, target, 3), rel=1e-6, abs=1e-6)
+
+
+def null_evidence(n_k, n) -> float:
+    """Features that are not used: log N(y; 0, I n_k / n) / n."""
+    return -0.5 * (np.log(2 * np.pi * n_k / n) + 1)
+
+
+def test_zero_features_leave_the_evidence_of_noise_alone():
+    target = torch.tensor([0, 0, 0, 1])
+    expected = (null_evidence(3, 4) + null_evidence(1, 4)) / 2
+    assert log_me(torch.zeros(4, 3), target, 2).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.1, -3.0, 1e6 + 0.1])
+def test_constant_features_equal_the_fixed_point_with_one_constant_column(value):
+    target = np.array([0] * 12 + [1] * 8)
+    features = np.full((20, 3), value)
+    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+def test_features_orthogonal_to_the_labels_score_as_unused():
+    """Centred features without any correlation to either class, and a mean of zero: t = 0 is the maximum."""
+    features = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    target = torch.tensor([0, 0, 1, 1])
+    assert log_me(features, target, 2).item() == pytest.approx(null_evidence(2, 4), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_features_that_reproduce_the_labels_have_finite_evidence_above_any_noisy_ones(scale):
+    """The evidence grows without bound as noise vanishes; the signal-to-noise limit of 1e10 keeps it finite."""
+    target = torch.arange(60) % 3
+    exact = torch.nn.functional.one_hot(target, 3).double()
+    noise = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    value = log_me(scale * exact, target, 3)
+    # F F' has eigenvalue 20 for each class: Q = 20 / (1 + 20 t), and t = 1e10 / (variance of F = 2/3).
+    t = 1e10 / (2 / 3)
+    expected = -0.5 * (np.log(2 * np.pi * 20 / (1 + 20 * t) / 60) + 1 + 3 * np.log1p(20 * t) / 60)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    assert value > log_me(exact + 1e-3 * noise, target, 3) > log_me(exact + 1e-2 * noise, target, 3)
+
+
+def test_repeated_images_among_few_rows_stay_finite():
+    features, target = make(10, 40, 2)
+    value = score(np.concatenate([features, features]), np.concatenate([target, target]))
+    assert np.isfinite(value)
+    assert value > score(features, target)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_absent_class_is_left_out(absent):
+    features, target = make(60, 4, 2)
+    labels = np.array([k for k in range(3) if k != absent])[target]
+    assert score(features, labels, 3) == pytest.approx(reference(features, target), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_features_are_scored_in_float64(dtype):
+    features, target = make(300, 5, 3)
+    rows = torch.as_tensor(features).to(dtype)
+    assert score(rows, target) == pytest.approx(reference(rows.double().numpy(), target), rel=1e-9)
+
+
+def test_dense_features_and_ignore_index():
+    generator = torch.Generator().manual_seed(0)
+    features, target = torch.randn(6, 3, 4, 5, generator=generator), torch.randint(3, (6, 4, 5), generator=generator)
+    target[:, 0] = 255
+    keep = target != 255
+    expected = reference(features.movedim(1, -1)[keep].double().numpy(), target[keep].numpy())
+    assert log_me(features, target, 3, ignore_index=255).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_merged_moments_score_the_same():
+    features, target = (torch.as_tensor(x) for x in make(90, 6, 3))
+    merged = empty_moments(3, 6)
+    for rows, labels in zip(features.split(40), target.split(40), strict=True):
+        merged = merge_moments(merged, feature_moments(rows, labels, 3))
+    assert log_me_from_moments(merged).item() == pytest.approx(log_me(features, target, 3).item(), rel=1e-10)
+
+
+def test_better_separated_classes_score_higher():
+    scores = [score(*make(200, 6, 4, signal=signal)) for signal in (0.0, 0.5, 2.0)]
+    assert scores == sorted(scores)
+    assert scores[0] < scores[2] - 0.5
+
+
+def test_needs_two_rows():
+    with pytest.raises(ValueError, match="at least 2 labelled rows in `features`, got 1"):
+        log_me(torch.ones(2, 3), torch.tensor([0, -1]), 2, ignore_index=-1)

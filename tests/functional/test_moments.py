@@ -1,0 +1,241 @@
+"""Feature moments against two-pass NumPy sums and scikit-learn's Ledoit-Wolf estimator."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import LedoitWolf
+
+from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.moments import (
+    FeatureMoments,
+    add_moments,
+    between_scatter,
+    constant_features,
+    empty_moments,
+    feature_moments,
+    ledoit_wolf_shrinkage,
+    merge_moments,
+    recentre_moments,
+    total_scatter,
+    within_scatter,
+)
+
+
+def make(n, d, C, seed=0, mean=0.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, C, n)
+    features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2 * rng.normal(size=(C, d))[target] + mean
+    return features, target
+
+
+def moments_of(features, target, C, **kwargs) -> FeatureMoments:
+    return feature_moments(torch.as_tensor(features), torch.as_tensor(target), C, **kwargs)
+
+
+def reference(features, target, C, centre) -> FeatureMoments:
+    """The definitions, term by term."""
+    v = features - centre
+    norms = (v**2).sum(1)
+    return FeatureMoments(
+        torch.as_tensor(centre),
+        torch.tensor([(target == k).sum() for k in range(C)]),
+        torch.as_tensor(np.stack([v[target == k].sum(0) for k in range(C)])),
+        torch.as_tensor(np.einsum("ij,ik->jk", v, v)),
+        torch.as_tensor((norms[:, None] * v).sum(0)),
+        torch.as_tensor((norms**2).sum()),
+    )
+
+
+def assert_moments_close(actual: FeatureMoments, expected: FeatureMoments, rtol=1e-10):
+    """Closeness relative to the size of the terms of each sum, which may cancel."""
+    n, size = int(expected.num_rows), float(expected.quartic / expected.num_rows.clamp(min=1)) ** 0.25
+    terms = {"class_sums": n * size, "scatter": n * size**2, "cubic": n * size**3}
+    for name, a, b in zip(FeatureMoments._fields, actual, expected, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype, name
+        assert float((a - b).abs().max()) <= rtol * max(float(b.abs().max()), terms.get(name, 0.0)), name
+
+
+@pytest.mark.parametrize("centre", [None, 0.7])
+def test_fields_are_the_defined_sums(centre):
+    features, target = make(50, 4, 3)
+    centre = features.mean(0) if centre is None else np.full(4, centre)
+    expected = reference(features, target, 4, centre)
+    assert_moments_close(moments_of(features, target, 4, centre=torch.as_tensor(centre)), expected)
+
+
+def test_default_centre_is_the_mean():
+    features, target = make(50, 4, 3, mean=5.0)
+    torch.testing.assert_close(moments_of(features, target, 3).centre, torch.as_tensor(features.mean(0)))
+
+
+def test_chunks_do_not_show():
+    """70,000 rows of 8 features are several chunks of any size up to 4 MiB."""
+    features, target = make(70_000, 8, 3, mean=3.0)
+    assert_moments_close(
+        recentre_moments(moments_of(features, target, 3)), reference(features, target, 3, features.mean(0))
+    )
+
+
+def test_large_mean_keeps_the_scatter():
+    """Mean 1e6, standard deviation 1: raw second moments would have 4 digits left."""
+    features, target = make(400, 5, 3)
+    features = np.round(features * 2**20) / 2**20  # so that adding the mean is exact
+    shifted = features + 2.0**20
+    expected = reference(features, target, 3, features.mean(0))
+    actual = recentre_moments(moments_of(shifted, target, 3))
+    assert_moments_close(actual, expected._replace(centre=torch.as_tensor(features.mean(0) + 2.0**20)), rtol=1e-9)
+    torch.testing.assert_close(within_scatter(actual), within_scatter(expected), rtol=1e-9, atol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    seed=st.integers(0, 2**16),
+    mean=st.sampled_from([0.0, -3.0, 1e6]),
+    d=st.integers(1, 5),
+)
+def test_merging_any_split_equals_one_shot(cuts, seed, mean, d):
+    features, target = make(40, d, 3, seed, mean)
+    edges = [0, *sorted(cuts), 40]  # parts may be empty
+    merged = empty_moments(4, d)
+    for low, high in itertools.pairwise(edges):
+        merged = merge_moments(merged, moments_of(features[low:high], target[low:high], 4))
+    # Sums of roundings of a mean of 1e6: 1e-10 in v, relative to the size of v.
+    assert_moments_close(recentre_moments(merged), recentre_moments(moments_of(features, target, 4)), rtol=1e-8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), shift=st.floats(-20, 20), n=st.integers(0, 30))
+def test_recentring_equals_moments_about_that_centre(seed, shift, n):
+    features, target = make(n, 3, 2, seed)
+    centre = np.full(3, shift)
+    expected = reference(features, target, 2, centre)
+    assert_moments_close(
+        recentre_moments(moments_of(features, target, 2), torch.as_tensor(centre)), expected, rtol=1e-9
+    )
+
+
+def test_sums_over_parts_about_one_centre_are_the_whole():
+    """What processes do: agree on the mean, re-centre, add."""
+    features, target = make(60, 3, 3, mean=1e4)
+    parts = [moments_of(features[a:b], target[a:b], 3) for a, b in ((0, 25), (25, 25), (25, 60))]
+    centre = sum(part.mean * part.num_rows for part in parts) / sum(part.num_rows for part in parts)
+    first, second, third = (recentre_moments(part, centre) for part in parts)
+    total = add_moments(add_moments(first, second), third)
+    assert_moments_close(recentre_moments(total), recentre_moments(moments_of(features, target, 3)), rtol=1e-9)
+
+
+def test_inputs_are_left_as_they_were():
+    features, target = make(20, 3, 2)
+    a, b = moments_of(features, target, 2), moments_of(features + 1, target, 2)
+    before = [[field.clone() for field in part] for part in (a, b)]
+    merge_moments(a, b)
+    recentre_moments(a, torch.ones(3, dtype=torch.float64))
+    for part, copies in zip((a, b), before, strict=True):
+        assert all(torch.equal(field, copy) for field, copy in zip(part, copies, strict=True))
+
+
+def test_scatters_and_means():
+    features, target = make(50, 4, 3)
+    moments = moments_of(features, target, 4, centre=torch.full((4,), 2.0, dtype=torch.float64))
+    means = np.stack([features[target == k].mean(0) for k in range(3)])
+    v, g = features - features.mean(0), means[target] - features.mean(0)
+    torch.testing.assert_close(total_scatter(moments), torch.as_tensor(v.T @ v))
+    torch.testing.assert_close(between_scatter(moments), torch.as_tensor(g.T @ g))
+    torch.testing.assert_close(within_scatter(moments), torch.as_tensor((v - g).T @ (v - g)))
+    torch.testing.assert_close(moments.mean, torch.as_tensor(features.mean(0)))
+    torch.testing.assert_close(moments.class_means[:3], torch.as_tensor(means))
+    assert torch.equal(moments.class_means[3], moments.centre)  # no row of class 3: finite all the same
+
+
+def test_no_rows_are_all_zero():
+    moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
+    assert_moments_close(moments, empty_moments(2, 3))
+    assert all(bool((field == 0).all()) for field in recentre_moments(merge_moments(moments, moments)))
+    assert ledoit_wolf_shrinkage(moments) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_rows_are_summed_in_float64(dtype):
+    rows = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    target = torch.arange(3000) % 2
+    expected = reference(rows.double().numpy(), target.numpy(), 2, rows.double().mean(0).numpy())
+    assert_moments_close(recentre_moments(feature_moments(rows, target, 2)), expected)
+
+
+def test_autocast_does_not_reach_the_products():
+    rows, target = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = recentre_moments(feature_moments(rows, target, 2))
+    assert_moments_close(inside, recentre_moments(feature_moments(rows, target, 2)), rtol=0)
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 5), (20, 50), (5, 3), (100, 1), (2, 4)])
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_ledoit_wolf_shrinkage_is_scikit_learns(n, d, mean):
+    features, target = make(n, d, 2, seed=n + d, mean=mean)
+    expected = LedoitWolf().fit(features - features.mean(0)).shrinkage_
+    actual = ledoit_wolf_shrinkage(moments_of(features, target, 2))
+    assert float(actual) == pytest.approx(expected, rel=1e-7, abs=1e-12)
+
+
+def test_constant_features_are_found_at_any_level():
+    features, target = make(100, 2, 2, mean=1e6)
+    features = np.concatenate([features, np.full((100, 1), 1e6 + 0.1), np.zeros((100, 1))], axis=1)
+    assert constant_features(moments_of(features, target, 2)).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("features", "target", "error", "message"),
+    [
+        ([[1.0]], torch.tensor([0]), TypeError, "`features` must be a torch.Tensor, got list"),
+        (torch.ones(2, 3, dtype=torch.long), torch.tensor([0, 1]), TypeError, "`features` must be floating point"),
+        (torch.ones(2, 3), torch.tensor([0.0, 1.0]), TypeError, "`target` must hold integer"),
+        (torch.ones(2, 3), torch.tensor([[0], [1]]), ValueError, r"`target` must have shape \[2\]"),
+        (torch.ones(2), torch.tensor([0, 1]), ValueError, r"`features` must have shape \[N, features\]"),
+        (torch.ones(2, 4), torch.tensor([0, 1]), ValueError, "`features` must have 3 features"),
+        (torch.ones(2, 3), torch.tensor([0, 2]), ValueError, r"labels in 0\.\.1"),
+        (torch.ones(2, 3), torch.tensor([0, -100]), ValueError, "got -100"),
+        (torch.tensor([[1.0, torch.nan, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
+        (torch.tensor([[1.0, -torch.inf, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
+        (torch.tensor([[torch.inf, -torch.inf, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
+    ],
+)
+def test_bad_features_are_named(features, target, error, message):
+    def check() -> None:
+        check_features(features, target, 2, num_features=3)
+        flatten_features(features, target, 2)
+
+    with pytest.raises(error, match=message):
+        check()
+
+
+def test_features_need_a_feature():
+    with pytest.raises(ValueError, match=r"`features` must have at least 1 .* got shape \[2, 0\]"):
+        check_features(torch.ones(2, 0), torch.tensor([0, 1]), 2)
+
+
+def test_large_finite_half_features_pass_the_check():
+    features = torch.full((64, 3), 60000.0, dtype=torch.float16)  # their sum overflows float16
+    rows, _ = flatten_features(features, torch.zeros(64, dtype=torch.long), 1)
+    assert torch.equal(rows, features)
+
+
+def test_dense_and_ignored_rows():
+    features = torch.arange(24.0).reshape(2, 3, 4)  # [N, d, positions]
+    target = torch.tensor([[0, 1, -1, 0], [1, -1, 0, 1]])
+    rows, labels = flatten_features(features, target, 2, ignore_index=-1)
+    expected = [features[i, :, j].tolist() for i in range(2) for j in range(4) if target[i, j] >= 0]
+    assert rows.tolist() == expected
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_ignored_rows_may_hold_nan():
+    features = torch.tensor([[1.0], [torch.nan]])
+    rows, _ = flatten_features(features, torch.tensor([0, -1]), 1, ignore_index=-1)
+    assert rows.tolist() == [[1.0]]

@@ -1,0 +1,148 @@
+"""NCE against the entropies of the empirical distribution, counted one image at a time."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_leep.functional.leep import leep
+from lightning_leep.functional.nce import decision_counts, nce, nce_from_counts
+
+
+def entropy(items) -> float:
+    counts = Counter(items)
+    n = sum(counts.values())
+    return -math.fsum(c / n * math.log(c / n) for c in counts.values())
+
+
+def reference(labels, decisions) -> float:
+    """-H(Y|Z) = H(Z) - H(Y, Z)."""
+    return entropy(decisions) - entropy(list(zip(labels, decisions, strict=True)))
+
+
+def one_hot(decisions, Z) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(decisions), Z).double()
+
+
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs)
+def test_equals_the_difference_of_entropies_and_its_bounds(rows):
+    labels, decisions = zip(*rows, strict=True)
+    value = nce(one_hot(decisions, 5), torch.tensor(labels), num_target_classes=4, from_logits=False).item()
+    assert value == pytest.approx(reference(labels, decisions), abs=1e-12)
+    assert -entropy(labels) - 1e-12 <= value <= 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs, st.randoms(use_true_random=False))
+def test_invariant_to_order_and_relabelling(rows, random):
+    labels, decisions = zip(*rows, strict=True)
+    value = nce(one_hot(decisions, 5), torch.tensor(labels), 4, from_logits=False)
+    shuffled = random.sample(rows, len(rows))
+    new_y, new_z = random.sample(range(4), 4), random.sample(range(5), 5)
+    moved = nce(one_hot([new_z[z] for _, z in shuffled], 5), torch.tensor([new_y[y] for y, _ in shuffled]), 4, False)
+    assert moved.item() == pytest.approx(value.item(), abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs)
+def test_one_hot_source_has_nce_as_its_leep(rows):
+    labels, decisions = zip(*rows, strict=True)
+    preds = one_hot(decisions, 5)
+    difference = nce(preds, torch.tensor(labels), 4, False) - leep(preds, torch.tensor(labels), 4, False)
+    assert abs(difference.item()) < 1e-12
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0.1, 5))
+def test_leep_is_at_least_nce_plus_mean_log_confidence(seed, scale):
+    """Nguyen et al. 2020, property 2."""
+    generator = torch.Generator().manual_seed(seed)
+    theta = (scale * torch.randn(30, 6, generator=generator, dtype=torch.float64)).softmax(1)
+    target = torch.randint(3, (30,), generator=generator)
+    bound = nce(theta, target, 3, False) + theta.amax(1).log().mean()
+    assert leep(theta, target, 3, False) >= bound - 1e-12
+
+
+def test_source_that_determines_the_label_scores_zero():
+    assert nce(one_hot([0, 1, 2, 2], 4), torch.tensor([1, 0, 1, 1]), 3) == 0
+
+
+def test_constant_source_scores_minus_the_label_entropy():
+    """Imbalanced labels 3:1."""
+    value = nce(torch.ones(4, 3), torch.tensor([0, 0, 0, 1]), 2)
+    assert value.item() == pytest.approx(0.75 * math.log(0.75) + 0.25 * math.log(0.25), abs=1e-15)
+
+
+def test_logits_and_their_softmax_score_the_same():
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(50) % 3
+    assert nce(logits, target, 3) == nce(logits.softmax(1), target, 3, from_logits=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_decisions(dtype):
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    target = torch.arange(50) % 3
+    decisions = logits.float().argmax(1).tolist()
+    assert nce(logits, target, 3).item() == pytest.approx(reference(target.tolist(), decisions), abs=1e-12)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_absent_class_changes_nothing(absent):
+    present = [k for k in range(3) if k != absent]
+    decisions, labels = [0, 0, 1, 1, 1], [present[k] for k in (0, 1, 1, 1, 0)]
+    expected = reference(labels, decisions)
+    assert nce(one_hot(decisions, 2), torch.tensor(labels), 3).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_more_classes_than_images():
+    assert nce(one_hot([5, 5], 9), torch.tensor([40, 7]), 100).item() == pytest.approx(-math.log(2), abs=1e-15)
+
+
+def test_dense_prediction_and_ignore_index():
+    generator = torch.Generator().manual_seed(0)
+    preds = torch.randn(2, 4, 3, 5, generator=generator)  # [N, Z, height, width]
+    target = torch.randint(3, (2, 3, 5), generator=generator)
+    target[0, :2] = -100
+    keep = target != -100
+    decisions = preds.argmax(1)[keep].tolist()
+    value = nce(preds, target, 3, ignore_index=-100)
+    assert value.item() == pytest.approx(reference(target[keep].tolist(), decisions), abs=1e-12)
+
+
+def test_ties_go_to_the_first_source_class():
+    assert decision_counts(torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), torch.tensor([0, 1]), 2).tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+    ]
+
+
+def test_counts_of_many_images_are_exact():
+    counts = torch.tensor([[3 * 10**15, 10**15], [10**15, 10**15]])
+    expected = (4 * entropy([0, 0, 0, 1]) + 2 * entropy([0, 1])) / 6
+    assert nce_from_counts(counts).item() == pytest.approx(-expected, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("preds", "target", "kwargs", "error", "message"),
+    [
+        (torch.ones(2, 3), torch.tensor([0, 2]), {}, ValueError, r"labels in 0\.\.1"),
+        (torch.ones(2, 3), torch.tensor([0.0, 1.0]), {}, TypeError, "integer"),
+        (torch.ones(2, 3), torch.tensor([[0], [1]]), {}, ValueError, "`target` must have shape"),
+        (torch.tensor([[0.0, torch.nan], [0.0, 1.0]]), torch.tensor([0, 1]), {}, ValueError, "`preds`"),
+        (torch.tensor([[-1.0, 2.0], [0.0, 1.0]]), torch.tensor([0, 1]), {"from_logits": False}, ValueError, "`preds`"),
+        (torch.ones(1, 3), torch.tensor([0]), {}, ValueError, "at least 2 labelled rows"),
+        (torch.ones(2, 3), torch.tensor([0, 1]), {"num_target_classes": 0}, ValueError, "`num_target_classes`"),
+        (torch.ones(2, 3), torch.tensor([0, 1]), {"ignore_index": 1.0}, ValueError, "`ignore_index`"),
+    ],
+)
+def test_bad_input_is_named(preds, target, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        nce(preds, target, **{"num_target_classes": 2, **kwargs})

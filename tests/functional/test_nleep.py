@@ -1,0 +1,178 @@
+"""N-LEEP against scikit-learn's PCA and mixture with a NumPy LEEP, and its choices: order, subset, seed, edge cases."""
+
+import builtins
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+
+from lightning_leep.functional.moments import feature_moments
+from lightning_leep.functional.nleep import fit_mixture, nleep, principal_axes, project, row_keys, row_order
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def blobs(n, d, C, seed=0, spread=1.0):
+    """``[n, d]`` features and ``[n]`` labels of n // C images for each of C Gaussian classes."""
+    rng = np.random.default_rng(seed)
+    target = np.arange(n) % C
+    return torch.as_tensor(spread * rng.normal(size=(n, d)) + 6 * rng.normal(size=(C, d))[target]), torch.as_tensor(
+        target
+    )
+
+
+def numpy_leep(theta, y, C) -> float:
+    """Nguyen et al. 2020, equations 1 and 2."""
+    joint = np.stack([theta[y == k].sum(0) for k in range(C)]) / len(y)
+    conditional = joint / joint.sum(0)
+    return float(np.mean([np.log(conditional[label] @ row) for row, label in zip(theta, y, strict=True)]))
+
+
+@pytest.mark.parametrize(("d", "mean"), [(1, 0.0), (6, 0.0), (30, 0.0), (6, 1e6)])
+def test_projection_is_the_principal_components_of_80_percent(d, mean):
+    features, target = blobs(200, d, 3, seed=d)
+    moments = feature_moments(features + mean, target, 3)
+    projected = project(features + mean, moments.mean, principal_axes(moments)).numpy()
+    expected = PCA(0.8 if d > 1 else 1, svd_solver="full").fit_transform(features.numpy())
+    expected = expected / expected.std(0, ddof=0).__pow__(2).mean() ** 0.5
+    assert projected.shape == expected.shape
+    signs = np.sign((projected * expected).sum(0))
+    np.testing.assert_allclose(projected * signs, expected, atol=1e-7)
+
+
+def test_equals_scikit_learns_mixture_and_leep_by_hand():
+    """Well-separated groups, so that k-means finds the same mixture from any order of the rows."""
+    rng = np.random.default_rng(0)
+    group = np.arange(300) % 3
+    features = 30 * np.eye(3)[group] + rng.normal(size=(300, 3))
+    target = (group + (rng.random(300) < 0.2)) % 3
+    points = PCA(0.8, svd_solver="full").fit_transform(features)
+    theta = GaussianMixture(3, random_state=7).fit(points / points.std()).predict_proba(points / points.std())
+    value = nleep(torch.as_tensor(features), torch.as_tensor(target), 3, num_components=3).item()
+    assert value == pytest.approx(numpy_leep(theta, target, 3), rel=1e-6)
+
+
+def test_separate_classes_score_zero_and_labels_without_relation_their_entropy():
+    features, target = blobs(400, 5, 2, spread=0.1)
+    assert nleep(features, target, 2, num_components=2).item() == pytest.approx(0.0, abs=1e-9)
+    unrelated = torch.as_tensor(np.random.default_rng(1).permutation(400) % 2)
+    value = nleep(features, unrelated, 2, num_components=2).item()
+    assert -math.log(2) - 1e-9 <= value < -math.log(2) + 0.02
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**16))
+def test_order_of_rows_does_not_matter(seed):
+    features, target = blobs(60, 4, 2, spread=3.0)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
+    expected = nleep(features, target, 2).item()
+    assert nleep(features[order], target[order], 2).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_scale_and_shift_of_the_features_do_not_matter(scale):
+    # Another scale is another order of the rows; two groups far apart are found from any start.
+    features, group = blobs(100, 4, 2, spread=0.5)
+    target = (group + (torch.arange(100) % 7 == 0)) % 2
+    value, moved = (nleep(x, target, 2, num_components=2).item() for x in (features, scale * features + 3 * scale))
+    assert moved == pytest.approx(value, rel=1e-6)
+    assert value < -0.3
+
+
+def test_same_seed_same_score():
+    features, target = blobs(80, 4, 2, spread=4.0)
+    assert nleep(features, target, 2, seed=3) == nleep(features, target, 2, seed=3)
+
+
+def test_five_components_a_class_by_default():
+    features, target = blobs(60, 4, 3, spread=3.0)
+    assert nleep(features, target, 3) == nleep(features, target, 3, num_components=15)
+    assert nleep(features, target, 3) != nleep(features, target, 3, num_components=5)
+
+
+def test_mixture_of_a_subset_scores_all_rows():
+    features, target = blobs(600, 3, 3, spread=0.5)
+    whole = nleep(features, target, 3, num_components=3).item()
+    part = nleep(features, target, 3, num_components=3, max_fit_rows=100).item()
+    assert part == pytest.approx(whole, abs=1e-3)
+
+
+def test_subset_is_random_and_made_from_the_values_alone():
+    features, _ = blobs(2000, 3, 2)
+    order = row_order(features, seed=0)
+    shuffled = torch.randperm(2000, generator=torch.Generator().manual_seed(1))
+    chosen, again = features[order[:200]], features[shuffled][row_order(features[shuffled], seed=0)[:200]]
+    assert torch.equal(chosen, again)
+    assert not torch.equal(chosen, features[row_order(features, seed=1)[:200]])
+    # A sample of 200 of 2000: its mean is within four standard errors in each feature.
+    z = (chosen.mean(0) - features.mean(0)) / features.std(0) * 200**0.5
+    assert bool((z.abs() < 4).all())
+    assert bool(row_keys(features, 0).double().mean().abs() < 4 * 2**63 / 3**0.5 / 2000**0.5)
+
+
+def test_keys_do_not_depend_on_precision_or_the_sign_of_zero():
+    features = torch.tensor([[1.5, 0.0], [-0.0, 2.0]])
+    expected = row_keys(features, 0).tolist()
+    assert row_keys(features.double(), 0).tolist() == row_keys(features.half(), 0).tolist() == expected
+    assert row_keys(torch.tensor([[1.5, -0.0], [0.0, 2.0]]), 0).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_features(dtype):
+    features, target = blobs(60, 4, 2, spread=3.0)
+    rows = features.to(dtype)
+    assert nleep(rows, target, 2).item() == pytest.approx(nleep(rows.double(), target, 2).item(), rel=1e-6)
+
+
+def test_constant_features_score_minus_the_label_entropy():
+    target = torch.tensor([0] * 15 + [1] * 5)
+    expected = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
+    assert nleep(torch.full((20, 3), 1e6 + 0.1), target, 2).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_absent_class_changes_nothing_else(absent):
+    features, target = blobs(40, 3, 2, spread=3.0)
+    labels = torch.tensor([k for k in range(3) if k != absent])[target]
+    expected = nleep(features, target, 2, num_components=4).item()
+    assert nleep(features, labels, 3, num_components=4).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_dense_features_and_ignore_index():
+    features, target = blobs(96, 3, 2, spread=3.0)
+    dense, labels = features.reshape(4, 24, 3).movedim(2, 1), target.reshape(4, 24).clone()  # [N, d, positions]
+    labels[0] = -100
+    expected = nleep(features[24:], target[24:], 2).item()
+    assert nleep(dense, labels, 2, ignore_index=-100).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({}, r"`num_components`=15 .*, got 12. Pass a smaller `num_components`"),
+        ({"num_components": 0}, "`num_components` must be an integer of at least 1"),
+        ({"max_fit_rows": 14}, "`max_fit_rows` must be an integer of at least 15"),
+    ],
+)
+def test_too_few_rows_or_components(kwargs, message):
+    features, target = blobs(12, 4, 3)
+    with pytest.raises(ValueError, match=message):
+        nleep(features, target, 3, **kwargs)
+
+
+def test_missing_scikit_learn_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def without_sklearn(name, *args, **kwargs):
+        if name.startswith("sklearn"):
+            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_sklearn)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install lightning-leep\[nleep\]"):
+        fit_mixture(torch.zeros(4, 1), 1, 0)
