@@ -1,0 +1,26 @@
+"""What a person sees of a transfer: scalars, figures, a text panel and columns of HPARAMS."""
+
+from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
+from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
+from lightning_leep.tensorboard.hparams import declare_hparams, log_hparams, saved_hparams
+from lightning_leep.tensorboard.scalars import PREFIX, convergence_tags, hparam_tags, report_tags, validation_tags
+from lightning_leep.tensorboard.text import report_markdown
+from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
+
+__all__ = [
+    "PREFIX",
+    "association_figure",
+    "convergence_tags",
+    "declare_hparams",
+    "hparam_tags",
+    "log_figure",
+    "log_hparams",
+    "log_text",
+    "predicted_vs_achieved_figure",
+    "report_markdown",
+    "report_tags",
+    "saved_hparams",
+    "strongest_sources_figure",
+    "takes_figures",
+    "validation_tags",
+]

@@ -1,0 +1,168 @@
+"""Which source classes stand for which target classes: P(y|z) as a heat map, the strongest ones as a table."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_leep.tensorboard.style import HEAT_MAP, figure_style, new_figure
+from lightning_leep.tensorboard.words import percent, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 40
+MAX_COLUMNS = 40
+#: Source classes beyond this share of the mass are left out of the heat map.
+MASS_SHOWN = 0.99
+
+
+def association_figure(
+    joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
+) -> "Figure":
+    r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
+
+    Columns are the source classes of the largest mass, as many as hold 99% of it and at most 40, ordered by the target
+    class that they speak for. Rows are the target classes, the 40 of the largest mass where there are more. The figure
+    says what it leaves out.
+
+    Args:
+        joint: Sum of source distributions for each target class, ``[C, Z]``.
+        target_names: Names of the C target classes; by default their numbers.
+        source_names: Names of the Z source classes; by default their numbers.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If ``joint`` is not a matrix of finite, non-negative numbers with a positive sum, or there are not
+            as many names as classes.
+    """
+    joint, targets, sources = _checked(joint, target_names, source_names)
+    rows = _largest(joint.sum(1), MAX_ROWS)
+    columns = _columns(joint, rows)
+    conditional = joint[rows][:, columns] / joint[:, columns].sum(0)  # [rows, columns]
+    # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
+    order = sorted(
+        range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
+    )
+    columns = [columns[j] for j in order]
+    with figure_style():
+        from matplotlib.ticker import PercentFormatter
+
+        figure = new_figure(2.6 + 0.24 * max(len(columns), 14), 2.8 + 0.24 * max(len(rows), 4))
+        axes = figure.add_subplot()
+        axes.grid(False)
+        image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
+        axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
+        axes.set(xlabel="source class z", ylabel="target class y")
+        axes.set_title("P(y | z): what a source class says about the target", pad=26)
+        shown = f"{_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
+        axes.annotate(shown, (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=11)
+        figure.colorbar(image, ax=axes, format=PercentFormatter(xmax=1, decimals=0), fraction=0.05, pad=0.02)
+    return figure
+
+
+def strongest_sources_figure(
+    joint: Tensor,
+    target_names: Sequence[str] | None = None,
+    source_names: Sequence[str] | None = None,
+    top_k: int = 3,
+) -> "Figure":
+    r"""Table of the source classes that the source model sees in each target class, strongest first.
+
+    A cell holds a source class z and :math:`P(z|y) = J(y,z) / \sum_z J(y,z)`, its mean probability over the rows of the
+    target class.
+
+    Args:
+        joint: Sum of source distributions for each target class, ``[C, Z]``.
+        target_names: Names of the C target classes; by default their numbers.
+        source_names: Names of the Z source classes; by default their numbers.
+        top_k: Source classes for each target class.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: As :func:`association_figure`; or if ``top_k`` is less than 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    joint, targets, sources = _checked(joint, target_names, source_names)
+    rows = [i for i in _largest(joint.sum(1), MAX_ROWS) if joint[i].sum() > 0]
+    shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
+    shares = shares[:, :top_k]  # [rows, top_k]
+    with figure_style():
+        figure = new_figure(1.9 + 1.75 * shares.shape[1], 1.6 + 0.32 * max(len(rows), 4))
+        axes = figure.add_subplot()
+        axes.grid(False)
+        axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
+        for i in range(shares.shape[0]):
+            for rank in range(shares.shape[1]):
+                share = float(shares[i, rank])
+                if share > 0:
+                    text = f"{shorten(sources[int(strongest[i, rank])], 14)} {100 * share:.0f}%"
+                    color = "black" if share > 0.5 else "white"
+                    axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11)
+        axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
+        axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
+        axes.tick_params(length=0)
+        axes.set_title("What the source model sees in each target class", pad=26)
+        axes.annotate(
+            _rows_left_out(joint, rows), (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=11
+        )
+    return figure
+
+
+def _checked(
+    joint: Tensor, target_names: Sequence[str] | None, source_names: Sequence[str] | None
+) -> tuple[Tensor, Sequence[str], Sequence[str]]:
+    if joint.ndim != 2:
+        raise ValueError(f"`joint` must be a matrix [C, Z], got shape {tuple(joint.shape)}.")
+    joint = joint.detach().to("cpu", torch.float64)
+    if not (bool(joint.isfinite().all()) and bool((joint >= 0).all()) and float(joint.sum()) > 0):
+        raise ValueError("`joint` must hold finite, non-negative sums of probabilities, not all of them zero.")
+    names = []
+    for argument, given, size in (("target_names", target_names, 0), ("source_names", source_names, 1)):
+        if given is not None and len(given) != joint.shape[size]:
+            raise ValueError(
+                f"`{argument}` must name the {joint.shape[size]} classes of `joint`, got {len(given)} names."
+            )
+        names.append([str(i) for i in range(joint.shape[size])] if given is None else [str(name) for name in given])
+    return joint, names[0], names[1]
+
+
+def _largest(mass: Tensor, count: int) -> list[int]:
+    """The ``count`` heaviest entries (of equal ones the first), in their own order."""
+    return sorted(mass.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def _columns(joint: Tensor, rows: list[int]) -> list[int]:
+    mass = joint[rows].sum(0)
+    order = mass.argsort(descending=True, stable=True)
+    before = mass[order].cumsum(0) - mass[order]
+    needed = int(((before < MASS_SHOWN * mass.sum()) & (mass[order] > 0)).sum())
+    return order[: min(needed, MAX_COLUMNS)].tolist()
+
+
+def _rows_left_out(joint: Tensor, rows: list[int]) -> str:
+    count = joint.shape[0]
+    return (
+        f"all {count} target classes" if len(rows) == count else f"{len(rows)} of {count} target classes, the largest"
+    )
+
+
+def _columns_left_out(joint: Tensor, rows: list[int], columns: list[int]) -> str:
+    count = joint.shape[1]
+    if len(columns) == count:
+        return f"all {count} source classes"
+    share = percent(float(joint[rows][:, columns].sum() / joint[rows].sum()))
+    return f"{len(columns)} of {count} source classes, with {share} of the probability"
+
+
+def _rank(rank: int) -> str:
+    return "strongest" if rank == 0 else f"{rank + 1}{ {1: 'nd', 2: 'rd'}.get(rank, 'th') }"

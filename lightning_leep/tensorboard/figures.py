@@ -1,0 +1,106 @@
+"""The accuracy that was predicted before training and the one that training achieved, in one figure."""
+
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from lightning_leep.forecast.curve import AccuracyCurve, Reference
+from lightning_leep.tensorboard.style import (
+    ACHIEVED_COLOR,
+    PREDICTED_COLOR,
+    REFERENCE_COLOR,
+    figure_style,
+    new_figure,
+)
+from lightning_leep.tensorboard.words import percent, progress_sentence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Longer curves are drawn without a marker at each validation.
+MARKED_VALIDATIONS = 40
+#: Characters of a legend line on 6.4 inches.
+LEGEND_WIDTH = 54
+
+
+def predicted_vs_achieved_figure(
+    curve: AccuracyCurve,
+    predicted: float,
+    predicted_label: str,
+    interval: tuple[float, float] | None = None,
+    reference: Reference | None = None,
+    title: str = "Predicted and achieved accuracy",
+) -> "Figure":
+    """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
+
+    Args:
+        curve: Accuracy per validation; an empty one leaves the prediction alone in the figure.
+        predicted: Accuracy in 0..1 that was predicted before training.
+        predicted_label: What the prediction is, for the legend.
+        interval: Lowest and highest accuracy that the prediction allows.
+        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
+        title: Heading of the figure.
+
+    Returns:
+        A matplotlib figure that pyplot does not know, to be drawn or saved by the caller.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If ``predicted`` lies outside 0..1, or ``interval`` is not ``low <= high`` within 0..1.
+    """
+    if not 0 <= predicted <= 1:
+        raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
+    with figure_style():
+        figure = new_figure(6.4, 5.0)
+        axes = figure.add_subplot()
+        if interval is not None:
+            axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
+        _draw_curve(axes, curve, f"achieved: {_ends(curve)}", ACHIEVED_COLOR, "o-")
+        axes.axhline(
+            predicted, color=PREDICTED_COLOR, ls="--", label=_predicted_text(predicted, predicted_label, interval)
+        )
+        if isinstance(reference, AccuracyCurve):
+            _draw_curve(axes, reference, f"reference: {_ends(reference)}", REFERENCE_COLOR, "s:")
+        elif reference is not None:
+            axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference: {percent(reference)}")
+        _scale(axes, curve, reference, (predicted, *(interval or ())))
+        axes.set(xlabel="epochs trained", ylabel="validation accuracy")
+        axes.set_title(title, pad=26)
+        sentence = progress_sentence(curve, predicted)
+        axes.annotate(sentence, (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=12)
+        figure.legend(loc="outside lower left", frameon=False, alignment="left")
+    return figure
+
+
+def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
+    marked = len(curve) <= MARKED_VALIDATIONS
+    axes.plot(curve.epochs, curve.accuracy, form if marked else form[1:], color=color, label=label)
+
+
+def _ends(curve: AccuracyCurve) -> str:
+    if not len(curve):
+        return "no validation yet"
+    return f"{percent(curve.final)} at the end, {percent(curve.best)} at best"
+
+
+def _predicted_text(predicted: float, label: str, interval: tuple[float, float] | None) -> str:
+    span = "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
+    return fill(f"predicted: {percent(predicted)}{span}, {label}", LEGEND_WIDTH)
+
+
+def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
+    heights = (*curve.accuracy, *other.accuracy, *levels, *(() if reference is None or len(other) else (reference,)))
+    # At least 10 points high: a flat curve must not look like a storm.
+    margin = max(0.08 * (max(heights) - min(heights)), 0.05)
+    axes.set_ylim(max(0.0, min(heights) - margin), min(1.0, max(heights) + margin))
+    last = max((*curve.epochs, *other.epochs, 1.0))
+    first = min((*curve.epochs, *other.epochs, last))
+    margin = max(0.03 * (last - first), 0.1)
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=last >= 2, nbins=10))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

@@ -1,0 +1,157 @@
+"""The text panel: what was scored, what was predicted and how it came out, for a reader who has never heard of LEEP."""
+
+from math import isfinite
+
+from lightning_leep.forecast.curve import AccuracyCurve, Reference
+from lightning_leep.report import TransferabilityReport
+from lightning_leep.tensorboard.words import epochs, percent
+
+#: Two-sided 95% of a normal distribution, in standard errors.
+NORMAL_95 = 1.96
+
+
+def report_markdown(
+    report: TransferabilityReport,
+    predicted: float | None = None,
+    predicted_label: str = "",
+    curve: AccuracyCurve | None = None,
+    reference: Reference | None = None,
+    source_name: str = "the source model",
+) -> str:
+    """The story of one transfer in Markdown: sentences first, then one table of the numbers, then what limits them.
+
+    Args:
+        report: Result of the scoring pass.
+        predicted: Accuracy in 0..1 that was predicted before training.
+        predicted_label: What the prediction is.
+        curve: Accuracy per validation; None or empty before the first one.
+        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
+        source_name: What to call the source model.
+
+    Returns:
+        Markdown that TensorBoard's text plugin renders.
+    """
+    curve = curve if curve is not None else AccuracyCurve()
+    parts = [
+        f"## How well does {source_name} transfer?",
+        _scoring(report, source_name),
+        _verdict(report),
+        _prediction(predicted, predicted_label),
+        _outcome(curve, predicted),
+        _comparison(curve, reference),
+        _table(report),
+        *(f"- {note}" for note in report.notes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def explained_share(report: TransferabilityReport) -> float | None:
+    """Share of the label entropy that LEEP explains, 1 + LEEP / H(Y); None where there is one class only."""
+    return 1 + report.leep / report.label_entropy if report.label_entropy > 0 else None
+
+
+def _scoring(report: TransferabilityReport, source_name: str) -> str:
+    return (
+        f"Before training, {source_name} ({report.num_source_classes:,} classes) was run once over "
+        f"**{report.num_samples:,} samples of {report.num_target_classes:,} target classes** "
+        f"({report.seconds:.1f} s, {report.samples_per_second:,.0f} samples a second). No weight was changed."
+    )
+
+
+def _verdict(report: TransferabilityReport) -> str:
+    share = explained_share(report)
+    if share is None:
+        return "All samples have the same label, so there is nothing to predict."
+    text = (
+        f"**LEEP {report.leep:.3f}**, on a scale from {report.floor:.3f} (the source says nothing about the labels) "
+        f"to 0 (it says everything): it explains **{percent(share)} of the label information**."
+    )
+    gap = report.leave_one_out_leep - report.floor
+    if gap <= NORMAL_95 * report.leave_one_out_leep_standard_error:
+        text += (
+            " With each sample left out of its own prediction, **nothing is left of it**: not to be told from noise."
+        )
+    return text
+
+
+def _prediction(predicted: float | None, label: str) -> str:
+    if predicted is None:
+        return ""
+    return f"**Predicted accuracy: {percent(predicted)}**" + (f" ({label})." if label else ".")
+
+
+def _outcome(curve: AccuracyCurve, predicted: float | None) -> str:
+    if not len(curve):
+        return ""
+    text = f"**Achieved accuracy: {percent(curve.final)}** after {epochs(curve.epochs[-1])}"
+    if curve.best > curve.final:
+        text += f", {percent(curve.best)} at its best after {epochs(curve.epochs_to(1.0) or 0)}"
+    if predicted is not None:
+        points = 100 * (curve.final - predicted)
+        text += f": {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction"
+        reached = curve.epoch_reaching(predicted)
+        text += ", which was never reached" if reached is None else f", which was reached after {epochs(reached)}"
+    steps = [
+        f"{name} after {epochs(curve.epochs_to(f) or 0)}" for name, f in (("50%", 0.5), ("90%", 0.9), ("99%", 0.99))
+    ]
+    return f"{text}. Of its best accuracy it had {steps[0]}, {steps[1]} and {steps[2]}."
+
+
+def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
+    if reference is None or not len(curve):
+        return ""
+    best = reference.best if isinstance(reference, AccuracyCurve) else reference
+    passed, reached = curve.epoch_passing(reference), curve.epoch_reaching(best)
+    text = f"The reference came to {percent(best)} at best. "
+    text += "It was never passed" if passed is None else f"It was passed after {epochs(passed)}"
+    text += ", its best never reached." if reached is None else f", its best reached after {epochs(reached)}."
+    return text
+
+
+def _table(report: TransferabilityReport) -> str:
+    rows = [
+        (
+            "LEEP",
+            _score(report.leep, report.leep_standard_error),
+            "mean log-probability of the right label, as read off the source's own outputs; 0 is perfect",
+        ),
+        (
+            "LEEP, leave-one-out",
+            _score(report.leave_one_out_leep, report.leave_one_out_leep_standard_error),
+            "the same for samples whose own label had no part in it, as for new data",
+        ),
+        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
+        (
+            "EEP accuracy",
+            _accuracy(report.eep_accuracy, report.eep_accuracy_standard_error),
+            "labels that the source's own outputs give right before any training; usually a lower bound",
+        ),
+    ]
+    if report.linear_probe_accuracy is not None:
+        accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
+        rows.append(
+            ("linear probe accuracy", accuracy, "a linear classifier on its features, each sample left out once")
+        )
+    for name, score, meaning in (
+        ("NCE", report.nce, "LEEP with only the source's first choice for each sample"),
+        ("N-LEEP", report.nleep, "LEEP with clusters of features in place of source classes"),
+        ("H-score", report.h_score, "how far apart the classes lie in feature space, against their spread; 0 or more"),
+        (
+            "LogME",
+            report.log_me,
+            "log evidence of a linear model on its features; compares sources on the same data only",
+        ),
+    ):
+        if score is not None:
+            rows.append((name, f"{score:.3f}", meaning))
+    return "\n".join(
+        ["| score | value (± 95%) | what it means |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    )
+
+
+def _score(value: float, error: float | None) -> str:
+    return f"{value:.3f}" + ("" if error is None or not isfinite(error) else f" ± {NORMAL_95 * error:.3f}")
+
+
+def _accuracy(value: float, error: float | None) -> str:
+    return percent(value) + ("" if error is None or not isfinite(error) else f" ± {percent(NORMAL_95 * error)}")

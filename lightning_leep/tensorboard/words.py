@@ -1,0 +1,51 @@
+"""Numbers and curves in words, the same in figures and in the text panel."""
+
+from lightning_leep.forecast.curve import AccuracyCurve
+
+
+def percent(value: float) -> str:
+    """A share of 1 in per cent.
+
+    Example:
+        >>> percent(0.7125)
+        '71.2%'
+    """
+    return f"{100 * value:.1f}%"
+
+
+def epochs(value: float) -> str:
+    """A number of epochs with its noun.
+
+    Example:
+        >>> epochs(1.0), epochs(0.5), epochs(12.0)
+        ('1 epoch', '0.5 epochs', '12 epochs')
+    """
+    return f"{value:.4g} {'epoch' if value == 1 else 'epochs'}"
+
+
+def shorten(name: str, length: int) -> str:
+    """At most ``length`` characters of a name: its start and end, which tell relatives apart, around an ellipsis.
+
+    Example:
+        >>> shorten("tabby", 12), shorten("German short-haired pointer", 12)
+        ('tabby', 'German…inter')
+    """
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail].rstrip()}…{name[len(name) - tail :].lstrip()}"
+
+
+def progress_sentence(curve: AccuracyCurve, predicted: float) -> str:
+    """How fast a run came to its prediction and to its best, in one line.
+
+    Example:
+        >>> progress_sentence(AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.8)), predicted=0.7)
+        'Prediction reached after 2 epochs, 90% of the best after 2 epochs.'
+    """
+    if not len(curve):
+        return "Nothing validated yet."
+    reached = curve.epoch_reaching(predicted)
+    nine_tenths = curve.epochs_to(0.9)
+    first = "Prediction not reached" if reached is None else f"Prediction reached after {epochs(reached)}"
+    return f"{first}, 90% of the best after {epochs(nine_tenths or 0)}."
