@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import (
+    check_flag,
     check_ignore_index,
     check_labels,
     check_layout,
@@ -34,8 +35,9 @@ def leep(
         P(y|z) = \frac{\sum_{i: y_i = y} \theta_i(z)}{\sum_i \theta_i(z)}
 
     with :math:`\theta_i` the source's distribution over its Z classes for target image i. It is at most 0, at least
-    :math:`\text{NCE} + \frac1n \sum_i \log \theta_i(z_i)`, and equals minus the entropy of the labels when the source
-    says nothing about them. Higher is better. Natural logarithm (nats).
+    :math:`\frac1n \sum_i \log P(y_i|z_i) \, \theta_i(z_i)` for any source classes :math:`z_i`, equals minus the
+    entropy of the labels when the source says nothing about them, and NCE when every :math:`\theta_i` is one-hot.
+    Higher is better. Natural logarithm (nats).
 
     Source: Nguyen, Hassner, Seeger, Archambeau, ICML 2020 (arXiv:2002.12462), section 3, equations 1 and 2.
 
@@ -65,6 +67,8 @@ def leep(
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
+    check_flag("from_logits", from_logits)
+    check_flag("leave_one_out", leave_one_out)
     check_layout(preds, target, None)
     rows, labels = flatten_rows(preds, target, ignore_index)  # [n, Z], [n]
     check_labels(labels, num_target_classes)
