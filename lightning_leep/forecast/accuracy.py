@@ -45,9 +45,9 @@ class AccuracyForecast:
         """The forecast as one sentence, without its notes.
 
         Example:
-            >>> forecast = AccuracyForecast(value=0.74, low=0.71, high=0.76, coverage=0.9, strategy="head", basis="a probe")
+            >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, strategy="head", basis="9 rows")
             >>> print(forecast.describe())
-            Training the head is expected to reach accuracy 0.740 (90% interval 0.710 to 0.760), from a probe.
+            Training the head is expected to reach accuracy 0.700 (90% interval 0.600 to 0.800), from 9 rows.
         """
         subjects = {"head": "Training the head", "all": "Fine-tuning all layers", "scratch": "Training from scratch"}
         return (
@@ -126,7 +126,7 @@ def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
 
     Example:
         >>> [round(end, 4) for end in wilson_interval(0.5, 100, 0.9)]
-        [0.4189, 0.5811]
+        [0.4188, 0.5812]
     """
     z = NormalDist().inv_cdf((1 + coverage) / 2)
     centre = p + z * z / (2 * n)

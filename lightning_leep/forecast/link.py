@@ -37,7 +37,7 @@ def model_error(strategy: str) -> float:
 
 
 class Feature(NamedTuple):
-    """Something about a transfer, in nats or logits, on which the gap between probe and achieved accuracy may depend."""
+    """Something in nats or logits on which the gap between probe and achieved accuracy may depend."""
 
     value: Callable[[TransferabilityReport, float], float]
     show: Callable[[float], str]
@@ -55,12 +55,13 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class TransferPoint:
-    """What the regression sees of a transfer.
+    r"""What the regression sees of a transfer.
 
     Attributes:
         accuracy: Accuracy p of the linear probe, or of the expected empirical predictor where there were no features.
         from_probe: Which of the two.
-        base: Its logit, out of the n rows that were scored.
+        base: Its logit, out of n rows.
+        num_samples: Rows n that it was measured on.
         test_size: Rows m of each validation; n if unknown.
         scale: Expected size of logit(achieved) - base: :math:`(1/n + 1/m) / (p (1 - p)) + \tau^2`, square-rooted.
         features: The values of ``FEATURES``, ``[p]``; NaN where a score is missing.
@@ -77,12 +78,14 @@ class TransferPoint:
     @classmethod
     def of(cls, report: TransferabilityReport, test_size: int | None, strategy: str) -> "TransferPoint | None":
         """The point of a report; None if it holds no accuracy at all."""
-        probe = getattr(report, "linear_probe_accuracy", None)
+        probe, n = report.linear_probe_accuracy, report.num_samples
         from_probe = probe is not None and math.isfinite(probe)
-        accuracy = float(probe) if probe is not None and from_probe else report.eep_accuracy
+        if probe is not None and from_probe:
+            accuracy, n = probe, report.linear_probe_samples or n
+        else:
+            accuracy = report.eep_accuracy
         if not math.isfinite(accuracy):
             return None
-        n = report.num_samples
         m = n if test_size is None else test_size
         base = logit(accuracy, n)
         variance = (1 / n + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(strategy) ** 2
