@@ -21,6 +21,7 @@ from lightning_leep.functional.moments import (
     merge_moments,
     recentre_moments,
     total_scatter,
+    update_moments,
     within_scatter,
 )
 
@@ -120,6 +121,32 @@ def test_recentring_equals_moments_about_that_centre(seed, shift, n):
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    seed=st.integers(0, 2**16),
+    mean=st.sampled_from([0.0, -3.0, 1e6]),
+)
+def test_updating_batch_by_batch_equals_one_shot(cuts, seed, mean):
+    features, target = make(40, 3, 3, seed, mean)
+    edges = [0, *sorted(cuts), 40]  # batches may be empty, the first one too
+    moments = empty_moments(4, 3)
+    for low, high in itertools.pairwise(edges):
+        moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
+    assert_moments_close(recentre_moments(moments), recentre_moments(moments_of(features, target, 4)), rtol=1e-8)
+
+
+def test_a_first_batch_far_from_the_rest_costs_few_digits():
+    """8 rows at a distance of 1000 standard deviations from the other 4000."""
+    features, target = make(4008, 3, 3)
+    features[:8] += 1e3
+    moments = empty_moments(3, 3)
+    for low, high in ((0, 8), (8, 4008)):
+        moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
+    expected = reference(features, target, 3, features.mean(0))
+    assert_moments_close(recentre_moments(moments), expected, rtol=1e-10)
+
+
 def test_sums_over_parts_about_one_centre_are_the_whole():
     """What processes do: agree on the mean, re-centre, add."""
     features, target = make(60, 3, 3, mean=1e4)
@@ -135,6 +162,7 @@ def test_inputs_are_left_as_they_were():
     a, b = moments_of(features, target, 2), moments_of(features + 1, target, 2)
     before = [[field.clone() for field in part] for part in (a, b)]
     merge_moments(a, b)
+    update_moments(a, torch.as_tensor(features), torch.as_tensor(target))
     recentre_moments(a, torch.ones(3, dtype=torch.float64))
     for part, copies in zip((a, b), before, strict=True):
         assert all(torch.equal(field, copy) for field, copy in zip(part, copies, strict=True))
