@@ -1,9 +1,10 @@
 """How well a pre-trained model will transfer, before fine-tuning is paid for; how right that was, afterwards."""
 
+from lightning_leep.callbacks import LEEPCallback
 from lightning_leep.metrics import EEPAccuracy, EEPScores, LEEPMetric
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.scoring import score
 
 __version__ = "0.1.0"
 
-__all__ = ["EEPAccuracy", "EEPScores", "LEEPMetric", "TransferabilityReport", "__version__", "score"]
+__all__ = ["EEPAccuracy", "EEPScores", "LEEPCallback", "LEEPMetric", "TransferabilityReport", "__version__", "score"]

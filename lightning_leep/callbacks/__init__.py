@@ -1,0 +1,5 @@
+"""Callbacks for the Trainers of Lightning."""
+
+from lightning_leep.callbacks.leep import LEEPCallback
+
+__all__ = ["LEEPCallback"]

@@ -1,0 +1,109 @@
+"""Number and names of the target classes, found where Lightning users keep them."""
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+COUNT_NAMES = ("num_target_classes", "num_classes", "n_classes", "num_labels")
+CLASS_NAMES = ("classes", "class_names")
+LABEL_COLUMNS = ("label", "labels")
+
+
+def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int:
+    """Number of target classes C, as the datamodule, the module, their hyper-parameters or the data set state it.
+
+    Looked for are the attributes ``num_target_classes``, ``num_classes``, ``n_classes`` and ``num_labels``, the length
+    of ``classes`` or ``class_names``, and the class label in the ``features`` of a Hugging Face data set.
+
+    Raises:
+        ValueError: If it is nowhere or the places disagree.
+    """
+    found = dict(_statements(datamodule, module, dataset))
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    if found:
+        places = ", ".join(f"{place} = {count}" for place, count in found.items())
+        raise ValueError(
+            f"The number of target classes is not clear: {places}. Pass `num_target_classes=` to LEEPCallback."
+        )
+    raise ValueError(
+        "The number of target classes was not found: neither datamodule, module nor training data set has one of "
+        f"{', '.join(COUNT_NAMES + CLASS_NAMES)}. Pass `num_target_classes=` to LEEPCallback."
+    )
+
+
+def find_class_names(datamodule: Any, dataset: Any, num_target_classes: int) -> tuple[str, ...] | None:
+    """Names of the target classes, from the datamodule or the data set; None unless there is one for each class."""
+    lists = [_names(holder) for holder in (datamodule, *_layers(dataset))]
+    return next((names for names in lists if names is not None and len(names) == num_target_classes), None)
+
+
+def find_source_class_names(source: Any, num_source_classes: int) -> tuple[str, ...] | None:
+    """Names of the source classes, from the source's ``classes`` or its Hugging Face ``config.id2label``, else None."""
+    labels = _attribute(_attribute(source, "config"), "id2label")
+    if isinstance(labels, Mapping) and sorted(labels) == list(range(num_source_classes)):
+        return tuple(str(labels[z]) for z in range(num_source_classes))
+    names = _names(source)
+    return names if names is not None and len(names) == num_source_classes else None
+
+
+def _statements(datamodule: Any, module: Any, dataset: Any) -> Iterator[tuple[str, int]]:
+    for place, holder in (("datamodule", datamodule), ("module", module)):
+        hparams = _attribute(holder, "hparams")
+        for name in COUNT_NAMES:
+            if (count := _count(_attribute(holder, name))) is not None:
+                yield f"{place}.{name}", count
+            if isinstance(hparams, Mapping) and (count := _count(hparams.get(name))) is not None:
+                yield f"{place}.hparams.{name}", count
+        if place == "datamodule" and (names := _names(holder)) is not None:
+            yield f"names of {place}", len(names)
+    for layer in _layers(dataset):
+        for name in COUNT_NAMES:
+            if (count := _count(_attribute(layer, name))) is not None:
+                yield f"{type(layer).__name__}.{name}", count
+        if (names := _names(layer)) is not None:
+            yield f"class names of {type(layer).__name__}", len(names)
+
+
+def _layers(dataset: Any) -> Iterator[Any]:
+    """The data set and those that it wraps (``Subset``, ``ConcatDataset`` and their like)."""
+    seen: set[int] = set()
+    queue = [dataset]
+    while queue:
+        layer = queue.pop(0)
+        if layer is None or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield layer
+        queue.append(_attribute(layer, "dataset"))
+        parts = _attribute(layer, "datasets")
+        queue.extend(parts if isinstance(parts, list | tuple) else [])
+
+
+def _attribute(holder: Any, name: str) -> Any:
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # a property that is not ready says nothing
+        return None
+
+
+def _count(value: Any) -> int | None:
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        return None
+    return count if count > 0 else None
+
+
+def _names(holder: Any) -> tuple[str, ...] | None:
+    for name in CLASS_NAMES:
+        value = _attribute(holder, name)
+        if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+            return tuple(map(str, value))
+    features = _attribute(holder, "features")
+    if isinstance(features, Mapping):
+        labels = [_attribute(features.get(column), "names") for column in LABEL_COLUMNS]
+        return next((tuple(map(str, names)) for names in labels if isinstance(names, list | tuple) and names), None)
+    return None

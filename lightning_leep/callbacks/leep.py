@@ -1,0 +1,243 @@
+"""The callback: when to score, what to watch, what to log."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from torch import nn
+
+from lightning_leep.batches import Adapter, split_batch
+from lightning_leep.callbacks.base import TrainerCallback
+from lightning_leep.callbacks.faults import FaultBarrier
+from lightning_leep.callbacks.logs import Prediction, RunLogs
+from lightning_leep.callbacks.measurement import as_reference
+from lightning_leep.callbacks.source import SourceScorer
+from lightning_leep.callbacks.watch import TransferWatch
+from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.report import TransferabilityReport
+
+PREDICTION_LABEL = "accuracy of the EEP, which needs no training; usually a lower bound"
+SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
+
+
+class LEEPCallback(TrainerCallback):
+    """Scores a pre-trained classifier on the training data before fine-tuning starts, and shows how it turned out.
+
+    The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
+    without the callback. What is known goes to every logger of the Trainer, to figures, HPARAMS and a text in
+    TensorBoard, and into ``trainer.callback_metrics``, under names that start with ``leep/``:
+
+    - before training: each number of the :class:`~lightning_leep.TransferabilityReport` (``leep/leep``,
+      ``leep/leave_one_out_leep``, ``leep/label_entropy``, ...) and ``leep/predicted_accuracy``, the accuracy of the
+      expected empirical predictor (EEP), usually a lower bound of what training will reach;
+    - after each validation: ``leep/achieved_accuracy`` beside ``leep/predicted_accuracy``, and with a reference
+      ``leep/reference_accuracy`` and ``leep/difference_to_reference``;
+    - at the end: the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
+
+    A run that is resumed from a checkpoint keeps its report and its curve; a new fit scores again.
+
+    Source: Nguyen et al., ICML 2020 (arXiv:2002.12462).
+
+    Args:
+        source: The pre-trained classifier with its original head: a module or a function from inputs to logits (or to
+            something with ``.logits``). None uses the LightningModule's method ``source_logits(inputs)``. It may share
+            its weights with the module that is trained. It is neither trained nor saved in checkpoints.
+        monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares with nothing.
+        num_target_classes: C; by default found in the datamodule, the module or the training data set.
+        dataloader: Labelled data to score instead of the training data, without its augmentations for example.
+        max_samples: Largest number of rows to score, a random subset.
+        reference: What to compare with, such as the same network trained from scratch: an
+            :class:`~lightning_leep.forecast.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
+        from_logits: Whether the source returns logits or probabilities.
+        ignore_index: Label of the rows that are left out.
+        adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.
+        target_class_names: Names for the figures; by default found in the datamodule or the data set.
+        source_class_names: Names for the figures; by default found in the source.
+        name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
+            Trainer the first is ``leep``, the next ones ``leep_2``, ``leep_3``, ... unless they are named.
+        seed: Seed of the random subset.
+        progress: Whether scoring shows a progress bar (if the Trainer does).
+        strict: Whether a fault in scoring or logging is raised. Otherwise it is warned of, and training goes on.
+
+    Attributes:
+        report: The report once the source has been scored, else None.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an impossible value.
+
+    Example:
+        >>> from torch import nn
+        >>> callback = LEEPCallback(source=nn.Linear(4, 3), monitor="val_acc")
+        >>> # Trainer(callbacks=[callback]).fit(module, datamodule)
+    """
+
+    _instances: ClassVar[count] = count()
+
+    def __init__(
+        self,
+        source: nn.Module | Callable[..., Any] | None = None,
+        monitor: str | None = "val_acc",
+        *,
+        num_target_classes: int | None = None,
+        dataloader: Iterable[Any] | None = None,
+        max_samples: int | None = None,
+        reference: AccuracyCurve | Sequence[float] | float | None = None,
+        from_logits: bool = True,
+        ignore_index: int | None = None,
+        adapter: Adapter = split_batch,
+        target_class_names: Sequence[str] | None = None,
+        source_class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        seed: int = 0,
+        progress: bool = True,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        for argument, text in (("monitor", monitor), ("name", name)):
+            if text is not None and (not isinstance(text, str) or not text):
+                raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+        self.monitor = monitor
+        self.reference = as_reference(reference)
+        self.name = name
+        self.strict = strict
+        self.report: TransferabilityReport | None = None
+        self._scorer = SourceScorer(
+            source=source,
+            num_target_classes=num_target_classes,
+            dataloader=dataloader,
+            max_samples=max_samples,
+            from_logits=from_logits,
+            ignore_index=ignore_index,
+            adapter=adapter,
+            target_class_names=target_class_names,
+            source_class_names=source_class_names,
+            seed=seed,
+            progress=progress,
+        )
+        self._barrier = FaultBarrier(strict)
+        self._past_curve = AccuracyCurve()
+        self._logs: RunLogs | None = None
+        self._watch: TransferWatch | None = None
+        # Two callbacks must be told apart before a Trainer numbers them.
+        self._automatic_name = f"instance {next(self._instances)}"
+
+    @property
+    def curve(self) -> AccuracyCurve:
+        """Accuracy at each validation of this fit."""
+        return self._past_curve if self._watch is None else self._watch.curve
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """What the report promises: for now the EEP's own accuracy. None before scoring."""
+        return None if self.report is None else Prediction(accuracy=self.report.eep_accuracy, label=PREDICTION_LABEL)
+
+    @property
+    def log_name(self) -> str:
+        """First part of the names of everything that is logged, once a Trainer has set the callback up."""
+        return self.name or self._automatic_name
+
+    @property
+    def state_key(self) -> str:
+        """The callback's name in checkpoints."""
+        return self._generate_state_key(name=self.log_name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Report and curve as plain values; nothing of the source."""
+        curve = {"epochs": list(self.curve.epochs), "accuracy": list(self.curve.accuracy)}
+        return {"report": None if self.report is None else self.report.to_dict(), "curve": curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        with self._barrier.contain("read its report from the checkpoint", "The source is scored again if it can be."):
+            report, curve = state_dict["report"], AccuracyCurve(**state_dict["curve"])
+            self.report = None if report is None else TransferabilityReport.from_dict(report)
+            self._past_curve = curve
+
+    def setup(self, trainer: Any, pl_module: "pl.LightningModule", stage: str) -> None:
+        """Take a name among the callbacks of this Trainer, and forget the previous fit."""
+        self._automatic_name = automatic_names(leep_callbacks(trainer)).get(id(self), "leep")
+        if stage == "fit":  # what a checkpoint holds is loaded after this
+            self.report, self._past_curve = None, AccuracyCurve()
+            self._logs, self._watch = None, None
+            self._barrier.reset()
+
+    def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Declare columns of HPARAMS, before Lightning does."""
+        siblings = leep_callbacks(trainer)
+        sources = {callback.log_name: callback._scorer.source_name for callback in siblings}
+        self._logs = RunLogs(trainer, self._barrier, self.log_name, sources)
+        if self is siblings[0]:  # TensorBoard heeds the first declaration alone
+            self._logs.declare()
+
+    def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Score the source, unless a checkpoint brought its report."""
+        scored = None
+        if self.report is None:
+            with self._barrier.contain("score the source model", SCORING_ADVICE):
+                scored = self._scorer.run(trainer, pl_module)
+                self.report = scored.report
+        if self.report is not None and self.prediction is not None and self._logs is not None:
+            self._watch = TransferWatch(
+                self._logs,
+                self._barrier,
+                self.report,
+                self.prediction,
+                self.monitor,
+                self.reference,
+                self._past_curve,
+            )
+            self._watch.start(scored)
+
+    def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Note which values are old."""
+        if self._watch is not None:
+            self._watch.start_validation(trainer)
+
+    def on_validation_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Compare the accuracy that validation logged with the prediction."""
+        if self._watch is not None:
+            self._watch.end_validation(trainer)
+
+    def on_train_epoch_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Look at what the epoch before logged outside validation, once the module's own hooks are done."""
+        if self._watch is not None:
+            self._watch.start_epoch(trainer)
+
+    def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Log how the run came out."""
+        with self._ending() as watch:
+            if watch is not None:
+                watch.end(trainer)
+
+    def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
+        """Log how far an interrupted run came."""
+        with self._ending() as watch, self._barrier.contain("log the interrupted run", SCORING_ADVICE, strict=False):
+            if watch is not None:
+                watch.conclude()
+
+    @contextmanager
+    def _ending(self) -> Iterator[TransferWatch | None]:
+        """The watch, for the last time: what is validated or tested after this is no part of the fit."""
+        watch, self._watch, self._logs = self._watch, None, None
+        try:
+            yield watch
+        finally:
+            if watch is not None:
+                self._past_curve = watch.curve
+
+
+def leep_callbacks(trainer: Any) -> list[LEEPCallback]:
+    """The callbacks of this class in a Trainer, in its order."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, LEEPCallback)]
+
+
+def automatic_names(callbacks: Sequence[LEEPCallback]) -> dict[int, str]:
+    """Names for those without one, by ``id``: ``leep``, ``leep_2``, ..., but for names that others were given."""
+    taken = {callback.name for callback in callbacks}
+    unnamed = [id(callback) for callback in callbacks if callback.name is None]
+    candidates = ["leep", *(f"leep_{number}" for number in range(2, 2 + len(callbacks)))]
+    free = [name for name in candidates if name not in taken]
+    return dict(zip(unnamed, free, strict=False))

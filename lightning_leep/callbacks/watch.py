@@ -1,0 +1,98 @@
+"""One fit under observation: what it achieves beside what was predicted."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from lightning_leep.callbacks.faults import FaultBarrier
+from lightning_leep.callbacks.logs import Prediction, RunLogs
+from lightning_leep.callbacks.measurement import MonitorReader, epochs_trained, extended, missing_monitor_message
+from lightning_leep.callbacks.source import ScoredSource
+from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.forecast.curve import Reference
+from lightning_leep.report import TransferabilityReport
+
+
+class TransferWatch:
+    """Follows one fit from its first step to its end; the callback's hooks lead here.
+
+    Args:
+        logs: Where to write.
+        barrier: Contains faults.
+        report: The report.
+        prediction: What it promises.
+        monitor: Name of the accuracy that the module logs; None watches nothing.
+        reference: What to compare with.
+        curve: Validations of this fit before it was interrupted.
+    """
+
+    def __init__(
+        self,
+        logs: RunLogs,
+        barrier: FaultBarrier,
+        report: TransferabilityReport,
+        prediction: Prediction,
+        monitor: str | None,
+        reference: Reference | None,
+        curve: AccuracyCurve,
+    ) -> None:
+        self.logs = logs
+        self.barrier = barrier
+        self.report = report
+        self.prediction = prediction
+        self.reference = reference
+        self.curve = curve
+        self.reader = None if monitor is None else MonitorReader(monitor)
+        self._in_first_epoch = True
+
+    def start(self, scored: ScoredSource | None) -> None:
+        """Log the report, with the figures of the scoring pass if there was one."""
+        self.logs.report(self.report, self.prediction, scored)
+
+    def start_validation(self, trainer: Any) -> None:
+        """Note which values are old."""
+        if self.reader is not None:
+            self.reader.start_validation(trainer.callback_metrics)
+
+    def end_validation(self, trainer: Any) -> None:
+        """Take the accuracy that validation logged."""
+        if self.reader is not None:
+            with self._measuring(self.reader):
+                accuracy = self.reader.end_validation(trainer.callback_metrics)
+                self._add(epochs_trained(trainer, self.curve), accuracy)
+
+    def start_epoch(self, trainer: Any) -> None:
+        """Take the accuracy that the epoch before logged outside validation."""
+        if not self._in_first_epoch:
+            self._end_epoch(trainer, last=False)
+        self._in_first_epoch = False
+
+    def end(self, trainer: Any) -> None:
+        """The same for the last epoch; log how the run came out."""
+        self._end_epoch(trainer, last=True)
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Log how the run came out, as far as it came."""
+        self.logs.end(self.report, self.curve, self.prediction, self.reference)
+
+    def _end_epoch(self, trainer: Any, last: bool) -> None:
+        reader = self.reader
+        if reader is None:
+            return
+        with self._measuring(reader):
+            self._add(float(trainer.current_epoch), reader.end_epoch(trainer.callback_metrics))
+        due = last or reader.num_validations > 0 or not trainer.enable_validation
+        if due and not reader.found:
+            with self.barrier.contain("find the achieved accuracy", "Nothing else is affected."):
+                others = [name for name in trainer.callback_metrics if not name.startswith(self.logs.prefix)]
+                raise ValueError(missing_monitor_message(reader.monitor, others))
+
+    def _add(self, epoch: float, accuracy: float | None) -> None:
+        if accuracy is not None:
+            self.curve = extended(self.curve, epoch, accuracy)
+            self.logs.validation(self.curve, self.prediction, self.reference)
+
+    def _measuring(self, reader: MonitorReader) -> AbstractContextManager[None]:
+        return self.barrier.contain(
+            f"use the value of {reader.monitor!r}", "`monitor` must name an accuracy in 0..1 that the module logs."
+        )
