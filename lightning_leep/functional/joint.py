@@ -124,10 +124,12 @@ def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
     each other (1e-5 where there is no float64) count as equal, which is the rounding of the sums.
     """
     rounding = 1e-12 if conditional.dtype == torch.float64 else 1e-5
+    # Sums from a device without float64 may score rows that were moved to one with it.
+    transposed = conditional.T.to(accumulation_dtype(probs.device))  # [Z, C]
     correct = []
     for chunk, labels in row_chunks(probs, target, width=conditional.shape[0]):
         with torch.autocast(device_type=chunk.device.type, enabled=False):
-            eep = chunk @ conditional.T  # [m, Z] @ [Z, C] -> [m, C]
+            eep = chunk @ transposed  # [m, Z] @ [Z, C] -> [m, C]
         best = eep >= eep.amax(dim=1, keepdim=True) * (1 - rounding)  # [m, C]
         own = best.gather(1, labels.unsqueeze(1)).squeeze(1)  # [m]
         correct.append(own.to(eep.dtype) / best.sum(dim=1))

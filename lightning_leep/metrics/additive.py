@@ -1,5 +1,6 @@
 """What every metric of this package honours of torchmetrics beyond its defaults: additive state, rebound and exact."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +18,8 @@ class AdditiveMetric(Metric):
     """Base of metrics whose tensor states add up over batches, merges and processes.
 
     States are rebound, never changed in place, because the members of a compute group share them by reference. List
-    states stay on the process that saw them: a subclass that has some overrides :meth:`pool`.
+    states stay on the process that saw them: a subclass that has some overrides :meth:`pool`. Whatever raises an error
+    leaves the metric as it was before the call.
     """
 
     is_differentiable: bool = False
@@ -41,11 +43,35 @@ class AdditiveMetric(Metric):
         for name in self.pooled_states:
             setattr(self, name, reduce(getattr(self, name)))
 
+    def _all_or_nothing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        # torchmetrics counts an update before `update` has accepted the batch, empties the state at every `forward`
+        # and stays synchronised when `compute` fails. States are rebound: references to the old ones restore them.
+        @functools.wraps(method)
+        def restoring(*args: Any, **kwargs: Any) -> Any:
+            before = dict(vars(self))
+            try:
+                return method(*args, **kwargs)
+            except BaseException:
+                vars(self).update(before)
+                raise
+
+        return restoring
+
+    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        return self._all_or_nothing(super()._wrap_update(update))
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        return self._all_or_nothing(super()._wrap_compute(compute))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add one batch and return the value of that batch alone."""
+        return self._all_or_nothing(super().forward)(*args, **kwargs)
+
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        self.pool(sum_reducer(dist_sync_fn, process_group or self.process_group))
+        self._all_or_nothing(self.pool)(sum_reducer(dist_sync_fn, process_group or self.process_group))
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
-        # States are rebound, so references suffice where torchmetrics clones every row at every `forward` and `sync`.
+        # References suffice where torchmetrics clones every row at every `forward` and `sync`.
         return {
             name: list(state) if isinstance(state, Sequence) else state for name, state in self.metric_state.items()
         }
@@ -57,6 +83,21 @@ class AdditiveMetric(Metric):
                 setattr(self, name, [])
         super().reset()
 
+    def check_states(self, states: dict[str, Any]) -> None:
+        """Raise ``ValueError`` unless ``states`` are those of a metric of this class with the same settings."""
+        for name, default in self._defaults.items():
+            if name not in states:
+                raise ValueError(f"`{name}` is missing from the states {sorted(states)}.")
+            state = states[name]
+            if isinstance(default, list):
+                if not isinstance(state, list):
+                    raise ValueError(f"The state `{name}` must be a list of tensors, got {type(state).__name__}.")
+            elif not isinstance(state, Tensor) or state.shape != default.shape:
+                got = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
+                raise ValueError(f"The state `{name}` must be a tensor of shape {list(default.shape)}, got {got}.")
+            elif name == "settings" and not torch.equal(state.to(default.device), default):
+                raise ValueError("The states come from a metric with other settings.")
+
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add the state of another metric of the same class and settings.
 
@@ -65,25 +106,18 @@ class AdditiveMetric(Metric):
 
         Raises:
             TorchMetricsUserError: If one of the two is synchronised, since its state is that of all processes.
-            ValueError: If a state is missing or has another shape or other settings.
+            ValueError: If it is neither, or a state is missing or has another shape or other settings.
         """
         if self._is_synced or (isinstance(incoming_state, Metric) and incoming_state._is_synced):
             raise TorchMetricsUserError("Metrics cannot be merged while synchronised. HINT: call `unsync` first.")
-        states: Any = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
-        if isinstance(states, dict):
-            for name, default in self._defaults.items():
-                state = states.get(name)
-                if state is None:
-                    raise ValueError(f"`incoming_state` must hold the state `{name}`, got {sorted(states)}.")
-                if not isinstance(default, Tensor):
-                    continue
-                if state.shape != default.shape:
-                    raise ValueError(
-                        f"`incoming_state` must hold `{name}` of shape {list(default.shape)}, got {list(state.shape)}."
-                    )
-                if name == "settings" and not torch.equal(state.to(default.device), default):
-                    raise ValueError("`incoming_state` comes from a metric with other settings.")
-        super().merge_state(incoming_state)
+        if not isinstance(incoming_state, (dict, type(self))):
+            raise ValueError(
+                f"`incoming_state` must be a {type(self).__name__} or a dictionary of its states, "
+                f"got {type(incoming_state).__name__}."
+            )
+        states = incoming_state if isinstance(incoming_state, dict) else incoming_state.metric_state
+        self.check_states(states)
+        self._reduce_states({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in states.items()})
         # torchmetrics keeps the value computed before the merge.
         self._computed = None
         self._update_count += incoming_state._update_count if isinstance(incoming_state, Metric) else 1
@@ -93,22 +127,50 @@ class AdditiveMetric(Metric):
         return self
 
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        dtype = accumulation_dtype(fn(torch.zeros(1, device=self.device)).device)
-        if dtype != torch.float64:
-            stores: tuple[dict[str, Any], ...] = (self._defaults, self.__dict__)
-            for store in stores:
-                for name in self._defaults:
-                    if isinstance(store[name], Tensor) and store[name].dtype == torch.float64:
-                        store[name] = store[name].to(dtype)
-        return super()._apply(fn, exclude_state)
+        # `module.to(torch.bfloat16)` reaches here as well, with every metric inside the module.
+        device = fn(torch.zeros(1, device=self.device)).device
+        dtype = accumulation_dtype(device)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        loaded = any(prefix + name in state_dict for name in self._defaults)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if loaded:
+        def move(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.float64:
+                tensor = tensor.to(dtype)  # before it arrives where there is no float64
+            moved: Tensor = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(device)
+
+        moved = super()._apply(move, exclude_state)
+        stores: tuple[dict[str, Any], ...] = (self._defaults, vars(self))
+        for store in stores:
+            for name in self._defaults:
+                if isinstance(store[name], Tensor) and store[name].is_floating_point():
+                    store[name] = store[name].to(dtype)  # float32 sums come back from there
+        return moved
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        states = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
+        if states:
+            try:
+                self.check_states(states)
+            except ValueError as error:
+                error_msgs.append(f"{type(self).__name__}: {error}")
+                return
+            for name, state in states.items():
+                default = self._defaults[name]
+                setattr(self, name, state.to(default) if isinstance(default, Tensor) else list(state))
             # Otherwise `compute` warns that it was called before `update`, or answers with the value of before.
-            self._computed = None
+            self._computed, self._cache, self._is_synced = None, None, False
             self._update_count = max(1, self._update_count)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or several, as every torchmetrics metric does (needs matplotlib).

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import (
+    check_flag,
     check_ignore_index,
     check_labels,
     check_layout,
@@ -31,7 +32,7 @@ class JointMetric(RowMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number of classes is not a positive integer, ``ignore_index`` no integer or a flag no bool.
     """
 
     pooled_states = ("joint", "class_counts")
@@ -51,6 +52,8 @@ class JointMetric(RowMetric):
         check_num_classes("num_target_classes", num_target_classes)
         check_num_classes("num_source_classes", num_source_classes)
         check_ignore_index(ignore_index)
+        check_flag("from_logits", from_logits)
+        check_flag("validate_args", validate_args)
         super().__init__(**kwargs)
         self.num_target_classes = num_target_classes
         self.num_source_classes = num_source_classes

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.joint import conditional_probability, eep_likelihood, leave_one_out_likelihood
 from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.row_metric import RowScorer, sum_scores
@@ -44,7 +45,7 @@ class LEEPMetric(JointMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number of classes is not a positive integer, ``ignore_index`` no integer or a flag no bool.
 
     Example:
         >>> import torch
@@ -68,6 +69,7 @@ class LEEPMetric(JointMetric):
         leave_one_out: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_flag("leave_one_out", leave_one_out)
         super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
         self.leave_one_out = leave_one_out
 

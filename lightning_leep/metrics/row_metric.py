@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
+from lightning_leep.functional.inputs import check_flag
 from lightning_leep.metrics.additive import AdditiveMetric
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
@@ -28,7 +30,7 @@ class RowMetric(AdditiveMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If ``row_dtype`` is no floating-point dtype.
+        ValueError: If ``row_dtype`` is no floating-point dtype or ``keep_rows`` no bool.
     """
 
     #: How many scores a row gets.
@@ -41,6 +43,7 @@ class RowMetric(AdditiveMetric):
     def __init__(self, keep_rows: bool = True, row_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
         if row_dtype is not None and not (isinstance(row_dtype, torch.dtype) and row_dtype.is_floating_point):
             raise ValueError(f"`row_dtype` must be a floating-point torch.dtype or None, got {row_dtype!r}.")
+        check_flag("keep_rows", keep_rows)
         super().__init__(**kwargs)
         self.keep_rows = keep_rows
         self.row_dtype = row_dtype
@@ -48,6 +51,11 @@ class RowMetric(AdditiveMetric):
         self.add_state("labels", [], dist_reduce_fx=None)
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def add_settings(self, *settings: int | None) -> None:
+        """Make settings part of the state, and with them how rows are kept."""
+        precision = None if self.row_dtype is None else int(1 / torch.finfo(self.row_dtype).eps)
+        super().add_settings(*settings, self.keep_rows, precision)
 
     @abstractmethod
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,11 +71,30 @@ class RowMetric(AdditiveMetric):
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
 
+    def check_states(self, states: dict[str, Any]) -> None:
+        """Raise ``ValueError`` unless ``states`` are those of a metric like this one that is not synchronised."""
+        super().check_states(states)
+        if len(states["rows"]) != len(states["labels"]):
+            raise ValueError(f"The states hold {len(states['rows'])} `rows` and {len(states['labels'])} `labels`.")
+        if self.keep_rows and bool(states["score_sums"].any()):
+            raise ValueError("The states come from a synchronised metric, whose rows were scored and let go.")
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Add the state of another metric; without kept rows the second pass is to be made after this."""
+        super().merge_state(incoming_state)
+        self.forget_second_pass()
+
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (references, no copy unless in another dtype)."""
+        """Hold on to the rows of one batch (a reference, no copy unless in another dtype) and to its labels."""
+        self.forget_second_pass()
         if rows.shape[0] and self.keep_rows:
-            self.rows.append(rows if self.row_dtype is None else rows.to(self.row_dtype))
-            self.labels.append(target)
+            self.rows = [*self.rows, rows if self.row_dtype is None else rows.to(self.row_dtype)]
+            self.labels = [*self.labels, target.clone()]
+
+    def forget_second_pass(self) -> None:
+        """Let go of scores that were given before the sums changed."""
+        if not self.keep_rows:
+            self.score_sums = torch.zeros_like(self.score_sums)
 
     def second_pass(self) -> Callable[[Tensor, Tensor], None]:
         """Begin a second pass over the same batches, for a metric that keeps no rows.
@@ -82,9 +109,9 @@ class RowMetric(AdditiveMetric):
         """
         if self.keep_rows:
             raise RuntimeError(f"{type(self).__name__} keeps its rows; a second pass needs `keep_rows=False`.")
-        self.score_sums = torch.zeros_like(self.score_sums)
+        self.forget_second_pass()
         self._computed = None
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             scorer = self.row_scorer(self.device)
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
@@ -100,7 +127,7 @@ class RowMetric(AdditiveMetric):
         for rows, target in zip(self.rows, self.labels, strict=True):
             if rows.device not in scorers:
                 scorers[rows.device] = self.row_scorer(rows.device)
-            total = total + scorers[rows.device](rows, target).to(total.device)  # [3, k]
+            total = total + scorers[rows.device](rows, target).to(total)  # [3, k]
         return total
 
     def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
