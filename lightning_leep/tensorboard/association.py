@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 40
-MAX_COLUMNS = 40
+MAX_COLUMNS = 20
+MAX_TABLE_ROWS = 25
 #: Source classes beyond this share of the mass are left out of the heat map.
 MASS_SHOWN = 0.99
 
@@ -23,7 +24,7 @@ def association_figure(
 ) -> "Figure":
     r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
 
-    Columns are the source classes of the largest mass, as many as hold 99% of it and at most 40, ordered by the target
+    Columns are the source classes of the largest mass, as many as hold 99% of it and at most 20, ordered by the target
     class that they speak for. Rows are the target classes, the 40 of the largest mass where there are more. The figure
     says what it leaves out.
 
@@ -52,16 +53,14 @@ def association_figure(
     with figure_style():
         from matplotlib.ticker import PercentFormatter
 
-        figure = new_figure(2.6 + 0.24 * max(len(columns), 14), 2.8 + 0.24 * max(len(rows), 4))
+        subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
+        figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
         axes = figure.add_subplot()
         axes.grid(False)
-        image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
+        image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
         axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
         axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
         axes.set(xlabel="source class z", ylabel="target class y")
-        axes.set_title("P(y | z): what a source class says about the target", pad=26)
-        shown = f"{_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
-        axes.annotate(shown, (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=11)
         figure.colorbar(image, ax=axes, format=PercentFormatter(xmax=1, decimals=0), fraction=0.05, pad=0.02)
     return figure
 
@@ -93,28 +92,24 @@ def strongest_sources_figure(
     if top_k < 1:
         raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
     joint, targets, sources = _checked(joint, target_names, source_names)
-    rows = [i for i in _largest(joint.sum(1), MAX_ROWS) if joint[i].sum() > 0]
+    rows = [i for i in _largest(joint.sum(1), MAX_TABLE_ROWS) if joint[i].sum() > 0]
     shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     shares = shares[:, :top_k]  # [rows, top_k]
+    subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
     with figure_style():
-        figure = new_figure(1.9 + 1.75 * shares.shape[1], 1.6 + 0.32 * max(len(rows), 4))
+        figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
         axes = figure.add_subplot()
         axes.grid(False)
         axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
-        for i in range(shares.shape[0]):
-            for rank in range(shares.shape[1]):
-                share = float(shares[i, rank])
+        for i, row in enumerate(shares.tolist()):
+            for rank, share in enumerate(row):
                 if share > 0:
-                    text = f"{shorten(sources[int(strongest[i, rank])], 14)} {100 * share:.0f}%"
-                    color = "black" if share > 0.5 else "white"
-                    axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11)
+                    text = f"{shorten(sources[int(strongest[i, rank])], 14)}\n{100 * share:.0f}%"
+                    color = "white" if share > 0.6 else "black"
+                    axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
         axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
-        axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
+        axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
         axes.tick_params(length=0)
-        axes.set_title("What the source model sees in each target class", pad=26)
-        axes.annotate(
-            _rows_left_out(joint, rows), (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=11
-        )
     return figure
 
 

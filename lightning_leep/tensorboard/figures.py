@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lightning_leep.forecast.curve import AccuracyCurve, Reference
 from lightning_leep.tensorboard.style import (
     ACHIEVED_COLOR,
+    LINE,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
     figure_style,
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Longer curves are drawn without a marker at each validation.
 MARKED_VALIDATIONS = 40
-#: Characters of a legend line on 6.4 inches.
-LEGEND_WIDTH = 54
 
 
 def predicted_vs_achieved_figure(
@@ -53,7 +52,7 @@ def predicted_vs_achieved_figure(
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
     with figure_style():
-        figure = new_figure(6.4, 5.0)
+        figure = new_figure(4.2, title, progress_sentence(curve, predicted))
         axes = figure.add_subplot()
         if interval is not None:
             axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
@@ -67,9 +66,6 @@ def predicted_vs_achieved_figure(
             axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference: {percent(reference)}")
         _scale(axes, curve, reference, (predicted, *(interval or ())))
         axes.set(xlabel="epochs trained", ylabel="validation accuracy")
-        axes.set_title(title, pad=26)
-        sentence = progress_sentence(curve, predicted)
-        axes.annotate(sentence, (0, 1), (0, 8), "axes fraction", textcoords="offset points", fontsize=12)
         figure.legend(loc="outside lower left", frameon=False, alignment="left")
     return figure
 
@@ -82,12 +78,13 @@ def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form
 def _ends(curve: AccuracyCurve) -> str:
     if not len(curve):
         return "no validation yet"
-    return f"{percent(curve.final)} at the end, {percent(curve.best)} at best"
+    best = "its best" if curve.final == curve.best else f"{percent(curve.best)} at best"
+    return f"{percent(curve.final)} at the end, {best}"
 
 
 def _predicted_text(predicted: float, label: str, interval: tuple[float, float] | None) -> str:
     span = "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
-    return fill(f"predicted: {percent(predicted)}{span}, {label}", LEGEND_WIDTH)
+    return fill(f"predicted: {percent(predicted)}{span}, {label}", LINE - 8)
 
 
 def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...]) -> None:
@@ -99,8 +96,6 @@ def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, leve
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
     axes.set_ylim(max(0.0, min(heights) - margin), min(1.0, max(heights) + margin))
     last = max((*curve.epochs, *other.epochs, 1.0))
-    first = min((*curve.epochs, *other.epochs, last))
-    margin = max(0.03 * (last - first), 0.1)
-    axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=last >= 2, nbins=10))
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

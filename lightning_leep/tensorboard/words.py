@@ -24,12 +24,17 @@ def epochs(value: float) -> str:
 
 
 def shorten(name: str, length: int) -> str:
-    """At most ``length`` characters of a name: its start and end, which tell relatives apart, around an ellipsis.
+    """At most ``length`` characters of a class name.
+
+    Of ImageNet's lists of synonyms the first is taken; of what is still too long, start and end, which tell relatives
+    apart, around an ellipsis.
 
     Example:
-        >>> shorten("tabby", 12), shorten("German short-haired pointer", 12)
+        >>> shorten("tabby, tabby cat", 12), shorten("German short-haired pointer", 12)
         ('tabby', 'German…inter')
     """
+    if len(name) > length:
+        name = name.split(",")[0]
     if len(name) <= length:
         return name
     tail = (length - 1) // 2
