@@ -104,8 +104,7 @@ def assert_unchanged(metric: torch.nn.Module, before: dict[str, Any]) -> None:
         assert len(old) == len(new), f"{name} changed"
         for a, b in zip(old, new, strict=True):
             if isinstance(a, Tensor):
-                assert isinstance(b, Tensor), f"{name} changed"
-                assert (a.dtype, a.tolist()) == (b.dtype, b.tolist()), f"{name} changed"
+                torch.testing.assert_close(b, a, rtol=0.0, atol=0.0, equal_nan=True, msg=f"{name} changed")
             elif not callable(a):
                 assert a == b, f"{name} changed from {a} to {b}"
 

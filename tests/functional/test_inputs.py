@@ -64,7 +64,12 @@ def test_flags_are_bools(value):
         (torch.rand(3, 2), torch.tensor(0), ValueError, r"`target` must have shape \[3\].*got \[\]"),
         (torch.rand(3, 2, 4, 5), torch.zeros(3, 5, 4).long(), ValueError, r"must have shape \[3, 4, 5\]"),
         (torch.rand(3, 4, 5, 2), torch.zeros(3, 4, 5).long(), ValueError, r"must have shape \[3, 5, 2\]"),
-        (torch.rand(3, 0), torch.zeros(3).long(), ValueError, r"at least 1 of the classes in dimension 1, got shape \[3, 0\]"),
+        (
+            torch.rand(3, 0),
+            torch.zeros(3).long(),
+            ValueError,
+            r"at least 1 of the classes in dimension 1, got shape \[3, 0\]",
+        ),
     ],
 )
 def test_wrong_types_and_shapes(preds, target, error, message):

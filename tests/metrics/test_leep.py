@@ -1,0 +1,235 @@
+"""LEEPMetric: the mistakes that implementations make, precision, bad batches, and equality with one shot."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_leep import LEEPMetric
+from lightning_leep.functional import leep
+from tests.helpers import (
+    assert_unchanged,
+    random_task,
+    reference_leep,
+    reference_nce,
+    reference_softmax,
+    snapshot,
+    tasks,
+)
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+EXACT = {"rel": 1e-12, "abs": 1e-12}
+
+
+def filled(preds, target, num_target_classes, batch_size=7, **kwargs):
+    metric = LEEPMetric(num_target_classes, preds.shape[1], **kwargs)
+    for rows, labels in zip(preds.split(batch_size), target.split(batch_size), strict=True):
+        metric.update(rows, labels)
+    return metric
+
+
+@given(tasks(), st.integers(1, 12))
+def test_batches_equal_one_shot_and_the_paper(task, batch_size):
+    theta, labels, num_target_classes = task
+    value = filled(theta, labels, num_target_classes, batch_size, from_logits=False).compute()
+    assert value.item() == pytest.approx(reference_leep(theta, labels, num_target_classes), **EXACT)
+    one_shot = leep(theta, labels, num_target_classes, from_logits=False)
+    assert value.item() == pytest.approx(one_shot.item(), **EXACT)
+
+
+def test_float32_rows_do_not_depend_on_their_batch():
+    preds, labels = random_task(60, 6, 3)
+    preds = preds.softmax(dim=1)
+    preds[::5] *= 1 + 3e-6  # above and below what is rescaled
+    preds[1::5] *= 1 + 1.2e-6
+    values = [filled(preds, labels, 3, size, from_logits=False).compute().item() for size in (1, 4, 60)]
+    assert values == pytest.approx([values[0]] * 3, **EXACT)
+
+
+@given(tasks(), st.randoms(use_true_random=False))
+def test_order_of_rows_and_batches_does_not_matter(task, random):
+    theta, labels, num_target_classes = task
+    order = list(range(len(labels)))
+    random.shuffle(order)
+    metrics = [
+        filled(theta, labels, num_target_classes, 3, from_logits=False),
+        filled(theta[order], labels[order], num_target_classes, 2, from_logits=False),
+    ]
+    assert metrics[0].compute().item() == pytest.approx(metrics[1].compute().item(), **EXACT)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_joint_is_float64_and_exact_for_every_precision(dtype, autocast):
+    preds, labels = random_task(300, 20, 5)
+    preds = preds.to(dtype)
+    theta = reference_softmax(preds)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        metric = filled(preds, labels, 5, 64)
+        value = metric.compute()
+    assert (metric.joint.dtype, value.dtype, value.ndim) == (torch.float64, torch.float64, 0)
+    joint = torch.stack([torch.from_numpy(theta[labels == y].sum(axis=0)) for y in range(5)])
+    rtol = 1e-12 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(metric.joint, joint, rtol=rtol, atol=0.0)
+    assert value.item() == pytest.approx(reference_leep(theta, labels, 5), rel=rtol)
+
+
+def test_mistake_no_logarithm():
+    preds, labels = random_task(50, 4, 3)
+    assert filled(preds, labels, 3).compute() < 0  # the mean probability is above 0
+
+
+def test_mistake_source_class_without_mass():
+    theta = torch.tensor([[0.7, 0.0, 0.3], [0.2, 0.0, 0.8], [0.6, 0.0, 0.4]], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 0])
+    without = filled(theta[:, [0, 2]], labels, 2, from_logits=False).compute()
+    assert filled(theta, labels, 2, from_logits=False).compute().item() == pytest.approx(without.item(), **EXACT)
+
+
+@pytest.mark.parametrize("absent", [0, 2, 4])
+def test_mistake_number_of_classes_from_the_labels(absent):
+    preds, labels = random_task(60, 6, 4)
+    labels = labels + (labels >= absent)
+    metric = filled(preds.double(), labels, 5)
+    assert metric.joint.shape == (5, 6)
+    assert metric.compute().item() == pytest.approx(reference_leep(reference_softmax(preds), labels, 5), **EXACT)
+
+
+def test_mistake_repeated_labels_dropped():
+    metric = filled(torch.full((9, 2), 0.5), torch.zeros(9).long(), 2, 9, from_logits=False)
+    assert metric.joint.tolist() == [[4.5, 4.5], [0.0, 0.0]]
+
+
+def test_mistake_softmax_applied_again_to_the_eep():
+    # of a constant source the EEP is (3/4, 1/4); its softmax is (0.62, 0.38)
+    metric = filled(torch.zeros(4, 3).double(), torch.tensor([0, 0, 0, 1]), 2)
+    assert metric.compute().item() == pytest.approx(0.75 * math.log(0.75) + 0.25 * math.log(0.25), **EXACT)
+
+
+def test_mistake_float16_accumulation():
+    # a float16 sum of ones stops at 2048, a bfloat16 one at 256
+    source = torch.arange(6000) % 2
+    rows = torch.nn.functional.one_hot(source, 2).half()
+    labels = (torch.arange(6000) % 3 == 0).long()
+    metric = filled(rows, labels, 2, 1000, from_logits=False)
+    assert metric.joint.tolist() == [[2000.0, 2000.0], [1000.0, 1000.0]]
+    assert metric.compute().item() == pytest.approx(reference_nce(source, labels), **EXACT)
+
+
+def test_mistake_float16_softmax_loses_small_probabilities():
+    # exp(-25) = 1.4e-11 is nothing in float16, whose smallest number is 6e-8
+    preds = torch.tensor([[25.0, 0.0], [25.0, 1.0]], dtype=torch.float16)
+    metric = filled(preds, torch.tensor([0, 1]), 2)
+    small = reference_softmax(preds)[:, 1]
+    assert metric.joint[:, 1].tolist() == pytest.approx(small.tolist(), rel=1e-6)
+
+
+def test_mistake_logits_taken_for_probabilities():
+    preds, labels = random_task(20, 4, 3)
+    with pytest.raises(ValueError, match="`from_logits=True`"):
+        filled(preds, labels, 3, from_logits=False)
+
+
+def test_mistake_probabilities_guessed_from_their_range():
+    preds, labels = random_task(20, 4, 3)
+    theta = preds.double().softmax(dim=1)
+    expected = reference_leep(reference_softmax(theta), labels, 3)  # a softmax of what look like probabilities
+    assert filled(theta, labels, 3).compute().item() == pytest.approx(expected, **EXACT)
+
+
+def test_mistake_perfect_score_of_one_row():
+    metric = filled(torch.rand(1, 4), torch.tensor([0]), 3)
+    with pytest.warns(UserWarning, match="LEEPMetric needs at least 2 rows to say anything, got 1; it returns NaN"):
+        assert metric.compute().isnan()
+
+
+def test_mistake_label_minus_100():
+    preds, labels = random_task(20, 4, 3)
+    labels[::3] = -100
+    keep = labels != -100
+    metric = filled(preds.double(), labels, 3, ignore_index=-100)
+    expected = reference_leep(reference_softmax(preds[keep]), labels[keep], 3)
+    assert metric.compute().item() == pytest.approx(expected, **EXACT)
+
+
+def test_batches_without_rows_change_nothing():
+    preds, labels = random_task(20, 4, 3)
+    metric, expected = filled(preds, labels, 3, ignore_index=-100), filled(preds, labels, 3).compute()
+    metric.update(torch.empty(0, 4), torch.empty(0, dtype=torch.long))
+    metric.update(torch.full((3, 4), math.nan), torch.full((3,), -100))
+    assert metric.compute().item() == expected.item()
+
+
+def test_never_updated_warns_and_is_not_a_number():
+    with pytest.warns(UserWarning, match="was called before the ``update`` method"):
+        assert LEEPMetric(3, 4).compute().isnan()
+
+
+BAD_BATCHES = {
+    "nan": (torch.tensor([[math.nan, 0.0]]), torch.tensor([0]), ValueError, "finite logits"),
+    "inf": (torch.tensor([[math.inf, 0.0]]), torch.tensor([0]), ValueError, "finite logits"),
+    "width": (torch.rand(1, 3), torch.tensor([0]), ValueError, "must have 2 classes in dimension 1"),
+    "one dimension": (torch.rand(2), torch.tensor([0, 1]), ValueError, r"must have shape \[N, classes\]"),
+    "labels (n, 1)": (torch.rand(3, 2), torch.zeros(3, 1).long(), ValueError, r"`target` must have shape \[3\]"),
+    "fewer labels": (torch.rand(3, 2), torch.zeros(2).long(), ValueError, r"`target` must have shape \[3\]"),
+    "label above": (torch.rand(2, 2), torch.tensor([0, 2]), ValueError, r"labels in 0\.\.1 .*got 2"),
+    "label below": (torch.rand(2, 2), torch.tensor([0, -100]), ValueError, "got -100.*`ignore_index`"),
+    "float labels": (torch.rand(2, 2), torch.tensor([0.0, 1.0]), TypeError, "integer class labels, got torch.float32"),
+    "bool labels": (torch.rand(2, 2), torch.tensor([True, False]), TypeError, "integer class labels, got torch.bool"),
+    "integer preds": (torch.ones(2, 2).long(), torch.tensor([0, 1]), TypeError, "floating point, got torch.int64"),
+    "list": ([[0.5, 0.5]], torch.tensor([0]), TypeError, "must be a torch.Tensor, got list"),
+}
+
+
+@pytest.mark.parametrize("method", ["update", "forward"])
+@pytest.mark.parametrize("name", BAD_BATCHES)
+def test_bad_batch_is_one_error_and_nothing_changes(name, method):
+    preds, target, error, message = BAD_BATCHES[name]
+    metric = filled(torch.rand(9, 2), torch.arange(9) % 2, 2)
+    value = metric.compute()
+    before = snapshot(metric)
+    with pytest.raises(error, match=message):
+        getattr(metric, method)(preds, target)
+    assert_unchanged(metric, before)
+    assert metric.compute() is value
+
+
+@pytest.mark.parametrize("row", [[-0.1, 1.1], [0.5, 0.6], [math.nan, 1.0], [math.inf, 0.0]])
+@pytest.mark.parametrize("method", ["update", "forward"])
+def test_bad_probabilities_are_one_error_and_nothing_changes(row, method):
+    metric = LEEPMetric(2, 2, from_logits=False)
+    before = snapshot(metric)
+    with pytest.raises(ValueError, match="`preds` must hold"):
+        getattr(metric, method)(torch.tensor([row]), torch.tensor([0]))
+    assert_unchanged(metric, before)
+    assert not metric.update_called
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_target_classes": 0}, "`num_target_classes` must be an integer of at least 1, got 0"),
+        ({"num_source_classes": 2.0}, "`num_source_classes` must be an integer of at least 1, got 2.0"),
+        ({"from_logits": "yes"}, "`from_logits` must be True or False, got 'yes'"),
+        ({"ignore_index": 0.5}, "`ignore_index` must be an integer or None, got 0.5"),
+        ({"validate_args": None}, "`validate_args` must be True or False, got None"),
+        ({"leave_one_out": 1}, "`leave_one_out` must be True or False, got 1"),
+        ({"keep_rows": 1}, "`keep_rows` must be True or False, got 1"),
+        ({"row_dtype": torch.int32}, "`row_dtype` must be a floating-point torch.dtype or None"),
+        ({"unknown": 1}, "Unexpected keyword arguments: `unknown`"),
+    ],
+)
+def test_bad_constructor_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LEEPMetric(**({"num_target_classes": 2, "num_source_classes": 2} | arguments))
+
+
+def test_validation_may_be_switched_off_for_good_batches():
+    preds, labels = random_task(20, 4, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value = filled(preds, labels, 3, validate_args=False).compute()
+    assert value.item() == filled(preds, labels, 3).compute().item()
