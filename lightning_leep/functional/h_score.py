@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.moments import (
     FeatureMoments,
     between_root,
@@ -59,6 +60,7 @@ def h_score(
         >>> round(h_score(features, target, num_target_classes=2, shrinkage=False).item(), 4)
         0.977
     """
+    check_flag("shrinkage", shrinkage)
     check_features(features, target, num_target_classes, ignore_index=ignore_index)
     rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
     if rows.shape[0] < 2:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import (
+    check_flag,
     check_ignore_index,
     check_labels,
     check_layout,
@@ -56,13 +57,26 @@ def nce(
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
+    check_flag("from_logits", from_logits)
     check_layout(preds, target, None)
     rows, labels = flatten_rows(preds, target, ignore_index)  # [n, Z], [n]
     check_labels(labels, num_target_classes)
     if rows.shape[0] < 2:
         raise ValueError(f"NCE needs at least 2 labelled rows in `preds`, got {rows.shape[0]}.")
-    probability_rows(rows, from_logits)  # for its checks: the most probable class is that of the rows as they are
+    check_decisions(rows, from_logits)
     return nce_from_counts(decision_counts(rows, labels, num_target_classes))
+
+
+def check_decisions(preds: Tensor, from_logits: bool) -> None:
+    """Check that each row of ``preds [n, Z]`` has a most probable class, and holds probabilities if it is said to.
+
+    Raises:
+        ValueError: If logits hold NaN or +inf or a row is -inf alone, or probabilities are invalid.
+    """
+    if not from_logits:
+        probability_rows(preds, from_logits)  # for its checks: the most probable class is that of the row as it is
+    elif preds.shape[0] and not bool(preds.amax(dim=1).isfinite().all()):  # NaN is the largest of any row that has one
+        raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
 
 
 def decision_counts(preds: Tensor, target: Tensor, num_target_classes: int) -> Tensor:

@@ -106,6 +106,11 @@ def test_more_classes_than_images():
     assert nce(one_hot([5, 5], 9), torch.tensor([40, 7]), 100).item() == pytest.approx(-math.log(2), abs=1e-15)
 
 
+def test_source_classes_that_are_switched_off():
+    preds = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
+    assert nce(preds, torch.tensor([0, 1]), 2) == 0
+
+
 def test_dense_prediction_and_ignore_index():
     generator = torch.Generator().manual_seed(0)
     preds = torch.randn(2, 4, 3, 5, generator=generator)  # [N, Z, height, width]
@@ -138,6 +143,21 @@ def test_counts_of_many_images_are_exact():
         (torch.ones(2, 3), torch.tensor([[0], [1]]), {}, ValueError, "`target` must have shape"),
         (torch.tensor([[0.0, torch.nan], [0.0, 1.0]]), torch.tensor([0, 1]), {}, ValueError, "`preds`"),
         (torch.tensor([[-1.0, 2.0], [0.0, 1.0]]), torch.tensor([0, 1]), {"from_logits": False}, ValueError, "`preds`"),
+        (
+            torch.tensor([[0.0, torch.inf], [0.0, 1.0]]),
+            torch.tensor([0, 1]),
+            {},
+            ValueError,
+            "`preds` must hold finite",
+        ),
+        (
+            torch.tensor([[-torch.inf] * 2, [0.0, 1.0]]),
+            torch.tensor([0, 1]),
+            {},
+            ValueError,
+            "`preds` must hold finite",
+        ),
+        (torch.ones(2, 3), torch.tensor([0, 1]), {"from_logits": None}, ValueError, "`from_logits`"),
         (torch.ones(1, 3), torch.tensor([0]), {}, ValueError, "at least 2 labelled rows"),
         (torch.ones(2, 3), torch.tensor([0, 1]), {"num_target_classes": 0}, ValueError, "`num_target_classes`"),
         (torch.ones(2, 3), torch.tensor([0, 1]), {"ignore_index": 1.0}, ValueError, "`ignore_index`"),

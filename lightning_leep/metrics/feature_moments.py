@@ -1,0 +1,112 @@
+"""State shared by the metrics that are functions of features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.functional.moments import (
+    FeatureMoments,
+    empty_moments,
+    merge_moments,
+    recentre_moments,
+    update_moments,
+)
+from lightning_leep.metrics.additive import AdditiveMetric
+
+
+class FeatureMetric(AdditiveMetric):
+    """Moments of labelled features: a state of fixed size, ``8 (d^2 + C d)`` bytes, whatever the number of rows.
+
+    Metrics with this base and nothing added form one compute group in a ``MetricCollection`` when they leave out the
+    same rows. Across processes travel two sums: that of the means, which gives a common centre, and that of the
+    moments about it.
+
+    Args:
+        num_target_classes: C; classes without an image are allowed.
+        num_features: d.
+        ignore_index: Label of the rows that are left out.
+        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+    """
+
+    centre: Tensor
+    class_counts: Tensor
+    class_sums: Tensor
+    scatter: Tensor
+    cubic: Tensor
+    quartic: Tensor
+
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_features: int,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_num_classes("num_target_classes", num_target_classes)
+        check_num_classes("num_features", num_features)
+        check_ignore_index(ignore_index)
+        super().__init__(**kwargs)
+        self.num_target_classes = num_target_classes
+        self.num_features = num_features
+        self.ignore_index = ignore_index
+        self.validate_args = validate_args
+        for name, zeros in empty_moments(num_target_classes, num_features)._asdict().items():
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+        self.add_settings(ignore_index)
+
+    @property
+    def moments(self) -> FeatureMoments:
+        """Moments of all rows seen so far."""
+        return FeatureMoments(*(getattr(self, name) for name in FeatureMoments._fields))
+
+    @moments.setter
+    def moments(self, moments: FeatureMoments) -> None:
+        for name, value in moments._asdict().items():
+            setattr(self, name, value)
+
+    def update(self, features: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
+
+        Raises:
+            TypeError: If ``features`` is not floating point or ``target`` is not integer.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
+        """
+        rows, labels = self.prepare(features, target)  # [n, d], [n]
+        self.moments = update_moments(self.moments, rows, labels)
+
+    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and bring it to features ``[m, d]`` and labels ``[m]``."""
+        check_features(features, target, self.num_target_classes, self.num_features, self.ignore_index)
+        return flatten_features(features, target, self.num_target_classes, self.ignore_index, self.validate_args)
+
+    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Agree on a centre with all processes, move the moments there and sum them."""
+        moments = self.moments
+        num_rows = reduce(moments.num_rows)
+        centre = reduce(moments.mean * moments.num_rows) / num_rows.clamp(min=1)  # [d]
+        moved = recentre_moments(moments, centre)
+        counts = reduce(moved.class_counts)
+        parts = [moved.class_sums, moved.scatter, moved.cubic, moved.quartic]
+        sums = reduce(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+        pooled = (total.view_as(part) for total, part in zip(sums, parts, strict=True))
+        self.moments = FeatureMoments(centre, counts, *pooled)
+        super().pool(reduce)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        incoming = FeatureMoments(*(incoming_state[name] for name in FeatureMoments._fields))
+        merged = merge_moments(incoming, self.moments)
+        super()._reduce_states(incoming_state)  # the states that a subclass adds
+        self.moments = merged

@@ -1,0 +1,75 @@
+"""H-score as a streaming, distributed metric."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_leep.functional.h_score import h_score_from_moments
+from lightning_leep.functional.inputs import check_flag
+from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.too_few import nan_for_too_few_rows
+
+
+class HScore(FeatureMetric):
+    r"""H-score of features: their variance between classes, measured in units of their total variance.
+
+    .. math::
+        H = \mathrm{tr}\big(\Sigma^+ \Sigma_B\big), \qquad
+        H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big)
+
+    as in :func:`lightning_leep.functional.h_score.h_score`, exactly, from moments of fixed size. At least 0, at most
+    the number of classes less one. Higher is better.
+
+    Source: Bao et al., ICIP 2019 (arXiv:2212.10082); shrunk: Ibrahim et al., ECML PKDD 2022 (arXiv:2110.06893).
+
+    As input to ``forward`` and ``update`` the metric accepts:
+
+    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
+    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
+
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
+
+    In a ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the other ``shrinkage``.
+
+    Args:
+        num_target_classes: C; classes without an image are allowed.
+        num_features: d.
+        shrinkage: Whether the covariance is shrunk (Ledoit and Wolf 2004).
+        ignore_index: Label of the rows that are left out.
+        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+
+    Example:
+        >>> import torch
+        >>> from lightning_leep.metrics.h_score import HScore
+        >>> metric = HScore(num_target_classes=2, num_features=2, shrinkage=False)
+        >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0]]), torch.tensor([0, 0]))
+        >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))
+        >>> round(metric.compute().item(), 4)
+        0.977
+    """
+
+    plot_lower_bound: float = 0.0
+
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_features: int,
+        shrinkage: bool = True,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
+        check_flag("shrinkage", shrinkage)
+        self.shrinkage = shrinkage
+
+    def compute(self) -> Tensor:
+        """H-score of all rows seen so far, on all processes."""
+        num_rows = int(self.moments.num_rows)
+        if num_rows < 2:
+            return nan_for_too_few_rows(self, num_rows)
+        return h_score_from_moments(self.moments, self.shrinkage)
