@@ -130,9 +130,9 @@ class RowMetric(AdditiveMetric):
             total = total + scorers[rows.device](rows, target).to(total)  # [3, k]
         return total
 
-    def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
+    def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""
-        count, total, squares = self.total_scores()  # [k] each
+        count, total, squares = self.total_scores() if total_scores is None else total_scores  # [k] each
         if not self.keep_rows and not bool(count.any()):
             raise RuntimeError(
                 f"{type(self).__name__} was told not to keep rows; pass the batches through `second_pass()` as well."
