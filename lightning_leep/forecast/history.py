@@ -165,4 +165,4 @@ def _protocols(fs: fsspec.AbstractFileSystem) -> set[str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "truncated or not JSON"
-    return str(error) or type(error).__name__
+    return str(error) if isinstance(error, ValueError) else f"cannot be read: {type(error).__name__}"

@@ -41,9 +41,10 @@ def pull_inside(x: Array, point: Array) -> tuple[Array, bool]:
     Returns:
         The point, at most at the distance of the furthest record, and whether it was moved.
     """
-    furthest = max(distance(np.delete(x, i, axis=0), x[i]) for i in range(len(x)))
+    # At least 1: among records that are all alike, that is a point one slack away.
+    furthest = max(1.0, *(distance(np.delete(x, i, axis=0), x[i]) for i in range(len(x))))
     own = distance(x, point)
-    if own <= furthest or own == 0:
+    if own <= furthest:
         return point, False
     mean = np.array([np.mean(column[~np.isnan(column)]) if not np.isnan(column).all() else np.nan for column in x.T])
     return mean + (point - mean) * furthest / own, True

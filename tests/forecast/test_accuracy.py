@@ -1,0 +1,250 @@
+"""Accuracy forecasts: by hand without a history; with one, coverage, learning, comparability, corner cases."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_leep.forecast.accuracy import forecast_accuracy, wilson_interval
+from lightning_leep.forecast.link import HEAD_MODEL_ERROR, OTHER_MODEL_ERROR, from_logit, logit
+from tests.forecast.simulate import make_record, make_report, simulate_history
+
+
+def held(forecast, record) -> bool:
+    return forecast.low <= record.achieved <= forecast.high
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("n", [1, 20, 5000])
+@pytest.mark.parametrize("coverage", [0.5, 0.9, 0.99])
+def test_wilson_interval(p, n, coverage):
+    """Its ends q are where |p - q| = z sqrt(q (1 - q) / n)."""
+    z = scipy.stats.norm.ppf((1 + coverage) / 2)
+    for q in wilson_interval(p, n, coverage):
+        assert abs(p - q) == pytest.approx(z * math.sqrt(q * (1 - q) / n), abs=1e-9)
+    assert wilson_interval(p, n, coverage)[0] <= p <= wilson_interval(p, n, coverage)[1]
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.floats(-20, 20))
+def test_logit_and_back(k, n, value):
+    assert from_logit(logit(min(k, n) / n, n), n) == pytest.approx(min(k, n) / n, abs=1e-9)
+    assert 0 <= from_logit(value, n) <= 1
+    assert from_logit(-math.inf, n) == 0
+    assert from_logit(math.inf, n) == 1
+
+
+@pytest.mark.parametrize(("strategy", "error"), [("head", HEAD_MODEL_ERROR), ("all", OTHER_MODEL_ERROR)])
+def test_without_history_by_hand(strategy, error):
+    """250 rows, probe 0.7, 500 test rows: Wilson's interval from 1 / (1/250 + 1/500 + tau^2 p (1 - p)) rows."""
+    forecast = forecast_accuracy(make_report(probe=0.7), strategy=strategy, test_size=500)
+    p = (0.7 * 250 + 0.5) / 251
+    rows = 1 / (1 / 250 + 1 / 500 + error**2 * p * (1 - p))
+    z = scipy.stats.norm.ppf(0.95)
+    centre = (0.7 + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * math.sqrt(0.21 / rows + z**2 / (4 * rows**2))
+    assert forecast.value == 0.7
+    assert (forecast.low, forecast.high) == pytest.approx((centre - half, centre + half), abs=1e-12)
+    assert (forecast.coverage, forecast.num_records, forecast.out_of_range) == (0.9, 0, False)
+    assert forecast.basis == "a linear probe on 250 rows"
+    assert any("rough guess" in note for note in forecast.notes) == (strategy == "all")
+
+
+def test_unknown_test_size_is_as_many_rows_as_were_scored_and_said():
+    unknown, same = (forecast_accuracy(make_report(), test_size=size) for size in (None, 250))
+    assert (unknown.low, unknown.high) == (same.low, same.high)
+    assert "250 rows" in unknown.notes[0]
+    assert same.notes == ()
+
+
+def test_rows_that_the_probe_could_not_be_asked_about_do_not_count():
+    asked = forecast_accuracy(make_report(linear_probe_samples=100), test_size=250)
+    plain = forecast_accuracy(make_report(num_classes=5, rows_per_class=20), test_size=250)
+    assert (asked.low, asked.high) == (plain.low, plain.high)
+
+
+@pytest.mark.parametrize("probe", [None, math.nan])
+def test_without_features_the_predictor_is_a_lower_bound(probe):
+    forecast = forecast_accuracy(make_report(probe=probe, eep_accuracy=0.4), test_size=500)
+    assert forecast.value == 0.4
+    assert forecast.low < 0.4
+    assert forecast.high == 1
+    assert "lower bound" in forecast.basis
+
+
+def test_nothing_to_rest_on():
+    assert forecast_accuracy(make_report(probe=None, eep_accuracy=math.nan)) is None
+    assert forecast_accuracy(make_report(), strategy="scratch") is None
+    history = [make_record(0.5 + i / 100, strategy="scratch") for i in range(12)]
+    assert forecast_accuracy(make_report(), history, strategy="scratch").num_records == 12
+    assert forecast_accuracy(make_report(), history[:3], strategy="scratch") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"coverage": 90}, "coverage"), ({"coverage": 0}, "coverage"), ({"test_size": 0}, "test_size")],
+)
+def test_invalid_arguments(arguments, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        forecast_accuracy(make_report(), **arguments)
+
+
+@given(
+    probe=st.floats(0, 1),
+    classes=st.integers(2, 50),
+    rows=st.integers(1, 100),
+    test=st.one_of(st.none(), st.integers(1, 10**6)),
+    seed=st.integers(0, 50),
+    size=st.sampled_from([0, 1, 2, 8, 9, 25]),
+)
+@settings(deadline=None, max_examples=60)
+def test_bounds(probe, classes, rows, test, seed, size):
+    history = simulate_history(np.random.default_rng(seed), size)
+    report = make_report(classes, rows, probe=probe)
+    narrow, wide = (forecast_accuracy(report, history, coverage=c, test_size=test) for c in (0.8, 0.9))
+    for forecast in (narrow, wide):
+        assert 0 <= forecast.low <= forecast.value <= forecast.high <= 1
+    if (narrow.num_records == 0) == (wide.num_records == 0):
+        assert wide.low <= narrow.low
+        assert narrow.high <= wide.high
+
+
+@given(first=st.floats(0, 1), second=st.floats(0, 1))
+def test_a_better_probe_never_lowers_the_forecast(first, second):
+    low, high = (forecast_accuracy(make_report(probe=p), test_size=100) for p in sorted((first, second)))
+    assert low.value <= high.value
+    assert low.low <= high.low + 1e-9
+    assert low.high <= high.high + 1e-9
+
+
+def test_more_rows_give_a_narrower_interval():
+    widths = []
+    for rows, test_size in ((20, 100), (20, 1000), (200, 1000)):
+        forecast = forecast_accuracy(make_report(rows_per_class=rows), test_size=test_size)
+        widths.append(forecast.high - forecast.low)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_coverage_and_error_on_exchangeable_transfers():
+    """A recipe that beats the probe by 0.3 logits: a history finds that out, and 90% means about 90%."""
+    rng = np.random.default_rng(5)
+    errors, covered, prior_errors = [], [], []
+    for _ in range(40):
+        records = simulate_history(rng, 45, bias=0.3)
+        for record in records[40:]:
+            forecast = forecast_accuracy(record.report, records[:40], test_size=record.test_size)
+            assert forecast.num_records == 40
+            errors.append(abs(forecast.value - record.achieved))
+            prior_errors.append(abs(record.report.linear_probe_accuracy - record.achieved))
+            covered.append(held(forecast, record))
+    assert np.mean(errors) < 0.6 * np.mean(prior_errors)
+    # 200 transfers, 5 of them sharing a history: 4 standard errors of a proportion are 0.085.
+    assert 0.815 <= np.mean(covered) <= 0.985
+
+
+def test_coverage_without_history():
+    rng = np.random.default_rng(6)
+    records = simulate_history(rng, 400)
+    covered = [held(forecast_accuracy(r.report, test_size=r.test_size), r) for r in records]
+    assert 0.9 - 4 * math.sqrt(0.09 / 400) <= np.mean(covered) <= 0.98
+
+
+def test_few_records_fall_back_to_the_probe_and_say_how_many_it_takes():
+    history = simulate_history(np.random.default_rng(0), 9, bias=2.0)
+    report = make_report(20, 60, probe=0.6)
+    prior = forecast_accuracy(report, test_size=500)
+    for size in (0, 1, 2, 8):
+        forecast = forecast_accuracy(report, history[:size], test_size=500)
+        assert dataclasses.replace(forecast, notes=()) == dataclasses.replace(prior, notes=())
+        if size:
+            assert f"holds {size} comparable transfers; it takes 9" in forecast.notes[-1]
+    learned = forecast_accuracy(report, history, test_size=500)
+    assert learned.num_records == 9
+    assert learned.value > prior.high
+    assert learned.basis == "9 earlier transfers and a linear probe on 1200 rows"
+
+
+def test_only_comparable_transfers_count():
+    rng = np.random.default_rng(1)
+    history = simulate_history(rng, 10)
+    others = [
+        make_record(0.99, strategy="all"),
+        make_record(report=make_report(probe=None)),
+        make_record(curve=type(history[0].curve)()),
+        make_record(report=make_report(probe=None, eep_accuracy=math.nan)),
+    ]
+    report = make_report(10, 50)
+    assert forecast_accuracy(report, [*history, *others]) == forecast_accuracy(report, history)
+    assert forecast_accuracy(report, history, strategy="all").num_records == 0
+    assert forecast_accuracy(make_report(probe=None), history).num_records == 0
+
+
+def test_histories_without_features_are_learned_from_as_well():
+    rng = np.random.default_rng(2)
+    history = []
+    for _ in range(30):
+        truth = rng.uniform(0.3, 0.9)
+        report = make_report(probe=None, eep_accuracy=0.5 * truth)
+        history.append(make_record(truth, report=report, test_size=2000))
+    forecast = forecast_accuracy(make_report(probe=None, eep_accuracy=0.3), history, test_size=2000)
+    assert forecast.value == pytest.approx(0.6, abs=0.05)
+    assert forecast.high < 0.75
+    assert "expected empirical predictor" in forecast.basis
+
+
+@given(order=st.permutations(range(12)))
+@settings(deadline=None, max_examples=15)
+def test_blind_to_the_order_of_the_history(order):
+    history = simulate_history(np.random.default_rng(3), 12)
+    report = make_report(12, 40, probe=0.65)
+    first, second = (forecast_accuracy(report, h) for h in (history, [history[i] for i in order]))
+    assert (first.low, first.value, first.high) == pytest.approx((second.low, second.value, second.high), abs=1e-9)
+
+
+def test_outside_the_history_the_interval_widens_and_says_why():
+    rng = np.random.default_rng(4)
+    history = [
+        make_record(rng.binomial(500, t) / 500, report=make_report(5, 50, rng.binomial(250, t) / 250), test_size=500)
+        for t in rng.uniform(0.5, 0.9, 30)
+    ]
+    far = make_report(400, 200, probe=0.7)
+    forecast = forecast_accuracy(far, history, test_size=500)
+    prior = forecast_accuracy(far, test_size=500)
+    assert forecast.out_of_range
+    assert forecast.low <= prior.low
+    assert forecast.high >= prior.high
+    assert "400 classes (most there: 5 classes)" in forecast.notes[0]
+    assert "200.0 rows a class (most there: 50.0 rows a class)" in forecast.notes[0]
+    near = forecast_accuracy(make_report(5, 50, probe=0.7), history, test_size=500)
+    assert not near.out_of_range
+    assert near.notes == ()
+
+
+@pytest.mark.parametrize("achieved", [0.0, 1.0])
+def test_perfect_and_hopeless_transfers(achieved):
+    history = [make_record(achieved, report=make_report(probe=achieved), test_size=100) for _ in range(20)]
+    forecast = forecast_accuracy(make_report(probe=achieved), history, test_size=100)
+    assert forecast.value == pytest.approx(achieved, abs=0.01)
+    assert math.isfinite(forecast.low + forecast.high)
+    assert forecast.low <= achieved <= forecast.high
+
+
+def test_scores_that_are_missing_do_no_harm():
+    history = simulate_history(np.random.default_rng(7), 20)
+    holes = [dataclasses.replace(r, report=dataclasses.replace(r.report, leep=math.nan)) for r in history[:10]]
+    report = make_report(10, 50, leep=math.nan, leave_one_out_leep=math.nan)
+    for past in (history, holes + history[10:], holes):
+        forecast = forecast_accuracy(report, past, test_size=500)
+        assert all(math.isfinite(v) for v in (forecast.low, forecast.value, forecast.high))
+        assert not forecast.out_of_range
+
+
+def test_sentence():
+    forecast = forecast_accuracy(make_report(), test_size=500)
+    interval = f"90% interval {forecast.low:.3f} to {forecast.high:.3f}"
+    expected = f"Training the head is expected to reach accuracy 0.700 ({interval}), from a linear probe on 250 rows."
+    assert forecast.describe() == expected
+    assert "75.5% interval" in dataclasses.replace(forecast, coverage=0.755, strategy="mine").describe()
