@@ -1,0 +1,213 @@
+"""Rows stay where they are: what they cost, what is kept of them, and what scores are made of them."""
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+
+from lightning_leep import EEPAccuracy, LEEPMetric
+from lightning_leep.functional import leep
+from lightning_leep.metrics import EEPScores
+from tests.distributed import run_processes
+from tests.helpers import (
+    AllocatedBytes,
+    assert_unchanged,
+    random_task,
+    reference_conditional,
+    reference_leep,
+    reference_softmax,
+    snapshot,
+)
+from tests.memory import needs_peak_memory, peak_extra_bytes
+
+EXACT = {"rel": 1e-12, "abs": 1e-12}
+
+
+def measure_memory(rank, world_size):
+    """Peak extra bytes of everything that looks at 50,000 rows of 1000 source classes, 200 MB in float32."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(100, (50_000,), generator=generator)
+    batches = [torch.rand(5000, 1000, generator=generator).softmax(dim=1) for _ in range(10)]
+    metric, accuracy = LEEPMetric(100, 1000, from_logits=False), EEPAccuracy(100, 1000, from_logits=False)
+
+    def update():
+        for rows, target in zip(batches, labels.split(5000), strict=True):
+            metric.update(rows, target)
+            accuracy.update(rows, target)
+
+    return {
+        "a known 100 MB": peak_extra_bytes(lambda: torch.ones(100 * 2**18)),
+        "update": peak_extra_bytes(update),
+        "compute": peak_extra_bytes(metric.compute),
+        "compute of the accuracy": peak_extra_bytes(accuracy.compute),
+        "sync": peak_extra_bytes(metric.sync),
+        "leep()": peak_extra_bytes(lambda: leep(batches[0], labels[:5000], 100, from_logits=False)),
+    }
+
+
+@needs_peak_memory
+@pytest.mark.distributed
+def test_mistake_temporaries_that_grow_with_the_number_of_rows():
+    (peaks,) = run_processes(measure_memory, 1)
+    assert 95 * 2**20 < peaks.pop("a known 100 MB") < 120 * 2**20  # what makes this test one
+    assert {name: peak for name, peak in peaks.items() if peak >= 64 * 10**6} == {}
+
+
+def test_forward_costs_the_same_for_the_last_batch_as_for_the_first():
+    preds, labels = random_task(16, 50, 5)
+    metric, costs = LEEPMetric(5, 50), []
+    for _ in range(40):
+        with AllocatedBytes() as allocated:
+            metric(preds, labels)
+        costs.append(allocated.total)
+    assert len(metric.rows) == 40
+    assert costs[0] > 0
+    assert set(costs[1:]) == {costs[1]}
+
+
+def test_rows_of_logits_are_kept_once_and_labels_are_copied():
+    preds, labels = random_task(16, 5, 3)
+    metric = LEEPMetric(3, 5)
+    metric.update(preds, labels)
+    expected = metric.compute().item()
+    preds.zero_(), labels.zero_()  # a loop that uses its buffers again
+    metric.update(*random_task(0, 5, 3))
+    assert metric.compute().item() == expected
+
+
+def test_rows_hold_no_graph():
+    preds, labels = random_task(16, 5, 3)
+    metric = LEEPMetric(3, 5)
+    value = metric(preds.requires_grad_(), labels)
+    assert not any(tensor.requires_grad for tensor in (value, metric.compute(), metric.joint, *metric.rows))
+
+
+def test_states_are_rebound_so_that_a_reference_to_them_stays_what_it_was():
+    metric = LEEPMetric(3, 5)
+    metric.update(*random_task(16, 5, 3))
+    held = metric.metric_state
+    before = copy.deepcopy(held)
+    metric.update(*random_task(9, 5, 3, seed=1))
+    metric(*random_task(9, 5, 3, seed=2))
+    metric.merge_state(metric.clone())
+    metric.sync(dist_sync_fn=lambda value, group: [value, value], distributed_available=lambda: True)
+    metric.unsync()
+    metric.reset()
+    for name, state in before.items():
+        torch.testing.assert_close(held[name], state, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_synchronised_metric_holds_no_rows_and_answers_for_all(number):
+    preds, labels = random_task(20, 5, 3)
+    metric = LEEPMetric(3, 5, sync_on_compute=False)
+    metric.update(preds, labels)
+    metric.sync(dist_sync_fn=lambda value, group: [value] * number, distributed_available=lambda: True)
+    assert (metric.rows, metric.labels) == ([], [])
+    assert int(metric.class_counts.sum()) == 20 * number
+    pooled = metric.compute().item()  # of the same rows `number` times
+    assert not metric._is_synced  # torchmetrics ends a manual synchronisation with `compute`
+    assert pooled == pytest.approx(leep(preds, labels, 3).item(), **EXACT)
+    assert len(metric.rows) == 1
+    assert metric.score_sums.count_nonzero() == 0
+
+
+def test_inference_mode():
+    # Lightning validates in it; what is kept are inference tensors, which nothing outside may change in place
+    preds, labels = random_task(30, 5, 3)
+    metric = LEEPMetric(3, 5)
+    with torch.inference_mode():
+        metric.update(preds[:10].double(), labels[:10])
+        metric(preds[10:20].double(), labels[10:20])
+    metric(preds[20:].double(), labels[20:])
+    for copied in (metric, metric.clone(), torch.load(save(metric), weights_only=False)):
+        assert copied.compute().item() == pytest.approx(leep(preds.double(), labels, 3).item(), **EXACT)
+
+
+def save(metric):
+    buffer = io.BytesIO()
+    torch.save(metric, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_mean_and_standard_error_of_the_scores():
+    preds, labels = random_task(40, 5, 3)
+    theta = reference_softmax(preds)
+    logs = (reference_conditional(theta, labels, 3)[labels] * theta).sum(axis=1)
+    metric = LEEPMetric(3, 5)
+    metric.update(preds.double(), labels)
+    mean, error = metric.mean_and_standard_error()
+    logs = torch.from_numpy(logs).log()
+    assert mean.item() == pytest.approx(reference_leep(theta, labels, 3), **EXACT)
+    assert error.item() == pytest.approx((logs.std(unbiased=True) / math.sqrt(40)).item(), rel=1e-9)
+
+
+def test_several_scores_of_one_pass_are_those_of_one_metric_each():
+    preds, labels = random_task(40, 5, 3)
+    together = EEPScores(3, 5)
+    together.update(preds, labels)
+    values = together.compute()
+    singles = {
+        "leep": LEEPMetric(3, 5),
+        "leave_one_out_leep": LEEPMetric(3, 5, leave_one_out=True),
+        "eep_accuracy": EEPAccuracy(3, 5),
+    }
+    for name, single in singles.items():
+        single.update(preds, labels)
+        assert values[name].item() == pytest.approx(single.compute().item(), **EXACT)
+
+
+class TestWithoutRows:
+    """``keep_rows=False``: the batches come by twice."""
+
+    def test_two_passes_equal_kept_rows(self):
+        preds, labels = random_task(40, 5, 3)
+        metric = LEEPMetric(3, 5, keep_rows=False)
+        for step in range(2):
+            handle = metric.update if step == 0 else metric.second_pass()
+            for rows, target in zip(preds.double().split(7), labels.split(7), strict=True):
+                handle(rows, target)
+        assert metric.rows == []
+        assert metric.compute().item() == pytest.approx(leep(preds.double(), labels, 3).item(), **EXACT)
+
+    def test_without_a_second_pass_there_is_no_answer(self):
+        metric = LEEPMetric(3, 5, keep_rows=False)
+        metric.update(*random_task(40, 5, 3))
+        with pytest.raises(RuntimeError, match=r"`second_pass\(\)`"):
+            metric.compute()
+
+    @pytest.mark.parametrize("change", ["update", "merge_state"])
+    def test_scores_from_before_the_sums_changed_are_forgotten(self, change):
+        metric = LEEPMetric(3, 5, keep_rows=False)
+        metric.update(*random_task(40, 5, 3))
+        metric.second_pass()(*random_task(40, 5, 3))
+        metric.compute()
+        metric.update(*random_task(9, 5, 3)) if change == "update" else metric.merge_state(metric.clone())
+        with pytest.raises(RuntimeError, match=r"`second_pass\(\)`"):
+            metric.compute()
+
+    def test_bad_batch_of_the_second_pass_changes_nothing(self):
+        metric = LEEPMetric(3, 5, keep_rows=False)
+        metric.update(*random_task(40, 5, 3))
+        score_batch = metric.second_pass()
+        before = snapshot(metric)
+        with pytest.raises(ValueError, match="dimension 1"):
+            score_batch(*random_task(40, 4, 3))
+        assert_unchanged(metric, before)
+
+    def test_second_pass_of_kept_rows_would_count_them_twice(self):
+        with pytest.raises(RuntimeError, match="keep_rows=False"):
+            LEEPMetric(3, 5).second_pass()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_smaller_rows_leave_the_sums_exact(dtype):
+    preds, labels = random_task(400, 5, 3)
+    metric, full = LEEPMetric(3, 5, row_dtype=dtype), LEEPMetric(3, 5)
+    metric.update(preds, labels), full.update(preds, labels)
+    assert metric.rows[0].dtype == dtype
+    assert torch.equal(metric.joint, full.joint)
+    assert metric.compute().item() == pytest.approx(full.compute().item(), rel=1e-3)
