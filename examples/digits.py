@@ -95,7 +95,7 @@ def pretrain(digits: tuple[int, ...] = SOURCE_DIGITS, epochs: int = 15, seed: in
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
                 optimizer.step()
-    return network.eval()
+    return network
 
 
 class DigitClassifier(pl.LightningModule):
@@ -105,7 +105,7 @@ class DigitClassifier(pl.LightningModule):
         num_classes: Classes of the target task.
         strategy: "head" trains a new last layer on the frozen source network, "all" every layer, "scratch" every
             layer from random weights.
-        learning_rate: Step size of Adam.
+        learning_rate: Step size of SGD with momentum.
         source: The pre-trained classifier; None trains one. It is left unchanged: the layers are copied.
     """
 
@@ -113,7 +113,7 @@ class DigitClassifier(pl.LightningModule):
         self,
         num_classes: int = 5,
         strategy: str = "all",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 1e-2,
         source: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
@@ -151,5 +151,6 @@ class DigitClassifier(pl.LightningModule):
         self.log("val_acc", self.accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over the layers that are trained."""
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.learning_rate)
+        """SGD with momentum over the layers that are trained."""
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        return torch.optim.SGD(trained, lr=self.learning_rate, momentum=0.9)

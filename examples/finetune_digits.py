@@ -1,0 +1,102 @@
+"""The main job on real data: score a pre-trained network before it is fine-tuned, then see how right that was.
+
+    python examples/finetune_digits.py
+
+A small network learns the digits 0-4, and is then moved to the digits 5-9 with 20 images of each: once with a new head
+on frozen layers, once with every layer trained. The same network from random weights is the reference; it is trained
+first, so that TensorBoard can show the difference to it epoch by epoch.
+"""
+
+import argparse
+import logging
+import warnings
+
+import pytorch_lightning as pl
+from digits import SOURCE_DIGITS, DigitClassifier, Digits, pretrain
+from lightning_utilities.core import rank_zero
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from lightning_leep import LEEPCallback
+from lightning_leep.forecast import AccuracyCurve, convergence_scalars
+
+
+class CurveRecorder(pl.Callback):
+    """The reference needs no score, only its accuracy after each epoch."""
+
+    def __init__(self) -> None:
+        self.curve = AccuracyCurve()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the accuracy."""
+        if not trainer.sanity_checking:
+            self.curve = self.curve.append(trainer.current_epoch + 1, float(trainer.callback_metrics["val_acc"]))
+
+
+def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str) -> AccuracyCurve:
+    pl.seed_everything(0, verbose=False)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=TensorBoardLogger(folder, name=f"digits_{strategy}"),
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=5,
+    )
+    trainer.fit(DigitClassifier(strategy=strategy, source=source), Digits())
+    return callback.curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--folder", default="runs", help="where TensorBoard's files go")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", ".*does not have many workers.*|.*treespec.*")
+    rank_zero.log.setLevel(logging.ERROR)  # Lightning's hints, which have nothing to do with this
+    console = Console()
+
+    console.print("Pre-training the source network on the digits 0-4 ...")
+    source = pretrain(SOURCE_DIGITS)
+    console.print("Training from scratch on the digits 5-9, 20 images of each: the reference ...")
+    reference = train("scratch", source, CurveRecorder(), arguments.epochs, arguments.folder)
+
+    table = Table(title="Digits 0-4 -> digits 5-9: predicted before training, achieved after it")
+    for column in ("", "predicted", "achieved", "epochs to 50 / 90 / 99% of best", "ahead of scratch from epoch"):
+        table.add_column(column, justify="left" if not column else "right")
+    reports = []
+    for strategy, name in (("head", "head re-trained"), ("all", "all layers")):
+        console.print(f"Fine-tuning, {name} ...")
+        callback = LEEPCallback(
+            source=source, monitor="val_acc", reference=reference, source_class_names=list(map(str, SOURCE_DIGITS))
+        )
+        curve = train(strategy, source, callback, arguments.epochs, arguments.folder)
+        table.add_row(name, f"{callback.prediction.accuracy:.3f}", *outcome(curve, reference))
+        reports.append(callback.report)
+    table.add_row("from scratch (reference)", "-", *outcome(reference, None))
+
+    report = reports[0]
+    console.print()
+    console.print(table)
+    console.print(
+        f"LEEP {report.leep:.3f} (leave-one-out {report.leave_one_out_leep:.3f}), between the floor {report.floor:.3f} "
+        f"of a source that says nothing and 0; {report.num_samples} images scored in {report.seconds:.2f} s."
+    )
+    for note in report.notes:
+        console.print(f"Note: {note}")
+    console.print(f"\nSee the runs: tensorboard --logdir {arguments.folder}", highlight=False)
+
+
+def outcome(curve: AccuracyCurve, reference: AccuracyCurve | None) -> tuple[str, str, str]:
+    """Cells of one run: accuracy, convergence, comparison with the reference."""
+    values = convergence_scalars(curve, reference=reference)
+    epochs = " / ".join(f"{values[f'epochs_to_{percent}_percent']:.0f}" for percent in (50, 90, 99))
+    passed = values.get("epoch_reference_passed")
+    return f"{curve.final:.3f}", epochs, "-" if passed is None else f"{passed:.0f}"
+
+
+if __name__ == "__main__":
+    main()

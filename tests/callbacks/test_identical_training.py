@@ -1,0 +1,150 @@
+"""Training with the callback is training without it, bit by bit: weights, buffers, modes, order of rows, losses."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from lightning_leep import LEEPCallback
+from tests.callbacks.support import Classifier, fit, make_data, make_source, train_loader, trained_state
+
+
+class FrozenBatchNorm(Classifier):
+    """BatchNorm is kept in evaluation mode, as users do for small batches: once, before training starts."""
+
+    def on_fit_start(self):
+        self.body[1].eval()
+
+
+class Noisy(Dataset):
+    """Augments with whatever random source it is given."""
+
+    def __init__(self, draw) -> None:
+        self.rows = make_data()
+        self.draw = draw
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        inputs, label = self.rows[index]
+        return inputs + float(self.draw()), label
+
+
+class Jitter:
+    """A transform with a generator of its own, two levels below the data set."""
+
+    def __init__(self, generator) -> None:
+        self.settings = {"generator": generator}
+
+    def __call__(self) -> float:
+        generator = self.settings["generator"]
+        return generator.random() if not isinstance(generator, torch.Generator) else torch.rand(1, generator=generator)
+
+
+def explicit(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+LOADERS = {
+    "shuffled": lambda: train_loader(),
+    "in order": lambda: train_loader(shuffle=False),
+    "generator of the loader": lambda: train_loader(generator=explicit()),
+    "generator of the sampler": lambda: train_loader(
+        shuffle=False, sampler=RandomSampler(make_data(), generator=explicit())
+    ),
+    "subset": lambda: train_loader(shuffle=False, sampler=SubsetRandomSampler(range(30))),
+    "weighted": lambda: train_loader(shuffle=False, sampler=WeightedRandomSampler([1.0, 3.0] * 25, 40)),
+    "persistent workers": lambda: train_loader(num_workers=2, persistent_workers=True),
+    "augmented by Python": lambda: train_loader(Noisy(random.random)),
+    "augmented by NumPy": lambda: train_loader(Noisy(np.random.rand)),
+    "augmented by torch": lambda: train_loader(Noisy(lambda: torch.rand(1))),
+    "augmented by a generator of torch": lambda: train_loader(Noisy(Jitter(explicit()))),
+    "augmented by a generator of NumPy": lambda: train_loader(Noisy(Jitter(np.random.default_rng(0)))),
+    "augmented by a random state of NumPy": lambda: train_loader(Noisy(Jitter(np.random.RandomState(0)))),
+    "augmented by a generator of Python": lambda: train_loader(Noisy(Jitter(random.Random(0)))),
+    "augmented in workers": lambda: train_loader(Noisy(np.random.rand), num_workers=1),
+    "in a custom order": lambda: DataLoader(make_data(), batch_sampler=[[i, 49 - i] for i in range(25)]),
+}
+
+
+def run(loader, callback, module_class=Classifier, shared=True, **kwargs):
+    source = make_source()
+    module = module_class(source)
+    callbacks = []
+    if callback:
+        callbacks.append(LEEPCallback(source if shared else make_source(seed=8), strict=True))
+    fit(module, *callbacks, loader=loader, **kwargs)
+    if callback:
+        assert callbacks[0].report is not None
+        assert len(callbacks[0].curve) == 2
+    return trained_state(module)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_loader(name):
+    assert run(LOADERS[name](), callback=True) == run(LOADERS[name](), callback=False)
+
+
+def test_losses_depend_on_the_order_and_the_noise_that_is_compared():
+    """The comparison above could not fail otherwise."""
+    assert run(train_loader(generator=explicit(3)), callback=False) != run(
+        train_loader(generator=explicit(4)), callback=False
+    )
+    assert (
+        run(train_loader(), callback=False, seed=7)["losses"] != run(train_loader(), callback=False, seed=8)["losses"]
+    )
+
+
+def test_batch_norm_that_the_user_froze():
+    plain = run(train_loader(), callback=False, module_class=FrozenBatchNorm)
+    assert run(train_loader(), callback=True, module_class=FrozenBatchNorm) == plain
+    assert plain["weights"]["body.1.running_mean"] == [0.0] * 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16-mixed"},
+        {"precision": "64-true"},
+        {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
+        {"val_check_interval": 0.4, "num_sanity_val_steps": 0, "max_epochs": 1},
+        {"reload_dataloaders_every_n_epochs": 1},
+    ],
+    ids=str,
+)
+def test_trainer_options(options):
+    assert run(train_loader(), callback=True, **options) == run(train_loader(), callback=False, **options)
+
+
+def test_source_with_weights_of_its_own_is_unchanged():
+    source = make_source()
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    modes = [layer.training for layer in source.modules()]
+    module = Classifier(make_source())
+    fit(module, LEEPCallback(source, strict=True))
+    assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
+    assert [layer.training for layer in source.modules()] == modes
+
+
+def test_source_is_in_no_module_optimizer_or_checkpoint(tmp_path):
+    source = nn.Linear(6, 5)
+    module = Classifier()
+    trainer = fit(module, LEEPCallback(source, strict=True))
+    own = {id(p) for p in source.parameters()}
+    assert own.isdisjoint(map(id, trainer.model.parameters()))
+    assert own.isdisjoint(id(p) for group in trainer.optimizers[0].param_groups for p in group["params"])
+    assert all(p.grad is None for p in source.parameters())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(module.state_dict())
+    assert not any(isinstance(value, torch.Tensor) for value in flatten(checkpoint["callbacks"]))
+
+
+def flatten(tree):
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in flatten(value)]
+    return [leaf for value in tree for leaf in flatten(value)] if isinstance(tree, list | tuple) else [tree]
