@@ -24,13 +24,16 @@ EXPLAINED_VARIANCE = 0.8
 #: Components of the mixture for each target class (Li et al., CVPR 2021).
 COMPONENTS_PER_CLASS = 5
 
+#: Rows that the mixture is fitted to unless told otherwise; the paper fits to all.
+MAX_FIT_ROWS = 10_000
+
 
 def nleep(
     features: Tensor,
     target: Tensor,
     num_target_classes: int,
     num_components: int | None = None,
-    max_fit_rows: int | None = None,
+    max_fit_rows: int | None = MAX_FIT_ROWS,
     seed: int = 0,
     ignore_index: int | None = None,
 ) -> Tensor:
@@ -52,8 +55,8 @@ def nleep(
         target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
         num_target_classes: C; classes without an image are allowed.
         num_components: Components of the mixture; 5 C when None.
-        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all when None. The posteriors
-            and the score are those of all rows either way.
+        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all, as in the paper, when None.
+            The posteriors and the score are those of all rows either way.
         seed: Seed of the subset and of the mixture.
         ignore_index: Label of the rows that are left out.
 

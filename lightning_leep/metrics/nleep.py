@@ -1,0 +1,185 @@
+"""N-LEEP as a distributed metric."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_leep.functional.joint import (
+    accumulation_dtype,
+    conditional_probability,
+    eep_likelihood,
+    joint_probability,
+)
+from lightning_leep.functional.moments import update_moments
+from lightning_leep.functional.nleep import (
+    MAX_FIT_ROWS,
+    fit_mixture,
+    mixture_posteriors,
+    mixture_size,
+    principal_axes,
+    project,
+    row_keys,
+)
+from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.reduction import sum_reducer
+from lightning_leep.metrics.too_few import nan_for_too_few_rows
+
+
+class NLEEP(FeatureMetric):
+    r"""N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
+
+    Features are projected on the principal components that hold 80% of their variance, a mixture of 5 C Gaussians is
+    fitted to them, and its posteriors take the place of the source's output, as in
+    :func:`lightning_leep.functional.nleep.nleep`. It needs no classifier head. At most 0, higher is better, in nats.
+
+    Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
+
+    As input to ``forward`` and ``update`` the metric accepts:
+
+    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
+    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
+
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer rows than components.
+
+    The rows are kept (references to them: do not overwrite them) on the process that saw them. A mixture is no function
+    of sums, so some rows have to travel: of each process, projected on the k principal components, the at most
+    ``max_fit_rows`` that may be among those it is fitted to, which is ``8 k max_fit_rows`` bytes at most, whatever n.
+    Which rows these are, and their order, depends on their values alone: every process fits the same mixture, and one
+    process with all rows would fit it too. Each process then scores its own rows; joint and score are pooled by sums.
+
+    Args:
+        num_target_classes: C; classes without an image are allowed.
+        num_features: d.
+        num_components: Components of the mixture; 5 C when None.
+        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all when None.
+        seed: Seed of the subset and of the mixture.
+        ignore_index: Label of the rows that are left out.
+        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a number is not a positive integer, ``max_fit_rows`` is less than the number of components or
+            ``ignore_index`` is no integer.
+        ModuleNotFoundError: By ``compute``, if scikit-learn is not installed.
+
+    Example:
+        >>> import torch
+        >>> from lightning_leep.metrics.nleep import NLEEP
+        >>> metric = NLEEP(num_target_classes=2, num_features=2, num_components=2)
+        >>> target = torch.arange(2).repeat(20)
+        >>> metric.update(torch.linspace(-1, 1, 80).reshape(40, 2) + 20 * target.unsqueeze(1), target)
+        >>> abs(round(metric.compute().item(), 4))
+        0.0
+    """
+
+    plot_upper_bound: float = 0.0
+
+    rows: list[Tensor]
+    labels: list[Tensor]
+    score_sums: Tensor
+
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_features: int,
+        num_components: int | None = None,
+        max_fit_rows: int | None = MAX_FIT_ROWS,
+        seed: int = 0,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
+        self.num_components = mixture_size(num_target_classes, num_components, max_fit_rows)
+        self.max_fit_rows = max_fit_rows
+        self.seed = seed
+        self.add_state("rows", [], dist_reduce_fx=None)
+        self.add_state("labels", [], dist_reduce_fx=None)
+        # Number of rows scored and sum of their scores, filled once the processes are synchronised.
+        self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
+
+        Raises:
+            TypeError: If ``features`` is not floating point or ``target`` is not integer.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
+        """
+        rows, labels = self.prepare(features, target)  # [n, d], [n]
+        moments = update_moments(self.moments, rows, labels)
+        if rows.shape[0]:
+            self.rows.append(rows)
+            self.labels.append(labels)
+        self.moments = moments
+
+    def compute(self) -> Tensor:
+        """N-LEEP of all rows seen so far, on all processes."""
+        num_rows = int(self.moments.num_rows)
+        if num_rows < self._minimum_rows:
+            return nan_for_too_few_rows(self, num_rows, self._minimum_rows)
+        sums = self.score_sums
+        if self.rows:
+            sums = sums + self._score(lambda value: value, lambda value: [value])
+        count, total = sums
+        return (total / count).clamp(max=0.0)  # separate classes may end a rounding error above 0
+
+    @property
+    def _minimum_rows(self) -> int:
+        return max(2, self.num_components)
+
+    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
+        group = process_group or self.process_group
+
+        def pool() -> None:
+            reduce = sum_reducer(dist_sync_fn, group)
+            self.pool(reduce)
+            if int(self.moments.num_rows) >= self._minimum_rows:
+                self.score_sums = self._score(reduce, lambda value: dist_sync_fn(value, group=group))
+            self.rows, self.labels = [], []
+
+        self._all_or_nothing(pool)()
+
+    def _score(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
+        """``[2]``, number and sum of the scores of the rows here, summed by ``reduce``.
+
+        The moments have to be those of all rows that ``reduce`` and ``gather`` reach.
+        """
+        axes, mean = principal_axes(self.moments), self.moments.mean  # [d, k], [d]
+        projected = [torch.zeros(0, axes.shape[1], dtype=axes.dtype)]
+        keys, labels = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)]
+        for rows, target in zip(self.rows, self.labels, strict=True):
+            projected.append(project(rows, mean.to(rows.device), axes.to(rows.device)))
+            keys.append(row_keys(rows, self.seed))
+            labels.append(target.cpu())
+        points, target = torch.cat(projected), torch.cat(labels)  # [n, k], [n]
+        fitted = self._rows_to_fit(torch.cat(keys), points, gather)  # [m, k]
+        posteriors = mixture_posteriors(fit_mixture(fitted, self.num_components, self.seed), points)  # [n, V]
+        joint = joint_probability(posteriors, target, self.num_target_classes)  # [C, V]
+        conditional = conditional_probability(reduce(self._as_state(joint)).cpu().to(joint.dtype))
+        scores = eep_likelihood(posteriors, target, conditional).log()  # [n]
+        return reduce(self._as_state(torch.stack([scores.new_tensor(len(scores)), scores.sum()])))
+
+    def _rows_to_fit(self, keys: Tensor, points: Tensor, gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
+        """``[m, k]``, the rows of the smallest keys of all processes, in the order of their keys."""
+        if points.shape[1] == 0:  # nothing varies, for any process, and nothing needs to travel
+            return points
+        mine = keys.argsort()[: self.max_fit_rows]
+        counts = [int(count) for count in gather(torch.tensor([len(mine)], device=self.device))]
+        padding = max(counts) - len(mine)  # a gather wants tensors of one shape
+        keys = torch.cat([keys[mine], keys.new_zeros(padding)])  # [p]
+        points = torch.cat([points[mine], points.new_zeros(padding, points.shape[1])])  # [p, k]
+        everyones = [
+            torch.cat([part[:count] for part, count in zip(gather(value.to(self.device)), counts, strict=True)]).cpu()
+            for value in (keys, points)
+        ]
+        return everyones[1][everyones[0].argsort()[: self.max_fit_rows]]
+
+    def _as_state(self, value: Tensor) -> Tensor:
+        return value.to(self.device, accumulation_dtype(self.device))
