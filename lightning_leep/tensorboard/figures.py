@@ -1,12 +1,10 @@
 """The accuracy that was predicted before training and the one that training achieved, in one figure."""
 
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from lightning_leep.forecast.curve import AccuracyCurve, Reference
 from lightning_leep.tensorboard.style import (
     ACHIEVED_COLOR,
-    LINE,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
     figure_style,
@@ -35,7 +33,7 @@ def predicted_vs_achieved_figure(
     Args:
         curve: Accuracy per validation; an empty one leaves the prediction alone in the figure.
         predicted: Accuracy in 0..1 that was predicted before training.
-        predicted_label: What the prediction is, for the legend.
+        predicted_label: What the prediction is, in a few words.
         interval: Lowest and highest accuracy that the prediction allows.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
         title: Heading of the figure.
@@ -52,39 +50,31 @@ def predicted_vs_achieved_figure(
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
     with figure_style():
-        figure = new_figure(4.2, title, progress_sentence(curve, predicted))
+        figure = new_figure(2.8, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
         axes = figure.add_subplot()
         if interval is not None:
             axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
-        _draw_curve(axes, curve, f"achieved: {_ends(curve)}", ACHIEVED_COLOR, "o-")
-        axes.axhline(
-            predicted, color=PREDICTED_COLOR, ls="--", label=_predicted_text(predicted, predicted_label, interval)
-        )
+        _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
+        axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}")
         if isinstance(reference, AccuracyCurve):
-            _draw_curve(axes, reference, f"reference: {_ends(reference)}", REFERENCE_COLOR, "s:")
+            _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
         elif reference is not None:
-            axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference: {percent(reference)}")
+            axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
         _scale(axes, curve, reference, (predicted, *(interval or ())))
-        axes.set(xlabel="epochs trained", ylabel="validation accuracy")
-        figure.legend(loc="outside lower left", frameon=False, alignment="left")
+        axes.set(xlabel="epochs trained", ylabel="accuracy")
+        figure.legend(
+            loc="outside lower center", ncols=3, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
+        )
     return figure
 
 
 def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
     marked = len(curve) <= MARKED_VALIDATIONS
-    axes.plot(curve.epochs, curve.accuracy, form if marked else form[1:], color=color, label=label)
+    axes.plot(curve.epochs, curve.accuracy, form if marked else form[1:], color=color, label=f"{label} {_final(curve)}")
 
 
-def _ends(curve: AccuracyCurve) -> str:
-    if not len(curve):
-        return "no validation yet"
-    best = "its best" if curve.final == curve.best else f"{percent(curve.best)} at best"
-    return f"{percent(curve.final)} at the end, {best}"
-
-
-def _predicted_text(predicted: float, label: str, interval: tuple[float, float] | None) -> str:
-    span = "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
-    return fill(f"predicted: {percent(predicted)}{span}, {label}", LINE - 8)
+def _final(curve: AccuracyCurve) -> str:
+    return percent(curve.final) if len(curve) else "nothing yet"
 
 
 def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...]) -> None:
@@ -94,7 +84,8 @@ def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, leve
     heights = (*curve.accuracy, *other.accuracy, *levels, *(() if reference is None or len(other) else (reference,)))
     # At least 10 points high: a flat curve must not look like a storm.
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
-    axes.set_ylim(max(0.0, min(heights) - margin), min(1.0, max(heights) + margin))
+    # A line at 0% or 100% needs room for its own width.
+    axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
     last = max((*curve.epochs, *other.epochs, 1.0))
     axes.set_xlim(-0.03 * last, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

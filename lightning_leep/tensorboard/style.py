@@ -15,16 +15,17 @@ REFERENCE_COLOR = "#666666"
 HEAT_MAP = "Blues"
 
 #: Inches. TensorBoard's IMAGES tab shows an image 350 pixels wide: type of 12 points on this is then 11 pixels high.
+#: (Its TIME SERIES tab shows one 215 pixels high: some 3.6 inches keep the type at 10 pixels.)
 WIDTH = 5.2
 #: Characters that fit the width in 12 points.
-LINE = 50
+LINE = 56
 STYLE = {
     "figure.dpi": 150,
     "figure.facecolor": "white",
     "font.size": 13,
     "xtick.labelsize": 12,
     "ytick.labelsize": 12,
-    "legend.fontsize": 12,
+    "legend.fontsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -56,7 +57,7 @@ def new_figure(height: float, title: str, subtitle: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    lines = wrap(subtitle, LINE)
+    lines = [line for sentence in subtitle.split("\n") for line in wrap(sentence, LINE)]
     heading = 0.4 + 0.21 * len(lines)
     full = height + heading
     figure = Figure(figsize=(WIDTH, full), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, height / full)))

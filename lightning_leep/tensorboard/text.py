@@ -39,15 +39,21 @@ def report_markdown(
         _prediction(predicted, predicted_label),
         _outcome(curve, predicted),
         _comparison(curve, reference),
+        _notes(report),
         _table(report),
-        *(f"- {note}" for note in report.notes),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def explained_share(report: TransferabilityReport) -> float | None:
-    """Share of the label entropy that LEEP explains, 1 + LEEP / H(Y); None where there is one class only."""
-    return 1 + report.leep / report.label_entropy if report.label_entropy > 0 else None
+    r"""Share of the label entropy that the source explains on labels it was not fitted to; None if that is unknown.
+
+    :math:`1 + L / H(Y)` with the leave-one-out LEEP L, not below 0. (LEEP itself is in-sample: with many source classes
+    and few samples it would explain pure noise.)
+    """
+    if not (report.label_entropy > 0 and isfinite(report.leave_one_out_leep)):
+        return None
+    return max(0.0, 1 + report.leave_one_out_leep / report.label_entropy)
 
 
 def _scoring(report: TransferabilityReport, source_name: str) -> str:
@@ -59,19 +65,21 @@ def _scoring(report: TransferabilityReport, source_name: str) -> str:
 
 
 def _verdict(report: TransferabilityReport) -> str:
-    share = explained_share(report)
-    if share is None:
-        return "All samples have the same label, so there is nothing to predict."
     text = (
         f"**LEEP {report.leep:.3f}**, on a scale from {report.floor:.3f} (the source says nothing about the labels) "
-        f"to 0 (it says everything): it explains **{percent(share)} of the label information**."
+        "to 0 (it says everything)."
     )
-    gap = report.leave_one_out_leep - report.floor
-    if gap <= NORMAL_95 * report.leave_one_out_leep_standard_error:
+    share = explained_share(report)
+    if share is not None:
         text += (
-            " With each sample left out of its own prediction, **nothing is left of it**: not to be told from noise."
+            f" With each sample left out of its own estimate it is {report.leave_one_out_leep:.3f}, so the source "
+            f"explains **{percent(share)} of the label information**."
         )
     return text
+
+
+def _notes(report: TransferabilityReport) -> str:
+    return "\n".join(["**To be read with care:**", "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
 
 
 def _prediction(predicted: float | None, label: str) -> str:

@@ -46,11 +46,10 @@ def progress_sentence(curve: AccuracyCurve, predicted: float) -> str:
 
     Example:
         >>> progress_sentence(AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.8)), predicted=0.7)
-        'Prediction reached after 2 epochs, 90% of the best after 2 epochs.'
+        'Prediction reached after 2 epochs; best 80.0% after 3.'
     """
     if not len(curve):
         return "Nothing validated yet."
     reached = curve.epoch_reaching(predicted)
-    nine_tenths = curve.epochs_to(0.9)
     first = "Prediction not reached" if reached is None else f"Prediction reached after {epochs(reached)}"
-    return f"{first}, 90% of the best after {epochs(nine_tenths or 0)}."
+    return f"{first}; best {percent(curve.best)} after {curve.epochs_to(1.0):.4g}."
