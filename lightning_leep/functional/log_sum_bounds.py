@@ -37,7 +37,9 @@ def bound_log_sum(
       steep than :math:`\mu`. With the multiplier at which these fill :math:`T_g` this is the fractional knapsack over
       the chords; it is below what can be attained by no more than one row of each group.
 
-    Both sums grow or fall with the multiplier, which is found by bisection, for all groups at once.
+    Both sums grow or fall with the multiplier, which is found by bisection, for all groups at once. Before it, the
+    intervals are cut to what the totals leave open when all other rows of the group are at their ends, so that the
+    only row of a group is known.
 
     Args:
         known: ``[n]``, :math:`a_i > 0`.
@@ -50,12 +52,13 @@ def bound_log_sum(
         rounding: Relative error of the arguments and of the sums made here. The bounds are moved outwards by
             what it can amount to: a relative error e of a term x moves its logarithm by e, ``mu x`` by
             ``e mu x`` and a sum of terms by e times the sum of their magnitudes.
-        reduce: Function that sums a tensor over processes. It is called on ``[2, C]`` a fixed number of times and
-            on ``[2, 2]`` once, whatever n.
+        reduce: Function that sums a tensor over processes. It is called on ``[2, C]`` a fixed number of times
+            (``NUM_HALVINGS + 1``) and on ``[2, 2]`` once, whatever n.
 
     Returns:
         Lower and upper bound of the sum over the rows of all processes, 0-d.
     """
+    low, high = _cut(low, high, group, totals, rounding, reduce)
     steepness = _chord_slope(known, low, high)  # [n]
     rows = (known, low, high, steepness, group)
     chunks = list(zip(*(column.split(ROWS_PER_CHUNK) for column in rows), strict=True))
@@ -85,6 +88,18 @@ def bound_log_sum(
     offsets = (multipliers * totals).sum(dim=1)  # [2]
     lower, upper = brackets + offsets + rounding * (magnitudes + offsets) * offsets.new_tensor([-1.0, 1.0])
     return lower, upper
+
+
+def _cut(
+    low: Tensor, high: Tensor, group: Tensor, totals: Tensor, rounding: float, reduce: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Intervals ``[n]`` without what would need another row of the group to be outside of its own."""
+    ends = torch.stack([low, high])  # [2, n]
+    sums = reduce(totals.new_zeros(2, totals.shape[0]).scatter_add_(1, group.expand_as(ends), ends))  # [2, C]
+    open_ = ((totals - sums) * totals.new_tensor([[1.0], [-1.0]])).clamp(min=0.0) + rounding * (totals + sums)  # [2, C]
+    above_low, below_high = open_[:, group]  # [n] each
+    cut_high = high.minimum(low + above_low)
+    return low.maximum(high - below_high).minimum(cut_high), cut_high
 
 
 def _chord_slope(known: Tensor, low: Tensor, high: Tensor) -> Tensor:
