@@ -3,30 +3,19 @@
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
 from lightning_leep.report import TransferabilityReport
 
-#: Start of every tag. TensorBoard shows what stands before the first "/" as one group, in alphabetical order.
-PREFIX = "leep"
-
-#: What the HPARAMS tab shows as columns to sort runs by.
-HPARAM_METRICS = (
-    "/predicted_accuracy",
-    "/achieved_accuracy",
-    "/prediction_error",
-    "_report/leep",
-    "_report/leave_one_out_leep",
-    "_convergence/best_accuracy",
-    "_convergence/area_under_curve",
-    "_convergence/epochs_to_90_percent",
-    "_convergence/epoch_prediction_reached",
-    "_convergence/epoch_reference_passed",
-)
+#: Start of the tags of everything drawn over the epochs. What stands before the first "/" is a group in TensorBoard.
+PREFIX = "leep/"
 
 
 def report_tags(report: TransferabilityReport, prefix: str = PREFIX) -> dict[str, float]:
     """Every number of a report by its tag, and ``floor``, the LEEP of a source that says nothing.
 
-    They form a group of their own: each is a single dot, and two dozen of them would bury the curves.
+    They form a group of their own, ``leep_report``: each is a single dot, and two dozen would bury the curves.
     """
-    return {f"{prefix}_report/{name}": value for name, value in {**report.scalars(), "floor": report.floor}.items()}
+    return {
+        f"{_group(prefix, 'report')}{name}": value
+        for name, value in {**report.scalars(), "floor": report.floor}.items()
+    }
 
 
 def validation_tags(
@@ -38,7 +27,7 @@ def validation_tags(
         curve: Accuracy per validation so far.
         predicted: Accuracy that was predicted before training. It is repeated at each validation, to draw its line.
         reference: Curve or final accuracy to compare with.
-        prefix: Group of the tags.
+        prefix: Start of every tag.
 
     Returns:
         ``achieved_accuracy``; ``predicted_accuracy`` and ``prediction_error`` (predicted minus achieved: positive means
@@ -56,17 +45,32 @@ def validation_tags(
         if level is not None:
             values["reference_accuracy"] = level
             values["difference_to_reference"] = curve.final - level
-    return {f"{prefix}/{name}": value for name, value in values.items()}
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def convergence_tags(
     curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None, prefix: str = PREFIX
 ) -> dict[str, float]:
-    """:func:`~lightning_leep.forecast.convergence_scalars` by tag, in a group of their own: each is a single dot."""
+    """:func:`~lightning_leep.forecast.convergence_scalars` by tag, single dots as well: ``leep_convergence``."""
     values = convergence_scalars(curve, predicted, reference)
-    return {f"{prefix}_convergence/{name}": value for name, value in values.items()}
+    return {f"{_group(prefix, 'convergence')}{name}": value for name, value in values.items()}
 
 
 def hparam_tags(prefix: str = PREFIX) -> list[str]:
-    """Tags of :data:`HPARAM_METRICS`."""
-    return [f"{prefix}{name}" for name in HPARAM_METRICS]
+    """Tags of the scalars that HPARAMS shows as columns to sort runs by, what matters most first."""
+    names = {
+        prefix: ("predicted_accuracy", "achieved_accuracy", "prediction_error"),
+        _group(prefix, "report"): ("leep", "leave_one_out_leep"),
+        _group(prefix, "convergence"): (
+            "best_accuracy",
+            "area_under_curve",
+            "epochs_to_90_percent",
+            "epoch_prediction_reached",
+            "epoch_reference_passed",
+        ),
+    }
+    return [f"{group}{name}" for group, members in names.items() for name in members]
+
+
+def _group(prefix: str, name: str) -> str:
+    return f"{prefix.removesuffix('/')}_{name}/"
