@@ -1,10 +1,11 @@
 """CIFAR-100 as a target of two CIFAR-10 networks: images, networks, features computed once, and random tasks.
 
-The data folder holds `cifar100/{train,test}.npz` (PNG images packed one behind the other: `blob`, `offsets`, `labels`) and
-`weights/resnet20-*.th`, `weights/resnet32-*.th` (CIFAR-10 ResNets of https://github.com/akamaster/pytorch_resnet_cifar10).
+The data folder holds `cifar100/{train,test}.npz` (PNG images packed one behind the other: `blob`, `offsets`, `labels`)
+and `weights/resnet20-*.th`, `weights/resnet32-*.th` (CIFAR-10 networks of github.com/akamaster/pytorch_resnet_cifar10).
 """
 
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet for 32 x 32 images: 16, 32, 64 channels, global average pooling, one linear layer (He et al. 2016, 4.2)."""
+    """ResNet for 32 x 32 images: 16, 32, 64 channels, average pooling, one linear layer (He et al. 2016, 4.2)."""
 
     def __init__(self, num_blocks: int, num_classes: int = NUM_SOURCE_CLASSES) -> None:
         super().__init__()
@@ -78,8 +79,8 @@ def load_images(data: Path, split: str) -> tuple[Tensor, Tensor]:
 
     with np.load(data / "cifar100" / f"{split}.npz") as packed:
         blob, offsets, labels = packed["blob"].tobytes(), packed["offsets"], packed["labels"]
-    bounds = zip(offsets[:-1], offsets[1:], strict=True)
-    images = np.stack([np.asarray(Image.open(io.BytesIO(blob[a:b])).convert("RGB")) for a, b in bounds])
+    files = [io.BytesIO(blob[start:end]) for start, end in itertools.pairwise(offsets)]
+    images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -131,9 +132,7 @@ class Task:
         """(train index, train target, test index, test target); all test images of the chosen classes are used."""
         rng = np.random.default_rng(self.seed)
         classes = rng.choice(NUM_CLASSES, self.num_classes, replace=False)
-        train = [
-            rng.choice(np.flatnonzero(train_labels == label), self.num_images, replace=False) for label in classes
-        ]
+        train = [rng.choice(np.flatnonzero(train_labels == label), self.num_images, replace=False) for label in classes]
         test = [np.flatnonzero(test_labels == label) for label in classes]
         train_target = np.repeat(np.arange(self.num_classes), [len(rows) for rows in train])
         test_target = np.repeat(np.arange(self.num_classes), [len(rows) for rows in test])

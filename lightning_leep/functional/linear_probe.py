@@ -30,14 +30,14 @@ NUM_PROBE_SCORES = 2 * len(SHRINKAGES) * len(SCALES)
 
 
 class LinearProbe(NamedTuple):
-    """What a leave-one-out linear discriminant achieves. Counts are int64, the rest float64 where the device has it."""
+    """What a leave-one-out linear discriminant achieves: 0-d tensors, float64 where the device has it."""
 
     accuracy: Tensor  #: fraction of the counted rows that are predicted correctly, a tie of k classes counting 1/k
     standard_error: Tensor  #: of the accuracy, as a mean over ``num_rows`` rows
     log_likelihood: Tensor  #: mean log posterior of the own class, in nats
-    num_correct: Tensor  #: rows predicted correctly
-    num_rows: Tensor  #: rows that are counted
-    num_excluded: Tensor  #: rows left out because they are the only one of their class
+    num_correct: Tensor  #: rows predicted correctly, with the fractions of ties
+    num_rows: Tensor  #: rows that are counted, int64
+    num_excluded: Tensor  #: rows left out because they are the only one of their class, int64
     shrinkage: Tensor  #: chosen share of the identity in the covariance
     scale: Tensor  #: chosen scale of the log-odds
 
@@ -92,10 +92,11 @@ def squared_distances(rows: Tensor, position: Tensor, discriminant: LinearDiscri
     r"""Squared Mahalanobis distance of each row to each class, from the discriminant that has not seen the row.
 
     Without row i, its class mean is :math:`\mu - r_i / (n_k - 1)` and the scatter :math:`S - a_i r_i r_i^\top` with
-    :math:`r_i = x_i - \mu`, :math:`a_i = n_k / (n_k - 1)`. With :math:`\lambda = \alpha \, \mathrm{tr} S / d` held fixed
-    and :math:`A = ((1 - \alpha) S + \lambda I)^{-1}`, Sherman-Morrison gives :math:`A_{-i} = A + g_i (A r_i)(A r_i)^\top`,
-    :math:`g_i = b_i / (1 - b_i r_i^\top A r_i)`, :math:`b_i = (1 - \alpha) a_i`. The covariance is the bracket over the
-    degrees of freedom, of which the row takes one.
+    :math:`r_i = x_i - \mu`, :math:`a_i = n_k / (n_k - 1)`. The added :math:`\lambda I`,
+    :math:`\lambda = \alpha \, \mathrm{tr} S / d`, is held fixed. With :math:`A = ((1 - \alpha) S + \lambda I)^{-1}`,
+    Sherman-Morrison gives :math:`A_{-i} = A + g_i (A r_i)(A r_i)^\top`,
+    :math:`g_i = b_i / (1 - b_i r_i^\top A r_i)`, :math:`b_i = (1 - \alpha) a_i`. The covariance is the inverse of A
+    over the degrees of freedom, of which the row takes one.
 
     Args:
         rows: ``[m, d]``, centred and in the eigenbasis.
@@ -224,8 +225,8 @@ def linear_probe(
     change of S, so all n discriminants cost a few products of n x d, d x d and d x C matrices.
 
     A row that is the only one of its class cannot be predicted: it is excluded and counted in ``num_excluded``, while
-    its class stays open to the other rows. On labels that the features say nothing about, the accuracy lies slightly
-    below the chance level, because taking a row out moves its own class mean away from it.
+    its class stays open to the other rows. On labels that the features say nothing about, the accuracy lies at or
+    slightly below the chance level, because taking a row out moves its own class mean away from it.
 
     Source: leave-one-out discriminant by rank-one downdates: Lachenbruch and Mickey, "Estimation of error rates in
     discriminant analysis", Technometrics 10 (1968); shrinkage: Friedman, "Regularized discriminant analysis", Journal

@@ -1,0 +1,312 @@
+"""Linear probe against refitting the discriminant once for every row that is left out."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_leep.functional.linear_probe import (
+    NUM_PROBE_SCORES,
+    SCALES,
+    SHRINKAGES,
+    linear_discriminant,
+    linear_probe,
+    linear_probe_result,
+    linear_probe_sums,
+)
+from lightning_leep.functional.moments import feature_moments, merge_moments
+
+
+def make(n, d, C, seed=0, signal=1.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, C, n)
+    target[: min(n, 2 * C)] = np.arange(min(n, 2 * C)) % C  # where n allows, two rows of every class
+    return rng.normal(size=(n, d)) * rng.uniform(0.2, 3, d) + signal * rng.normal(size=(C, d))[target], target
+
+
+def probe(features, target, C=None, **kwargs):
+    C = int(target.max()) + 1 if C is None else C
+    return linear_probe(torch.as_tensor(features), torch.as_tensor(target), C, **kwargs)
+
+
+def scatter_within(x, y):
+    residuals = np.stack([row - x[y == label].mean(0) for row, label in zip(x, y, strict=True)])
+    return residuals.T @ residuals
+
+
+def refit_scores(features, target):
+    """Correctness and log posterior ``[rows counted, shrinkages, scales]``, from n discriminants of n - 1 rows each.
+
+    Discriminant of rows X with K classes present: class means mu_k, covariance ((1 - a) S + a tr(S_all) / d I) /
+    max(1, degrees of freedom), posterior ~ frequency_k exp(-scale / 2 (x - mu_k)' covariance^-1 (x - mu_k)); the
+    frequencies and tr(S_all) are those of all rows.
+    """
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(target)
+    x = x - x.mean(0)
+    classes, counts = np.unique(y, return_counts=True)
+    d, trace = x.shape[1], np.trace(scatter_within(x, y))
+    correct, posterior = [], []
+    for i in range(len(x)):
+        if counts[classes == y[i]] == 1:
+            continue
+        rest, labels = np.delete(x, i, 0), np.delete(y, i)
+        means = np.stack([rest[labels == k].mean(0) for k in classes])  # [K, d]
+        scatter = scatter_within(rest, labels)
+        freedom = max(1, len(rest) - len(classes))
+        own = int(np.flatnonzero(classes == y[i])[0])
+        for shrinkage in SHRINKAGES:
+            covariance = ((1 - shrinkage) * scatter + shrinkage * trace / d * np.eye(d)) / freedom
+            e = x[i] - means
+            distances = (e * np.linalg.solve(covariance, e.T).T).sum(1)  # [K]
+            for scale in SCALES:
+                z = np.log(counts / len(x)) - scale / 2 * distances
+                correct.append(float(z.argmax() == own))
+                posterior.append(z[own] - z.max() - np.log(np.exp(z - z.max()).sum()))
+    shape = (-1, len(SHRINKAGES), len(SCALES))
+    return np.reshape(correct, shape), np.reshape(posterior, shape)
+
+
+CASES = {
+    "more rows than features": make(90, 5, 4, seed=1),
+    "fewer rows than features": make(24, 40, 3, seed=2),
+    "two classes": make(30, 3, 2, seed=3, signal=0.5),
+    "one feature": make(25, 1, 3, seed=4),
+    "more classes than features": make(60, 2, 15, seed=5, signal=3.0),
+    "imbalanced": (lambda x, y: (x, np.where(y > 0, 1, 0)))(*make(60, 4, 8, seed=6)),
+    "singular scatter": (lambda x, y: (np.concatenate([x, x[:, :2], np.ones((50, 1))], 1), y))(*make(50, 4, 3, seed=7)),
+    "single-image classes": (lambda x, y: (x, np.r_[[5, 6, 7], y[3:]]))(*make(40, 6, 4, seed=8)),
+    "one degree of freedom": (make(4, 3, 1, seed=9)[0], np.array([0, 0, 1, 2])),
+}
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e5])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_refitting_without_each_row(name, mean):
+    """Every shrinkage and scale, and the one that is chosen."""
+    features, target = CASES[name]
+    features = features + mean
+    correct, posterior = refit_scores(features, target)
+    x, y = torch.from_numpy(features), torch.from_numpy(target)
+    moments = feature_moments(x, y, int(target.max()) + 1)
+    count, sums, squares = linear_probe_sums(x, y, linear_discriminant(moments)).unflatten(1, (2, *correct.shape[1:]))
+    tolerance = 1e-9 if mean == 0 else 1e-8  # both centre rows that have lost 5 of their 16 digits
+    assert torch.all(count == len(correct))
+    np.testing.assert_allclose(sums[0], correct.sum(0), rtol=1e-12)
+    np.testing.assert_allclose(sums[1], posterior.sum(0), rtol=tolerance)
+    np.testing.assert_allclose(squares[1], (posterior**2).sum(0), rtol=tolerance)
+
+    result = probe(features, target)
+    best = np.unravel_index(posterior.sum(0).argmax(), posterior.shape[1:])
+    assert result.shrinkage.item() == SHRINKAGES[best[0]]
+    assert result.scale.item() == SCALES[best[1]]
+    chosen = correct[:, best[0], best[1]]
+    assert result.accuracy.item() == pytest.approx(chosen.mean(), rel=1e-12)
+    assert result.num_correct.item() == pytest.approx(chosen.sum(), rel=1e-12)
+    assert result.standard_error.item() == pytest.approx(chosen.std(ddof=1) / np.sqrt(len(chosen)), rel=1e-9)
+    assert result.log_likelihood.item() == pytest.approx(posterior[:, best[0], best[1]].mean(), rel=tolerance)
+    assert result.num_rows.item() == len(correct)
+    assert result.num_excluded.item() == len(target) - len(correct)
+
+
+def test_single_image_classes_are_excluded_and_counted():
+    """Their rows are not scored, but their class can still win another class's row."""
+    features, target = make(40, 30, 2, seed=0, signal=4.0)
+    rivals = np.concatenate([features, features[:3]]), np.r_[target, [2, 3, 4]]  # where the first three rows lie
+    alone, with_rivals = probe(features, target), probe(*rivals)
+    assert (alone.num_rows, alone.num_excluded, alone.num_correct) == (40, 0, 40)
+    assert (with_rivals.num_rows, with_rivals.num_excluded) == (40, 3)
+    x, y = (torch.from_numpy(part) for part in rivals)
+    sums = linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 5)))
+    at_full_scale = sums[1].view(2, len(SHRINKAGES), len(SCALES))[0, SHRINKAGES.index(0.3), SCALES.index(1.0)]
+    assert at_full_scale == 37
+
+
+def test_no_row_can_be_scored():
+    with pytest.raises(ValueError, match="at least 2 rows in `target`"):
+        probe(np.random.default_rng(0).normal(size=(4, 3)), np.arange(4))
+    with pytest.raises(ValueError, match="at least 2 rows in `target`"):
+        probe(np.zeros((0, 3)), np.zeros(0, dtype=int), C=2)
+
+
+def test_result_of_no_scores_is_nan():
+    result = linear_probe_result(torch.zeros(3, NUM_PROBE_SCORES, dtype=torch.float64), torch.tensor(4))
+    for value in (result.accuracy, result.standard_error, result.log_likelihood, result.shrinkage, result.scale):
+        assert value.isnan()
+    assert (result.num_rows, result.num_excluded) == (0, 4)
+
+
+def test_one_class_is_always_right():
+    result = probe(np.random.default_rng(0).normal(size=(6, 3)), np.zeros(6, dtype=int))
+    assert result.accuracy == 1
+    assert result.log_likelihood == 0
+
+
+@pytest.mark.parametrize("d", [1, 3, 100])
+def test_separable_classes(d):
+    rng = np.random.default_rng(d)
+    target = np.arange(40) % 4
+    result = probe(10.0 * target[:, None] + 0.1 * rng.normal(size=(40, d)), target)
+    assert result.accuracy == 1
+    assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_classes_that_collapse_to_points():
+    """No scatter within classes at all, as after training to the end on few rows."""
+    target = np.arange(30) % 3
+    result = probe(np.random.default_rng(0).normal(size=(3, 8))[target], target)
+    assert result.accuracy == 1
+    assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1234.5])
+def test_constant_features_say_nothing(value):
+    """The prediction is the most frequent class; a tie of classes is shared; the log-likelihood is -H(Y)."""
+    target = np.arange(40) % 4
+    result = probe(np.full((40, 5), value), target)
+    assert result.accuracy.item() == pytest.approx(1 / 4, rel=1e-12)
+    assert result.log_likelihood.item() == pytest.approx(-np.log(4), rel=1e-12)
+    result = probe(np.full((40, 5), value), np.r_[np.zeros(25, dtype=int), np.ones(15, dtype=int)])
+    assert result.accuracy.item() == pytest.approx(25 / 40, rel=1e-12)
+    entropy = -(25 * np.log(25 / 40) + 15 * np.log(15 / 40)) / 40
+    assert result.log_likelihood.item() == pytest.approx(-entropy, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d", "C"), [(300, 8, 5), (100, 200, 5), (400, 30, 20)])
+def test_noise_scores_no_better_than_chance(n, d, C):
+    """Balanced labels that are independent of the features: accuracy at 1/C or slightly below.
+
+    The log-likelihood is at most -log C but for the choice of two settings from the same rows, worth about 1/n each.
+    """
+    repeats = 30
+    results = [probe(np.random.default_rng(seed).normal(size=(n, d)), np.arange(n) % C, C) for seed in range(repeats)]
+    deviation = np.mean([r.accuracy.item() for r in results]) - 1 / C
+    binomial = np.sqrt((1 - 1 / C) / C / (n * repeats))
+    assert -0.25 / C < deviation < 4 * binomial
+    assert np.mean([r.log_likelihood.item() for r in results]) < -np.log(C) + 2 / n
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_input_is_accumulated_in_double(dtype):
+    features, target = make(80, 6, 3, seed=1)
+    rows = (torch.from_numpy(features) * 300).to(dtype)  # squares overflow float16
+    assert_same(probe(rows, target), probe(rows.double(), target), rel=1e-12)
+
+
+def test_absent_classes_change_nothing():
+    features, target = make(60, 4, 3, seed=2)
+    assert_same(probe(features, target, C=3), probe(features, np.array([1, 4, 6])[target], C=9))
+
+
+def test_ignored_rows_are_left_out():
+    features, target = make(60, 4, 3, seed=2)
+    features_more = np.concatenate([features[:20], np.full((2, 4), np.nan), features[20:]])
+    target_more = np.r_[target[:20], [-100, -100], target[20:]]
+    assert_same(probe(features, target), probe(features_more, target_more, C=3, ignore_index=-100))
+
+
+def test_dense_prediction_counts_every_position():
+    features, target = make(60, 4, 3, seed=2)
+    image = torch.from_numpy(features).reshape(5, 3, 4, 4).permute(0, 3, 1, 2)  # [5, d, 3, 4]
+    assert_same(probe(features, target), probe(image, torch.from_numpy(target).reshape(5, 3, 4), C=3))
+
+
+def assert_same(a, b, rel=1e-8):
+    for name, x, y in zip(a._fields, a, b, strict=True):
+        assert x.item() == pytest.approx(y.item(), rel=rel, abs=1e-12), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(8, 60),
+    d=st.integers(1, 30),
+    C=st.integers(2, 6),
+    seed=st.integers(0, 10**6),
+    shift=st.floats(-100, 100),
+    factor=st.floats(0.01, 100),
+)
+def test_invariances(n, d, C, seed, shift, factor):
+    """Translation, rotation, uniform scaling, order of rows, names of classes."""
+    features, target = make(n, d, C, seed, signal=0.7)
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    order, names = rng.permutation(n), rng.permutation(C)
+    changed = (features @ rotation * factor + shift)[order]
+    a, b = probe(features, target, C), probe(changed, names[target][order], C)
+    assert_same(a, b, rel=1e-6)
+    assert 0 <= a.accuracy.item() <= 1
+    assert a.log_likelihood.item() <= 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(8, 80), d=st.integers(1, 20), C=st.integers(2, 6), cut=st.floats(0, 1), seed=st.integers(0, 10**6))
+def test_parts_add_up_to_the_whole(n, d, C, cut, seed):
+    """Moments of two shards merged, each shard scored against them, the sums added; a shard may be empty."""
+    features, target = (torch.from_numpy(part) for part in make(n, d, C, seed))
+    cut = round(cut * n)
+    shards = [(features[:cut], target[:cut]), (features[cut:], target[cut:])]
+    moments = merge_moments(*(feature_moments(x, y, C) for x, y in shards))
+    discriminant = linear_discriminant(moments)
+    sums = sum(linear_probe_sums(x, y, discriminant) for x, y in shards)
+    assert_same(linear_probe_result(sums, moments.num_rows), linear_probe(features, target, C))
+
+
+def test_time_of_2048_features_is_that_of_few_refits():
+    """n leave-one-out discriminants cost less than n / 8 refits of a dense discriminant, one shrinkage each."""
+    n, d, C = 400, 2048, 20
+    features, target = make(n, d, C, seed=0)
+    rows, labels = torch.from_numpy(features).float(), torch.from_numpy(target)
+
+    def refit() -> None:
+        x = rows[1:].double()
+        means = torch.zeros(C, d, dtype=torch.double).index_add_(0, labels[1:], x)
+        means /= torch.bincount(labels[1:], minlength=C).unsqueeze(1)
+        residuals = x - means[labels[1:]]
+        covariance = residuals.T @ residuals + torch.eye(d, dtype=torch.double)
+        torch.linalg.solve(covariance, torch.cat([means, x[:1]]).T)
+
+    refit()
+    start = time.perf_counter()
+    for _ in range(3):
+        refit()
+    one_refit = (time.perf_counter() - start) / 3
+    start = time.perf_counter()
+    result = linear_probe(rows, labels, C)
+    assert time.perf_counter() - start < n / 8 * one_refit
+    assert result.num_rows == n
+
+
+MEMORY = """
+import resource, torch
+from lightning_leep.functional.linear_probe import linear_probe
+n, d, C = 200_000, 64, 10
+features = torch.randn(n, d).half()
+target = torch.randint(C, (n,))
+linear_probe(features[:5000], target[:5000], C)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+linear_probe(features, target, C)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_no_copy_of_the_rows_in_double_precision():
+    """Peak memory grows by less than half of an n x d float64 array (102 MB), let alone n x C x d."""
+    grown = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout
+    assert int(grown) * 1024 < 200_000 * 64 * 8 / 2
+
+
+def test_bad_input_names_the_argument():
+    features, target = make(20, 4, 2)
+    with pytest.raises(TypeError, match="`features` must be floating point"):
+        probe(features.astype(int), target)
+    with pytest.raises(ValueError, match="`target` must have shape"):
+        probe(features, target[:5])
+    with pytest.raises(ValueError, match="`features` must be finite"):
+        probe(np.where(features > 1, np.nan, features), target)
+    with pytest.raises(ValueError, match="`target` must hold labels in 0..1"):
+        probe(features, target + 1, C=2)
