@@ -134,6 +134,13 @@ def reference_accuracy(reference: Reference, epoch: float) -> float | None:
     return reference.accuracy_at(epoch) if isinstance(reference, AccuracyCurve) else float(reference)
 
 
+def best_accuracy(reference: Reference) -> float | None:
+    """Best that the reference ever had: the number itself, or the curve's (None if it has no validation)."""
+    if isinstance(reference, AccuracyCurve):
+        return reference.best if len(reference) else None
+    return float(reference)
+
+
 def convergence_scalars(
     curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None
 ) -> dict[str, float]:
@@ -161,8 +168,7 @@ def convergence_scalars(
         **{f"epochs_to_{percent}_percent": curve.epochs_to(percent / 100) for percent in (50, 90, 99)},
         "epoch_prediction_reached": None if predicted is None else curve.epoch_reaching(predicted),
     }
-    if reference is not None:
-        best = reference.best if isinstance(reference, AccuracyCurve) else float(reference)
+    if reference is not None and (level := best_accuracy(reference)) is not None:
         values["epoch_reference_passed"] = curve.epoch_passing(reference)
-        values["epoch_reference_best_reached"] = curve.epoch_reaching(best)
+        values["epoch_reference_best_reached"] = curve.epoch_reaching(level)
     return {name: value for name, value in values.items() if value is not None}

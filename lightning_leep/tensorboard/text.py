@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from lightning_leep.forecast.curve import AccuracyCurve, Reference
+from lightning_leep.forecast.curve import AccuracyCurve, Reference, best_accuracy
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard.words import epochs, percent
 
@@ -106,9 +106,9 @@ def _outcome(curve: AccuracyCurve, predicted: float | None) -> str:
 
 
 def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
-    if reference is None or not len(curve):
+    best = None if reference is None else best_accuracy(reference)
+    if reference is None or best is None or not len(curve):
         return ""
-    best = reference.best if isinstance(reference, AccuracyCurve) else reference
     passed, reached = curve.epoch_passing(reference), curve.epoch_reaching(best)
     text = f"The reference came to {percent(best)} at best. "
     text += "It was never passed" if passed is None else f"It was passed after {epochs(passed)}"
