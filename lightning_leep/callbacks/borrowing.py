@@ -18,23 +18,33 @@ SEARCH_WIDTH = 64
 
 
 @contextmanager
-def borrowed_module(module: nn.Module | None, device: torch.device) -> Iterator[None]:
+def borrowed_module(module: nn.Module | None, device: torch.device, trained: nn.Module) -> Iterator[None]:
     """Have a module's parameters and buffers on ``device``, and give each its own storage and values back afterwards.
 
-    Tensors that are there already, those it shares with the module in training for example, stay where they are.
+    Tensors that it shares with the module in training are there already and stay as they are. Its others take their
+    floating-point type, since the Trainer's precision may have converted the shared ones alone.
     Buffers that a forward pass changes even in evaluation mode (of a quantisation observer, say) are restored.
+
+    Args:
+        module: The module to run; None does nothing.
+        device: Where it is to run.
+        trained: The module in training.
     """
     if module is None:
         yield
         return
+    shared = {id(tensor) for tensor in _tensors(trained)}
+    dtype = next((t.dtype for t in _tensors(module) if id(t) in shared and t.is_floating_point()), None)
     buffers = [(layer, name, b) for layer in module.modules() for name, b in layer.named_buffers(recurse=False)]
     values = [b.detach().clone() for _, _, b in buffers]
     moved: list[tuple[Tensor, Tensor]] = []
     try:
-        for tensor in chain(module.parameters(), module.buffers()):
-            if tensor.device != device:
-                moved.append((tensor, tensor.data))
-                tensor.data = tensor.data.to(device)
+        for tensor in _tensors(module):
+            data = tensor.data
+            borrowed = data.to(device, dtype if tensor.is_floating_point() and id(tensor) not in shared else None)
+            if borrowed is not data:
+                moved.append((tensor, data))
+                tensor.data = borrowed
         yield
     finally:
         for tensor, data in moved:
@@ -47,14 +57,18 @@ def borrowed_module(module: nn.Module | None, device: torch.device) -> Iterator[
                     buffer.copy_(value)
 
 
-def _identical(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | ((a != a) & (b != b))).all())
-
-
 def shares_weights(module: nn.Module, other: nn.Module) -> bool:
     """Whether a parameter or buffer belongs to both modules."""
-    tensors = {id(tensor) for tensor in chain(other.parameters(), other.buffers())}
-    return any(id(tensor) in tensors for tensor in chain(module.parameters(), module.buffers()))
+    tensors = {id(tensor) for tensor in _tensors(other)}
+    return any(id(tensor) in tensors for tensor in _tensors(module))
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 @contextmanager

@@ -26,15 +26,15 @@ class LEEPCallback(TrainerCallback):
     """Scores a pre-trained classifier on the training data before fine-tuning starts, and shows how it turned out.
 
     The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
-    without the callback. What is known goes to every logger of the Trainer, to figures, HPARAMS and a text in
-    TensorBoard, and into ``trainer.callback_metrics``, under names that start with ``leep/``:
+    without the callback. What is known goes to every logger of the Trainer; to figures, HPARAMS and a text panel in
+    TensorBoard; and into ``trainer.callback_metrics``, there with the one prefix ``leep/``:
 
-    - before training: each number of the :class:`~lightning_leep.TransferabilityReport` (``leep/leep``,
-      ``leep/leave_one_out_leep``, ``leep/label_entropy``, ...) and ``leep/predicted_accuracy``, the accuracy of the
-      expected empirical predictor (EEP), usually a lower bound of what training will reach;
-    - after each validation: ``leep/achieved_accuracy`` beside ``leep/predicted_accuracy``, and with a reference
-      ``leep/reference_accuracy`` and ``leep/difference_to_reference``;
-    - at the end: the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
+    - before training: ``leep_report/``, each number of the :class:`~lightning_leep.TransferabilityReport` (``leep``,
+      ``leave_one_out_leep``, ``label_entropy``, ...), and ``leep/predicted_accuracy``, the accuracy of the expected
+      empirical predictor (EEP), usually a lower bound of what training will reach;
+    - after each validation: ``leep/achieved_accuracy`` beside ``leep/predicted_accuracy``, their difference, and with a
+      reference ``leep/reference_accuracy`` and ``leep/difference_to_reference``;
+    - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
 
     A run that is resumed from a checkpoint keeps its report and its curve; a new fit scores again.
 

@@ -99,9 +99,13 @@ class RunLogs:
     def _numbers(self, values: Mapping[str, float]) -> None:
         if not values:
             return
-        # For other callbacks, at once: `self.log` would show them at the end of the epoch, and not in every hook.
+        # For other callbacks, at once: `self.log` would show them at the end of the epoch, and not in every hook. The
+        # groups that keep TensorBoard tidy would only be in the way here.
         self.trainer.callback_metrics.update(
-            {tag: torch.tensor(value, dtype=torch.float32) for tag, value in values.items()}
+            {
+                f"{self.prefix}{tag.rpartition('/')[2]}": torch.tensor(value, dtype=torch.float32)
+                for tag, value in values.items()
+            }
         )
 
         def log(logger: Any) -> None:
