@@ -1,6 +1,7 @@
 """Independent float64 references written from the papers, and inputs for tests. No code of the library is used here."""
 
 import math
+from collections import Counter
 from copy import deepcopy
 from typing import Any
 
@@ -58,9 +59,8 @@ def reference_eep_accuracy(theta: Any, labels: Any, num_target_classes: int) -> 
 def reference_nce(source_labels: Any, labels: Any) -> float:
     """-H(Y|Z) of the counts (Tran, Nguyen, Hassner 2019, equation 4)."""
     pairs = list(zip(np.asarray(source_labels).tolist(), np.asarray(labels).tolist(), strict=True))
-    mass = {z: sum(1 for z_, _ in pairs if z_ == z) for z, _ in pairs}
-    count = {pair: pairs.count(pair) for pair in pairs}
-    return math.fsum(math.log(count[pair] / mass[pair[0]]) for pair in pairs) / len(pairs)
+    mass, count = Counter(z for z, _ in pairs), Counter(pairs)
+    return math.fsum(k * math.log(k / mass[z]) for (z, _), k in count.items()) / len(pairs)
 
 
 def label_entropy(labels: Any) -> float:
