@@ -1,10 +1,36 @@
 """How well a pre-trained model will transfer, before fine-tuning is paid for; how right that was, afterwards."""
 
 from lightning_leep.callbacks import LEEPCallback
-from lightning_leep.metrics import EEPAccuracy, EEPScores, LEEPMetric
+from lightning_leep.metrics import (
+    NLEEP,
+    EEPAccuracy,
+    EEPScores,
+    FeatureScores,
+    HScore,
+    LEEPMetric,
+    LinearProbeAccuracy,
+    LogME,
+    NegativeConditionalEntropy,
+    transferability_metrics,
+)
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.scoring import score
 
 __version__ = "0.1.0"
 
-__all__ = ["EEPAccuracy", "EEPScores", "LEEPCallback", "LEEPMetric", "TransferabilityReport", "__version__", "score"]
+__all__ = [
+    "NLEEP",
+    "EEPAccuracy",
+    "EEPScores",
+    "FeatureScores",
+    "HScore",
+    "LEEPCallback",
+    "LEEPMetric",
+    "LinearProbeAccuracy",
+    "LogME",
+    "NegativeConditionalEntropy",
+    "TransferabilityReport",
+    "__version__",
+    "score",
+    "transferability_metrics",
+]

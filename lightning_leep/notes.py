@@ -22,12 +22,13 @@ def _signal(report: TransferabilityReport) -> list[str]:
         sentences.append(
             f"LEEP cannot be told from noise: labels shuffled at random score as high too often (p = {p_value:.2f})."
         )
-    elif not out_of_sample > report.floor:
+    elif out_of_sample <= report.floor:
         sentences.append(
             f"Out of sample LEEP cannot be told from noise: its leave-one-out form {report.leave_one_out_leep:.3f} is "
             f"not two standard errors above the floor {report.floor:.3f} of a source that says nothing."
         )
-    if mean is not None and mean - report.floor > (report.leep - report.floor) / 2:
+    bias = 0.0 if mean is None else mean - report.floor
+    if bias > 0.05 * report.label_entropy and bias > (report.leep - report.floor) / 2:
         sentences.append(
             f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: with "
             f"shuffled labels LEEP is {mean:.3f} already, more than half of the way from the floor "
@@ -57,9 +58,11 @@ def _estimates(report: TransferabilityReport) -> list[str]:
         )
     if report.feature_layer == LOGITS:
         sentences.append(
-            "No linear layer was found in the source, so the feature scores (H-score, LogME, linear probe) are made "
-            "from its logits."
+            "The source has no linear layer to take features from (or they are wider than 4096), so the feature scores "
+            "(H-score, LogME, linear probe) are made from its logits. `head=` names another layer."
         )
+    elif report.feature_layer is None:
+        sentences.append("Neither the features nor the outputs of the source are narrow enough for feature scores.")
     return sentences
 
 

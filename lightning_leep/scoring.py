@@ -1,29 +1,31 @@
 """One pass of a source model over labelled target data: the only place that runs a model."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import move_data_to_device, rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
-from tqdm.auto import tqdm
+from pytorch_lightning.utilities import move_data_to_device
 
 from lightning_leep.batches import Adapter, source_module, source_output, split_batch
+from lightning_leep.collector import Outputs, ScoreCollector
+from lightning_leep.execution import (
+    AUTOCAST_DTYPES,
+    autocast,
+    evaluation_mode,
+    preserved_rng,
+    progress_bar,
+    source_device,
+)
+from lightning_leep.features import capture_head_input
 from lightning_leep.functional.inputs import check_ignore_index, check_layout, check_num_classes
-from lightning_leep.metrics import EEPScores
+from lightning_leep.memory import check_memory, choose_memory
+from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
-
-
-class OtherProcessError(RuntimeError):
-    """Something failed on another process, whose own error says what."""
-
-
-AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+from lightning_leep.sizes import agree_on_sizes, len_or_none
 
 
 def score(
@@ -38,6 +40,11 @@ def score(
     precision: str | Callable[[], AbstractContextManager] = "32-true",
     transfer: Callable[[Any], Any] | None = None,
     progress: bool = True,
+    head: str | None = None,
+    memory: str | int = "device",
+    top_k: int = 64,
+    num_permutations: int = 20,
+    nleep: bool = False,
 ) -> TransferabilityReport:
     """Run a pre-trained classifier over labelled target data once and report how well it will transfer.
 
@@ -60,6 +67,17 @@ def score(
             the source is called.
         transfer: Function that brings a batch to the device; replaces the plain move to ``device``.
         progress: Whether the first process shows a progress bar.
+        head: Name of the source's last layer, whose input are the features (``"classifier.6"``). None finds it: a
+            linear layer named ``fc``, ``classifier``, ``head`` or ``linear``, or else the last one that runs. Without
+            one the feature scores are made from the logits, and the report says so.
+        memory: How rows are kept until all are known: "device" (where they were computed), "cpu", "bfloat16" (rounded),
+            "second_pass" (not at all: the loader is read twice and must give the same rows), "top_k" (the largest
+            source probabilities of each row: LEEP becomes an estimate with an interval, the other scores of the
+            source's output are left out), or a number of bytes for each process: "device" if the rows fit, else
+            "second_pass".
+        top_k: Source probabilities kept of each row with ``memory="top_k"``.
+        num_permutations: Shuffles of the labels for the null distribution of LEEP, which needs kept rows; 0 for none.
+        nleep: Whether to compute N-LEEP as well, which needs scikit-learn and fits a mixture of 5 C Gaussians.
 
     Returns:
         The report, with the joint ``[C, Z]`` attached.
@@ -71,122 +89,46 @@ def score(
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
+    check_memory(memory, top_k)
+    check_num_classes("num_permutations", num_permutations, minimum=0)
     module = source_module(source)
-    device = _device(module, device)
+    device = source_device(module, device)
     if not callable(precision) and precision not in AUTOCAST_DTYPES:
         raise ValueError(f"`precision` must be one of {sorted(AUTOCAST_DTYPES)} or a function, got {precision!r}.")
-    context = precision if callable(precision) else partial(_autocast, device, AUTOCAST_DTYPES[precision])
+    context = precision if callable(precision) else partial(autocast, device, precision)
     transfer = transfer or partial(move_data_to_device, device=device)
 
-    new_scores = partial(
-        EEPScores,
-        num_target_classes=num_target_classes,
-        from_logits=from_logits,
-        ignore_index=ignore_index,
-        sync_on_compute=False,
-    )
     start = time.perf_counter()
-    scores: EEPScores | None = None
-    num_source_classes = 0
-    fault: BaseException | None = None
-    with preserved_rng(), evaluation_mode(module), torch.no_grad():
-        try:
-            for batch in _progress_bar(dataloader, progress):
+    with preserved_rng(), evaluation_mode(module), torch.no_grad(), capture_head_input(module, head) as captured:
+
+        def outputs() -> Iterator[Outputs]:
+            for batch in progress_bar(dataloader, progress):
                 inputs, target = adapter(transfer(batch))
                 with context():
                     preds = source_output(source, inputs)
-                if scores is None:
-                    check_layout(preds, target, None)
-                    num_source_classes = preds.shape[1]
-                    scores = new_scores(num_source_classes=num_source_classes).to(preds.device)
-                scores.update(preds, target.to(preds.device))
-        except Exception as error:
-            fault = error
-        # A process that fails must say so before the others wait for its sums, and one without data learns Z here.
-        num_source_classes = _agree(fault, num_source_classes, device)
-        if scores is None:
-            scores = new_scores(num_source_classes=num_source_classes).to(device)
-        with warnings.catch_warnings(), scores.sync_context():
-            joint, counts = scores.joint.cpu(), scores.class_counts.cpu()
-            warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
-            values: dict[str, Any] = {name: float(value) for name, value in scores.compute().items()}
-    n = int(counts.sum())
-    if n < 2:
-        raise ValueError(f"`dataloader` must hold at least 2 labelled rows, got {n}.")
-    frequency = counts[counts > 0].double() / n
-    seconds = time.perf_counter() - start
-    return TransferabilityReport(
-        num_samples=n,
-        num_target_classes=num_target_classes,
-        num_source_classes=num_source_classes,
-        class_counts=tuple(counts.tolist()),
-        label_entropy=float(-(frequency * frequency.log()).sum()),
-        **values,
-        seconds=seconds,
-        samples_per_second=n / seconds,
-        joint=joint,
-    )
+                check_layout(preds, target, None)
+                yield preds, captured.take(target), target.to(preds.device)
 
-
-def _device(module: nn.Module | None, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    parameter = next(module.parameters(), None) if module is not None else None
-    return parameter.device if parameter is not None else torch.device("cpu")
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-@contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's random number generators their states back, after an error too."""
-    isolation = isolate_rng()
-    isolation.__enter__()
-    try:
-        yield
-    finally:
-        # An exception that passes through `isolate_rng` itself would end it before it restores anything.
-        isolation.__exit__(None, None, None)
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
-    """Put a module into evaluation mode and give every submodule its own mode back afterwards."""
-    modes = {} if module is None else {submodule: submodule.training for submodule in module.modules()}
-    try:
-        if module is not None:
-            module.eval()
-        yield
-    finally:
-        # Not `module.train()`: it would un-freeze what the user keeps in evaluation mode (BatchNorm, say).
-        for submodule, training in modes.items():
-            submodule.training = training
-
-
-def _progress_bar(dataloader: Iterable[Any], progress: bool) -> Iterable[Any]:
-    hidden = not progress or getattr(rank_zero_only, "rank", 0) != 0
-    return tqdm(dataloader, desc="Scoring the source model", unit="batch", leave=False, disable=hidden)
-
-
-def _agree(fault: BaseException | None, num_source_classes: int, device: torch.device) -> int:
-    """Raise on every process if one failed or they differ in Z; return Z."""
-    largest = smallest = num_source_classes
-    failed = fault is not None
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        without_data = num_source_classes == 0
-        shared = torch.tensor(
-            [failed, num_source_classes, -(2**31) if without_data else -num_source_classes], device=device
+        first_outputs = outputs()
+        # The first batch tells the sizes of everything, to processes without data as well.
+        first = on_every_process(lambda: next(first_outputs, None), device)
+        sizes = agree_on_sizes(first, len_or_none(dataloader), device)
+        collector = ScoreCollector(
+            num_target_classes,
+            sizes.num_source_classes,
+            sizes.num_features,
+            from_logits,
+            ignore_index,
+            choose_memory(memory, top_k, sizes.num_bytes),
+            num_permutations,
+            nleep,
+            device if first is None else first[0].device,
         )
-        torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
-        failed, largest, smallest = bool(shared[0]), int(shared[1]), -int(shared[2])
-    if fault is not None:
-        raise fault
-    if failed:
-        raise OtherProcessError("Scoring failed on another process; its own message says why.")
-    if largest == 0:
-        raise ValueError("`dataloader` must hold at least one batch, got none.")
-    if largest != smallest:
-        raise ValueError(f"`source` must return the same number of classes everywhere, got {smallest} to {largest}.")
-    return largest
+        batches = () if first is None else chain([first], first_outputs)
+        on_every_process(lambda: collector.first_pass(sizes.choose_features(batches)), device)
+        if not collector.memory.keep_rows:
+            if isinstance(dataloader, Iterator):
+                raise ValueError("`dataloader` must be readable twice for a second pass, got an iterator.")
+            second_pass = collector.second_pass()
+            on_every_process(lambda: second_pass(sizes.choose_features(outputs())), device)
+        return collector.report(lambda: time.perf_counter() - start, sizes.feature_layer(captured.name))

@@ -35,7 +35,7 @@ class LEEPMetric(TruncatedJointMetric):
 
     With ``top_k=k`` only the k largest probabilities of each row are kept, ``(4 + 2) k + 16`` bytes a row, beside a
     second joint. ``compute`` is then an estimate and :meth:`interval` contains the exact value, both the same on one
-    process and on many. Across processes travel ``16 C Z`` bytes and 50 times ``16 C``, whatever n.
+    process and on many. Across processes travel ``16 C Z`` bytes and ``16 C`` more in each of 51 rounds, whatever n.
 
     Args:
         num_target_classes: C; classes without an image are allowed.

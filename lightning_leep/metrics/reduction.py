@@ -25,3 +25,11 @@ def sum_reducer(dist_sync_fn: Callable[..., Any], process_group: Any | None) -> 
         return torch.stack(gathered).sum(dim=0).to(value.dtype)
 
     return all_reduce if dist_sync_fn is gather_all_tensors else gather_and_sum
+
+
+def sum_over_processes(device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function that sums a tensor over all processes, by way of ``device``; the identity on a single one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return lambda value: value
+    reduce = sum_reducer(gather_all_tensors, None)
+    return lambda value: reduce(value.to(device)).to(value.device)

@@ -130,20 +130,24 @@ class RowMetric(AdditiveMetric):
             total = total + scorers[rows.device](rows, target).to(total)  # [3, k]
         return total
 
-    def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""
-        count, total, squares = self.total_scores() if total_scores is None else total_scores  # [k] each
-        if not self.keep_rows and not bool(count.any()):
+    def check_second_pass(self, total_scores: Tensor) -> None:
+        """Raise ``RuntimeError`` if rows are neither kept nor were seen a second time."""
+        if not self.keep_rows and self.update_count and not bool(total_scores.any()):
             raise RuntimeError(
                 f"{type(self).__name__} was told not to keep rows; pass the batches through `second_pass()` as well."
             )
-        if bool((count < 2).any()):
+
+    def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""
+        count, total, squares = self.total_scores() if total_scores is None else total_scores  # [k] each
+        self.check_second_pass(count)
+        enough = count >= 2  # [k]
+        if not bool(enough.all()):
             rank_zero_warn(
                 f"{type(self).__name__} needs at least 2 rows to say anything, got {int(count.min())}; it returns NaN.",
                 UserWarning,
             )
-            return torch.full_like(total, torch.nan), torch.full_like(total, torch.nan)
-        mean = total / count
+        mean = torch.where(enough, total / count, torch.nan)
         variance = (squares / count - mean.square()).clamp(min=0.0) * count / (count - 1)
         return mean, (variance / count).sqrt()
 

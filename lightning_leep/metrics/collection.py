@@ -1,0 +1,63 @@
+"""All scores in one MetricCollection, nothing stored or computed twice."""
+
+from typing import Any
+
+from torchmetrics import MetricCollection
+
+from lightning_leep.metrics.eep_accuracy import EEPAccuracy
+from lightning_leep.metrics.h_score import HScore
+from lightning_leep.metrics.leep import LEEPMetric
+from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
+from lightning_leep.metrics.log_me import LogME
+from lightning_leep.metrics.nce import NegativeConditionalEntropy
+
+
+def transferability_metrics(
+    num_target_classes: int,
+    num_source_classes: int,
+    num_features: int,
+    from_logits: bool = True,
+    ignore_index: int | None = None,
+    **kwargs: Any,
+) -> MetricCollection:
+    """Every score of one source, sharing state: one joint and its rows, one set of feature moments and their rows.
+
+    ``update(preds=..., features=..., target=...)`` takes keyword arguments; each metric picks its own.
+
+    Args:
+        num_target_classes: C.
+        num_source_classes: Z.
+        num_features: d.
+        from_logits: Whether ``preds`` are logits or probabilities.
+        ignore_index: Label of the rows that are left out.
+        kwargs: Keyword arguments of :class:`torchmetrics.MetricCollection`, such as ``prefix``.
+
+    Example:
+        >>> import torch
+        >>> metrics = transferability_metrics(num_target_classes=2, num_source_classes=3, num_features=4)
+        >>> metrics.update(preds=torch.randn(8, 3), features=torch.randn(8, 4), target=torch.arange(8) % 2)
+        >>> sorted(metrics.compute())
+        ['eep_accuracy', 'h_score', 'leave_one_out_leep', 'leep', 'linear_probe_accuracy', 'log_me', 'nce']
+    """
+    outputs = (num_target_classes, num_source_classes, from_logits, ignore_index)
+    features: dict[str, Any] = {
+        "num_target_classes": num_target_classes,
+        "num_features": num_features,
+        "ignore_index": ignore_index,
+    }
+    metrics = {
+        "leep": LEEPMetric(*outputs),
+        "leave_one_out_leep": LEEPMetric(*outputs, leave_one_out=True),
+        "eep_accuracy": EEPAccuracy(*outputs),
+        "nce": NegativeConditionalEntropy(*outputs),
+        "linear_probe_accuracy": LinearProbeAccuracy(**features),
+        "h_score": HScore(**features),
+        "log_me": LogME(**features),
+    }
+    # The first of a group is the one that is updated; the probe's state contains that of the other feature scores.
+    groups = [
+        ["leep", "leave_one_out_leep", "eep_accuracy"],
+        ["nce"],
+        ["linear_probe_accuracy", "h_score", "log_me"],
+    ]
+    return MetricCollection(metrics, compute_groups=groups, **kwargs)  # type: ignore[arg-type]

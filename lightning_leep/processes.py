@@ -1,0 +1,61 @@
+"""A fault on one process becomes a fault on all of them, so that none waits for the others in vain."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class OtherProcessError(RuntimeError):
+    """The fault is another process's, and its own error is raised there."""
+
+
+def on_every_process(action: Callable[[], T], device: torch.device) -> T:
+    """Run an action; if it fails on one process, raise on all of them, so that none waits for the others in vain.
+
+    Args:
+        action: Contains collectives only if these cope with failing processes themselves.
+        device: Of the tensor that is reduced.
+
+    Returns:
+        The action's result.
+
+    Raises:
+        Exception: The action's own, on the first process that it failed on.
+        OtherProcessError: On the other processes.
+    """
+    fault: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:
+        fault = error
+    own_fault = fault is not None and not isinstance(fault, OtherProcessError)
+    first, rank = _first_process(own_fault, device)
+    if first is None:
+        if fault is not None:
+            raise fault
+        return result
+    if own_fault and first == rank:
+        raise fault  # type: ignore[misc]
+    raise OtherProcessError(f"It failed on process {first}; the message there says why.") from fault
+
+
+def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]:
+    """Lowest rank that failed, if any, and this process's own rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return (0 if failed else None), 0
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    first = torch.tensor(rank if failed else world_size, device=device)
+    torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
+    return (None if int(first) == world_size else int(first)), rank
+
+
+def largest_of_all(values: list[int], device: torch.device) -> list[int]:
+    """Element-wise maximum of integers over all processes; the values themselves on a single one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    shared = torch.tensor(values, device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return [int(value) for value in shared]
