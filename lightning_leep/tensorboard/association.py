@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_leep.tensorboard.style import HEAT_MAP, figure_style, new_figure
+from lightning_leep.tensorboard.style import HEAT_MAP, new_figure, styled
 from lightning_leep.tensorboard.words import percent, shorten
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ MAX_TABLE_ROWS = 25
 MASS_SHOWN = 0.99
 
 
+@styled
 def association_figure(
     joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
 ) -> "Figure":
@@ -50,21 +51,21 @@ def association_figure(
         range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
     )
     columns = [columns[j] for j in order]
-    with figure_style():
-        from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
-        subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
-        figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
-        axes = figure.add_subplot()
-        axes.grid(False)
-        image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
-        axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
-        axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
-        axes.set(xlabel="source class z", ylabel="target class y")
-        figure.colorbar(image, ax=axes, format=PercentFormatter(xmax=1, decimals=0), fraction=0.05, pad=0.02)
+    subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
+    figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
+    axes = figure.add_subplot()
+    axes.grid(False)
+    image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
+    axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
+    axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
+    axes.set(xlabel="source class z", ylabel="target class y")
+    figure.colorbar(image, ax=axes, format=PercentFormatter(xmax=1, decimals=0), fraction=0.05, pad=0.02)
     return figure
 
 
+@styled
 def strongest_sources_figure(
     joint: Tensor,
     target_names: Sequence[str] | None = None,
@@ -96,20 +97,20 @@ def strongest_sources_figure(
     shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     shares = shares[:, :top_k]  # [rows, top_k]
     subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
-    with figure_style():
-        figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
-        axes = figure.add_subplot()
-        axes.grid(False)
-        axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
-        for i, row in enumerate(shares.tolist()):
-            for rank, share in enumerate(row):
-                if share > 0:
-                    text = f"{shorten(sources[int(strongest[i, rank])], 14)}\n{100 * share:.0f}%"
-                    color = "white" if share > 0.6 else "black"
-                    axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
-        axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
-        axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
-        axes.tick_params(length=0)
+    figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
+    axes = figure.add_subplot()
+    axes.grid(False)
+    axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
+    for i, row in enumerate(shares.tolist()):
+        for rank, share in enumerate(row):
+            if share > 0:
+                name = shorten(sources[int(strongest[i, rank])], min(14, 39 // len(row)))
+                text = f"{name}\n{100 * share:.0f}%" if share >= 0.005 else f"{name}\n<1%"
+                color = "white" if share > 0.6 else "black"
+                axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
+    axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
+    axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
+    axes.tick_params(length=0)
     return figure
 
 

@@ -7,8 +7,8 @@ from lightning_leep.tensorboard.style import (
     ACHIEVED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
-    figure_style,
     new_figure,
+    styled,
 )
 from lightning_leep.tensorboard.words import percent, progress_sentence
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MARKED_VALIDATIONS = 40
 
 
+@styled
 def predicted_vs_achieved_figure(
     curve: AccuracyCurve,
     predicted: float,
@@ -49,39 +50,37 @@ def predicted_vs_achieved_figure(
         raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
-    with figure_style():
-        figure = new_figure(2.8, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
-        axes = figure.add_subplot()
-        if interval is not None:
-            axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
-        _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
-        axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}")
-        if isinstance(reference, AccuracyCurve):
-            _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
-        elif reference is not None:
-            axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
-        _scale(axes, curve, reference, (predicted, *(interval or ())))
-        axes.set(xlabel="epochs trained", ylabel="accuracy")
-        figure.legend(
-            loc="outside lower center", ncols=3, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
-        )
+    figure = new_figure(2.8, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
+    axes = figure.add_subplot()
+    if interval is not None:
+        axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
+    _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
+    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}")
+    if isinstance(reference, AccuracyCurve):
+        _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
+    elif reference is not None:
+        axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
+    _scale(axes, curve, reference, (predicted, *(interval or ())))
+    axes.set(xlabel="epochs trained", ylabel="accuracy")
+    figure.legend(
+        loc="outside lower center", ncols=3, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
+    )
     return figure
 
 
 def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
-    marked = len(curve) <= MARKED_VALIDATIONS
-    axes.plot(curve.epochs, curve.accuracy, form if marked else form[1:], color=color, label=f"{label} {_final(curve)}")
-
-
-def _final(curve: AccuracyCurve) -> str:
-    return percent(curve.final) if len(curve) else "nothing yet"
+    if len(curve):
+        form = form if len(curve) <= MARKED_VALIDATIONS else form[1:]
+        axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label} {percent(curve.final)}")
 
 
 def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
-    heights = (*curve.accuracy, *other.accuracy, *levels, *(() if reference is None or len(other) else (reference,)))
+    if reference is not None and not isinstance(reference, AccuracyCurve):
+        levels = (*levels, reference)
+    heights = (*curve.accuracy, *other.accuracy, *levels)
     # At least 10 points high: a flat curve must not look like a storm.
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
     # A line at 0% or 100% needs room for its own width.

@@ -79,7 +79,7 @@ def flatten_hparams(hparams: Mapping[str, Any]) -> dict[str, bool | int | float 
             value = asdict(value)
         elif isinstance(value, Namespace):
             value = vars(value)
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
             value = {str(i): item for i, item in enumerate(value)}
         if isinstance(value, Mapping):
             flat.update({f"{name}/{inner}": v for inner, v in flatten_hparams(value).items()})

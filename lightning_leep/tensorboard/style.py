@@ -1,12 +1,14 @@
 """How every figure looks: an opaque light background, colours that survive colour blindness, large type."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 # Okabe and Ito, "Color Universal Design", 2008; line styles and markers say the same once more.
 ACHIEVED_COLOR = "#0072B2"
@@ -23,6 +25,7 @@ STYLE = {
     "figure.dpi": 150,
     "figure.facecolor": "white",
     "font.size": 13,
+    "text.parse_math": False,  # a class may be called "$5 note"
     "xtick.labelsize": 12,
     "ytick.labelsize": 12,
     "legend.fontsize": 11,
@@ -35,24 +38,31 @@ STYLE = {
 }
 
 
-@contextmanager
-def figure_style() -> Iterator[None]:
-    """Matplotlib's defaults and :data:`STYLE`, whatever style the user has set, which is back afterwards.
+def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
+    """Draw with matplotlib's defaults and :data:`STYLE`, whatever style the user has set, which is back afterwards.
 
     Raises:
-        ImportError: If matplotlib is missing, with how to install it.
+        ImportError: On a call, if matplotlib is missing, with how to install it.
     """
-    try:
-        from matplotlib import style
-        from matplotlib.backends import backend_agg  # noqa: F401
-    except ImportError as error:
-        raise ImportError('Figures need matplotlib: `pip install "lightning-leep[figures]"`.') from error
-    with style.context(["default", STYLE]):
-        yield
+
+    @wraps(draw)
+    def draw_styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+        try:
+            from matplotlib import style
+            from matplotlib.backends import backend_agg  # noqa: F401
+        except ImportError as error:
+            raise ImportError('Figures need matplotlib: `pip install "lightning-leep[figures]"`.') from error
+        with style.context(["default", STYLE]):
+            figure = draw(*args, **kwargs)
+            # Ticks are made when a figure is first laid out, in the style of that moment.
+            figure.draw_without_rendering()
+        return figure
+
+    return draw_styled
 
 
 def new_figure(height: float, title: str, subtitle: str) -> "Figure":
-    """A figure with a heading, ``height`` inches below it, that pyplot never hears of; inside :func:`figure_style`."""
+    """A figure with a heading, ``height`` inches below it, that pyplot never hears of; inside :func:`styled`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

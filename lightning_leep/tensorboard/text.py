@@ -16,7 +16,7 @@ def report_markdown(
     predicted_label: str = "",
     curve: AccuracyCurve | None = None,
     reference: Reference | None = None,
-    source_name: str = "the source model",
+    source_name: str | None = None,
 ) -> str:
     """The story of one transfer in Markdown: sentences first, then one table of the numbers, then what limits them.
 
@@ -26,15 +26,17 @@ def report_markdown(
         predicted_label: What the prediction is.
         curve: Accuracy per validation; None or empty before the first one.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
-        source_name: What to call the source model.
+        source_name: Name of the source model.
 
     Returns:
         Markdown that TensorBoard's text plugin renders.
     """
     curve = curve if curve is not None else AccuracyCurve()
+    # As code: TensorBoard would drop a name such as `<lambda>` as HTML.
+    source = "the source model" if source_name is None else f"`{source_name}`"
     parts = [
-        f"## How well does {source_name} transfer?",
-        _scoring(report, source_name),
+        f"## How well does {source} transfer?",
+        _scoring(report, source),
         _verdict(report),
         _prediction(predicted, predicted_label),
         _outcome(curve, predicted),
@@ -56,9 +58,9 @@ def explained_share(report: TransferabilityReport) -> float | None:
     return max(0.0, 1 + report.leave_one_out_leep / report.label_entropy)
 
 
-def _scoring(report: TransferabilityReport, source_name: str) -> str:
+def _scoring(report: TransferabilityReport, source: str) -> str:
     return (
-        f"Before training, {source_name} ({report.num_source_classes:,} classes) was run once over "
+        f"Before training, {source} ({report.num_source_classes:,} classes) was run once over "
         f"**{report.num_samples:,} samples of {report.num_target_classes:,} target classes** "
         f"({report.seconds:.1f} s, {report.samples_per_second:,.0f} samples a second). No weight was changed."
     )

@@ -1,0 +1,55 @@
+"""Tags and values of the scalars."""
+
+import dataclasses
+import math
+
+import pytest
+
+from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.tensorboard import convergence_tags, hparam_tags, report_tags, validation_tags
+
+CURVE = AccuracyCurve((1, 2), (0.5, 0.75))
+
+
+def test_validation_shows_achieved_beside_predicted():
+    assert validation_tags(CURVE, 0.6, AccuracyCurve((1, 3), (0.2, 0.6))) == pytest.approx(
+        {
+            "leep/predicted_accuracy": 0.6,
+            "leep/achieved_accuracy": 0.75,
+            "leep/prediction_error": -0.15,  # too little was promised
+            "leep/reference_accuracy": 0.4,
+            "leep/difference_to_reference": 0.35,
+        }
+    )
+
+
+def test_before_the_first_validation_there_is_the_prediction():
+    assert validation_tags(AccuracyCurve(), 0.6, 0.5) == {"leep/predicted_accuracy": 0.6}
+
+
+def test_past_the_end_of_the_reference_there_is_no_difference():
+    assert set(validation_tags(CURVE, reference=AccuracyCurve((1,), (0.2,)))) == {"leep/achieved_accuracy"}
+
+
+def test_report_has_every_finite_number_and_the_floor(report):
+    tags = report_tags(dataclasses.replace(report, leave_one_out_leep=math.nan))
+    assert tags["leep_report/leep"] == -0.5
+    assert tags["leep_report/floor"] == -report.label_entropy
+    assert "leep_report/leave_one_out_leep" not in tags
+    assert "leep_report/notes" not in tags
+
+
+def test_curves_dots_and_a_second_callback_form_groups_of_their_own(report):
+    def groups(prefix):
+        tags = [*validation_tags(CURVE, 0.6, 0.5, prefix), *report_tags(report, prefix)]
+        return {tag.split("/")[0] for tag in [*tags, *convergence_tags(CURVE, 0.6, 0.5, prefix)]}
+
+    assert groups("leep/") == {"leep", "leep_report", "leep_convergence"}
+    assert groups("second/") == {"second", "second_report", "second_convergence"}
+
+
+def test_columns_of_hparams_are_tags_that_are_logged(report):
+    logged = {**validation_tags(CURVE, 0.6, 0.5), **report_tags(report), **convergence_tags(CURVE, 0.6, 0.5)}
+    assert set(hparam_tags()) <= set(logged)
+    # HPARAMS shows five metrics until more are ticked, `hp_metric` first of all.
+    assert hparam_tags()[:3] == ["leep/predicted_accuracy", "leep/achieved_accuracy", "leep/prediction_error"]

@@ -1,0 +1,132 @@
+"""The text panel, as TensorBoard renders it."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.tensorboard import report_markdown
+
+CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
+
+
+def rendered(*args, **kwargs):
+    return markdown_to_safe_html(report_markdown(*args, **kwargs))
+
+
+def words(*args, **kwargs):
+    return " ".join(re.sub(r"<[^>]+>", " ", rendered(*args, **kwargs)).split())
+
+
+def test_says_what_was_scored(report):
+    text = words(report, source_name="resnet20")
+    assert "How well does resnet20 transfer?" in text
+    assert "resnet20 (4 classes) was run once over 40 samples of 3 target classes (2.0 s, 20 samples a second)" in text
+
+
+def test_places_leep_between_its_floor_and_0(report):
+    # H(Y) = 1.5 bits = 1.0397; out of sample 1 - 0.6 / 1.0397 of it is explained.
+    text = words(report)
+    assert "LEEP -0.500 , on a scale from -1.040 (the source says nothing about the labels) to 0" in text
+    assert "left out of its own estimate it is -0.600, so the source explains 42.3% of the label information" in text
+
+
+def test_a_confident_source_on_noise_explains_nothing(report):
+    overfit = dataclasses.replace(report, leep=-0.01, leave_one_out_leep=-3.0)
+    assert "explains 0.0% of the label information" in words(overfit)
+
+
+@pytest.mark.parametrize("change", [{"leave_one_out_leep": math.nan}, {"label_entropy": 0.0}])
+def test_an_unknown_share_is_not_invented(report, change):
+    assert "explains" not in words(dataclasses.replace(report, **change))
+
+
+def test_before_training_it_only_predicts(report):
+    text = words(report, 0.7, "accuracy of the EEP, usually a lower bound")
+    assert "Predicted accuracy: 70.0% (accuracy of the EEP, usually a lower bound)." in text
+    assert "Achieved" not in text
+
+
+def test_after_training_it_tells_how_it_came_out(report):
+    text = words(report, 0.7, "EEP", CURVE)
+    assert (
+        "Achieved accuracy: 72.0% after 3 epochs, 75.0% at its best after 2 epochs: 2.0 points above the prediction, "
+        "which was reached after 2 epochs. Of its best accuracy it had 50% after 1 epoch, 90% after 2 epochs and 99% "
+        "after 2 epochs."
+    ) in text
+
+
+def test_a_prediction_that_was_not_met(report):
+    assert "8.0 points below the prediction, which was never reached." in words(report, 0.8, "EEP", CURVE)
+
+
+def test_without_a_prediction_there_is_none(report):
+    text = words(report, curve=CURVE)
+    assert "rediction" not in text.replace("leave-one-out", "")
+    assert "Achieved accuracy: 72.0%" in text
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        (0.5, "The reference came to 50.0% at best. It was passed after 2 epochs, its best reached after 2 epochs."),
+        (0.9, "The reference came to 90.0% at best. It was never passed, its best never reached."),
+        (
+            AccuracyCurve((1, 2, 3), (0.1, 0.3, 0.74)),
+            "The reference came to 74.0% at best. It was passed after 1 epoch, its best reached after 2 epochs.",
+        ),
+    ],
+)
+def test_compares_with_the_reference(report, reference, sentence):
+    assert sentence in words(report, 0.7, "EEP", CURVE, reference)
+
+
+def test_a_reference_without_validations_is_not_compared_with(report):
+    assert "reference" not in words(report, 0.7, "EEP", CURVE, AccuracyCurve())
+
+
+def test_one_table_holds_the_scores_with_their_errors(report):
+    html = rendered(report)
+    assert html.count("<table>") == 1
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in html.split("<tr>")[2:]]
+    assert [row[:2] for row in rows] == [
+        ["LEEP", "-0.500 ± 0.098"],
+        ["LEEP, leave-one-out", "-0.600 ± 0.118"],
+        ["floor", "-1.040"],
+        ["EEP accuracy", "70.0% ± 3.9%"],
+    ]
+    assert all(len(row) == 3 and row[2] for row in rows)
+
+
+def test_scores_that_were_asked_for_join_the_table(report):
+    full = dataclasses.replace(
+        report,
+        nce=-0.9,
+        nleep=-0.8,
+        h_score=1.25,
+        log_me=0.5,
+        linear_probe_accuracy=0.75,
+        linear_probe_accuracy_standard_error=0.01,
+    )
+    text = words(full)
+    for score in ("linear probe accuracy 75.0% ± 2.0%", "NCE -0.900", "N-LEEP -0.800", "H-score 1.250", "LogME 0.500"):
+        assert score in text
+
+
+def test_an_unknown_error_is_left_out(report):
+    text = words(dataclasses.replace(report, leep_standard_error=math.nan, eep_accuracy_standard_error=math.inf))
+    assert "nan" not in text
+    assert "inf" not in text.replace("information", "")
+
+
+def test_warnings_stand_before_the_table(report):
+    html = rendered(report)
+    assert html.index("<li>Half of the samples were scored.</li>") < html.index("<table>")
+    assert "with care" not in words(dataclasses.replace(report, notes=()))
+
+
+def test_a_name_in_angle_brackets_survives(report):
+    assert "&lt;lambda&gt;" in rendered(report, source_name="<lambda>")
