@@ -118,7 +118,7 @@ class RunLogs:
         loggers = [logger for logger in self._loggers if takes_figures(logger)]
         if not loggers:
             return
-        with self.barrier.contain(f"draw {tag}", "Everything else is logged."):
+        with self.barrier.contain("draw figures", "Everything else is logged."):
             figure = draw()
             self._each_logger(
                 "add a figure to", lambda logger: log_figure(logger, f"{self.prefix}{tag}", figure, self._step)

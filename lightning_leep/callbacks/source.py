@@ -13,8 +13,8 @@ from lightning_leep.batches import Adapter, source_module
 from lightning_leep.callbacks.borrowing import borrowed_module, preserved_generators, shares_weights
 from lightning_leep.callbacks.data import ScoringData, given_data, training_data
 from lightning_leep.callbacks.discovery import find_class_names, find_num_target_classes, find_source_class_names
-from lightning_leep.callbacks.faults import on_every_process
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.scoring import score
 
@@ -100,7 +100,7 @@ class SourceScorer:
                         f"`target_class_names` must name the {classes} target classes, "
                         f"got {len(self.target_class_names)} names."
                     )
-                stack.enter_context(borrowed_module(module, device))
+                stack.enter_context(borrowed_module(module, device, pl_module))
                 stack.enter_context(preserved_generators([data.dataset, getattr(data.batches, "collate_fn", None)]))
                 return source, data, classes
 

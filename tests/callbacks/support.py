@@ -5,6 +5,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
 
+import lightning.pytorch
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -28,7 +29,7 @@ def make_source(seed: int = 1) -> nn.Sequential:
         return nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, Z))
 
 
-class Classifier(pl.LightningModule):
+class Transfer:
     """Fine-tunes the layers of a source, below a new head. Records every loss and every batch of training rows."""
 
     def __init__(self, source: nn.Sequential | None = None, seed: int = 2) -> None:
@@ -66,6 +67,14 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
+class Classifier(Transfer, pl.LightningModule):
+    """The module of one import style."""
+
+
+class LightningClassifier(Transfer, lightning.pytorch.LightningModule):
+    """The module of the other."""
+
+
 class TrainingOnly(Classifier):
     """The same without a validation loop."""
 
@@ -73,7 +82,7 @@ class TrainingOnly(Classifier):
 
 
 def train_loader(data: Dataset | None = None, **kwargs: Any) -> DataLoader:
-    return DataLoader(data or make_data(), **{"batch_size": 10, "shuffle": True, **kwargs})
+    return DataLoader(make_data() if data is None else data, **{"batch_size": 10, "shuffle": True, **kwargs})
 
 
 def val_loader() -> DataLoader:

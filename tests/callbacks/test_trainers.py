@@ -1,0 +1,187 @@
+"""Both import styles, configuration files, and the Trainer's other options."""
+
+import pickle
+import subprocess
+import sys
+
+import lightning.pytorch
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI as LightningLightningCLI
+from pytorch_lightning.cli import LightningCLI
+
+from lightning_leep import LEEPCallback
+from tests.callbacks.support import (
+    C,
+    Classifier,
+    D,
+    LightningClassifier,
+    Z,
+    fit,
+    make_data,
+    make_source,
+    train_loader,
+    val_loader,
+)
+
+QUIET = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "max_epochs": 2,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+@pytest.mark.parametrize("form", ["list", "single", "beside others", "configure_callbacks"])
+@pytest.mark.parametrize("package", [pl, lightning.pytorch], ids=["pytorch_lightning", "lightning.pytorch"])
+def test_trainer_of_either_package(package, form, tmp_path):
+    callback = LEEPCallback(make_source(), strict=True)
+    saver = package.callbacks.ModelCheckpoint(tmp_path, monitor="val_acc", mode="max")
+    stopper = package.callbacks.EarlyStopping("val_acc", mode="max", stopping_threshold=0.1)
+    base = Classifier if package is pl else LightningClassifier
+
+    class WithCallback(base):
+        def configure_callbacks(self):
+            return callback
+
+    module = WithCallback() if form == "configure_callbacks" else base()
+    callbacks = {"list": [callback], "single": callback, "beside others": [stopper, callback, saver]}.get(form)
+    options = {**QUIET, "enable_checkpointing": form == "beside others"}
+    trainer = package.Trainer(callbacks=callbacks, **options)
+    trainer.fit(module, train_loader(), val_loader())
+    assert isinstance(callback, package.Callback)
+    assert callback.report.num_samples == 50
+    assert len(callback.curve) == (1 if form == "beside others" else 2)  # stopped early
+    assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
+
+
+def test_without_the_package_lightning():
+    """The callback of a process that has `pytorch_lightning` alone."""
+    program = (
+        "import sys; sys.modules['lightning'] = None\n"
+        "import pytorch_lightning as pl\n"
+        "from lightning_leep import LEEPCallback\n"
+        "pl.Trainer(callbacks=LEEPCallback(), logger=False, accelerator='cpu', enable_checkpointing=False)\n"
+        "assert LEEPCallback.__mro__.count(pl.Callback) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return train_loader()
+
+    def val_dataloader(self):
+        return val_loader()
+
+
+class LightningData(lightning.pytorch.LightningDataModule):
+    train_dataloader = Data.train_dataloader
+    val_dataloader = Data.val_dataloader
+
+
+def scaled(inputs: torch.Tensor) -> torch.Tensor:
+    """A source that a configuration file can name."""
+    return inputs @ torch.arange(D * Z).reshape(D, Z).float()
+
+
+CONFIGURATIONS = {
+    "single": {"class_path": "lightning_leep.LEEPCallback", "init_args": {"monitor": "val_acc"}},
+    "all options": [
+        {
+            "class_path": "lightning_leep.LEEPCallback",
+            "init_args": {
+                "source": {"class_path": "torch.nn.Linear", "init_args": {"in_features": D, "out_features": Z}},
+                "num_target_classes": C,
+                "max_samples": 30,
+                "reference": [0.3, 0.4],
+                "from_logits": True,
+                "ignore_index": -100,
+                "adapter": "lightning_leep.batches.split_batch",
+                "target_class_names": ["a", "b", "c"],
+                "name": "linear",
+                "seed": 3,
+                "progress": False,
+                "strict": True,
+            },
+        },
+        {
+            "class_path": "lightning_leep.LEEPCallback",
+            "init_args": {"source": "tests.callbacks.test_trainers.scaled", "reference": 0.5, "strict": True},
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("style", ["pytorch_lightning", "lightning.pytorch"])
+def test_command_line(style, name, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {**QUIET, "callbacks": CONFIGURATIONS[name]}}))
+    if style == "pytorch_lightning":
+        cli = LightningCLI(Classifier, Data, args=["fit", "--config", str(config)], save_config_callback=None)
+    else:
+        cli = LightningLightningCLI(
+            LightningClassifier, LightningData, args=["fit", "--config", str(config)], save_config_callback=None
+        )
+    callbacks = [callback for callback in cli.trainer.callbacks if isinstance(callback, LEEPCallback)]
+    assert [callback.log_name for callback in callbacks] == (["leep"] if name == "single" else ["linear", "leep"])
+    for callback in callbacks:
+        assert callback.report is not None
+        assert len(callback.curve) == 2
+    if name == "all options":
+        assert callbacks[0].report.num_samples == 30
+        assert callbacks[0].reference.accuracy == (0.3, 0.4)
+        assert callbacks[1].reference == 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fast_dev_run": True},
+        {"limit_train_batches": 1},
+        {"overfit_batches": 1},
+        {"limit_val_batches": 0},
+        {"num_sanity_val_steps": 2},
+        {"max_steps": 3},
+        {"profiler": "simple"},
+        {"accumulate_grad_batches": 3},
+        {"enable_progress_bar": True},
+    ],
+    ids=str,
+)
+def test_option_of_the_trainer(options):
+    callback = LEEPCallback(make_source(), monitor="train_loss" if "limit_val_batches" in options else "val_acc")
+    trainer = fit(Classifier(), callback, **options)
+    assert callback.report is not None
+    assert trainer.state.finished
+
+
+def test_no_training_no_score():
+    for options in ({"max_epochs": 0}, {"limit_train_batches": 0}):
+        callback = LEEPCallback(make_source(), strict=True)
+        fit(Classifier(), callback, **options)
+        assert callback.report is None
+
+
+def test_progress_bar_follows_the_trainer(capsys):
+    fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=False)
+    assert "Scoring the source model" not in capsys.readouterr().err
+    for shown in (True, False):
+        trainer = pl.Trainer(
+            callbacks=LEEPCallback(make_source(), progress=shown), **{**QUIET, "enable_progress_bar": True}
+        )
+        trainer.fit(Classifier(), train_loader(), val_loader())
+        assert ("Scoring the source model" in capsys.readouterr().err) == shown
+
+
+def test_pickle_after_fit():
+    callback = LEEPCallback(make_source(), dataloader=train_loader(make_data()), strict=True)
+    fit(Classifier(), callback)
+    again = pickle.loads(pickle.dumps(callback))
+    assert (again.report, again.curve, again.state_key) == (callback.report, callback.curve, callback.state_key)
