@@ -45,6 +45,16 @@ def test_projection_is_the_principal_components_of_80_percent(d, mean):
     np.testing.assert_allclose(projected * signs, expected, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("variances", "kept"), [((50, 29, 11, 10), 3), ((50, 31, 10, 9), 2), ((85, 5, 5, 5), 1), ((25, 25, 25, 25), 4)]
+)
+def test_fewest_components_that_reach_80_percent(variances, kept):
+    signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)
+    signs = torch.cat([signs, -signs])  # columns of mean 0, variance 1, uncorrelated
+    features = signs * torch.tensor(variances, dtype=torch.float64).sqrt()
+    assert principal_axes(feature_moments(features, torch.zeros(8, dtype=torch.long), 1)).shape == (4, kept)
+
+
 def test_equals_scikit_learns_mixture_and_leep_by_hand():
     """Well-separated groups, so that k-means finds the same mixture from any order of the rows."""
     rng = np.random.default_rng(0)
