@@ -72,7 +72,7 @@ def optimised_evidence(features, y) -> float:
     """The definition, maximised over both precisions from several starts."""
 
     def loss(log_precisions):
-        return -log_evidence(features, y, *np.exp(log_precisions))
+        return -log_evidence(features, y, *np.exp(np.clip(log_precisions, -50, 50)))
 
     starts = [(a, b) for a in (-2.0, 3.0) for b in (0.0, 4.0)]
     options = {"xatol": 1e-8, "fatol": 1e-13}
