@@ -44,12 +44,13 @@ class LikelihoodParts(NamedTuple):
     estimate: Tensor
 
 
-class _Ranking(NamedTuple):
-    """Source classes of each target class, in the order of P(y|z); those without truncated mass come last, as 0."""
+class _Order(NamedTuple):
+    """P(y|z) of each target class in order, source classes without truncated mass last, as 0; both ``[C, Z + 1]``."""
 
-    rank: Tensor  # [C, Z], place of source class z
-    ordered: Tensor  # [C, Z + 1], P(y|z) by place
-    running: Tensor  # [C, Z + 1], sum of P(y|z) over the places before
+    #: P(y|z) by place.
+    value: Tensor
+    #: Sum of P(y|z) over the places before.
+    running: Tensor
 
 
 def truncate_rows(probs: Tensor, target: Tensor, k: int, num_target_classes: int) -> tuple[KeptRows, Tensor]:
@@ -118,8 +119,11 @@ class TruncatedLikelihood:
         self.num_possible = possible.sum(dim=1)  # [C]
         mass = truncated_joint.sum(dim=1)  # [C]
         self.mean = torch.where(mass > 0, truncated_totals(joint, truncated_joint) / mass, 0.0)  # [C]
-        self.falling = _rank(self.conditional, possible, descending=True)
-        self.rising = _rank(self.conditional, possible, descending=False)
+        falling = torch.where(possible, self.conditional, -1.0).sort(dim=1, descending=True)
+        rising = torch.where(possible, self.conditional, 2.0).sort(dim=1)
+        self.falling, self.rising = (_order(by_place.values, self.num_possible) for by_place in (falling, rising))
+        # The place of each source class among the falling ones.
+        self.place = falling.indices.argsort(dim=1)  # [C, Z]
 
     def __call__(self, rows: KeptRows, target: Tensor) -> LikelihoodParts:
         """Parts of the likelihood of ``rows`` with labels ``target [n]``."""
@@ -133,35 +137,40 @@ class TruncatedLikelihood:
         label, columns = target.unsqueeze(1), rows.columns.long()  # [m, 1], [m, k]
         probs = rows.probs.to(self.conditional.dtype)  # [m, k]
         kept = (self.conditional[label, columns] * probs).sum(dim=1)  # [m]
-        cap = probs.amin(dim=1)  # [m]
-        high = self._fill(self.falling, rows.residual * (1 + self.rounding), cap, label, columns)
-        low = self._fill(self.rising, rows.residual * (1 - self.rounding), cap, label, columns)
-        low = low.minimum(high)
+
+        places = self.place[label, columns].sort(dim=1).values  # [m, k], of the kept ones
+        value = self.falling.value[label, places]  # [m, k]
+        is_possible = places < self.num_possible[label]  # [m, k]
+        num_others = self.num_possible[label] - is_possible.sum(dim=1, keepdim=True)  # [m, 1]
+        # How many of the source classes that are not kept come before each that is, from either end.
+        before = places - torch.arange(places.shape[1], device=places.device)  # [m, k]
+        after = torch.where(is_possible, num_others - before, places.shape[1] + num_others)  # [m, k]
+
+        cap, few, many = probs.amin(dim=1), 1 - self.rounding, 1 + self.rounding
+        high = self._fill(rows.residual * many, cap, self.falling, label, before, value, num_others)
+        low = self._fill(rows.residual * few, cap, self.rising, label, after, value, num_others).minimum(high)
         return LikelihoodParts(kept, low, high, (rows.residual * self.mean[target]).clamp(low, high))
 
-    def _fill(self, order: _Ranking, mass: Tensor, cap: Tensor, label: Tensor, columns: Tensor) -> Tensor:
+    @staticmethod
+    def _fill(
+        mass: Tensor, cap: Tensor, order: _Order, label: Tensor, before: Tensor, value: Tensor, num_others: Tensor
+    ) -> Tensor:
         """Truncated part ``[m]`` when the mass goes to the source classes that are not kept, in order, up to the cap.
 
-        Kept source classes are stepped over: with their places sorted, the number of them before the j-th of the
-        others is the number of a with ``place[a] - a <= j``.
+        Kept source classes (their P(y|z) is ``value [m, k]``) are stepped over: those that have no more than j of the
+        others ``before`` them come before the j-th of the others, counted from 0.
         """
-        places = order.rank[label, columns].sort(dim=1).values  # [m, k]
-        num_others = self.num_possible[label] - (places < self.num_possible[label]).sum(dim=1, keepdim=True)  # [m, 1]
         num_full = torch.where(cap > 0, mass / cap, 0.0).long().clamp(min=0).unsqueeze(1).minimum(num_others)  # [m, 1]
-        ahead = places - torch.arange(places.shape[1], device=places.device) <= num_full  # [m, k]
-        place = num_full + ahead.sum(dim=1, keepdim=True)  # [m, 1], of the class that takes what is left
-        full = order.running[label, place].squeeze(1) - (order.ordered[label, places] * ahead).sum(dim=1)  # [m]
+        ahead = before <= num_full  # [m, k]
+        place = num_full + ahead.sum(dim=1, keepdim=True)  # [m, 1], of the one that takes what the full ones leave
+        full = order.running[label, place].squeeze(1) - (value * ahead).sum(dim=1)  # [m]
         left = (mass - num_full.squeeze(1) * cap).clamp(min=0.0)  # [m]
-        return (full.clamp(min=0.0) * cap) + left * order.ordered[label, place].squeeze(1)
+        return full.clamp(min=0.0) * cap + left * order.value[label, place].squeeze(1)
 
 
-def _rank(conditional: Tensor, possible: Tensor, descending: bool) -> _Ranking:
-    impossible_last = -1.0 if descending else 2.0
-    order = torch.where(possible, conditional, impossible_last).argsort(dim=1, descending=descending)  # [C, Z]
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    ordered = torch.where(possible, conditional, 0.0).gather(1, order)  # [C, Z]
-    nothing = ordered.new_zeros(ordered.shape[0], 1)
-    running = torch.cat([nothing, ordered.cumsum(dim=1)], dim=1)
-    return _Ranking(rank, torch.cat([ordered, nothing], dim=1), running)
+def _order(by_place: Tensor, num_possible: Tensor) -> _Order:
+    num_target_classes, num_source_classes = by_place.shape
+    is_possible = torch.arange(num_source_classes, device=by_place.device) < num_possible.unsqueeze(1)  # [C, Z]
+    value = torch.where(is_possible, by_place, 0.0)
+    nothing = value.new_zeros(num_target_classes, 1)
+    return _Order(torch.cat([value, nothing], dim=1), torch.cat([nothing, value.cumsum(dim=1)], dim=1))

@@ -10,13 +10,14 @@ from scipy.optimize import linprog
 from lightning_leep.functional import joint as joint_module
 from lightning_leep.functional import truncated
 from lightning_leep.functional.joint import joint_probability
+from lightning_leep.functional.log_sum_bounds import bound_log_sum
 from lightning_leep.functional.truncated import (
     TruncatedLikelihood,
     relative_rounding,
     truncate_rows,
     truncated_totals,
 )
-from tests.helpers import random_task, reference_conditional, tasks
+from tests.helpers import random_task, reference_conditional, reference_leep, tasks
 
 
 def truncate(theta, labels, k, num_target_classes):
@@ -170,3 +171,21 @@ def test_rounding_grows_with_the_length_of_the_sums_and_the_machine_epsilon():
     assert relative_rounding(1000, joint) > 4 * 1110 * 2.2e-16
     assert relative_rounding(10**6, joint) < 1e-8
     assert relative_rounding(1000, joint.float()) > 1e8 * relative_rounding(1000, joint)
+
+
+def test_interval_holds_where_there_is_no_float64(monkeypatch):
+    """As on a device without it; the rounding that is allowed for is then seen, but stays small."""
+    for module in (joint_module, truncated):
+        monkeypatch.setattr(module, "accumulation_dtype", lambda device: torch.float32)
+    for seed in range(30):
+        logits, labels = random_task(150, 20, 3, seed=seed, scale=[0.5, 2.0, 8.0][seed % 3])
+        theta, k = logits.softmax(dim=1), [1, 5, 19, 20][seed % 4]
+        _, truncated_joint, parts = truncate(theta, labels, k, 3)
+        joint = joint_probability(theta, labels, 3)
+        assert joint.dtype == parts.high.dtype == torch.float32
+        totals = truncated_totals(joint, truncated_joint)
+        rounding = relative_rounding(150, joint)
+        bounds = bound_log_sum(*parts[:3], labels, totals, smallest=1 / (20**2 * 150), rounding=rounding)
+        low, high = (bound.item() / 150 for bound in bounds)
+        assert low <= reference_leep(theta, labels, 3) <= high
+        assert k < 19 or high - low < 2e-3
