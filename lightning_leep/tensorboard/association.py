@@ -106,7 +106,7 @@ def strongest_sources_figure(
             if share > 0:
                 name = shorten(sources[int(strongest[i, rank])], min(14, 39 // len(row)))
                 text = f"{name}\n{100 * share:.0f}%" if share >= 0.005 else f"{name}\n<1%"
-                color = "white" if share > 0.6 else "black"
+                color = "white" if share > 0.65 else "black"
                 axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
     axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
     axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])

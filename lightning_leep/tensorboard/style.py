@@ -53,10 +53,7 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
         except ImportError as error:
             raise ImportError('Figures need matplotlib: `pip install "lightning-leep[figures]"`.') from error
         with style.context(["default", STYLE]):
-            figure = draw(*args, **kwargs)
-            # Ticks are made when a figure is first laid out, in the style of that moment.
-            figure.draw_without_rendering()
-        return figure
+            return draw(*args, **kwargs)
 
     return draw_styled
 

@@ -187,6 +187,7 @@ def test_datamodule_counts_as_well(tmp_path):
         def __init__(self, size=16):
             super().__init__()
             self.save_hyperparameters()
+            self.save_hyperparameters({"_class_path": "package.Data"})  # as LightningCLI does
 
     trainer = pl.Trainer(logger=False)
     trainer.strategy.connect(Model())
