@@ -1,0 +1,186 @@
+"""How fast a transfer will converge, learned from earlier ones; and the paper's five levels."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from lightning_leep.forecast.accuracy import AccuracyForecast
+from lightning_leep.forecast.aligned import (
+    MeanCurve,
+    average_curves,
+    difference_curve,
+    effective_number,
+    relative_curve,
+    with_references,
+)
+from lightning_leep.forecast.conformal import Array, check_coverage
+from lightning_leep.forecast.record import TransferRecord
+from lightning_leep.report import TransferabilityReport
+
+# Fewest records that a convergence forecast averages, and as many levels as the paper divides its scores into.
+MIN_RECORDS = 5
+LEVELS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvergenceForecast:
+    """How fast transfers with a LEEP like this one's converged.
+
+    Attributes:
+        relative: Accuracy as a fraction of the best that the run will reach, per epoch, with its band.
+        difference: Accuracy minus that of training from scratch, per epoch, with its band; None without references.
+        epochs_to_50_percent: Expected epochs until half of the best accuracy.
+        epochs_to_90_percent: The same for 90%.
+        epochs_to_99_percent: The same for 99%.
+        epoch_passing_reference: Epochs until the run is expected to be above the reference after as many epochs: the
+            weighted median, None if most runs never were (or there are no references).
+        strategy: What will be trainable.
+        coverage: Coverage of the bands.
+        num_records: Earlier transfers that it averages.
+        effective_records: Kish's effective number of them, given their weights.
+        out_of_range: Whether the LEEP lies outside those of the history.
+    """
+
+    relative: MeanCurve
+    difference: MeanCurve | None
+    epochs_to_50_percent: float
+    epochs_to_90_percent: float
+    epochs_to_99_percent: float
+    epoch_passing_reference: float | None
+    strategy: str
+    coverage: float
+    num_records: int
+    effective_records: float
+    out_of_range: bool
+
+    def accuracy(self, forecast: AccuracyForecast) -> MeanCurve:
+        """Expected accuracy per epoch with a band, given the accuracy that the run is expected to reach.
+
+        The half-widths of both forecasts, as fractions of their values, are taken to be independent.
+        """
+        mean = np.array(self.relative.mean)  # [t]
+        # A forecast of another coverage is brought to this one's, as if it were normal.
+        unit = _normal_quantile(self.coverage) / _normal_quantile(forecast.coverage)
+        ends = []
+        for relative_end, end, sign in ((self.relative.low, forecast.low, -1), (self.relative.high, forecast.high, 1)):
+            of_height = unit * (end - forecast.value) * mean
+            of_speed = forecast.value * (np.array(relative_end) - mean)
+            ends.append(np.clip(forecast.value * mean + sign * np.hypot(of_height, of_speed), 0, 1))
+        low, high = (tuple(end.tolist()) for end in ends)
+        expected = tuple((forecast.value * mean).tolist())
+        return replace(self.relative, mean=expected, low=low, high=high)
+
+    def describe(self) -> str:
+        """The forecast in one sentence."""
+        passing = ""
+        if self.difference is not None:
+            epoch = self.epoch_passing_reference
+            passing = ", never above training from scratch" if epoch is None else f", above scratch by epoch {epoch:g}"
+        return (
+            f"Expected to reach half of its best accuracy by epoch {self.epochs_to_50_percent:.1f}, 90% by epoch "
+            f"{self.epochs_to_90_percent:.1f}, 99% by epoch {self.epochs_to_99_percent:.1f}{passing}, "
+            f"from {self.num_records} earlier transfers."
+        )
+
+
+def forecast_convergence(
+    report: TransferabilityReport,
+    history: Iterable[TransferRecord] | None,
+    *,
+    strategy: str = "head",
+    coverage: float = 0.8,
+) -> ConvergenceForecast | None:
+    """Average the curves of earlier transfers of the same strategy, those with a LEEP close to this one's the most.
+
+    The LEEP paper (Nguyen et al. 2020, section 5) divides the LEEP scores into five levels and averages accuracy minus
+    that of a model trained from scratch within each. Here the levels are smooth: Gaussian weights around this LEEP, of
+    the least bandwidth at which the effective number of records is a fifth of them, and at least 5.
+
+    Args:
+        report: Scores of the source on the target data.
+        history: Earlier transfers with curves of at least two validations. A record without a reference is compared
+            with the record of strategy "scratch" of the same data set, where there is one.
+        strategy: What will be trainable.
+        coverage: Coverage of the bands.
+
+    Returns:
+        The forecast; None with fewer than 5 such transfers, or a report without LEEP.
+
+    Raises:
+        ValueError: If ``coverage`` does not lie inside 0..1.
+    """
+    check_coverage(coverage)
+    records = [
+        record
+        for record in with_references(list(history or ()))
+        if record.strategy == strategy
+        and len(record.curve) >= 2
+        and record.curve.best > 0
+        and math.isfinite(record.report.leep)
+    ]
+    if len(records) < MIN_RECORDS or not math.isfinite(report.leep):
+        return None
+    scores = np.array([record.report.leep for record in records])  # [n]
+    weights = _kernel_weights(scores - report.leep, max(MIN_RECORDS, len(records) / LEVELS))
+    relative = average_curves([relative_curve(record.curve) for record in records], weights, coverage, (0, 1))
+    if relative is None:
+        return None
+    differences = [(curve, w) for r, w in zip(records, weights, strict=True) if (curve := difference_curve(r))]
+    difference = None
+    if len(differences) >= MIN_RECORDS:
+        difference = average_curves(
+            [c for c, _ in differences], np.array([w for _, w in differences]), coverage, (-1, 1)
+        )
+    return ConvergenceForecast(
+        relative=relative,
+        difference=difference,
+        epochs_to_50_percent=_mean_epochs(records, weights, 0.5),
+        epochs_to_90_percent=_mean_epochs(records, weights, 0.9),
+        epochs_to_99_percent=_mean_epochs(records, weights, 0.99),
+        epoch_passing_reference=None if difference is None else _median_passing(records, weights),
+        strategy=strategy,
+        coverage=coverage,
+        num_records=len(records),
+        effective_records=float(effective_number(weights)),
+        out_of_range=not scores.min() <= report.leep <= scores.max(),
+    )
+
+
+def _kernel_weights(distances: Array, wanted: float) -> Array:
+    """Gaussian weights of the least bandwidth that makes the effective number of records at least ``wanted``."""
+    squares = np.square(distances) - np.square(distances).min()  # the nearest weighs 1, however far away it is
+    if squares.max() == 0:
+        return np.ones_like(squares)
+    low, high = math.log(squares.max()) - 40.0, math.log(squares.max()) + 20.0  # of the squared bandwidth
+    for _ in range(60):
+        middle = (low + high) / 2
+        if effective_number(np.exp(-squares / (2 * math.exp(middle)))) < wanted:
+            low = middle
+        else:
+            high = middle
+    return np.exp(-squares / (2 * math.exp(high)))
+
+
+def _mean_epochs(records: list[TransferRecord], weights: Array, fraction: float) -> float:
+    epochs = [record.curve.epochs_to(fraction) for record in records]
+    return float(np.average(np.array(epochs, dtype=float), weights=weights))
+
+
+def _median_passing(records: list[TransferRecord], weights: Array) -> float | None:
+    """Weighted median over the records with a reference; never is later than any epoch."""
+    pairs = [
+        (math.inf if (epoch := record.curve.epoch_passing(record.reference)) is None else epoch, weight)
+        for record, weight in zip(records, weights, strict=True)
+        if record.reference is not None
+    ]
+    pairs.sort()
+    cumulated = np.cumsum([weight for _, weight in pairs])
+    median = pairs[int(np.searchsorted(cumulated, cumulated[-1] / 2))][0]
+    return median if math.isfinite(median) else None
+
+
+def _normal_quantile(coverage: float) -> float:
+    return NormalDist().inv_cdf((1 + coverage) / 2)

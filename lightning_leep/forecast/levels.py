@@ -1,0 +1,81 @@
+"""The paper's picture of convergence: curves averaged within levels of LEEP."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_leep.forecast.aligned import MeanCurve, average_curves, difference_curve, with_references
+from lightning_leep.forecast.record import TransferRecord
+
+
+@dataclass(frozen=True)
+class LEEPLevel:
+    """Transfers whose LEEP lies in one part of the range.
+
+    Attributes:
+        level: 1 for the lowest LEEP.
+        low: Least LEEP of the level.
+        high: Largest LEEP of the level.
+        records: The transfers, in the order given.
+        accuracy: Their average accuracy per epoch; None with fewer than two of them.
+        difference: Their average accuracy minus that of training from scratch; None with fewer than two references.
+    """
+
+    level: int
+    low: float
+    high: float
+    records: tuple[TransferRecord, ...]
+    accuracy: MeanCurve | None
+    difference: MeanCurve | None
+
+
+def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: float = 0.8) -> tuple[LEEPLevel, ...]:
+    """Divide transfers into levels of equal width in LEEP, and average the curves in each.
+
+    Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
+
+    Args:
+        history: Transfers, of one strategy to be comparable; those of strategy "scratch" are the references of the
+            others of the same data set and are not averaged.
+        levels: Parts into which the range from the smallest to the largest LEEP is cut.
+        coverage: Coverage of the bands around the averages.
+
+    Returns:
+        The levels from the lowest LEEP upwards; those without a transfer are missing.
+
+    Raises:
+        ValueError: If ``levels`` is not positive.
+    """
+    if levels < 1:
+        raise ValueError(f"`levels` must be at least 1, got {levels}.")
+    records = [
+        record
+        for record in with_references(list(history))
+        if record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+    ]
+    if not records:
+        return ()
+    scores = np.array([record.report.leep for record in records])
+    edges = np.linspace(scores.min(), scores.max(), levels + 1)
+    # The largest score belongs to the highest level, not to one of its own.
+    index = np.minimum(np.searchsorted(edges, scores, side="right"), levels) - 1
+    result = []
+    for level in range(levels):
+        inside = tuple(record for record, i in zip(records, index, strict=True) if i == level)
+        if not inside:
+            continue
+        curves = [(record.curve.epochs, record.curve.accuracy) for record in inside]
+        differences = [curve for record in inside if (curve := difference_curve(record))]
+        result.append(
+            LEEPLevel(
+                level=level + 1,
+                low=float(edges[level]),
+                high=float(edges[level + 1]),
+                records=inside,
+                accuracy=average_curves(curves, np.ones(len(curves)), coverage, (0, 1)),
+                difference=average_curves(differences, np.ones(len(differences)), coverage, (-1, 1)),
+            )
+        )
+    return tuple(result)

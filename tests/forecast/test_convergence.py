@@ -1,0 +1,197 @@
+"""Convergence forecasts: kernel weights, averages and medians by hand, references, corner cases."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_leep.forecast import convergence as module
+from lightning_leep.forecast.accuracy import AccuracyForecast
+from lightning_leep.forecast.aligned import average_curves, effective_number, with_references
+from lightning_leep.forecast.convergence import forecast_convergence
+from lightning_leep.forecast.curve import AccuracyCurve
+from tests.forecast.simulate import make_record, make_report
+
+Z80 = 1.2815515655446004
+
+
+def record(leep, accuracy, epochs=None, **values):
+    epochs = tuple(range(1, len(accuracy) + 1)) if epochs is None else epochs
+    return make_record(curve=AccuracyCurve(epochs, tuple(accuracy)), report=make_report(leep=leep), **values)
+
+
+def test_average_by_hand():
+    """Weights 1 and 3 of 0.2 and 0.6: mean 0.5, variance 0.03 / (1 - 10/16) = 0.08, effective number 1.6."""
+    average = average_curves([((1, 2), (0.2, 0.4)), ((1, 2), (0.6, 0.4))], np.array([1.0, 3.0]), 0.8, (0, 1))
+    assert average.epochs == (1, 2)
+    assert average.mean == pytest.approx((0.5, 0.4))
+    half = Z80 * math.sqrt(0.08 * (1 + 1 / 1.6))
+    assert average.low == pytest.approx((0.5 - half, 0.4))
+    assert average.high == pytest.approx((0.5 + half, 0.4))
+    assert average.num_curves == 2
+
+
+def test_average_where_most_were_measured():
+    """Nothing is continued beyond its last validation, and a minority does not decide."""
+    curves = [((1, 3), (0.2, 0.6)), ((2, 3), (0.5, 0.7)), ((1, 2, 3, 9), (0.0, 0.3, 0.2, 1.0))]
+    average = average_curves(curves, np.ones(3), 0.8, (0, 1))
+    assert average.epochs == (1, 2, 3)
+    assert average.mean == pytest.approx((0.1, 0.4, 0.5))  # the first curve is at 0.4 half-way
+    assert average_curves([((1, 2), (0, 1)), ((5, 6), (0, 1))], np.ones(2), 0.8, (0, 1)) is None
+    assert average_curves(curves, np.array([1.0, 0.0, 0.0]), 0.8, (0, 1)) is None
+
+
+@given(st.lists(st.floats(0.01, 5), min_size=1, max_size=20))
+def test_effective_number_lies_between_one_and_all(weights):
+    assert 1 - 1e-9 <= effective_number(np.array(weights)) <= len(weights) + 1e-9
+    assert effective_number(np.ones(len(weights))) == pytest.approx(len(weights))
+
+
+@pytest.mark.parametrize("size", [5, 12, 50])
+def test_weights_are_gaussian_with_the_wanted_effective_number(size):
+    distances = np.random.default_rng(size).normal(size=size)
+    wanted = max(5, size / 5)
+    weights = module._kernel_weights(distances, wanted)
+    if size == 5:
+        np.testing.assert_allclose(weights, 1, atol=1e-3)
+        return
+    assert effective_number(weights) == pytest.approx(wanted, rel=1e-3)
+    # log w = const - distance^2 / (2 bandwidth^2), one bandwidth for all that weigh anything
+    seen = weights > 1e-200
+    slope, constant = np.polyfit(distances[seen] ** 2, np.log(weights[seen]), 1)
+    assert slope < 0
+    np.testing.assert_allclose(slope * distances[seen] ** 2 + constant, np.log(weights[seen]), atol=1e-6)
+
+
+def test_records_near_in_leep_decide():
+    slow = [record(-2 + 0.01 * i, (0.1, 0.2, 0.3, 0.4, 0.8)) for i in range(10)]
+    quick = [record(-0.5 + 0.01 * i, (0.7, 0.8, 0.8, 0.8, 0.8)) for i in range(10)]
+    low, high = (forecast_convergence(make_report(leep=leep), slow + quick) for leep in (-1.95, -0.45))
+    assert low.epochs_to_90_percent == pytest.approx(5)
+    assert high.epochs_to_90_percent == pytest.approx(2)
+    assert low.epochs_to_50_percent == pytest.approx(4)
+    assert high.epochs_to_50_percent == pytest.approx(1)
+    assert low.relative.mean == pytest.approx((0.125, 0.25, 0.375, 0.5, 1.0))
+    assert high.relative.mean == pytest.approx((0.875, 1, 1, 1, 1))
+    assert low.num_records == 20
+    assert low.effective_records == pytest.approx(5, rel=1e-3)
+    assert not low.out_of_range
+    middle = forecast_convergence(make_report(leep=-1.2), slow + quick)
+    assert low.epochs_to_90_percent > middle.epochs_to_90_percent > high.epochs_to_90_percent
+
+
+def test_far_outside_the_nearest_records_decide_and_it_is_said():
+    records = [record(-2 + 0.1 * i, (0.1 + 0.05 * i, 0.8)) for i in range(10)]
+    for leep, start in ((-1e3, 0.1), (1e3, 0.55)):
+        forecast = forecast_convergence(make_report(leep=leep), records)
+        assert forecast.out_of_range
+        assert forecast.relative.mean[0] == pytest.approx(start / 0.8, abs=0.15)
+        assert np.isfinite(forecast.relative.low).all()
+
+
+def test_reference_is_passed_at_the_weighted_median():
+    """Five alike: passed at epochs 1, 2, 2, never, never -> 2; with one more never -> None."""
+    curve = (0.3, 0.5, 0.6)
+    references = [0.2, 0.4, 0.4, 0.9, 0.9]
+    records = [record(-1, curve, reference=r) for r in references]
+    forecast = forecast_convergence(make_report(leep=-1), records)
+    assert forecast.epoch_passing_reference == 2
+    assert forecast.difference.mean == pytest.approx([a - np.mean(references) for a in curve])
+    records += [record(-1, curve, reference=0.9) for _ in range(2)]
+    assert forecast_convergence(make_report(leep=-1), records).epoch_passing_reference is None
+    assert "never above" in forecast_convergence(make_report(leep=-1), records).describe()
+
+
+def test_scratch_runs_of_the_same_data_are_the_references():
+    scratch = record(-1, (0.1, 0.2), strategy="scratch", dataset="a", created="2026-01-01T00:00:00+00:00")
+    later = record(-1, (0.2, 0.3), strategy="scratch", dataset="a", created="2026-01-02T00:00:00+00:00")
+    records = [record(-1, (0.5, 0.7), dataset="a") for _ in range(5)]
+    forecast = forecast_convergence(make_report(leep=-1), [later, scratch, *records])
+    assert forecast.num_records == 5
+    assert forecast.difference.mean == pytest.approx((0.3, 0.4))
+    assert forecast.epoch_passing_reference == 1
+    kept, other, unnamed, more_classes = with_references(
+        [
+            record(-1, (0.5,), dataset="a", reference=0.9),
+            record(-1, (0.5,), dataset="b"),
+            record(-1, (0.5,)),
+            dataclasses.replace(record(-1, (0.5,), dataset="a"), report=make_report(9)),
+            later,
+        ]
+    )[:4]
+    assert kept.reference == 0.9
+    assert other.reference is unnamed.reference is more_classes.reference is None
+
+
+def test_without_references_there_is_no_difference():
+    records = [record(-1, (0.5, 0.7), reference=0.2 if i < 4 else None) for i in range(9)]
+    forecast = forecast_convergence(make_report(leep=-1), records)
+    assert forecast.difference is None
+    assert forecast.epoch_passing_reference is None
+    assert "scratch" not in forecast.describe()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 4])
+def test_too_few_records_say_nothing(size):
+    assert forecast_convergence(make_report(), [record(-1, (0.5, 0.7))] * size) is None
+    assert forecast_convergence(make_report(), None) is None
+
+
+def test_only_records_with_curves_of_the_strategy_count():
+    good = [record(-1, (0.5, 0.7)) for _ in range(4)]
+    useless = [
+        record(-1, (0.5, 0.7), strategy="all"),
+        record(-1, (0.5,)),
+        record(-1, ()),
+        record(-1, (0.0, 0.0)),
+        record(math.nan, (0.5, 0.7)),
+    ]
+    assert forecast_convergence(make_report(), good + useless) is None
+    assert forecast_convergence(make_report(), [*good, *useless, good[0]]).num_records == 5
+    assert forecast_convergence(make_report(leep=math.nan), good * 2) is None
+
+
+@given(order=st.permutations(range(8)))
+@settings(deadline=None, max_examples=20)
+def test_blind_to_the_order_of_the_history(order):
+    rng = np.random.default_rng(0)
+    records = [record(-2 + 0.2 * i, np.sort(rng.uniform(0.1, 0.9, 4)), reference=0.4) for i in range(8)]
+    first, second = (forecast_convergence(make_report(leep=-1.1), h) for h in (records, [records[i] for i in order]))
+    assert first.relative.mean == pytest.approx(second.relative.mean)
+    assert first.difference.high == pytest.approx(second.difference.high)
+    assert first.epochs_to_90_percent == pytest.approx(second.epochs_to_90_percent)
+    assert first.epoch_passing_reference == second.epoch_passing_reference
+
+
+def test_band_holds_one_more_run():
+    """Exchangeable runs: the 80% band holds the next one at an epoch in about 80% of draws."""
+    rng = np.random.default_rng(3)
+    held = []
+    for _ in range(300):
+        curves = np.clip(0.5 + 0.1 * rng.normal(size=21), 0.05, 0.94)
+        records = [record(-1, (height, 0.95)) for height in curves[:20]]
+        band = forecast_convergence(make_report(leep=-1), records).relative
+        held.append(band.low[0] <= curves[20] / 0.95 <= band.high[0])
+    assert np.mean(held) == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / 300))
+
+
+def test_expected_accuracy_per_epoch():
+    """At the end only the accuracy is uncertain; a certain accuracy leaves the band of the speed."""
+    records = [record(-1, (0.2 + 0.02 * i, 0.8)) for i in range(6)]
+    speed = forecast_convergence(make_report(leep=-1), records)
+    height = AccuracyForecast(value=0.6, low=0.5, high=0.65, coverage=0.8, strategy="head", basis="")
+    expected = speed.accuracy(height)
+    assert (expected.mean[-1], expected.low[-1], expected.high[-1]) == pytest.approx((0.6, 0.5, 0.65))
+    certain = speed.accuracy(dataclasses.replace(height, low=0.6, high=0.6))
+    for name in ("mean", "low", "high"):
+        assert getattr(certain, name) == pytest.approx([0.6 * v for v in getattr(speed.relative, name)])
+    wider = speed.accuracy(dataclasses.replace(height, coverage=0.9))  # the same ends were meant for more
+    assert wider.high[-1] == pytest.approx(0.6 + 0.05 * Z80 / 1.6448536269514722)
+
+
+def test_coverage_is_checked():
+    with pytest.raises(ValueError, match="`coverage`"):
+        forecast_convergence(make_report(), [], coverage=80)
