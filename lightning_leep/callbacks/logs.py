@@ -15,6 +15,7 @@ from lightning_leep.tensorboard import (
     convergence_tags,
     declare_hparams,
     hparam_tags,
+    lightning_logs_hparams,
     log_figure,
     log_hparams,
     log_text,
@@ -58,7 +59,8 @@ class RunLogs:
 
     def declare(self) -> None:
         """Name the columns of HPARAMS, before Lightning logs hyper-parameters."""
-        self._each_logger("declare HPARAMS to", lambda logger: declare_hparams(logger, *self._hparams()))
+        if lightning_logs_hparams(self.trainer):
+            self._each_logger("declare HPARAMS to", lambda logger: declare_hparams(logger, *self._hparams()))
 
     def report(self, report: TransferabilityReport, prediction: Prediction, scored: ScoredSource | None) -> None:
         """The report, before the first step of training.

@@ -2,7 +2,7 @@
 
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.hparams import declare_hparams, log_hparams, saved_hparams
+from lightning_leep.tensorboard.hparams import declare_hparams, lightning_logs_hparams, log_hparams, saved_hparams
 from lightning_leep.tensorboard.scalars import PREFIX, convergence_tags, hparam_tags, report_tags, validation_tags
 from lightning_leep.tensorboard.text import report_markdown
 from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
@@ -13,6 +13,7 @@ __all__ = [
     "convergence_tags",
     "declare_hparams",
     "hparam_tags",
+    "lightning_logs_hparams",
     "log_figure",
     "log_hparams",
     "log_text",

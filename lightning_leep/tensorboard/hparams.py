@@ -18,22 +18,30 @@ import numpy as np
 from torch import Tensor
 
 
+def lightning_logs_hparams(trainer: Any) -> bool:
+    """Whether Lightning is going to write a row of HPARAMS: it does where ``save_hyperparameters()`` was called."""
+    return bool(_holders(trainer))
+
+
 def saved_hparams(trainer: Any) -> dict[str, Any]:
     """What the user's module and data module keep by ``save_hyperparameters()``, and Lightning therefore logs."""
-    hparams: dict[str, Any] = {}
-    for holder in (trainer.lightning_module, trainer.datamodule):
-        # Private, but it alone knows of `save_hyperparameters(logger=False)`.
-        if getattr(holder, "_log_hyperparams", False):
-            hparams.update(holder.hparams_initial)
+    hparams = {name: value for holder in _holders(trainer) for name, value in holder.hparams_initial.items()}
     hparams.pop("_class_path", None)  # LightningCLI's own, which Lightning does not log either
     return hparams
+
+
+def _holders(trainer: Any) -> list[Any]:
+    # Private, but it alone knows of `save_hyperparameters(logger=False)`.
+    holders = (trainer.lightning_module, trainer.datamodule)
+    return [holder for holder in holders if getattr(holder, "_log_hyperparams", False)]
 
 
 def declare_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
     """Name the columns of HPARAMS before Lightning does: to be called in ``on_fit_start``, which comes just before.
 
-    Only a logger that is about to write ``hp_metric`` is written to, and ``hp_metric`` stays a column. A user who
-    switched it off (``default_hp_metric=False``) and names metrics of their own keeps exactly those.
+    To be called where :func:`lightning_logs_hparams` only: elsewhere the user may yet write a row of their own. For the
+    same reason only a logger that is about to write ``hp_metric`` is written to, and ``hp_metric`` stays a column; a
+    user who switched it off (``default_hp_metric=False``) and names metrics of their own keeps exactly those.
 
     Args:
         logger: A Lightning logger; one that is not TensorBoard's is passed over.

@@ -18,7 +18,13 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.get_experiment import Handler as ExperimentHandler
 from tensorboard.plugins.hparams.list_session_groups import Handler as SessionGroupsHandler
 
-from lightning_leep.tensorboard import declare_hparams, hparam_tags, log_hparams, saved_hparams
+from lightning_leep.tensorboard import (
+    declare_hparams,
+    hparam_tags,
+    lightning_logs_hparams,
+    log_hparams,
+    saved_hparams,
+)
 
 FINAL = {tag: 0.01 * (i + 1) for i, tag in enumerate(hparam_tags())}
 
@@ -38,14 +44,15 @@ class Model(BoringModel):
 
     def on_train_start(self):
         if self.metric:
-            self.logger.log_hyperparams(self.hparams, self.metric)
+            self.logger.log_hyperparams({"lr": 0.25}, self.metric)
 
 
 class Columns(pl.Callback):
     """The two calls, where a callback makes them."""
 
     def on_fit_start(self, trainer, pl_module):
-        declare_hparams(trainer.logger, {**saved_hparams(trainer), "leep/source": "resnet"}, hparam_tags())
+        if lightning_logs_hparams(trainer):
+            declare_hparams(trainer.logger, {**saved_hparams(trainer), "leep/source": "resnet"}, hparam_tags())
 
     def on_fit_end(self, trainer, pl_module):
         trainer.logger.log_metrics(dict.fromkeys(FINAL, 0.0), step=0)
@@ -106,9 +113,12 @@ def test_two_runs_have_a_row_each(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_the_users_own_metrics_are_left_alone(tmp_path):
-    fit(tmp_path / "without", Model(metric={"mine": 0.5}), default_hp_metric=False)
-    fit(tmp_path / "with", Model(metric={"mine": 0.5}), [Columns()], default_hp_metric=False)
+@pytest.mark.parametrize("options", [{"default_hp_metric": False}, {}])
+def test_the_users_own_metrics_are_left_alone(tmp_path, options):
+    # Without `save_hyperparameters` Lightning writes nothing, whatever `default_hp_metric` is.
+    saved = True if options else None
+    fit(tmp_path / "without", Model(metric={"mine": 0.5}, saved=saved), **options)
+    fit(tmp_path / "with", Model(metric={"mine": 0.5}, saved=saved), [Columns()], **options)
     assert table(tmp_path / "with") == table(tmp_path / "without")
     assert table(tmp_path / "with")[1] == ["mine"]
 
@@ -133,9 +143,19 @@ def test_switched_off_hp_metric_stays_off(tmp_path):
 @pytest.mark.parametrize("saved", [None, False])
 def test_a_module_that_does_not_log_hyperparameters_shows_none(tmp_path, saved):
     fit(tmp_path, Model(saved=saved), [Columns()])
-    hparams, _, rows = table(tmp_path)
-    assert hparams == ["leep/source"]
-    assert {tag: rows["run"][1][tag] for tag in FINAL} == pytest.approx(FINAL)
+    hparams, metrics, rows = table(tmp_path)
+    assert (hparams, metrics) == (["leep/source"], hparam_tags())  # no empty column of `hp_metric`
+    assert rows["run"][1] == pytest.approx(FINAL)
+
+
+def test_a_module_with_nothing_to_save_has_a_row(tmp_path):
+    class Bare(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters()
+
+    fit(tmp_path, Bare(), [Columns()])
+    assert table(tmp_path)[1] == ["hp_metric", *hparam_tags()]
 
 
 def test_a_run_that_was_interrupted_has_its_row(tmp_path):
