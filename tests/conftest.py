@@ -1,7 +1,16 @@
-"""Every test starts from the same random state, alone or among others."""
+"""Every test starts from the same random state, alone or among others.
+
+Hypothesis draws the same examples at every run, so that a gate does not fail by chance;
+``pytest --hypothesis-profile=explore`` looks for new ones.
+"""
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

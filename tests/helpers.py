@@ -56,6 +56,13 @@ def reference_eep_accuracy(theta: Any, labels: Any, num_target_classes: int) -> 
     return float(np.mean(tied[np.arange(len(eep)), np.asarray(labels)] / tied.sum(axis=1)))
 
 
+def has_near_ties(theta: Any, labels: Any, num_target_classes: int) -> bool:
+    """Whether two classes are so nearly equal in the EEP of some row that rounding decides if they are tied."""
+    eep = to_numpy(theta) @ reference_conditional(theta, labels, num_target_classes).T
+    gap = 1 - eep / eep.max(axis=1, keepdims=True)
+    return bool(((gap > 1e-13) & (gap < 1e-10)).any())
+
+
 def reference_nce(source_labels: Any, labels: Any) -> float:
     """-H(Y|Z) of the counts (Tran, Nguyen, Hassner 2019, equation 4)."""
     pairs = list(zip(np.asarray(source_labels).tolist(), np.asarray(labels).tolist(), strict=True))

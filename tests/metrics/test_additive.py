@@ -217,3 +217,18 @@ def test_failed_synchronisation_leaves_the_local_state(method, call):
     for name, state in states.items():
         torch.testing.assert_close(metric.metric_state[name], state, rtol=0.0, atol=0.0)
     assert metric.compute().item() == pytest.approx(leep_of_seeds(0), **EXACT)  # the peer is back
+
+
+def test_compute_that_fails_after_pooling_leaves_the_local_state(monkeypatch):
+    metric = filled(dist_sync_fn=lambda value, group: [value, value], distributed_available_fn=lambda: True)
+    rows = metric.rows
+
+    def out_of_memory():
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(metric, "mean_and_standard_error", out_of_memory)
+        metric.compute()
+    assert metric.rows is rows
+    assert not metric._is_synced
+    assert metric.compute().item() == pytest.approx(leep_of_seeds(0), **EXACT)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_leep import EEPAccuracy
-from tests.helpers import random_task, reference_eep_accuracy, reference_softmax, tasks
+from tests.helpers import has_near_ties, random_task, reference_eep_accuracy, reference_softmax, tasks
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 EXACT = {"abs": 1e-12}
@@ -22,6 +22,7 @@ def accuracy_of(preds, labels, num_target_classes, batch_size=5, **kwargs):
 @given(tasks(), st.integers(1, 12))
 def test_reference_in_batches_of_any_size(task, batch_size):
     theta, labels, num_target_classes = task
+    assume(not has_near_ties(*task))
     value = accuracy_of(theta, labels, num_target_classes, batch_size, from_logits=False)
     assert (value.dtype, value.ndim) == (torch.float64, 0)
     assert value.item() == pytest.approx(reference_eep_accuracy(theta, labels, num_target_classes), **EXACT)
@@ -45,6 +46,7 @@ def test_worked_example():
 @given(tasks(), st.randoms(use_true_random=False))
 def test_order_and_names_do_not_matter(task, random):
     theta, labels, num_target_classes = task
+    assume(not has_near_ties(*task))
     rows, source, target = (list(range(k)) for k in (*theta.shape, num_target_classes))
     for order in (rows, source, target):
         random.shuffle(order)
