@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 #: How deep generators are searched for below a data set: data set, transform, its list, its members and their own.
-SEARCH_DEPTH = 6
+SEARCH_DEPTH = 8
 #: Longer lists hold data, not transforms.
 SEARCH_WIDTH = 64
 

@@ -53,6 +53,10 @@ class LEEPCallback(TrainerCallback):
         from_logits: Whether the source returns logits or probabilities.
         ignore_index: Label of the rows that are left out.
         adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.
+        head: Name of the source's last layer, whose input are the features; None finds it. See
+            :func:`~lightning_leep.score`, also for the next one.
+        memory: How rows are kept while they are scored (4 bytes for each row and source class): on the ``"device"``,
+            on the ``"cpu"``, or not at all with ``"second_pass"``.
         target_class_names: Names for the figures; by default found in the datamodule or the data set.
         source_class_names: Names for the figures; by default found in the source.
         name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
@@ -69,9 +73,8 @@ class LEEPCallback(TrainerCallback):
         ValueError: If an argument has an impossible value.
 
     Example:
-        >>> from torch import nn
         >>> callback = LEEPCallback(source=nn.Linear(4, 3), monitor="val_acc")
-        >>> # Trainer(callbacks=[callback]).fit(module, datamodule)
+        >>> trainer = pl.Trainer(callbacks=callback, logger=False, enable_checkpointing=False, accelerator="cpu")
     """
 
     _instances: ClassVar[count] = count()
@@ -88,6 +91,8 @@ class LEEPCallback(TrainerCallback):
         from_logits: bool = True,
         ignore_index: int | None = None,
         adapter: Adapter = split_batch,
+        head: str | None = None,
+        memory: str | int = "device",
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
@@ -112,6 +117,8 @@ class LEEPCallback(TrainerCallback):
             from_logits=from_logits,
             ignore_index=ignore_index,
             adapter=adapter,
+            head=head,
+            memory=memory,
             target_class_names=target_class_names,
             source_class_names=source_class_names,
             seed=seed,

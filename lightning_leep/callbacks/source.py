@@ -47,6 +47,8 @@ class SourceScorer:
     from_logits: bool
     ignore_index: int | None
     adapter: Adapter
+    head: str | None
+    memory: str | int
     target_class_names: Sequence[str] | None
     source_class_names: Sequence[str] | None
     seed: int
@@ -114,6 +116,8 @@ class SourceScorer:
                     from_logits=self.from_logits,
                     ignore_index=self.ignore_index,
                     adapter=self.adapter,
+                    head=self.head,
+                    memory=self.memory,
                     device=device,
                     precision=trainer.precision_plugin.forward_context,
                     transfer=_transfer(trainer, pl_module, source_module(source)),

@@ -23,6 +23,10 @@ def make_data(n: int = 50, seed: int = 0) -> TensorDataset:
     return TensorDataset(centres[labels] + 0.7 * torch.randn(n, D, generator=generator), labels)
 
 
+#: The training data of every test.
+DATA = make_data()
+
+
 def make_source(seed: int = 1) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -82,7 +86,7 @@ class TrainingOnly(Classifier):
 
 
 def train_loader(data: Dataset | None = None, **kwargs: Any) -> DataLoader:
-    return DataLoader(make_data() if data is None else data, **{"batch_size": 10, "shuffle": True, **kwargs})
+    return DataLoader(DATA if data is None else data, **{"batch_size": 10, "shuffle": True, **kwargs})
 
 
 def val_loader() -> DataLoader:

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
@@ -118,6 +119,15 @@ def test_batch_norm_that_the_user_froze():
 )
 def test_trainer_options(options):
     assert run(train_loader(), callback=True, **options) == run(train_loader(), callback=False, **options)
+
+
+def test_figures_and_a_second_pass(tmp_path):
+    source, plain = make_source(), Classifier(make_source())
+    module = Classifier(source)
+    callback = LEEPCallback(source, strict=True, memory="second_pass", max_samples=30)
+    fit(module, callback, logger=TensorBoardLogger(tmp_path))
+    fit(plain)
+    assert trained_state(module) == trained_state(plain)
 
 
 def test_source_with_weights_of_its_own_is_unchanged():

@@ -115,13 +115,24 @@ def test_panels(run):
     assert "Achieved accuracy" in texts[1]
 
 
-def test_columns_of_hparams(run):
-    _, _, board, _ = run
+class WithHparams(Classifier):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_columns_of_hparams(saved, tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(WithHparams() if saved else Classifier(), LEEPCallback(make_source(), strict=True), logger=logger)
+    board = events(logger.log_dir)
     content = board.summary_metadata["_hparams_/experiment"].plugin_data.content
-    for tag in ("hp_metric", "leep/predicted_accuracy", "leep/achieved_accuracy", "leep_report/leep"):
+    for tag in ("leep/predicted_accuracy", "leep/achieved_accuracy", "leep_report/leep"):
         assert tag.encode() in content
+    assert (b"hp_metric" in content) == saved  # Lightning's own column stays
     start = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"leep/source" in start
+    assert (b"width" in start) == saved
 
 
 def test_csv(tmp_path):

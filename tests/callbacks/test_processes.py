@@ -119,19 +119,21 @@ def seen(tmp_path_factory):
     return run_processes(everything, 2, str(tmp_path_factory.mktemp("processes")), timeout=150)
 
 
-def single_process_report(**kwargs):
-    callback = LEEPCallback(make_source(), strict=True, **kwargs)
+def single_process_report(own_source=False, **kwargs):
+    callback = LEEPCallback(None if own_source else make_source(), strict=True, **kwargs)
     fit(Classifier(), callback)
     return callback.report.to_dict()
 
 
 def scores(report):
-    return {name: value for name, value in report.items() if name not in ("seconds", "samples_per_second")}
+    """What depends on the rows alone, not on the time nor on how labels are shuffled."""
+    varying = ("seconds", "samples_per_second", "notes")
+    return {n: value for n, value in report.items() if n not in varying and not n.startswith("permutation")}
 
 
 def assert_same_scores(report, other):
     numbers = {name for name, value in scores(other).items() if isinstance(value, float)}
-    assert {n: report[n] for n in numbers} == pytest.approx({n: other[n] for n in numbers}, rel=1e-9, abs=1e-12)
+    assert {n: report[n] for n in numbers} == pytest.approx({n: other[n] for n in numbers}, rel=1e-6, abs=1e-6)
     assert {n: v for n, v in scores(report).items() if n not in numbers} == {
         n: v for n, v in scores(other).items() if n not in numbers
     }
@@ -140,7 +142,7 @@ def assert_same_scores(report, other):
 def test_two_processes_score_as_one(seen):
     assert scores(seen[0]["scored report"]) == scores(seen[1]["scored report"])
     assert_same_scores(seen[0]["scored report"], single_process_report())
-    assert_same_scores(seen[0]["own source report"], single_process_report())
+    assert_same_scores(seen[0]["own source report"], single_process_report(own_source=True))
 
 
 def test_subset_is_the_same_on_any_number_of_processes(seen):

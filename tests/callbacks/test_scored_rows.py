@@ -15,9 +15,7 @@ from torch.utils.data import (
 )
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import C, Classifier, fit, make_data, make_source, reference_scores, train_loader
-
-DATA = make_data()
+from tests.callbacks.support import DATA, C, Classifier, fit, make_data, make_source, reference_scores, train_loader
 
 
 class Recorder(nn.Module):

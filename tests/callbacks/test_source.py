@@ -8,9 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import Classifier, D, Z, fit, make_data, make_source, reference_scores, train_loader
-
-DATA = make_data()
+from tests.callbacks.support import DATA, Classifier, D, Z, fit, make_source, reference_scores, train_loader
 
 
 def report_of(source, module=None, **kwargs):
@@ -43,6 +41,20 @@ def test_probabilities():
         return make_source().eval()(inputs).softmax(1)
 
     assert report_of(source, from_logits=False).leep == pytest.approx(expected(), abs=1e-6)
+
+
+@pytest.mark.parametrize("memory", ["cpu", "second_pass", 10])
+def test_memory(memory):
+    report = report_of(make_source(), memory=memory)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    assert report.memory != report_of(make_source()).memory
+
+
+def test_named_head():
+    assert report_of(make_source(), head="0").num_features == D
+    assert report_of(make_source()).num_features == 8
+    with pytest.raises(ValueError, match="`head` must name"):
+        report_of(make_source(), head="nowhere")
 
 
 def test_ignored_rows():
