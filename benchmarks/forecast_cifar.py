@@ -24,6 +24,7 @@ from lightning_leep.forecast import (
     TransferRecord,
     forecast_accuracy,
     forecast_convergence,
+    is_hopeless,
     update_forecast,
 )
 
@@ -151,6 +152,7 @@ def print_running(records: list[TransferRecord], size: int, splits: int) -> None
     epochs = len(records[0].curve)
     print(f"\nduring training, history of {size}")
     print(f"{'epochs':>6}{'MAE':>8}{'coverage':>10}{'width':>8}{'ETA said':>10}{'MAE':>8}")
+    excluded = []
     results: dict[int, list[tuple[float, ...]]] = {k: [] for k in (0, 1, 2, 3, 5, 7, 9)}
     for past, rest in random_splits(len(records), size, splits):
         history = [records[i] for i in past]
@@ -158,16 +160,20 @@ def print_running(records: list[TransferRecord], size: int, splits: int) -> None
             before = forecast(record, history)
             convergence = forecast_convergence(record.report, history, strategy=record.strategy)
             best, arrived = record.curve.best, record.curve.epochs_to(0.99)
+            too_low = []
             for k, rows in results.items():
                 curve = AccuracyCurve(record.curve.epochs[:k], record.curve.accuracy[:k])
                 now = update_forecast(before, curve, max_epochs=epochs, convergence=convergence)
                 eta = math.nan if now.eta_epochs is None else abs(now.eta_epochs - max(0.0, (arrived or 0.0) - k))
+                too_low.append(is_hopeless(now, best))
                 rows.append((abs(now.value - best), now.low <= best <= now.high, now.high - now.low, eta))
+            excluded.append(any(too_low))
     for k, rows in results.items():
         error, held, width, eta = np.array(rows, dtype=float).T
         said = np.isfinite(eta)
         eta_error = f"{eta[said].mean():8.2f}" if said.any() else ""
         print(f"{k:6}{error.mean():8.4f}{held.mean():10.3f}{width.mean():8.3f}{said.mean():10.2f}{eta_error}")
+    print(f"runs whose best accuracy was called hopeless at least once: {np.mean(excluded):.3f}")
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ EXPONENTS = (0.5, 1.0, 2.0, math.inf)
 NOISE_LEVELS = ((0.005, 0.4), (0.01, 0.3), (0.02, 0.2), (0.04, 0.1))
 # The prior of the final accuracy may be off by more than it says: with probability 0.05 it is 4 times as wide.
 PRIOR_SPREADS = ((1.0, 0.95), (4.0, 0.05))
+# Accuracy before training as a fraction of the final one: between chance and a head that is already of use.
+START, START_SPREAD = 0.25, 0.25
 # A time scale from earlier transfers is believed up to a factor of 2 either way (one standard deviation).
 TIME_SCALE_SPREAD = math.log(2)
 NUM_TIME_SCALES, NUM_DRAWS = 32, 16
@@ -71,12 +73,12 @@ def fit_learning_curve(
     A curve goes from :math:`y_0` before training to :math:`y_T` at the end,
 
     .. math:: y(t) = y_T + (y_0 - y_T) \frac{\varphi(t / \tau) - \varphi(T / \tau)}{1 - \varphi(T / \tau)}, \qquad
-        \varphi(u) = (1 + u)^{-1},\ (1 + u)^{-2} \text{ or } e^{-u},
+        \varphi(u) = (1 + u)^{-c},\ c = \tfrac12, 1, 2, \text{ or } e^{-u},
 
-    and validations lie around it with normal noise. Beforehand :math:`y_T` is normal as given, :math:`y_0` lies about
-    half-way between 0 and it, and each :math:`\tau` of a logarithmic grid is as likely as the next. For one kind of
-    curve the model is linear in :math:`(y_T, y_0)`: the posterior is normal and the evidence is known exactly. The
-    kinds are weighted by it.
+    and validations lie around it with normal noise. Beforehand :math:`y_T` is normal as given, :math:`y_0` is about a
+    quarter of its mean, and each :math:`\tau` of a logarithmic grid is as likely as the next. For one kind of curve the
+    model is linear in :math:`(y_T, y_0)`: the posterior is normal and the evidence is known exactly. The kinds are
+    weighted by it.
 
     Args:
         epochs: Epochs of the validations, ``[t]``, at least one.
@@ -91,17 +93,17 @@ def fit_learning_curve(
     """
     time_scale, exponent, noise, spread, log_weight = _kinds(epochs, end).T  # [k] each
     if epochs_to_90_percent is not None:
-        # From half of the final accuracy, 90% of it is reached when a fifth of the way is left.
         in_the_end = _left(np.array([end]), time_scale, exponent)[:, 0]
-        expected = time_scale * _units(0.2 * (1 - in_the_end) + in_the_end, exponent)
+        left = 0.1 / (1 - START) * (1 - in_the_end) + in_the_end  # at 90% of the final accuracy
+        expected = time_scale * _units(left, exponent)
         ratio = np.log(expected / max(epochs_to_90_percent, 1e-9))
         log_weight = log_weight - 0.5 * (ratio / TIME_SCALE_SPREAD) ** 2
 
     left = _left_of_way(epochs, end, time_scale, exponent)  # [k, t]
     design = np.stack([1 - left, left], axis=2) / noise[:, None, None]  # [k, t, 2]
     answers = accuracy / noise[:, None]  # [k, t]
-    prior_mean = np.array([mean, mean / 2])
-    prior_deviation = np.stack([spread * deviation, np.full_like(spread, mean / 2 + 0.01)], axis=1)  # [k, 2]
+    prior_mean = np.array([mean, START * mean])
+    prior_deviation = np.stack([spread * deviation, np.full_like(spread, START_SPREAD * mean + 0.01)], axis=1)  # [k, 2]
     prior_precision = prior_deviation[:, :, None] ** -2 * np.eye(2)  # [k, 2, 2]
     precision = prior_precision + np.einsum("kti,ktj->kij", design, design)
     moment = prior_precision @ prior_mean + np.einsum("kti,kt->ki", design, answers)

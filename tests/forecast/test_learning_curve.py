@@ -27,7 +27,7 @@ def integrate(time_scale, exponent, noise, spread, mean, deviation, end):
     start = np.linspace(-3, 4, 1401)[None]
     wide = spread * deviation
     log = -0.5 * ((final - mean) / wide) ** 2 - math.log(wide)
-    log = log - 0.5 * ((start - mean / 2) / (mean / 2 + 0.01)) ** 2 - math.log(mean / 2 + 0.01)
+    log = log - 0.5 * ((start - mean / 4) / (mean / 4 + 0.01)) ** 2 - math.log(mean / 4 + 0.01)
     for t, y in zip(EPOCHS, ACCURACY, strict=True):
         log = log - 0.5 * ((y - height(t, start, final, time_scale, exponent, end)) / noise) ** 2 - math.log(noise)
     mass = np.exp(log)
@@ -55,14 +55,16 @@ def test_evidence_and_posterior(end, monkeypatch):
     np.testing.assert_allclose(draws.final.mean(1)[likely], means[likely], atol=2e-3)
 
 
-def test_time_scales_of_earlier_transfers_become_likelier():
-    flat = fit_learning_curve(EPOCHS[:1], ACCURACY[:1], 0.6, 0.05, 100.0)
-    for epochs in (2.0, 30.0):
-        told = fit_learning_curve(EPOCHS[:1], ACCURACY[:1], 0.6, 0.05, 100.0, epochs_to_90_percent=epochs)
-        (median,) = told.quantiles(told.epoch_of(0.9), (0.5,))
-        assert epochs / 2 <= median <= epochs * 2
-        spread = np.ptp(told.quantiles(np.log(told.epoch_of(0.9) + 1e-3), (0.1, 0.9)))
-        assert spread < np.ptp(flat.quantiles(np.log(flat.epoch_of(0.9) + 1e-3), (0.1, 0.9)))
+@pytest.mark.parametrize(("epochs", "first"), [(2.0, 0.45), (30.0, 0.2)])
+def test_time_scales_of_earlier_transfers_become_likelier(epochs, first):
+    flat, told = (
+        fit_learning_curve(np.ones(1), np.array([first]), 0.6, 0.05, 100.0, epochs_to_90_percent=hint)
+        for hint in (None, epochs)
+    )
+    (median,) = told.quantiles(told.epoch_of(0.9), (0.5,))
+    assert epochs / 2 <= median <= epochs * 2
+    spreads = [np.ptp(draws.quantiles(np.log(draws.epoch_of(0.9) + 1e-3), (0.1, 0.9))) for draws in (flat, told)]
+    assert spreads[1] < spreads[0]
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, math.inf])

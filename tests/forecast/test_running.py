@@ -84,8 +84,12 @@ def test_a_curve_that_contradicts_the_forecast_wins():
 def test_arrived():
     curve = AccuracyCurve(tuple(range(1, 13)), (0.5, 0.7) + (0.8,) * 10)
     assert update_forecast(PRIOR, curve, max_epochs=20).eta_epochs == pytest.approx(0, abs=0.5)
-    ended = update_forecast(PRIOR, exponential(range(1, 11)), max_epochs=10)
-    assert ended.eta_epochs == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("end", [3, 2.5])
+def test_a_run_that_is_over_is_certain(end):
+    running = update_forecast(PRIOR, AccuracyCurve((1, 2, 3), (0.5, 0.8, 0.6)), max_epochs=end)
+    assert (running.low, running.value, running.high, running.eta_epochs) == (0.8, 0.8, 0.8, 0)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
