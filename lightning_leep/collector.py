@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -22,6 +21,7 @@ from lightning_leep.metrics import (
 )
 from lightning_leep.metrics.reduction import sum_over_processes
 from lightning_leep.notes import notes
+from lightning_leep.processes import this_process
 from lightning_leep.report import TransferabilityReport
 
 #: Source outputs, features (None where there are none to score) and labels of one batch.
@@ -75,7 +75,10 @@ class ScoreCollector:
         self.features = FeatureScores(**features, **rows) if num_features else None
         # Its rows are checked by the metric above.
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)
-        self.nleep = NLEEP(**features, validate_args=False) if nleep and num_features else None
+        self.asked_for_nleep = nleep
+        self.nleep: NLEEP | None = None
+        if nleep and num_features:
+            self.nleep = NLEEP(**features, validate_args=False, compute_on_cpu=memory.on_cpu)
         self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
         for metric in self.metrics:
             metric.to(device)
@@ -119,7 +122,7 @@ class ScoreCollector:
             feature_layer: Where the features come from.
 
         Raises:
-            ValueError: If there are fewer than 2 labelled rows.
+            ValueError: If there are fewer than 2 labelled rows, or the second pass had other rows than the first.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
@@ -130,6 +133,11 @@ class ScoreCollector:
             num_samples = int(counts.sum())
             if num_samples < 2:
                 raise ValueError(f"`dataloader` must hold at least 2 labelled rows, got {num_samples}.")
+            if not self.memory.keep_rows and int(self.outputs.score_sums[0, 0]) != num_samples:
+                raise ValueError(
+                    f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
+                    f"and then {int(self.outputs.score_sums[0, 0])}."
+                )
             values = self._output_scores() | self._feature_scores()
             values["nce"] = _finite_or_none(self.nce.compute())
         frequency = counts[counts > 0].double() / num_samples
@@ -149,7 +157,7 @@ class ScoreCollector:
             **values,
             **_null_fields(null, values["leep"]),
         )
-        return replace(report, notes=notes(report))
+        return replace(report, notes=notes(report, self.asked_for_nleep))
 
     def _output_scores(self) -> dict[str, Any]:
         if isinstance(self.outputs, EEPScores):
@@ -168,7 +176,7 @@ class ScoreCollector:
 
     def _permutation_null(self) -> Tensor | None:
         """LEEP of shuffled labels, where the rows are at hand."""
-        outputs = self.outputs
+        outputs, (rank, world_size) = self.outputs, this_process()
         if not self.num_permutations or not self.memory.keep_rows or self.memory.top_k is not None:
             return None
         return permutation_null(
@@ -177,8 +185,9 @@ class ScoreCollector:
             outputs.num_target_classes,
             outputs.num_source_classes,
             self.num_permutations,
-            seed=getattr(rank_zero_only, "rank", 0),
             reduce=sum_over_processes(outputs.device),
+            rank=rank,
+            world_size=world_size,
         )
 
 

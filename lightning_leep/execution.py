@@ -10,6 +10,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from tqdm.auto import tqdm
 
+from lightning_leep.processes import this_process
+
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
@@ -55,5 +57,6 @@ def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
 
 def progress_bar(dataloader: Iterable[Any], progress: bool) -> Iterable[Any]:
     """The loader, with a progress bar on the first process."""
-    hidden = not progress or getattr(rank_zero_only, "rank", 0) != 0
+    first = this_process()[0] == 0 and getattr(rank_zero_only, "rank", 0) == 0
+    hidden = not (progress and first)
     return tqdm(dataloader, desc="Scoring the source model", unit="batch", leave=False, disable=hidden)

@@ -1,14 +1,29 @@
 """What a reader has to know to believe the numbers of a report, in words."""
 
+import math
+
 from lightning_leep.report import TransferabilityReport
+
+#: ``feature_layer`` of a report whose source has no layer to take features from. No module can have this name.
+LOGITS = "(logits)"
 
 #: A permutation p-value above this is called noise, as is a leave-one-out LEEP within two standard errors of the floor.
 SIGNIFICANCE = 0.05
 
 
-def notes(report: TransferabilityReport) -> tuple[str, ...]:
-    """Sentences about a report, the most important first; none when there is nothing to warn of."""
+def notes(report: TransferabilityReport, nleep: bool = False) -> tuple[str, ...]:
+    """Sentences about a report, the most important first; none when there is nothing to warn of.
+
+    Args:
+        report: The report; notes that it already has are not looked at.
+        nleep: Whether N-LEEP was asked for.
+    """
     sentences = [*_signal(report), *_classes(report), *_estimates(report)]
+    if nleep and report.nleep is None:
+        sentences.append(
+            f"N-LEEP could not be computed: its mixture of 5 C = {5 * report.num_target_classes} Gaussians needs at "
+            f"least as many images (there are {report.num_samples}), and features."
+        )
     return tuple(sentences)
 
 
@@ -16,23 +31,29 @@ def _signal(report: TransferabilityReport) -> list[str]:
     sentences = []
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so that no score says anything."]
-    p_value, mean = report.permutation_p_value, report.permutation_mean
+    p_value, mean, floor = report.permutation_p_value, report.permutation_mean, report.leave_one_out_floor
     out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
     if p_value is not None and p_value > SIGNIFICANCE:
         sentences.append(
             f"LEEP cannot be told from noise: labels shuffled at random score as high too often (p = {p_value:.2f})."
         )
-    elif out_of_sample <= report.floor:
+    elif out_of_sample <= floor:
         sentences.append(
             f"Out of sample LEEP cannot be told from noise: its leave-one-out form {report.leave_one_out_leep:.3f} is "
-            f"not two standard errors above the floor {report.floor:.3f} of a source that says nothing."
+            f"not two standard errors above the floor {floor:.3f} of a source that says nothing."
         )
-    bias = 0.0 if mean is None else mean - report.floor
+    elif p_value is None and math.isnan(out_of_sample):
+        sentences.append("Nothing tells LEEP from noise here: there is no leave-one-out form and no permutation null.")
+    if mean is not None:
+        bias, finding = mean - report.floor, f"with shuffled labels LEEP is {mean:.3f} already"
+    else:
+        bias = report.leep - report.leave_one_out_leep
+        finding = f"out of sample LEEP is {report.leave_one_out_leep:.3f}"
     if bias > 0.05 * report.label_entropy and bias > (report.leep - report.floor) / 2:
         sentences.append(
-            f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: with "
-            f"shuffled labels LEEP is {mean:.3f} already, more than half of the way from the floor "
-            f"{report.floor:.3f} to {report.leep:.3f}. Read the leave-one-out form."
+            f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: {finding}, "
+            f"so that more than half of the way from the floor {report.floor:.3f} to {report.leep:.3f} says nothing. "
+            "Read the leave-one-out form."
         )
     return sentences
 
@@ -58,13 +79,9 @@ def _estimates(report: TransferabilityReport) -> list[str]:
         )
     if report.feature_layer == LOGITS:
         sentences.append(
-            "The source has no linear layer to take features from (or they are wider than 4096), so the feature scores "
-            "(H-score, LogME, linear probe) are made from its logits. `head=` names another layer."
+            "The source has no linear layer with features for each label (or they are wider than 4096), so the feature "
+            "scores (H-score, LogME, linear probe) are made from its logits. `head=` names another layer."
         )
     elif report.feature_layer is None:
         sentences.append("Neither the features nor the outputs of the source are narrow enough for feature scores.")
     return sentences
-
-
-#: ``feature_layer`` of a report whose source has no layer to take features from.
-LOGITS = "logits"

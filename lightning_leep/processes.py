@@ -44,17 +44,24 @@ def on_every_process(action: Callable[[], T], device: torch.device) -> T:
 
 def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]:
     """Lowest rank that failed, if any, and this process's own rank."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    rank, world_size = this_process()
+    if world_size == 1:
         return (0 if failed else None), 0
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     first = torch.tensor(rank if failed else world_size, device=device)
     torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
     return (None if int(first) == world_size else int(first)), rank
 
 
+def this_process() -> tuple[int, int]:
+    """Rank of this process and number of processes; 0 of 1 without an initialised group."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
 def largest_of_all(values: list[int], device: torch.device) -> list[int]:
     """Element-wise maximum of integers over all processes; the values themselves on a single one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if this_process()[1] == 1:
         return values
     shared = torch.tensor(values, device=device)
     torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)

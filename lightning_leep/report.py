@@ -20,9 +20,10 @@ class TransferabilityReport:
         num_source_classes: Z.
         class_counts: Rows of each target class.
         leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
-        leep_standard_error: Standard error of that mean.
+        leep_standard_error: Standard error of that mean over the rows, with P(y|z) taken as given. From one sample of
+            images to the next, each with a P(y|z) of its own, LEEP varies up to twice as much.
         leave_one_out_leep: LEEP with each row predicted from the other rows alone: what is left of it out of sample.
-        leave_one_out_leep_standard_error: Standard error of that mean.
+        leave_one_out_leep_standard_error: Standard error of that mean, likewise.
         label_entropy: H(Y), the entropy of the labels; minus it is the LEEP of a source that says nothing.
         eep_accuracy: Accuracy of the expected empirical predictor, on the rows it was made from.
         eep_accuracy_standard_error: Standard error of that mean.
@@ -90,6 +91,18 @@ class TransferabilityReport:
     def floor(self) -> float:
         """LEEP of a source whose output does not depend on the input, -H(Y)."""
         return -self.label_entropy
+
+    @property
+    def leave_one_out_floor(self) -> float:
+        r"""The same over the rows that leave-one-out LEEP is a mean of, :math:`\sum n_y \log(n_y/n) / \sum n_y`.
+
+        The sums are over the classes with at least 2 rows. Rows that are the only one of their class are the least
+        probable of all, so that without them the floor is higher; NaN when there is no other.
+        """
+        counts = [count for count in self.class_counts if count > 1]
+        if not counts:
+            return math.nan
+        return sum(count * math.log(count / self.num_samples) for count in counts) / sum(counts)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain Python values; a number that is not finite becomes None, as JSON has none."""

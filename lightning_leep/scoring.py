@@ -21,8 +21,10 @@ from lightning_leep.execution import (
     source_device,
 )
 from lightning_leep.features import capture_head_input
-from lightning_leep.functional.inputs import check_ignore_index, check_layout, check_num_classes
-from lightning_leep.memory import check_memory, choose_memory
+from lightning_leep.functional.inputs import check_flag, check_ignore_index, check_layout, check_num_classes
+from lightning_leep.functional.nleep import require_scikit_learn
+from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.memory import check_memory, check_readable_twice, choose_memory
 from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.sizes import agree_on_sizes, len_or_none
@@ -68,29 +70,36 @@ def score(
         transfer: Function that brings a batch to the device; replaces the plain move to ``device``.
         progress: Whether the first process shows a progress bar.
         head: Name of the source's last layer, whose input are the features (``"classifier.6"``). None finds it: a
-            linear layer named ``fc``, ``classifier``, ``head`` or ``linear``, or else the last one that runs. Without
-            one the feature scores are made from the logits, and the report says so.
+            linear layer named ``fc``, ``classifier``, ``head`` or ``linear`` that makes as many outputs as the source
+            returns, or else the last one that runs. Without one the feature scores are made from the logits, and the
+            report says so.
         memory: How rows are kept until all are known: "device" (where they were computed), "cpu", "bfloat16" (rounded),
             "second_pass" (not at all: the loader is read twice and must give the same rows), "top_k" (the largest
             source probabilities of each row: LEEP becomes an estimate with an interval, the other scores of the
-            source's output are left out), or a number of bytes for each process: "device" if the rows fit, else
-            "second_pass".
+            source's output are left out), or a number of bytes for each process: "device" if the rows fit, taking
+            every batch to be of the size of the first, else "second_pass".
         top_k: Source probabilities kept of each row with ``memory="top_k"``.
-        num_permutations: Shuffles of the labels for the null distribution of LEEP, which needs kept rows; 0 for none.
-        nleep: Whether to compute N-LEEP as well, which needs scikit-learn and fits a mixture of 5 C Gaussians.
+        num_permutations: Shuffles of the labels for the null distribution of LEEP, which needs kept rows; 0 for none,
+            else at least 19, the fewest that can give a p-value of 0.05.
+        nleep: Whether to compute N-LEEP as well, which needs scikit-learn and features kept as they are, and fits a
+            mixture of 5 C Gaussians.
 
     Returns:
         The report, with the joint ``[C, Z]`` attached.
 
     Raises:
         TypeError: If batches, outputs or labels have the wrong type.
-        ValueError: If an argument or a batch is invalid, or there are fewer than 2 labelled rows.
+        ValueError: If an argument or a batch is invalid, there are fewer than 2 labelled rows, or a second pass is
+            needed and the loader cannot be read twice or gives other rows then.
+        ModuleNotFoundError: If N-LEEP is asked for without scikit-learn.
         OtherProcessError: If another process failed; its own error is raised there.
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
-    check_memory(memory, top_k)
-    check_num_classes("num_permutations", num_permutations, minimum=0)
+    for name, flag in (("from_logits", from_logits), ("progress", progress), ("nleep", nleep)):
+        check_flag(name, flag)
+    check_memory(memory, top_k, nleep)
+    check_num_permutations(num_permutations)
     module = source_module(source)
     device = source_device(module, device)
     if not callable(precision) and precision not in AUTOCAST_DTYPES:
@@ -107,28 +116,35 @@ def score(
                 with context():
                     preds = source_output(source, inputs)
                 check_layout(preds, target, None)
-                yield preds, captured.take(target), target.to(preds.device)
+                # Probabilities are kept as they are; the source may use their memory again.
+                kept = preds if from_logits else preds.clone()
+                yield kept, captured.take(preds, target), target.to(preds.device)
+
+        def first_batch() -> Outputs | None:
+            if nleep:
+                require_scikit_learn()
+            return next(first_outputs, None)
 
         first_outputs = outputs()
         # The first batch tells the sizes of everything, to processes without data as well.
-        first = on_every_process(lambda: next(first_outputs, None), device)
-        sizes = agree_on_sizes(first, len_or_none(dataloader), device)
+        first = on_every_process(first_batch, device)
+        sizes = agree_on_sizes(first, captured, len_or_none(dataloader), device)
+        chosen = choose_memory(memory, top_k, sizes.num_bytes, nleep)
+        on_every_process(lambda: check_readable_twice(dataloader, chosen), device)
         collector = ScoreCollector(
             num_target_classes,
             sizes.num_source_classes,
             sizes.num_features,
             from_logits,
             ignore_index,
-            choose_memory(memory, top_k, sizes.num_bytes),
+            chosen,
             num_permutations,
             nleep,
             device if first is None else first[0].device,
         )
         batches = () if first is None else chain([first], first_outputs)
         on_every_process(lambda: collector.first_pass(sizes.choose_features(batches)), device)
-        if not collector.memory.keep_rows:
-            if isinstance(dataloader, Iterator):
-                raise ValueError("`dataloader` must be readable twice for a second pass, got an iterator.")
+        if not chosen.keep_rows:
             second_pass = collector.second_pass()
             on_every_process(lambda: second_pass(sizes.choose_features(outputs())), device)
-        return collector.report(lambda: time.perf_counter() - start, sizes.feature_layer(captured.name))
+        return collector.report(lambda: time.perf_counter() - start, sizes.feature_layer)

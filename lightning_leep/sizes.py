@@ -6,12 +6,16 @@ from typing import Any, NamedTuple
 import torch
 
 from lightning_leep.collector import Outputs
+from lightning_leep.features import HeadInput
 from lightning_leep.notes import LOGITS
 from lightning_leep.processes import largest_of_all
 
 #: Widest features that are scored: moments take 8 d^2 bytes, and their eigenvectors d^3 operations.
 MAX_FEATURES = 4096
+#: Number of rows that no loader has.
 UNKNOWN = 2**40
+#: ``feature_layer`` when the head is the whole source, a bare linear layer.
+WHOLE_SOURCE = "(the source itself)"
 
 
 class Sizes(NamedTuple):
@@ -19,8 +23,8 @@ class Sizes(NamedTuple):
 
     num_source_classes: int
     num_features: int  #: 0 when nothing is narrow enough to be scored
-    from_head: bool  #: whether the features are the input of the head; otherwise they are the source's outputs
-    num_bytes: int | None  #: of the rows of the process that has most, in float32; None if unknown
+    feature_layer: str | None  #: whose input they are; ``LOGITS`` for the source's outputs, None when there are none
+    num_bytes: int | None  #: of the rows and labels of the process that has most; None if unknown
 
     def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
         """The batches with the features that are scored.
@@ -29,39 +33,52 @@ class Sizes(NamedTuple):
             ValueError: If a batch lacks the features that the others have.
         """
         for preds, features, target in batches:
-            if self.from_head and features is None:
+            if self.feature_layer is None:
+                yield preds, None, target
+            elif self.feature_layer == LOGITS:
+                # A copy, since the source may use its memory again. A class that is switched off (-inf) says nothing.
+                yield preds, preds.masked_fill(preds == -torch.inf, 0.0), target
+            elif features is None:
                 raise ValueError("The head of `source` gave features for one batch and none for another.")
-            yield preds, (features if self.from_head else preds) if self.num_features else None, target
-
-    def feature_layer(self, head: str | None) -> str | None:
-        """Name of the layer whose input the features are; ``LOGITS`` for the outputs, None when there are none."""
-        if not self.num_features:
-            return None
-        return head if self.from_head and head is not None else LOGITS
+            else:
+                yield preds, features, target
 
 
-def agree_on_sizes(first: Outputs | None, num_batches: int | None, device: torch.device) -> Sizes:
+def agree_on_sizes(first: Outputs | None, captured: HeadInput, num_batches: int | None, device: torch.device) -> Sizes:
     """Sizes from the first batch of any process.
+
+    Args:
+        first: The first batch of this process; None if it has none.
+        captured: Tells which layer its features come from.
+        num_batches: Of this process, each taken to be of the size of the first; None if unknown.
+        device: Of the tensors that are reduced.
 
     Raises:
         ValueError: If no process has a batch, or they differ.
     """
     if first is None:
-        own = [0, -UNKNOWN, 0, -UNKNOWN, 0, 0]
+        own = [0, -UNKNOWN, 0, -UNKNOWN, 0, -1, 0, 0, 0]
     else:
         preds, features, target = first
-        width, num_features = preds.shape[1], 0 if features is None else features.shape[1]
+        width, size = preds.shape[1], preds.element_size()
+        num_features, feature_size = (0, 0) if features is None else (features.shape[1], features.element_size())
         rows = UNKNOWN if num_batches is None else num_batches * target.numel()
-        own = [width, -width, num_features, -num_features, int(features is None), rows]
-    width, low, num_features, low_features, lacking, rows = largest_of_all(own, device)
+        own = [width, -width, num_features, -num_features, int(features is None), captured.position]
+        own += [rows, size, feature_size]
+    shared = largest_of_all(own, device)
+    width, low, num_features, low_features, lacking, position, rows, size, feature_size = shared
     if width == 0:
         raise ValueError("`dataloader` must hold at least one batch, got none.")
     if width != -low:
         raise ValueError(f"`source` must return the same number of classes everywhere, got {-low} to {width}.")
-    from_head = not lacking and num_features == -low_features and num_features <= MAX_FEATURES
-    num_features = num_features if from_head else width if width <= MAX_FEATURES else 0
-    num_bytes = None if rows == UNKNOWN else 4 * rows * (width + num_features)
-    return Sizes(width, num_features, from_head, num_bytes)
+    if not lacking and num_features == -low_features and num_features <= MAX_FEATURES:
+        layer: str | None = captured.names[position] or WHOLE_SOURCE
+    else:
+        num_features = width if width <= MAX_FEATURES else 0
+        layer, feature_size = (LOGITS, size) if num_features else (None, 0)
+    # Rows of probabilities are kept in float32 at least, and the scores of both keep a label of 8 bytes.
+    row_bytes = width * max(4, size) + num_features * feature_size + 16
+    return Sizes(width, num_features, layer, None if rows == UNKNOWN else rows * row_bytes)
 
 
 def len_or_none(dataloader: Iterable[Any]) -> int | None:

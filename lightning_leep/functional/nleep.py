@@ -155,11 +155,11 @@ def row_order(features: Tensor, seed: int) -> Tensor:
     return row_keys(features, seed).argsort()
 
 
-def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
-    """scikit-learn mixture of ``num_components`` Gaussians fitted to ``projected [m, k]``; None for k = 0.
+def require_scikit_learn() -> Any:
+    """Class of Gaussian mixtures of scikit-learn.
 
     Raises:
-        ModuleNotFoundError: If scikit-learn is not installed.
+        ModuleNotFoundError: If it is not installed.
     """
     try:
         from sklearn.mixture import GaussianMixture
@@ -167,9 +167,19 @@ def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
         raise ModuleNotFoundError(
             "N-LEEP needs scikit-learn for its Gaussian mixture: `pip install lightning-leep[nleep]`."
         ) from error
+    return GaussianMixture
+
+
+def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
+    """scikit-learn mixture of ``num_components`` Gaussians fitted to ``projected [m, k]``; None for k = 0.
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is not installed.
+    """
+    gaussian_mixture = require_scikit_learn()
     if projected.shape[1] == 0:  # features that do not vary: one component holds every row
         return None
-    return GaussianMixture(num_components, random_state=seed).fit(projected.double().numpy())
+    return gaussian_mixture(num_components, random_state=seed).fit(projected.double().numpy())
 
 
 def mixture_posteriors(mixture: Any, projected: Tensor) -> Tensor:

@@ -2,15 +2,30 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.functional.joint import (
     accumulation_dtype,
     conditional_probability,
     eep_likelihood,
     joint_probability,
 )
+
+#: Fewest shuffles whose p-value (1 + as high) / (1 + shuffles) can be 0.05.
+MIN_PERMUTATIONS = 19
+
+
+def check_num_permutations(num_permutations: object) -> None:
+    """Raise ``ValueError`` unless ``num_permutations`` is 0 or large enough for a p-value that can be small."""
+    check_num_classes("num_permutations", num_permutations, minimum=0)
+    if num_permutations in range(1, MIN_PERMUTATIONS):
+        raise ValueError(
+            f"`num_permutations` must be 0 or at least {MIN_PERMUTATIONS}, the fewest that can give a p-value of 0.05, "
+            f"got {num_permutations}."
+        )
 
 
 def permutation_null(
@@ -21,11 +36,17 @@ def permutation_null(
     num_permutations: int = 20,
     seed: int = 0,
     reduce: Callable[[Tensor], Tensor] = lambda value: value,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Tensor:
     r"""LEEP with the labels shuffled among the rows, several times over.
 
     Plain LEEP of an uninformative source lies above its floor -H(Y), the more so the fewer rows and the more
     confident the source. The null distribution says by how much, at the price of no forward pass.
+
+    Labels are shuffled among the rows of all processes, and none travels: how many labels of each class a process is
+    dealt is drawn from a generator that all share (multivariate hypergeometric, given the class counts of all), and
+    which of its rows get them from one of its own.
 
     Args:
         probs: Source distributions in blocks ``[m, Z]``.
@@ -33,29 +54,43 @@ def permutation_null(
         num_target_classes: C.
         num_source_classes: Z.
         num_permutations: B.
-        seed: Seed of a private generator; processes should differ in it.
-        reduce: Sum over processes. Labels are then shuffled among the rows of each process alone, which is as valid a
-            null (the rows of a process are exchangeable under it) and moves no label.
+        seed: Seed of private generators, the same on every process.
+        reduce: Sum over processes.
+        rank: Number of this process.
+        world_size: Number of processes.
 
     Returns:
         ``[B]``, LEEP of each shuffle.
     """
     device = probs[0].device if probs else torch.device("cpu")
     dtype = accumulation_dtype(device)
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [len(labels) for labels in target]
-    labels = torch.cat(list(target)) if target else torch.zeros(0, dtype=torch.long, device=device)  # [n]
+    labels = torch.cat([torch.zeros(0, dtype=torch.long), *(block.cpu() for block in target)])  # [n]
+    class_counts = reduce(torch.bincount(labels, minlength=num_target_classes)).numpy()  # [C]
+    shares = torch.zeros(world_size, dtype=torch.long)
+    shares[rank] = len(labels)
+    num_rows = reduce(shares).tolist()  # of each process
     values = []
-    for _ in range(num_permutations):
-        shuffled = labels[torch.randperm(len(labels), generator=generator).to(device)].split(sizes)
+    for permutation in range(num_permutations):
+        shuffled = torch.from_numpy(_deal_labels(class_counts, num_rows, rank, (seed, permutation))).to(device)  # [n]
+        blocks = list(zip(probs, shuffled.split([len(block) for block in target]), strict=True))
         joint = torch.zeros(num_target_classes, num_source_classes, dtype=dtype, device=device)
-        for rows, block in zip(probs, shuffled, strict=True):
+        for rows, block in blocks:
             joint += joint_probability(rows, block, num_target_classes)
         conditional = conditional_probability(reduce(joint))  # [C, Z]
-        sums = torch.zeros(2, dtype=dtype, device=device)
-        for rows, block in zip(probs, shuffled, strict=True):
-            sums[0] += eep_likelihood(rows, block, conditional).log().sum()
-            sums[1] += len(block)
-        total, count = reduce(sums)
-        values.append(total / count)
+        total = torch.zeros((), dtype=dtype, device=device)
+        for rows, block in blocks:
+            total += eep_likelihood(rows, block, conditional).log().sum()
+        values.append(reduce(total) / sum(num_rows))
     return torch.stack(values) if values else torch.zeros(0, dtype=dtype, device=device)
+
+
+def _deal_labels(class_counts: np.ndarray, num_rows: list[int], rank: int, seed: tuple[int, int]) -> np.ndarray:
+    """Labels ``[n]`` of one process in a shuffle of the labels of all."""
+    # Seed sequences that differ in trailing zeros alone give the same numbers.
+    shared, own = np.random.default_rng(seed), np.random.default_rng([*seed, rank + 1])
+    left = class_counts
+    for rows in num_rows[:rank]:
+        left = left - shared.multivariate_hypergeometric(left, rows)  # [C]
+    if rank + 1 < len(num_rows):  # the last process gets what the others leave
+        left = shared.multivariate_hypergeometric(left, num_rows[rank])
+    return own.permutation(np.repeat(np.arange(len(class_counts)), left))

@@ -29,14 +29,18 @@ class AdditiveMetric(Metric):
     #: Names of the states that are summed over processes before anything is computed from them.
     pooled_states: ClassVar[tuple[str, ...]] = ()
 
-    def add_settings(self, *settings: int | None) -> None:
+    def add_settings(self, *settings: int | None, name: str = "settings") -> None:
         """Make settings that change what ``update`` accumulates part of the state.
 
         torchmetrics forms compute groups from the equality of the states after the first batch. Two metrics that
         merely agree on that batch must not share their states afterwards.
+
+        Args:
+            settings: Numbers and flags; None for one that is not set.
+            name: Of the state; ends in "settings".
         """
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
-        self.add_state("settings", torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
+        self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Bring the states of all processes together, given the function that sums a tensor over them."""
@@ -95,7 +99,7 @@ class AdditiveMetric(Metric):
             elif not isinstance(state, Tensor) or state.shape != default.shape:
                 got = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
                 raise ValueError(f"The state `{name}` must be a tensor of shape {list(default.shape)}, got {got}.")
-            elif name == "settings" and not torch.equal(state.to(default.device), default):
+            elif name.endswith("settings") and not torch.equal(state.to(default.device), default):
                 raise ValueError("The states come from a metric with other settings.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:

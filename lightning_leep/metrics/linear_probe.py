@@ -76,7 +76,8 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     def result_here(self) -> LinearProbe:
         """The probe of the rows that the state stands for: this process's, or all of them when synchronised."""
         sums = self.total_scores()
-        self.check_second_pass(sums)
+        if bool((self.moments.class_counts > 1).any()):  # otherwise a second pass finds no row to score
+            self.check_second_pass(sums)
         return linear_probe_result(sums, self.moments.num_rows)
 
     def result(self) -> LinearProbe:
@@ -85,10 +86,14 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         Every process has to call it, since it pools the states as ``compute`` does; afterwards they are as before.
         """
         synced = self._is_synced
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not synced, should_unsync=not synced
-        ):
-            return self.result_here()
+
+        def pooled() -> LinearProbe:
+            with self.sync_context(
+                dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not synced, should_unsync=not synced
+            ):
+                return self.result_here()
+
+        return self._all_or_nothing(pooled)()
 
     def compute(self) -> Tensor:
         """Leave-one-out accuracy over all rows seen so far, on all processes."""

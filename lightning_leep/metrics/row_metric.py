@@ -51,11 +51,9 @@ class RowMetric(AdditiveMetric):
         self.add_state("labels", [], dist_reduce_fx=None)
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def add_settings(self, *settings: int | None) -> None:
-        """Make settings part of the state, and with them how rows are kept."""
-        precision = None if self.row_dtype is None else int(1 / torch.finfo(self.row_dtype).eps)
-        super().add_settings(*settings, self.keep_rows, precision)
+        # A state of its own: metrics without rows can share all others of a metric with rows, settings included.
+        precision = None if row_dtype is None else int(1 / torch.finfo(row_dtype).eps)
+        self.add_settings(keep_rows, precision, name="row_settings")
 
     @abstractmethod
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,218 @@
+"""Leave-one-out LEEP: exact, and at or below the floor on labels that the source knows nothing of."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+
+from lightning_leep import EEPScores, LEEPMetric
+from lightning_leep.functional import leep
+from lightning_leep.functional.joint import (
+    conditional_probability,
+    eep_likelihood,
+    joint_probability,
+    leave_one_out_likelihood,
+)
+from tests.helpers import label_entropy, random_task, reference_softmax, tasks
+
+
+def brute_force(theta, labels, num_target_classes, prior_weight=1.0):
+    """``[n, C]``: q_i(y) with the joint of the other rows summed anew for every row.
+
+    q_i(y) = sum_z theta_i(z) (J_-i(y, z) + a pi_-i(y)) / (J_-i(z) + a), pi_-i the class frequencies of the others.
+    """
+    n = len(labels)
+    q = np.zeros((n, num_target_classes))
+    for i in range(n):
+        rows, others = np.delete(theta, i, axis=0), np.delete(labels, i)
+        joint = np.zeros((num_target_classes, theta.shape[1]))
+        for row, label in zip(rows, others, strict=True):
+            joint[label] += row
+        prior = np.bincount(others, minlength=num_target_classes) / (n - 1)
+        conditional = (joint + prior_weight * prior[:, None]) / (joint.sum(axis=0) + prior_weight)
+        q[i] = conditional @ theta[i]
+    return q
+
+
+def closed_form(theta, labels, num_target_classes, prior_weight=1.0):
+    theta, labels = torch.as_tensor(theta), torch.as_tensor(labels)
+    counts = torch.bincount(labels, minlength=num_target_classes)
+    joint = joint_probability(theta, labels, num_target_classes)
+    return leave_one_out_likelihood(theta, labels, joint, counts, prior_weight).numpy()
+
+
+@settings(max_examples=60, deadline=None)
+@given(task=tasks())
+def test_equals_a_joint_summed_anew_for_every_row(task):
+    theta, labels, num_target_classes = task
+    labels = labels.numpy()
+    q = brute_force(theta.numpy(), labels, num_target_classes)
+    np.testing.assert_allclose(q.sum(axis=1), 1.0, rtol=1e-12)  # it is a distribution over the classes
+    counted = np.bincount(labels)[labels] > 1
+    expected = q[np.arange(len(labels)), labels]
+    assert (expected[~counted] == 0).all()  # nothing is known of a class without another row: left out, not -inf
+    np.testing.assert_allclose(closed_form(theta, labels, num_target_classes), expected[counted], rtol=1e-9)
+    assume(counted.sum() >= 2)
+    value = leep(theta, torch.as_tensor(labels), num_target_classes, from_logits=False, leave_one_out=True).item()
+    assert value == pytest.approx(np.log(expected[counted]).mean(), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("prior_weight", [0.1, 1.0, 5.0])
+def test_weight_of_the_prior(prior_weight):
+    logits, labels = random_task(30, 5, 3)
+    theta, labels = reference_softmax(logits), labels.numpy()
+    expected = brute_force(theta, labels, 3, prior_weight)[np.arange(30), labels]
+    np.testing.assert_allclose(closed_form(theta, labels, 3, prior_weight), expected, rtol=1e-11)
+
+
+def test_closed_form_of_every_class_sums_to_one():
+    """The closed form itself, asked about each class in turn: the label of a row decides only what it is asked."""
+    logits, labels = random_task(12, 5, 3)
+    theta = torch.from_numpy(reference_softmax(logits))
+    counts, joint = torch.bincount(labels, minlength=3), joint_probability(theta, labels, 3)
+    for i in range(12):
+        total = 0.0
+        for label in range(3):
+            # A row moved to another class takes its share of the joint with it, so that the others stay as they are.
+            moved_joint, moved_counts = joint.clone(), counts.clone()
+            moved_joint[labels[i]] -= theta[i]
+            moved_joint[label] += theta[i]
+            moved_counts[labels[i]] -= 1
+            moved_counts[label] += 1
+            likelihood = leave_one_out_likelihood(theta[i : i + 1], torch.tensor([label]), moved_joint, moved_counts)
+            total += likelihood.item()
+        assert total == pytest.approx(1.0, rel=1e-12)
+
+
+def test_rows_that_are_the_only_one_of_their_class_are_left_out():
+    theta = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
+    labels = np.array([0, 0, 1, 2])
+    # By hand for row 0: the others hold J = [[.6, .4], [.3, .7], [.2, .8]], J(z) = [1.1, 1.9], pi_-0(0) = 1/3.
+    first = 0.9 * (0.6 + 1 / 3) / 2.1 + 0.1 * (0.4 + 1 / 3) / 2.9
+    second = 0.6 * (0.9 + 1 / 3) / 2.4 + 0.4 * (0.1 + 1 / 3) / 2.6
+    np.testing.assert_allclose(closed_form(theta, labels, 4), [first, second], rtol=1e-14)
+    metric = LEEPMetric(4, 2, from_logits=False, leave_one_out=True)
+    metric.update(torch.tensor(theta), torch.tensor(labels))
+    assert metric.compute().item() == pytest.approx((math.log(first) + math.log(second)) / 2, rel=1e-12)
+    assert metric.total_scores()[0].tolist() == [2]
+
+
+def test_nothing_but_single_rows_is_an_error_or_nan():
+    theta, labels = torch.eye(3), torch.arange(3)
+    with pytest.raises(ValueError, match="needs a class with at least 2 rows in `target`, got none"):
+        leep(theta, labels, 3, from_logits=False, leave_one_out=True)
+    metric = LEEPMetric(3, 3, from_logits=False, leave_one_out=True)
+    metric.update(theta, labels)
+    with pytest.warns(UserWarning, match="needs at least 2 rows to say anything, got 0"):
+        assert metric.compute().isnan()
+
+
+# -- noise -------------------------------------------------------------------------------------------------------------
+
+SOURCES = ("soft", "confident", "one-hot")
+
+
+def noise(n, num_source_classes, kind, seed, num_target_classes=100):
+    """Outputs of a source and labels that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, num_source_classes, generator=generator) * (1.0 if kind == "soft" else 10.0)
+    labels = torch.randint(num_target_classes, (n,), generator=generator)
+    theta = logits.softmax(dim=1)
+    return torch.eye(num_source_classes)[theta.argmax(dim=1)] if kind == "one-hot" else theta, labels
+
+
+def scores_of(theta, labels, num_target_classes=100):
+    metric = EEPScores(num_target_classes, theta.shape[1], from_logits=False)
+    metric.update(theta, labels)
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize(("n", "num_source_classes"), [(100, 10), (100, 100), (1000, 10), (1000, 100), (1000, 1000)])
+def test_noise_stays_at_the_floor(n, num_source_classes, kind, seed):
+    theta, labels = noise(n, num_source_classes, kind, seed)
+    scores, floor = scores_of(theta, labels), -label_entropy(labels)
+    assert scores["leave_one_out_leep"] <= floor + 2 * scores["leave_one_out_leep_standard_error"]
+    if kind != "soft" and num_source_classes >= n // 10:  # where plain LEEP deceives, and by how much
+        assert scores["leep"] > floor + 0.5
+        assert scores["leep"] > floor + 5 * scores["leep_standard_error"]
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_noise_stays_at_the_floor_with_many_rows(kind):
+    theta, labels = noise(10_000, 1000, kind, seed=3)
+    scores, floor = scores_of(theta, labels), -label_entropy(labels)
+    assert scores["leave_one_out_leep"] <= floor + 2 * scores["leave_one_out_leep_standard_error"]
+    assert kind == "soft" or scores["leep"] > floor + 1.5
+
+
+def test_signal_is_above_the_floor():
+    """What keeps noise down leaves what is known: the source's class is the label in nine rows of ten."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (1000,), generator=generator)
+    decisions = torch.where(torch.rand(1000, generator=generator) < 0.9, labels, (labels + 1) % 10)
+    scores = scores_of(torch.eye(10)[decisions], labels, 10)
+    truth = 0.9 * math.log(0.9) + 0.1 * math.log(0.1)  # the log-likelihood of one who knows the rule
+    error = scores["leave_one_out_leep_standard_error"]
+    assert scores["leave_one_out_leep"] == pytest.approx(truth, abs=4 * error)
+    assert scores["leave_one_out_leep"] > math.log(0.1) + 1
+
+
+def test_confident_nonsense_no_longer_beats_soft_knowledge():
+    """What plain LEEP gets wrong: the order of a useless confident source and a useful soft one."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (500,), generator=generator)
+    useful = torch.randn(500, 1000, generator=generator)
+    useful[:, :10] += 4 * torch.eye(10)[labels]
+    soft, useless = useful.softmax(dim=1), noise(500, 1000, "confident", seed=1)[0]
+    by_kind = {kind: scores_of(theta, labels, 10) for kind, theta in (("useful", soft), ("useless", useless))}
+    assert by_kind["useless"]["leep"] > by_kind["useful"]["leep"] + 0.5
+    assert by_kind["useful"]["leave_one_out_leep"] > by_kind["useless"]["leave_one_out_leep"]
+
+
+# -- standard errors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_rows", [True, False])
+def test_standard_errors_are_those_of_means(keep_rows):
+    logits, labels = random_task(70, 6, 4)
+    labels[labels == 3], labels[0] = 2, 3  # a single row of class 3, which leave-one-out leaves out
+    theta = reference_softmax(logits)
+    metric = EEPScores(4, 6, keep_rows=keep_rows)
+    metric.update(logits.double(), labels)
+    if not keep_rows:
+        metric.second_pass()(logits.double(), labels)
+    y = labels.numpy()
+    joint = np.stack([theta[y == k].sum(axis=0) for k in range(4)])
+    eep = theta @ (joint / joint.sum(axis=0)).T
+    counted = np.bincount(y, minlength=4)[y] > 1
+    assert counted.sum() == 69
+    rows = {
+        "leep": np.log(eep[np.arange(70), y]),
+        "leave_one_out_leep": np.log(brute_force(theta, y, 4)[np.arange(70), y][counted]),
+        "eep_accuracy": (eep.argmax(axis=1) == y).astype(float),
+    }
+    found = metric.compute()
+    for name, scores in rows.items():
+        assert found[name].item() == pytest.approx(scores.mean(), rel=1e-9)
+        error = scores.std(ddof=1) / np.sqrt(len(scores))
+        assert found[f"{name}_standard_error"].item() == pytest.approx(error, rel=1e-9)
+
+
+def test_standard_error_takes_the_joint_as_given():
+    """It is the spread of LEEP over samples scored with one joint; a joint of each sample's own adds to that."""
+    preds, target = random_task(20_000, 3, 2, seed=1)
+    conditional = conditional_probability(joint_probability(preds.softmax(dim=1), target, 2))
+    fixed, own, errors = [], [], []
+    for seed in range(300):
+        logits, labels = random_task(400, 3, 2, seed + 2)
+        theta = logits.softmax(dim=1)
+        fixed.append(eep_likelihood(theta, labels, conditional).log().mean().item())
+        scores = scores_of(theta, labels, 2)
+        own.append(scores["leep"]), errors.append(scores["leep_standard_error"])
+    # Spreads over 300 samples are themselves off by 4%.
+    assert np.mean(errors) == pytest.approx(np.std(fixed, ddof=1), rel=0.16)
+    assert 1.2 * np.mean(errors) < np.std(own, ddof=1) < 2 * np.mean(errors)
