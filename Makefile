@@ -30,7 +30,7 @@ wheel:
 	.venv-test/bin/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt dist/*.whl
-	cd dist && ../.venv-wheel/bin/python ../tests/wheel_check.py
+	cd dist && ../.venv-wheel/bin/python ../.ci/wheel_check.py
 
 # The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, against the same torch.
 lowest:
