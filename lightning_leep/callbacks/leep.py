@@ -66,7 +66,8 @@ class LEEPCallback(TrainerCallback):
         strict: Whether a fault in scoring or logging is raised. Otherwise it is warned of, and training goes on.
 
     Attributes:
-        report: The report once the source has been scored, else None.
+        report: The report once the source has been scored, else None. (Processes that a strategy such as ``ddp_spawn``
+            starts by itself keep it to themselves; ``trainer.callback_metrics`` comes back from them.)
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -188,13 +189,7 @@ class LEEPCallback(TrainerCallback):
                 self.report = scored.report
         if self.report is not None and self.prediction is not None and self._logs is not None:
             self._watch = TransferWatch(
-                self._logs,
-                self._barrier,
-                self.report,
-                self.prediction,
-                self.monitor,
-                self.reference,
-                self._past_curve,
+                self._logs, self._barrier, self.report, self.prediction, self.monitor, self.reference, self._past_curve
             )
             self._watch.start(scored)
 
@@ -209,9 +204,14 @@ class LEEPCallback(TrainerCallback):
             self._watch.end_validation(trainer)
 
     def on_train_epoch_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Look at what the epoch before logged outside validation, once the module's own hooks are done."""
+        """Look at what the epoch before logged outside validation, now that the module's own hooks are done."""
         if self._watch is not None:
             self._watch.start_epoch(trainer)
+
+    def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Note that an epoch is over."""
+        if self._watch is not None:
+            self._watch.end_epoch()
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Log how the run came out."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_leep.callbacks.faults import FaultBarrier
 from lightning_leep.callbacks.source import ScoredSource
@@ -70,6 +71,10 @@ class RunLogs:
             prediction: What it promises.
             scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
         """
+        rank_zero_info(
+            f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
+            f"nothing about the labels); predicted accuracy {prediction.accuracy:.1%} ({prediction.label})."
+        )
         predicted = validation_tags(AccuracyCurve(), prediction.accuracy, prefix=self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, prediction.accuracy, prediction.label, source_name=self.source_name))

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_leep.callbacks.faults import FaultBarrier
-from lightning_leep.callbacks.logs import Prediction, RunLogs
+from lightning_leep.callbacks.logs import ADVICE, Prediction, RunLogs
 from lightning_leep.callbacks.measurement import MonitorReader, epochs_trained, extended, missing_monitor_message
 from lightning_leep.callbacks.source import ScoredSource
 from lightning_leep.forecast import AccuracyCurve
@@ -42,11 +42,12 @@ class TransferWatch:
         self.reference = reference
         self.curve = curve
         self.reader = None if monitor is None else MonitorReader(monitor)
-        self._in_first_epoch = True
+        self._epoch_is_over = False
 
     def start(self, scored: ScoredSource | None) -> None:
         """Log the report, with the figures of the scoring pass if there was one."""
-        self.logs.report(self.report, self.prediction, scored)
+        with self.barrier.contain("log the report", ADVICE):
+            self.logs.report(self.report, self.prediction, scored)
 
     def start_validation(self, trainer: Any) -> None:
         """Note which values are old."""
@@ -60,22 +61,27 @@ class TransferWatch:
                 accuracy = self.reader.end_validation(trainer.callback_metrics)
                 self._add(epochs_trained(trainer, self.curve), accuracy)
 
+    def end_epoch(self) -> None:
+        """Note that an epoch is over; the module's own hook comes after this one."""
+        self._epoch_is_over = True
+
     def start_epoch(self, trainer: Any) -> None:
         """Take the accuracy that the epoch before logged outside validation."""
-        if not self._in_first_epoch:
-            self._end_epoch(trainer, last=False)
-        self._in_first_epoch = False
+        if self._epoch_is_over:
+            self._close_epoch(trainer, last=False)
+        self._epoch_is_over = False
 
     def end(self, trainer: Any) -> None:
         """The same for the last epoch; log how the run came out."""
-        self._end_epoch(trainer, last=True)
+        self._close_epoch(trainer, last=True)
         self.conclude()
 
     def conclude(self) -> None:
         """Log how the run came out, as far as it came."""
-        self.logs.end(self.report, self.curve, self.prediction, self.reference)
+        with self.barrier.contain("log how the run came out", ADVICE):
+            self.logs.end(self.report, self.curve, self.prediction, self.reference)
 
-    def _end_epoch(self, trainer: Any, last: bool) -> None:
+    def _close_epoch(self, trainer: Any, last: bool) -> None:
         reader = self.reader
         if reader is None:
             return

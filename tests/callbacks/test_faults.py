@@ -162,3 +162,21 @@ def test_one_row_is_too_few():
     loader = train_loader(torch.utils.data.TensorDataset(make_data().tensors[0][:1], torch.zeros(1).long()))
     with pytest.raises(ValueError, match="at least 2 labelled rows, got 1"):
         fit(Classifier(), LEEPCallback(make_source(), strict=True, dataloader=loader))
+
+
+def test_fault_in_what_is_written_down(monkeypatch, recwarn):
+    """Not even an error in the library's own words may end a run."""
+
+    def broken(*args, **kwargs):
+        raise BrokenError("no words")
+
+    monkeypatch.setattr("lightning_leep.callbacks.logs.report_markdown", broken)
+    callback = LEEPCallback(make_source())
+    module, plain = Classifier(), Classifier()
+    fit(module, callback)
+    fit(plain)
+    assert trained_state(module) == trained_state(plain)
+    tasks = [warning.split(":")[0] for warning in leep_warnings(recwarn)]
+    assert tasks == ["LEEPCallback could not log the report", "LEEPCallback could not log how the run came out"]
+    with pytest.raises(BrokenError):
+        fit(Classifier(), LEEPCallback(make_source(), strict=True))

@@ -90,6 +90,27 @@ def test_checkpoint_before_the_last_validations_takes_the_curve_back_there(tmp_p
     assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
 
 
+def test_resumed_in_the_middle_of_an_epoch(tmp_path):
+    """The epoch that was broken off counts once, when it is over; its value is logged by the module's own hook."""
+
+    class AtTheEndOfTheEpoch(Classifier):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+        def on_train_epoch_end(self):
+            self.log("val_acc", torch.tensor(0.1 * (self.current_epoch + 1)))
+
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")
+    first = LEEPCallback(make_source(), strict=True)
+    fit(AtTheEndOfTheEpoch(), first, saver, enable_checkpointing=True)
+    callback = LEEPCallback(make_source(), strict=True)
+    trainer = make_trainer(callback, max_epochs=3)
+    trainer.fit(AtTheEndOfTheEpoch(), train_loader(), val_loader(), ckpt_path=tmp_path / "step=7.ckpt")
+    assert callback.report == first.report
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
+    assert callback.curve.accuracy == pytest.approx((0.1, 0.2, 0.3))
+
+
 def test_checkpoint_that_cannot_be_understood(checkpoint, tmp_path):
     path = checkpoint(LEEPCallback(Counting(), strict=True))
     content = torch.load(path, weights_only=True)
