@@ -28,7 +28,7 @@ class HeadInput:
 
     def __init__(self, names: list[str], head: str | None = None) -> None:
         self.names = names
-        self.name: str | None = None  #: of the head that features were last taken from; None so far
+        self.name: str | None = None  #: of the head that features are taken from; None so far
         self._head = head
         self._common: dict[str, LayerInput] = {}
         self._last: LayerInput | None = None
@@ -68,10 +68,11 @@ class HeadInput:
                 f"`head` must name a layer whose input has one row of features for each of the {list(target.shape)} "
                 f"labels, but {self._head!r} {found}."
             )
-        if head is not None and features is not None:
-            self.name = head.name
         self._common, self._last = {}, None
-        return None if features is None else features.clone()
+        if head is None or features is None or self.name not in (None, head.name):
+            return None  # features of another layer than before are none
+        self.name = head.name
+        return features.clone()
 
     def _choose(self, num_source_classes: int) -> LayerInput | None:
         if self._head is None:

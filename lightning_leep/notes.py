@@ -79,8 +79,9 @@ def _estimates(report: TransferabilityReport) -> list[str]:
         )
     if report.feature_layer == LOGITS:
         sentences.append(
-            "The source has no linear layer with features for each label (or they are wider than 4096), so the feature "
-            "scores (H-score, LogME, linear probe) are made from its logits. `head=` names another layer."
+            "The source has no linear layer whose input has a row of features for each label (or they are wider than "
+            "4096, or torch.compile hides the layer), so the feature scores (H-score, LogME, linear probe) are made "
+            "from its logits. `head=` names another layer."
         )
     elif report.feature_layer is None:
         sentences.append("Neither the features nor the outputs of the source are narrow enough for feature scores.")
