@@ -15,7 +15,6 @@ from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.joint import row_chunks
 from lightning_leep.functional.moments import (
     FeatureMoments,
-    constant_features,
     feature_moments,
     recentre_moments,
     within_scatter,
@@ -46,7 +45,7 @@ class LinearDiscriminant(NamedTuple):
     """Linear discriminant in the eigenbasis of the within-class covariance, where every shrinkage is diagonal."""
 
     centre: Tensor  #: ``[d]``, mean of all rows
-    basis: Tensor  #: ``[d, d]``, eigenvectors as columns; zero rows for constant features
+    basis: Tensor  #: ``[d, d]``, eigenvectors as columns
     variances: Tensor  #: ``[d]``, eigenvalues of the within-class covariance
     mean_variance: Tensor  #: ``[]``, what the identity is multiplied with
     degrees_of_freedom: Tensor  #: ``[]``, rows less classes present
@@ -66,15 +65,13 @@ def linear_discriminant(moments: FeatureMoments) -> LinearDiscriminant:
     counts = moments.class_counts[present].to(centred.scatter.dtype)  # [K]
     num_rows, num_features = counts.sum().clamp(min=1), centred.scatter.shape[0]
     freedom = (num_rows - counts.numel()).clamp(min=1)
-    varying = (~constant_features(moments)).to(counts.dtype)  # [d]
-    covariance = within_scatter(moments) * varying * varying.unsqueeze(1) / freedom  # [d, d]
+    covariance = within_scatter(moments) / freedom  # [d, d]
     # MPS has no eigendecomposition.
     solver = covariance.cpu() if covariance.device.type == "mps" else covariance
-    variances, vectors = (value.to(covariance.device) for value in torch.linalg.eigh(solver))  # [d], [d, d]
-    basis = vectors * varying.unsqueeze(1)
+    variances, basis = (value.to(covariance.device) for value in torch.linalg.eigh(solver))  # [d], [d, d]
     class_means = centred.class_sums[present] / counts.unsqueeze(1) @ basis  # [K, d]
-    # Classes without any spread are told apart as far as rounding allows; without any feature there is one point.
-    rounding = (centred.scatter.diagonal() * varying).sum() / num_rows * 1e3 * torch.finfo(counts.dtype).eps
+    # Classes without any spread are told apart as far as rounding allows; without any spread at all there is one point.
+    rounding = centred.scatter.diagonal().sum() / num_rows * 1e3 * torch.finfo(counts.dtype).eps
     total = torch.maximum(variances.clamp(min=0).sum(), rounding)
     return LinearDiscriminant(
         centre=centred.centre,
@@ -171,7 +168,7 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor) ->
         log_posterior = own_frequency.log() - scale / 2 * own_gap - evidence.log()
         # Equal up to the rounding of the products: such a tie is shared.
         best = weighted >= weighted.amax(dim=1, keepdim=True) * (1 - 1e-12)
-        correct = best.gather(1, own).squeeze(1) / best.sum(dim=1)
+        correct = best.gather(1, own).squeeze(1).to(odds.dtype) / best.sum(dim=1)
         result.append(torch.stack([correct, log_posterior.clamp(max=0.0)]))
         odds.square_()  # the next scale is twice this one
     return result

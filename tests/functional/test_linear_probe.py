@@ -155,25 +155,51 @@ def test_separable_classes(d):
     assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_classes_that_collapse_to_points():
-    """No scatter within classes at all, as after training to the end on few rows."""
-    target = np.arange(30) % 3
-    result = probe(np.random.default_rng(0).normal(size=(3, 8))[target], target)
+@pytest.mark.parametrize("points", [np.random.default_rng(0).normal(size=(4, 8)), np.eye(4) * 2.0**-10])
+def test_classes_that_collapse_to_points(points):
+    """No scatter within classes, up to rounding or at all, as after training to the end on few rows."""
+    target = np.arange(64) % 4
+    result = probe(points[target], target)
     assert result.accuracy == 1
     assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("distance", [1e7, 1e8, 1e10, 1e14])
+def test_classes_so_far_apart_that_the_scatter_within_is_rounding(distance):
+    """Every candidate still tells them apart."""
+    rng, target = np.random.default_rng(0), np.arange(30) % 4
+    x = torch.from_numpy(rng.normal(size=(30, 20)) + distance * rng.normal(size=(4, 20))[target])
+    y = torch.from_numpy(target)
+    _, sums, _ = linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 4))).unflatten(1, (2, -1))
+    assert torch.all(sums[0] == 30)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.5])
 def test_constant_features_say_nothing(value):
     """The prediction is the most frequent class; a tie of classes is shared; the log-likelihood is -H(Y)."""
-    target = np.arange(40) % 4
-    result = probe(np.full((40, 5), value), target)
-    assert result.accuracy.item() == pytest.approx(1 / 4, rel=1e-12)
-    assert result.log_likelihood.item() == pytest.approx(-np.log(4), rel=1e-12)
+    result = probe(np.full((42, 5), value), np.arange(42) % 3)
+    assert result.accuracy.item() == pytest.approx(1 / 3, rel=1e-12)
+    assert result.log_likelihood.item() == pytest.approx(-np.log(3), rel=1e-12)
     result = probe(np.full((40, 5), value), np.r_[np.zeros(25, dtype=int), np.ones(15, dtype=int)])
     assert result.accuracy.item() == pytest.approx(25 / 40, rel=1e-12)
     entropy = -(25 * np.log(25 / 40) + 15 * np.log(15 / 40)) / 40
     assert result.log_likelihood.item() == pytest.approx(-entropy, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9])
+def test_rounding_of_a_constant_feature_says_nothing(scale):
+    """Shards that disagree about the last digit of its mean, with other classes in each, beside small features."""
+    features, target = make(60, 4, 3, seed=5)
+    target = np.sort(target)
+    sums = []
+    for constant in (123456789.123, 0.0):
+        x = torch.from_numpy(np.concatenate([features * scale, np.full((60, 1), constant)], axis=1))
+        y = torch.from_numpy(target)
+        first = feature_moments(x[:25], y[:25], 3)
+        second = feature_moments(x[25:], y[25:], 3, centre=first.centre * (1 + 2**-52))
+        discriminant = linear_discriminant(merge_moments(first, second))
+        sums.append(linear_probe_sums(x, y, discriminant))
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d", "C"), [(300, 8, 5), (100, 200, 5), (400, 30, 20)])
