@@ -1,7 +1,8 @@
 """What every metric of this package honours of torchmetrics beyond its defaults: additive state, rebound and exact."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -48,8 +49,8 @@ class AdditiveMetric(Metric):
             setattr(self, name, reduce(getattr(self, name)))
 
     def _all_or_nothing(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics counts an update before `update` has accepted the batch, empties the state at every `forward`
-        # and stays synchronised when `compute` fails. States are rebound: references to the old ones restore them.
+        # torchmetrics counts an update before `update` has accepted the batch and empties the state at every `forward`.
+        # States are rebound: references to the old ones restore them.
         @functools.wraps(method)
         def restoring(*args: Any, **kwargs: Any) -> Any:
             before = dict(vars(self))
@@ -64,12 +65,20 @@ class AdditiveMetric(Metric):
     def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         return self._all_or_nothing(super()._wrap_update(update))
 
-    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        return self._all_or_nothing(super()._wrap_compute(compute))
-
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add one batch and return the value of that batch alone."""
         return self._all_or_nothing(super().forward)(*args, **kwargs)
+
+    @contextmanager
+    def sync_context(self, *args: Any, **kwargs: Any) -> Generator:
+        """Synchronise within the block, as torchmetrics does, and give the local state back after an error as well."""
+        before = dict(vars(self))
+        try:
+            with super().sync_context(*args, **kwargs):
+                yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
         self._all_or_nothing(self.pool)(sum_reducer(dist_sync_fn, process_group or self.process_group))
@@ -126,12 +135,9 @@ class AdditiveMetric(Metric):
         self._computed = None
         self._update_count += incoming_state._update_count if isinstance(incoming_state, Metric) else 1
 
-    def set_dtype(self, dst_type: str | torch.dtype) -> "AdditiveMetric":
-        """Return the metric as it is: sums stay in float64, counts in int64, whatever the model's precision."""
-        return self
-
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        # `module.to(torch.bfloat16)` reaches here as well, with every metric inside the module.
+        # Sums stay in float64, counts in int64 and rows in what they came in, whatever the model's precision:
+        # `module.to(torch.bfloat16)` reaches here with every metric inside the module.
         device = fn(torch.zeros(1, device=self.device)).device
         dtype = accumulation_dtype(device)
 

@@ -214,21 +214,21 @@ def test_failed_synchronisation_leaves_the_local_state(method, call):
     with pytest.raises(ConnectionError, match="peer is gone"):
         metric.compute() if method == "compute" else metric.sync(dist_sync_fn=metric.dist_sync_fn)
     assert not metric._is_synced
-    for name, state in states.items():
-        torch.testing.assert_close(metric.metric_state[name], state, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(metric.metric_state, states, rtol=0.0, atol=0.0)
     assert metric.compute().item() == pytest.approx(leep_of_seeds(0), **EXACT)  # the peer is back
 
 
-def test_compute_that_fails_after_pooling_leaves_the_local_state(monkeypatch):
-    metric = filled(dist_sync_fn=lambda value, group: [value, value], distributed_available_fn=lambda: True)
-    rows = metric.rows
+@pytest.mark.parametrize("method", ["compute", "second_pass"])
+def test_error_after_pooling_leaves_the_local_state(monkeypatch, method):
+    sync = {"dist_sync_fn": lambda value, group: [value, value], "distributed_available_fn": lambda: True}
+    metric = filled(keep_rows=method == "compute", **sync)
+    states = copy.deepcopy(metric.metric_state)
 
-    def out_of_memory():
+    def out_of_memory(device):
         raise MemoryError
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(metric, "mean_and_standard_error", out_of_memory)
-        metric.compute()
-    assert metric.rows is rows
+    monkeypatch.setattr(metric, "row_scorer", out_of_memory)
+    with pytest.raises(MemoryError):
+        getattr(metric, method)()
     assert not metric._is_synced
-    assert metric.compute().item() == pytest.approx(leep_of_seeds(0), **EXACT)
+    torch.testing.assert_close(metric.metric_state, states, rtol=0.0, atol=0.0)

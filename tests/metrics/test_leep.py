@@ -146,6 +146,12 @@ def test_mistake_perfect_score_of_one_row():
         assert metric.compute().isnan()
 
 
+def test_score_of_a_perfect_source_does_not_end_above_zero():
+    rows = torch.full((6, 4), 0.25 * (1 + 1.5e-6))  # a sum of 1 within the rounding of float32, and used as it is
+    assert filled(rows, torch.zeros(6).long(), 1, from_logits=False).compute().item() == 0.0
+    assert leep(rows, torch.zeros(6).long(), 1, from_logits=False).item() == 0.0
+
+
 def test_mistake_label_minus_100():
     preds, labels = random_task(20, 4, 3)
     labels[::3] = -100
@@ -164,7 +170,10 @@ def test_batches_without_rows_change_nothing():
 
 
 def test_never_updated_warns_and_is_not_a_number():
-    with pytest.warns(UserWarning, match="was called before the ``update`` method"):
+    with (
+        pytest.warns(UserWarning, match="was called before the ``update`` method"),
+        pytest.warns(UserWarning, match="needs at least 2 rows to say anything, got 0; it returns NaN"),
+    ):
         assert LEEPMetric(3, 4).compute().isnan()
 
 
