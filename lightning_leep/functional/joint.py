@@ -4,7 +4,7 @@ Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3. Rows are converted to th
 so that no function here holds more than a few megabytes beside its input.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,29 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
     for chunk, labels in zip(rows.split(size), target.split(size), strict=True):
         if chunk.shape[0]:
             yield chunk.to(dtype), labels
+
+
+def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of rows with their labels, small neighbours joined to the size of a chunk: small batches cost time."""
+    pending: list[tuple[Tensor, Tensor]] = []
+    size = 0
+    for block, labels in zip(rows, target, strict=True):
+        limit = CHUNK_BYTES_CPU if block.device.type == "cpu" else CHUNK_BYTES_ACCELERATOR
+        block_size = 8 * block.numel()
+        if pending and (size + block_size > limit or block.device != pending[0][0].device):
+            yield _joined(pending)
+            pending, size = [], 0
+        pending.append((block, labels))
+        size += block_size
+    if pending:
+        yield _joined(pending)
+
+
+def _joined(blocks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(blocks) == 1:
+        return blocks[0]
+    rows, labels = zip(*blocks, strict=True)
+    return torch.cat(rows), torch.cat(labels)
 
 
 def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int) -> Tensor:

@@ -11,6 +11,7 @@ from lightning_leep.functional.joint import (
     accumulation_dtype,
     conditional_probability,
     eep_likelihood,
+    joined_blocks,
     joint_probability,
 )
 
@@ -72,13 +73,13 @@ def permutation_null(
     values = []
     for permutation in range(num_permutations):
         shuffled = torch.from_numpy(_deal_labels(class_counts, num_rows, rank, (seed, permutation))).to(device)  # [n]
-        blocks = list(zip(probs, shuffled.split([len(block) for block in target]), strict=True))
+        dealt = shuffled.split([len(block) for block in target])
         joint = torch.zeros(num_target_classes, num_source_classes, dtype=dtype, device=device)
-        for rows, block in blocks:
+        for rows, block in joined_blocks(probs, dealt):
             joint += joint_probability(rows, block, num_target_classes)
         conditional = conditional_probability(reduce(joint))  # [C, Z]
         total = torch.zeros((), dtype=dtype, device=device)
-        for rows, block in blocks:
+        for rows, block in joined_blocks(probs, dealt):
             total += eep_likelihood(rows, block, conditional).log().sum()
         values.append(reduce(total) / sum(num_rows))
     return torch.stack(values) if values else torch.zeros(0, dtype=dtype, device=device)

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from lightning_leep.functional.inputs import check_flag
+from lightning_leep.functional.joint import joined_blocks
 from lightning_leep.metrics.additive import AdditiveMetric
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
@@ -122,7 +123,7 @@ class RowMetric(AdditiveMetric):
         """Number, sum and sum of squares ``[3, num_scores]`` of the scores: pooled ones and those of the rows here."""
         total = self.score_sums
         scorers: dict[torch.device, RowScorer] = {}
-        for rows, target in zip(self.rows, self.labels, strict=True):
+        for rows, target in joined_blocks(self.rows, self.labels):
             if rows.device not in scorers:
                 scorers[rows.device] = self.row_scorer(rows.device)
             total = total + scorers[rows.device](rows, target).to(total)  # [3, k]
