@@ -85,9 +85,7 @@ class AdditiveMetric(Metric):
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # References suffice where torchmetrics clones every row at every `forward` and `sync`.
-        return {
-            name: list(state) if isinstance(state, Sequence) else state for name, state in self.metric_state.items()
-        }
+        return self.metric_state
 
     def reset(self) -> None:
         """Return to the state before the first update; lists are replaced, since a compute group may share them."""

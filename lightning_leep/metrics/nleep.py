@@ -96,8 +96,8 @@ class NLEEP(FeatureMetric):
         self.num_components = mixture_size(num_target_classes, num_components, max_fit_rows)
         self.max_fit_rows = max_fit_rows
         self.seed = seed
-        self.add_state("rows", [], dist_reduce_fx=None)
-        self.add_state("labels", [], dist_reduce_fx=None)
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored and sum of their scores, filled once the processes are synchronised.
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -115,8 +115,8 @@ class NLEEP(FeatureMetric):
         rows, labels = self.prepare(features, target)  # [n, d], [n]
         moments = update_moments(self.moments, rows, labels)
         if rows.shape[0]:
-            self.rows.append(rows)
-            self.labels.append(labels)
+            self.rows = [*self.rows, rows]
+            self.labels = [*self.labels, labels.clone()]
         self.moments = moments
 
     def compute(self) -> Tensor:

@@ -48,8 +48,8 @@ class RowMetric(AdditiveMetric):
         super().__init__(**kwargs)
         self.keep_rows = keep_rows
         self.row_dtype = row_dtype
-        self.add_state("rows", [], dist_reduce_fx=None)
-        self.add_state("labels", [], dist_reduce_fx=None)
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
         # A state of its own: metrics without rows can share all others of a metric with rows, settings included.

@@ -64,8 +64,8 @@ class TruncatedJointMetric(JointMetric):
                 "`top_k` needs `keep_rows=True` and `row_dtype=None`, "
                 f"got `keep_rows={self.keep_rows}` and `row_dtype={self.row_dtype}`."
             )
-        self.add_state("columns", [], dist_reduce_fx=None)
-        self.add_state("residuals", [], dist_reduce_fx=None)
+        self.add_state("columns", [], dist_reduce_fx="cat")
+        self.add_state("residuals", [], dist_reduce_fx="cat")
         self.add_state("truncated_joint", torch.zeros_like(self.joint), dist_reduce_fx="sum")
         # Lower and upper bound of the sum of the scores pooled so far.
         self.add_state("bound_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
