@@ -86,14 +86,10 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         Every process has to call it, since it pools the states as ``compute`` does; afterwards they are as before.
         """
         synced = self._is_synced
-
-        def pooled() -> LinearProbe:
-            with self.sync_context(
-                dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not synced, should_unsync=not synced
-            ):
-                return self.result_here()
-
-        return self._all_or_nothing(pooled)()
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not synced, should_unsync=not synced
+        ):
+            return self.result_here()
 
     def compute(self) -> Tensor:
         """Leave-one-out accuracy over all rows seen so far, on all processes."""
