@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from torch import nn
@@ -11,14 +12,17 @@ from torch import nn
 from lightning_leep.batches import Adapter, split_batch
 from lightning_leep.callbacks.base import TrainerCallback
 from lightning_leep.callbacks.faults import FaultBarrier
-from lightning_leep.callbacks.logs import Prediction, RunLogs
+from lightning_leep.callbacks.forecasting import HISTORY_ADVICE, HISTORY_TASK, check_target, look_ahead
+from lightning_leep.callbacks.logs import RunLogs
 from lightning_leep.callbacks.measurement import as_reference
+from lightning_leep.callbacks.names import automatic_names
+from lightning_leep.callbacks.record import RecordKeeper, validation_rows
 from lightning_leep.callbacks.source import SourceScorer
 from lightning_leep.callbacks.watch import TransferWatch
-from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.forecast import AccuracyCurve, AccuracyForecast
+from lightning_leep.forecast.history import Folder
 from lightning_leep.report import TransferabilityReport
 
-PREDICTION_LABEL = "accuracy of the EEP, which needs no training; usually a lower bound"
 SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
 
 
@@ -30,13 +34,18 @@ class LEEPCallback(TrainerCallback):
     TensorBoard; and into ``trainer.callback_metrics``, there with the one prefix ``leep/``:
 
     - before training: ``leep_report/``, each number of the :class:`~lightning_leep.TransferabilityReport` (``leep``,
-      ``leave_one_out_leep``, ``label_entropy``, ...), and ``leep/predicted_accuracy``, the accuracy of the expected
-      empirical predictor (EEP), usually a lower bound of what training will reach;
-    - after each validation: ``leep/achieved_accuracy`` beside ``leep/predicted_accuracy``, their difference, and with a
-      reference ``leep/reference_accuracy`` and ``leep/difference_to_reference``;
+      ``leave_one_out_leep``, ``linear_probe_accuracy``, ...), and ``leep/predicted_accuracy`` with ``_low`` and
+      ``_high``, the interval of :func:`~lightning_leep.forecast.forecast_accuracy`;
+    - after each validation: ``leep/achieved_accuracy`` beside the prediction, their difference, with a reference
+      ``leep/reference_accuracy`` and ``leep/difference_to_reference``; ``leep/eta_epochs``, the epochs still to go to
+      99% of the final accuracy, once that can be said; ``leep_running/``, the forecast given the curve so far;
     - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
 
-    A run that is resumed from a checkpoint keeps its report and its curve; a new fit scores again.
+    When training ends in the ordinary way, by early stopping or by ``stop_when_hopeless``, a
+    :class:`~lightning_leep.forecast.TransferRecord` of a run with a validation joins the history, from which later
+    forecasts learn. A run that breaks off with an error or an interruption leaves none: it has not shown what the
+    transfer can reach. Nor does one with ``fast_dev_run``. A run that is resumed from a checkpoint keeps its report,
+    its forecast and its curve, and adds a record when it has trained on; a new fit scores again.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462).
 
@@ -54,9 +63,20 @@ class LEEPCallback(TrainerCallback):
         ignore_index: Label of the rows that are left out.
         adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.
         head: Name of the source's last layer, whose input are the features; None finds it. See
-            :func:`~lightning_leep.score`, also for the next one.
+            :func:`~lightning_leep.score`, also for the next four.
         memory: How rows are kept while they are scored (4 bytes for each row and source class): on the ``"device"``,
-            on the ``"cpu"``, or not at all with ``"second_pass"``.
+            on the ``"cpu"``, not at all with ``"second_pass"``, the ``"top_k"`` probabilities of each, ...
+        top_k: Source probabilities kept of each row with ``memory="top_k"``.
+        num_permutations: Shuffles of the labels for the null distribution of LEEP.
+        nleep: Whether to compute N-LEEP as well.
+        history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
+            ``trainer.default_root_dir``. False neither reads nor writes any.
+        strategy: What is trained: "head", "all", "scratch" (random weights, which cannot be seen) or a word of your
+            own; only transfers of one strategy are compared. None finds it by ``requires_grad``.
+        data_name: Name of the target data in the record; by default the class of the datamodule or data set.
+        model_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
+        stop_when_hopeless: Accuracy without which the run is not worth its time: after a validation that leaves the
+            forecast's interval below it, training ends by ``trainer.should_stop``. None never stops.
         target_class_names: Names for the figures; by default found in the datamodule or the data set.
         source_class_names: Names for the figures; by default found in the source.
         name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
@@ -94,6 +114,14 @@ class LEEPCallback(TrainerCallback):
         adapter: Adapter = split_batch,
         head: str | None = None,
         memory: str | int = "device",
+        top_k: int = 64,
+        num_permutations: int = 20,
+        nleep: bool = False,
+        history: Folder | Literal[False] | None = None,
+        strategy: str | None = None,
+        data_name: str | None = None,
+        model_name: str | None = None,
+        stop_when_hopeless: float | None = None,
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
@@ -109,7 +137,9 @@ class LEEPCallback(TrainerCallback):
         self.reference = as_reference(reference)
         self.name = name
         self.strict = strict
+        self.stop_when_hopeless = check_target(stop_when_hopeless)
         self.report: TransferabilityReport | None = None
+        self.forecast: AccuracyForecast | None = None
         self._scorer = SourceScorer(
             source=source,
             num_target_classes=num_target_classes,
@@ -120,13 +150,18 @@ class LEEPCallback(TrainerCallback):
             adapter=adapter,
             head=head,
             memory=memory,
+            top_k=top_k,
+            num_permutations=num_permutations,
+            nleep=nleep,
             target_class_names=target_class_names,
             source_class_names=source_class_names,
             seed=seed,
             progress=progress,
         )
+        self._keeper = RecordKeeper(history=history, strategy=strategy, data_name=data_name, model_name=model_name)
         self._barrier = FaultBarrier(strict)
         self._past_curve = AccuracyCurve()
+        self._past_seconds: tuple[float, ...] = ()
         self._logs: RunLogs | None = None
         self._watch: TransferWatch | None = None
         # Two callbacks must be told apart before a Trainer numbers them.
@@ -136,11 +171,6 @@ class LEEPCallback(TrainerCallback):
     def curve(self) -> AccuracyCurve:
         """Accuracy at each validation of this fit."""
         return self._past_curve if self._watch is None else self._watch.curve
-
-    @property
-    def prediction(self) -> Prediction | None:
-        """What the report promises: for now the EEP's own accuracy. None before scoring."""
-        return None if self.report is None else Prediction(accuracy=self.report.eep_accuracy, label=PREDICTION_LABEL)
 
     @property
     def log_name(self) -> str:
@@ -153,43 +183,75 @@ class LEEPCallback(TrainerCallback):
         return self._generate_state_key(name=self.log_name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Report and curve as plain values; nothing of the source."""
-        curve = {"epochs": list(self.curve.epochs), "accuracy": list(self.curve.accuracy)}
-        return {"report": None if self.report is None else self.report.to_dict(), "curve": curve}
+        """Report, forecast and curve as plain values; nothing of the source."""
+        return {
+            "report": None if self.report is None else self.report.to_dict(),
+            "forecast": None if self.forecast is None else asdict(self.forecast),
+            "curve": {"epochs": list(self.curve.epochs), "accuracy": list(self.curve.accuracy)},
+            "seconds": list(self._past_seconds if self._watch is None else self._watch.seconds),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         with self._barrier.contain("read its report from the checkpoint", "The source is scored again if it can be."):
-            report, curve = state_dict["report"], AccuracyCurve(**state_dict["curve"])
+            report, forecast = state_dict["report"], state_dict["forecast"]
+            curve, seconds = AccuracyCurve(**state_dict["curve"]), tuple(state_dict["seconds"])
+            self.forecast = None if forecast is None else AccuracyForecast(**forecast)
             self.report = None if report is None else TransferabilityReport.from_dict(report)
-            self._past_curve = curve
+            self._past_curve, self._past_seconds = curve, seconds
 
     def setup(self, trainer: Any, pl_module: "pl.LightningModule", stage: str) -> None:
         """Take a name among the callbacks of this Trainer, and forget the previous fit."""
-        self._automatic_name = automatic_names(leep_callbacks(trainer)).get(id(self), "leep")
+        siblings = leep_callbacks(trainer)
+        names = automatic_names([callback.name for callback in siblings])
+        self._automatic_name = next(name for name, callback in zip(names, siblings, strict=True) if callback is self)
         if stage == "fit":  # what a checkpoint holds is loaded after this
-            self.report, self._past_curve = None, AccuracyCurve()
+            self.report = self.forecast = None
+            self._past_curve, self._past_seconds = AccuracyCurve(), ()
             self._logs, self._watch = None, None
             self._barrier.reset()
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Declare columns of HPARAMS, before Lightning does."""
         siblings = leep_callbacks(trainer)
-        sources = {callback.log_name: callback._scorer.source_name for callback in siblings}
-        self._logs = RunLogs(trainer, self._barrier, self.log_name, sources)
+        transfers = {callback.log_name: callback.transfer(pl_module) for callback in siblings}
+        self._logs = RunLogs(trainer, self._barrier, self.log_name, transfers)
         if self is siblings[0]:  # TensorBoard heeds the first declaration alone
             self._logs.declare()
 
+    def transfer(self, pl_module: "pl.LightningModule") -> tuple[str, str]:
+        """Names of the source model and of what is trained."""
+        source = self._scorer.source
+        return self._keeper.model(pl_module, source), self._keeper.trained(pl_module, source)
+
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Score the source, unless a checkpoint brought its report."""
+        """Score the source, unless a checkpoint brought its report, and say what is expected."""
         scored = None
         if self.report is None:
             with self._barrier.contain("score the source model", SCORING_ADVICE):
                 scored = self._scorer.run(trainer, pl_module)
-                self.report = scored.report
-        if self.report is not None and self.prediction is not None and self._logs is not None:
+                self.report, self.forecast = scored.report, None
+        if self.report is not None and self._logs is not None:
+            outlook = look_ahead(
+                trainer,
+                self._barrier,
+                self.report,
+                folder=self._keeper.folder(trainer),
+                strategy=self.transfer(pl_module)[1],
+                test_size=validation_rows(trainer, self.monitor),
+                accuracy=self.forecast,
+            )
+            self.forecast = outlook.accuracy
             self._watch = TransferWatch(
-                self._logs, self._barrier, self.report, self.prediction, self.monitor, self.reference, self._past_curve
+                self._logs,
+                self._barrier,
+                self.report,
+                outlook,
+                self.monitor,
+                self.reference,
+                self._past_curve,
+                self._past_seconds,
+                self.stop_when_hopeless,
             )
             self._watch.start(scored)
 
@@ -214,10 +276,12 @@ class LEEPCallback(TrainerCallback):
             self._watch.end_epoch()
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Log how the run came out."""
+        """Log how the run came out, and add its record to the history."""
         with self._ending() as watch:
             if watch is not None:
                 watch.end(trainer)
+                with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
+                    self._keeper.save(trainer, pl_module, self._scorer.source, watch)
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
@@ -233,18 +297,9 @@ class LEEPCallback(TrainerCallback):
             yield watch
         finally:
             if watch is not None:
-                self._past_curve = watch.curve
+                self._past_curve, self._past_seconds = watch.curve, watch.seconds
 
 
 def leep_callbacks(trainer: Any) -> list[LEEPCallback]:
     """The callbacks of this class in a Trainer, in its order."""
     return [callback for callback in trainer.callbacks if isinstance(callback, LEEPCallback)]
-
-
-def automatic_names(callbacks: Sequence[LEEPCallback]) -> dict[int, str]:
-    """Names for those without one, by ``id``: ``leep``, ``leep_2``, ..., but for names that others were given."""
-    taken = {callback.name for callback in callbacks}
-    unnamed = [id(callback) for callback in callbacks if callback.name is None]
-    candidates = ["leep", *(f"leep_{number}" for number in range(2, 2 + len(callbacks)))]
-    free = [name for name in candidates if name not in taken]
-    return dict(zip(unnamed, free, strict=False))

@@ -1,20 +1,22 @@
 """Everything a run shows: numbers for every logger and for other callbacks, panels for TensorBoard."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_leep.callbacks.faults import FaultBarrier
+from lightning_leep.callbacks.forecasting import Outlook
 from lightning_leep.callbacks.source import ScoredSource
-from lightning_leep.forecast.curve import AccuracyCurve, Reference
+from lightning_leep.forecast import AccuracyCurve, RunningForecast
+from lightning_leep.forecast.curve import Reference
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard import (
     association_figure,
     convergence_tags,
     declare_hparams,
+    history_figure,
     hparam_tags,
     lightning_logs_hparams,
     log_figure,
@@ -23,6 +25,7 @@ from lightning_leep.tensorboard import (
     predicted_vs_achieved_figure,
     report_markdown,
     report_tags,
+    running_tags,
     saved_hparams,
     strongest_sources_figure,
     takes_figures,
@@ -32,14 +35,6 @@ from lightning_leep.tensorboard import (
 ADVICE = "See what that logger needs; every number is in `trainer.callback_metrics` as well."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a report promises: an accuracy, and in words what kind of number it is."""
-
-    accuracy: float
-    label: str
-
-
 class RunLogs:
     """Writes what is known of one fit to the loggers of its Trainer, and the numbers to its ``callback_metrics``.
 
@@ -47,61 +42,104 @@ class RunLogs:
         trainer: The trainer, in ``fit``.
         barrier: Contains the faults of each logger.
         name: First part of every tag.
-        sources: Names of the source models of all callbacks in this Trainer, by the first part of their tags.
+        transfers: Name of the source model and strategy of all callbacks in this Trainer, by the first part of their
+            tags.
     """
 
-    def __init__(self, trainer: Any, barrier: FaultBarrier, name: str, sources: Mapping[str, str]) -> None:
+    def __init__(
+        self, trainer: Any, barrier: FaultBarrier, name: str, transfers: Mapping[str, tuple[str, str]]
+    ) -> None:
         self.trainer = trainer
         self.barrier = barrier
         self.prefix = f"{name}/"
-        self.source_name = sources[name]
-        self.hparam_tags = [tag for other in sources for tag in hparam_tags(f"{other}/")]
-        self.source_hparams = {f"{other}/source": source for other, source in sources.items()}
+        self.source_name = transfers[name][0]
+        self.hparam_tags = [tag for other in transfers for tag in hparam_tags(f"{other}/")]
+        self.own_hparams = {
+            f"{other}/{what}": value
+            for other, values in transfers.items()
+            for what, value in zip(("source", "strategy"), values, strict=True)
+        }
 
     def declare(self) -> None:
         """Name the columns of HPARAMS, before Lightning logs hyper-parameters."""
         if lightning_logs_hparams(self.trainer):
             self._each_logger("declare HPARAMS to", lambda logger: declare_hparams(logger, *self._hparams()))
 
-    def report(self, report: TransferabilityReport, prediction: Prediction, scored: ScoredSource | None) -> None:
-        """The report, before the first step of training.
+    def report(self, report: TransferabilityReport, outlook: Outlook, scored: ScoredSource | None) -> None:
+        """The report and what is expected, before the first step of training.
 
         Args:
             report: The report.
-            prediction: What it promises.
+            outlook: What is expected.
             scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
         """
+        forecast = "" if outlook.accuracy is None else f" {outlook.accuracy.describe()}"
         rank_zero_info(
             f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
-            f"nothing about the labels); predicted accuracy {prediction.accuracy:.1%} ({prediction.label})."
+            f"nothing about the labels).{forecast}"
         )
-        predicted = validation_tags(AccuracyCurve(), prediction.accuracy, prefix=self.prefix)
-        self._numbers({**report_tags(report, self.prefix), **predicted})
-        self._text(report_markdown(report, prediction.accuracy, prediction.label, source_name=self.source_name))
+        curve = AccuracyCurve()
+        self._numbers({**report_tags(report, self.prefix), **self._validation_tags(curve, outlook, None)})
+        self.text(report_markdown(report, outlook.accuracy, None, None, self.source_name, outlook.convergence))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             self._figure("association", lambda: association_figure(joint, *names))
             self._figure("strongest_source_classes", lambda: strongest_sources_figure(joint, *names))
+        if len(outlook.history):  # something to look at while it trains
+            self._forecast_figures(report, curve, outlook, None)
 
-    def validation(self, curve: AccuracyCurve, prediction: Prediction, reference: Reference | None) -> None:
-        """Achieved beside predicted accuracy."""
-        self._numbers(validation_tags(curve, prediction.accuracy, reference, self.prefix))
+    def validation(
+        self, curve: AccuracyCurve, outlook: Outlook, running: RunningForecast | None, reference: Reference | None
+    ) -> None:
+        """Achieved beside predicted accuracy, and what is expected now."""
+        running_now = {} if running is None else running_tags(running, self.prefix)
+        self._numbers({**self._validation_tags(curve, outlook, reference), **running_now})
 
     def end(
         self,
         report: TransferabilityReport,
         curve: AccuracyCurve,
-        prediction: Prediction,
+        outlook: Outlook,
         reference: Reference | None,
+        stopped: str = "",
     ) -> None:
-        """How the run came out: measures of its convergence, the final figure, text and row of HPARAMS."""
-        self._numbers(convergence_tags(curve, prediction.accuracy, reference, self.prefix))
-        self._figure(
-            "predicted_vs_achieved",
-            lambda: predicted_vs_achieved_figure(curve, prediction.accuracy, prediction.label, reference=reference),
+        """How the run came out: measures of its convergence, the final figures, text and row of HPARAMS."""
+        predicted = None if outlook.accuracy is None else outlook.accuracy.value
+        self._numbers(convergence_tags(curve, predicted, reference, self.prefix))
+        self._forecast_figures(report, curve, outlook, reference)
+        self.text(
+            report_markdown(report, outlook.accuracy, curve, reference, self.source_name, outlook.convergence, stopped)
         )
-        self._text(report_markdown(report, prediction.accuracy, prediction.label, curve, reference, self.source_name))
         self._each_logger("add HPARAMS to", lambda logger: log_hparams(logger, *self._hparams()))
+
+    def text(self, markdown: str, tag: str = "report") -> None:
+        """A text panel."""
+        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{tag}", markdown, self._step))
+
+    def _forecast_figures(
+        self, report: TransferabilityReport, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None
+    ) -> None:
+        forecast, history = outlook.accuracy, [record for record in outlook.history if len(record.curve)]
+        if forecast is not None:
+            self._figure(
+                "predicted_vs_achieved",
+                lambda: predicted_vs_achieved_figure(
+                    curve,
+                    forecast.value,
+                    f"from {forecast.basis}",
+                    (forecast.low, forecast.high),
+                    reference,
+                    expected=outlook.expected,
+                ),
+            )
+        if history:
+            self._figure("history", lambda: history_figure(report, history, forecast, curve))
+
+    def _validation_tags(self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None) -> dict[str, float]:
+        forecast = outlook.accuracy
+        if forecast is None:
+            return validation_tags(curve, None, reference, self.prefix)
+        return validation_tags(curve, forecast.value, reference, self.prefix, (forecast.low, forecast.high))
 
     def _numbers(self, values: Mapping[str, float]) -> None:
         if not values:
@@ -131,11 +169,8 @@ class RunLogs:
                 "add a figure to", lambda logger: log_figure(logger, f"{self.prefix}{tag}", figure, self._step)
             )
 
-    def _text(self, markdown: str) -> None:
-        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}report", markdown, self._step))
-
     def _hparams(self) -> tuple[dict[str, Any], list[str]]:
-        return {**saved_hparams(self.trainer), **self.source_hparams}, self.hparam_tags
+        return {**saved_hparams(self.trainer), **self.own_hparams}, self.hparam_tags
 
     def _each_logger(self, task: str, action: Callable[[Any], None]) -> None:
         for logger in self._loggers:

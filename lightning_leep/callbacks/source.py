@@ -14,6 +14,8 @@ from lightning_leep.callbacks.borrowing import borrowed_module, preserved_genera
 from lightning_leep.callbacks.data import ScoringData, given_data, training_data
 from lightning_leep.callbacks.discovery import find_class_names, find_num_target_classes, find_source_class_names
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.memory import check_memory
 from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.scoring import score
@@ -49,6 +51,9 @@ class SourceScorer:
     adapter: Adapter
     head: str | None
     memory: str | int
+    top_k: int
+    num_permutations: int
+    nleep: bool
     target_class_names: Sequence[str] | None
     source_class_names: Sequence[str] | None
     seed: int
@@ -66,19 +71,14 @@ class SourceScorer:
         if self.max_samples is not None:
             check_num_classes("max_samples", self.max_samples, minimum=2)
         check_ignore_index(self.ignore_index)
+        check_memory(self.memory, self.top_k, self.nleep)
+        check_num_permutations(self.num_permutations)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"`seed` must be an integer, got {type(self.seed).__name__}.")
         for argument in ("target_class_names", "source_class_names"):
             names = getattr(self, argument)
             if isinstance(names, str) or not isinstance(names, Sequence | None):
                 raise TypeError(f"`{argument}` must be a sequence of names, got {type(names).__name__}.")
-
-    @property
-    def source_name(self) -> str:
-        """What to call the source: the class of the module, the name of the function."""
-        if self.source is None:
-            return "source_logits"
-        return getattr(self.source, "__name__", type(self.source).__name__)
 
     def run(self, trainer: Any, pl_module: Any) -> ScoredSource:
         """Score the source; on all processes or, if it fails on one, on none.
@@ -118,6 +118,9 @@ class SourceScorer:
                     adapter=self.adapter,
                     head=self.head,
                     memory=self.memory,
+                    top_k=self.top_k,
+                    num_permutations=self.num_permutations,
+                    nleep=self.nleep,
                     device=device,
                     precision=trainer.precision_plugin.forward_context,
                     transfer=_transfer(trainer, pl_module, source_module(source)),

@@ -81,8 +81,8 @@ def forecast_accuracy(
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers; those of other strategies, without a validation, or without a probe where the report
-            has one (and the other way round) are passed over.
+        history: Earlier transfers; those of other strategies, not complete, without a validation, or without a probe
+            where the report has one (and the other way round) are passed over.
         strategy: What will be trainable.
         coverage: Wanted coverage of the interval.
         test_size: Rows m on which the achieved accuracy will be measured; None for as many as were scored.
@@ -103,7 +103,7 @@ def forecast_accuracy(
     past: list[TransferPoint] = []
     gaps: list[float] = []  # logit(achieved) - logit(p)
     for record in history or ():
-        if record.strategy != strategy or record.achieved is None:
+        if record.strategy != strategy or record.achieved is None or not record.complete:
             continue
         other = TransferPoint.of(record.report, record.test_size, strategy)
         if other is not None and other.from_probe == point.from_probe:

@@ -101,8 +101,8 @@ def forecast_convergence(
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers with curves of at least two validations. A record without a reference is compared
-            with the record of strategy "scratch" of the same data set, where there is one.
+        history: Earlier transfers; those that are complete with at least two validations count. A record without a
+            reference is compared with the record of strategy "scratch" of the same data set, where there is one.
         strategy: What will be trainable.
         coverage: Coverage of the bands.
 
@@ -117,6 +117,7 @@ def forecast_convergence(
         record
         for record in with_references(list(history or ()))
         if record.strategy == strategy
+        and record.complete
         and len(record.curve) >= 2
         and record.curve.best > 0
         and math.isfinite(record.report.leep)

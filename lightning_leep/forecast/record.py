@@ -48,6 +48,8 @@ class TransferRecord:
         dataset: Name of the target data, empty if unknown.
         model: Name of the source model, empty if unknown.
         versions: Library versions, see :func:`library_versions`.
+        complete: Whether training took its course; False if it was ended because it seemed hopeless. What such a run
+            achieved says too little of what it could have, and no forecast rests on it.
         created: Time of writing, ISO 8601 in UTC.
 
     Raises:
@@ -65,6 +67,7 @@ class TransferRecord:
     learning_rate: float | None = None
     dataset: str = ""
     model: str = ""
+    complete: bool = True
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
 
@@ -157,6 +160,7 @@ class TransferRecord:
             "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
             "test_size": self.test_size,
+            "complete": self.complete,
             "achieved_accuracy": self.achieved,
             "epochs": self.curve.epochs[-1] if len(self.curve) else None,
             "wall_seconds": self.wall_seconds[-1] if self.wall_seconds else None,

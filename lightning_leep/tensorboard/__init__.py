@@ -2,8 +2,16 @@
 
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
+from lightning_leep.tensorboard.history import history_figure
 from lightning_leep.tensorboard.hparams import declare_hparams, lightning_logs_hparams, log_hparams, saved_hparams
-from lightning_leep.tensorboard.scalars import PREFIX, convergence_tags, hparam_tags, report_tags, validation_tags
+from lightning_leep.tensorboard.scalars import (
+    PREFIX,
+    convergence_tags,
+    hparam_tags,
+    report_tags,
+    running_tags,
+    validation_tags,
+)
 from lightning_leep.tensorboard.text import report_markdown
 from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
@@ -12,6 +20,7 @@ __all__ = [
     "association_figure",
     "convergence_tags",
     "declare_hparams",
+    "history_figure",
     "hparam_tags",
     "lightning_logs_hparams",
     "log_figure",
@@ -20,6 +29,7 @@ __all__ = [
     "predicted_vs_achieved_figure",
     "report_markdown",
     "report_tags",
+    "running_tags",
     "saved_hparams",
     "strongest_sources_figure",
     "takes_figures",

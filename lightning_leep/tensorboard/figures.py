@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from lightning_leep.forecast.aligned import MeanCurve
 from lightning_leep.forecast.curve import AccuracyCurve, Reference
 from lightning_leep.tensorboard.style import (
     ACHIEVED_COLOR,
+    EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
     new_figure,
@@ -28,6 +30,7 @@ def predicted_vs_achieved_figure(
     interval: tuple[float, float] | None = None,
     reference: Reference | None = None,
     title: str = "Predicted and achieved accuracy",
+    expected: MeanCurve | None = None,
 ) -> "Figure":
     """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
 
@@ -38,6 +41,7 @@ def predicted_vs_achieved_figure(
         interval: Lowest and highest accuracy that the prediction allows.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
         title: Heading of the figure.
+        expected: Accuracy that is expected at each epoch, with its own band.
 
     Returns:
         A matplotlib figure that pyplot does not know, to be drawn or saved by the caller.
@@ -50,20 +54,25 @@ def predicted_vs_achieved_figure(
         raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
-    figure = new_figure(2.8, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
+    figure = new_figure(3.0, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
     axes = figure.add_subplot()
     if interval is not None:
         axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
+    if expected is not None:
+        axes.fill_between(expected.epochs, expected.low, expected.high, color=EXPECTED_COLOR, alpha=0.18, lw=0)
+        axes.plot(expected.epochs, expected.mean, "-.", color=EXPECTED_COLOR, label="expected on the way")
     _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
-    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}")
+    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=_predicted_label(predicted, interval))
     if isinstance(reference, AccuracyCurve):
         _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
     elif reference is not None:
         axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
-    _scale(axes, curve, reference, (predicted, *(interval or ())))
+    band = () if expected is None else (*expected.low, *expected.high)
+    _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
     axes.set(xlabel="epochs trained", ylabel="accuracy")
+    columns = 3 if interval is None and expected is None else 2
     figure.legend(
-        loc="outside lower center", ncols=3, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
+        loc="outside lower center", ncols=columns, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
     )
     return figure
 
@@ -74,7 +83,19 @@ def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form
         axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label} {percent(curve.final)}")
 
 
-def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...]) -> None:
+def _predicted_label(predicted: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return f"predicted {percent(predicted)}"
+    return f"predicted {percent(predicted)} ({percent(interval[0])} to {percent(interval[1])})"
+
+
+def _scale(
+    axes: "Axes",
+    curve: AccuracyCurve,
+    reference: Reference | None,
+    levels: tuple[float, ...],
+    epochs: tuple[float, ...],
+) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
@@ -85,7 +106,7 @@ def _scale(axes: "Axes", curve: AccuracyCurve, reference: Reference | None, leve
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
     # A line at 0% or 100% needs room for its own width.
     axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
-    last = max((*curve.epochs, *other.epochs, 1.0))
+    last = max((*curve.epochs, *other.epochs, *epochs, 1.0))
     axes.set_xlim(-0.03 * last, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

@@ -1,6 +1,7 @@
 """Names and values of everything that is drawn as a number or a line."""
 
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
+from lightning_leep.forecast.running import RunningForecast
 from lightning_leep.report import TransferabilityReport
 
 #: Start of the tags of everything drawn over the epochs. What stands before the first "/" is a group in TensorBoard.
@@ -19,7 +20,11 @@ def report_tags(report: TransferabilityReport, prefix: str = PREFIX) -> dict[str
 
 
 def validation_tags(
-    curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None, prefix: str = PREFIX
+    curve: AccuracyCurve,
+    predicted: float | None = None,
+    reference: Reference | None = None,
+    prefix: str = PREFIX,
+    interval: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """What is known after the last validation of a curve, by tag.
 
@@ -28,15 +33,19 @@ def validation_tags(
         predicted: Accuracy that was predicted before training. It is repeated at each validation, to draw its line.
         reference: Curve or final accuracy to compare with.
         prefix: Start of every tag.
+        interval: Lowest and highest accuracy that the prediction allows, repeated likewise.
 
     Returns:
-        ``achieved_accuracy``; ``predicted_accuracy`` and ``prediction_error`` (predicted minus achieved: positive means
-        that too much was promised); ``reference_accuracy`` and ``difference_to_reference`` (achieved minus reference
-        after as many epochs). What does not exist is left out; without a validation only the prediction is there.
+        ``achieved_accuracy``; ``predicted_accuracy``, ``predicted_accuracy_low``, ``predicted_accuracy_high`` and
+        ``prediction_error`` (predicted minus achieved: positive means that too much was promised);
+        ``reference_accuracy`` and ``difference_to_reference`` (achieved minus reference after as many epochs). What
+        does not exist is left out; without a validation only the prediction is there.
     """
     values: dict[str, float] = {}
     if predicted is not None:
         values["predicted_accuracy"] = predicted
+    if interval is not None:
+        values["predicted_accuracy_low"], values["predicted_accuracy_high"] = interval
     if len(curve):
         values["achieved_accuracy"] = curve.final
         if predicted is not None:
@@ -46,6 +55,22 @@ def validation_tags(
             values["reference_accuracy"] = level
             values["difference_to_reference"] = curve.final - level
     return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def running_tags(running: RunningForecast, prefix: str = PREFIX) -> dict[str, float]:
+    """The forecast of a run under way by tag: a group of its own, ``leep_running``, and ``leep/eta_epochs``.
+
+    Args:
+        running: The forecast after the validations so far.
+        prefix: Start of every tag.
+
+    Returns:
+        ``running_forecast``, ``running_forecast_low`` and ``running_forecast_high`` of the best accuracy of the whole
+        run, and ``eta_epochs``, the epochs to go until 99% of the final accuracy, if that can be said yet.
+    """
+    names = {"": running.value, "_low": running.low, "_high": running.high}
+    values = {f"{_group(prefix, 'running')}running_forecast{name}": value for name, value in names.items()}
+    return values if running.eta_epochs is None else {**values, f"{prefix}eta_epochs": running.eta_epochs}
 
 
 def convergence_tags(

@@ -13,6 +13,7 @@ P = ParamSpec("P")
 # Okabe and Ito, "Color Universal Design", 2008; line styles and markers say the same once more.
 ACHIEVED_COLOR = "#0072B2"
 PREDICTED_COLOR = "#D55E00"
+EXPECTED_COLOR = "#009E73"
 REFERENCE_COLOR = "#666666"
 HEAT_MAP = "Blues"
 

@@ -2,6 +2,8 @@
 
 from math import isfinite
 
+from lightning_leep.forecast.accuracy import AccuracyForecast
+from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, best_accuracy
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard.words import epochs, percent
@@ -12,21 +14,23 @@ NORMAL_95 = 1.96
 
 def report_markdown(
     report: TransferabilityReport,
-    predicted: float | None = None,
-    predicted_label: str = "",
+    forecast: AccuracyForecast | None = None,
     curve: AccuracyCurve | None = None,
     reference: Reference | None = None,
     source_name: str | None = None,
+    convergence: ConvergenceForecast | None = None,
+    stopped: str = "",
 ) -> str:
     """The story of one transfer in Markdown: sentences first, then one table of the numbers, then what limits them.
 
     Args:
         report: Result of the scoring pass.
-        predicted: Accuracy in 0..1 that was predicted before training.
-        predicted_label: What the prediction is.
+        forecast: Accuracy that was forecast before training.
         curve: Accuracy per validation; None or empty before the first one.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
         source_name: Name of the source model.
+        convergence: How fast the run was expected to converge.
+        stopped: Why training was ended before its time, a sentence.
 
     Returns:
         Markdown that TensorBoard's text plugin renders.
@@ -38,10 +42,11 @@ def report_markdown(
         f"## How well does {source} transfer?",
         _scoring(report, source),
         _verdict(report),
-        _prediction(predicted, predicted_label),
-        _outcome(curve, predicted),
+        _prediction(forecast, convergence),
+        _outcome(curve, forecast),
+        f"**Stopped.** {stopped}" if stopped else "",
         _comparison(curve, reference),
-        _notes(report),
+        _notes((*report.notes, *(forecast.notes if forecast is not None else ()))),
         _table(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -80,27 +85,34 @@ def _verdict(report: TransferabilityReport) -> str:
     return text
 
 
-def _notes(report: TransferabilityReport) -> str:
-    return "\n".join(["**To be read with care:**", "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
+def _notes(notes: tuple[str, ...]) -> str:
+    return "\n".join(["**To be read with care:**", "", *(f"- {note}" for note in notes)]) if notes else ""
 
 
-def _prediction(predicted: float | None, label: str) -> str:
-    if predicted is None:
-        return ""
-    return f"**Predicted accuracy: {percent(predicted)}**" + (f" ({label})." if label else ".")
+def _prediction(forecast: AccuracyForecast | None, convergence: ConvergenceForecast | None) -> str:
+    sentences = []
+    if forecast is not None:
+        sentences.append(f"**Predicted accuracy: {percent(forecast.value)}.** {forecast.describe()}")
+    if convergence is not None:
+        sentences.append(convergence.describe())
+    return " ".join(sentences)
 
 
-def _outcome(curve: AccuracyCurve, predicted: float | None) -> str:
+def _outcome(curve: AccuracyCurve, forecast: AccuracyForecast | None) -> str:
     if not len(curve):
         return ""
     text = f"**Achieved accuracy: {percent(curve.final)}** after {epochs(curve.epochs[-1])}"
     if curve.best > curve.final:
         text += f", {percent(curve.best)} at its best after {epochs(curve.epochs_to(1.0) or 0)}"
-    if predicted is not None:
-        points = 100 * (curve.final - predicted)
-        text += f": {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction"
-        reached = curve.epoch_reaching(predicted)
-        text += ", which was never reached" if reached is None else f", which was reached after {epochs(reached)}"
+    if forecast is not None:
+        points = 100 * (curve.best - forecast.value)
+        inside = forecast.low <= curve.best <= forecast.high
+        text += (
+            f": at best {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction, "
+            f"{'inside' if inside else 'outside'} its interval"
+        )
+        reached = curve.epoch_reaching(forecast.value)
+        text += "; it was never reached" if reached is None else f"; it was reached after {epochs(reached)}"
     steps = [
         f"{name} after {epochs(curve.epochs_to(f) or 0)}" for name, f in (("50%", 0.5), ("90%", 0.9), ("99%", 0.99))
     ]

@@ -9,3 +9,9 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    """A Trainer that is given no folder writes into the current one."""
+    monkeypatch.chdir(tmp_path)

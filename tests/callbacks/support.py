@@ -1,6 +1,9 @@
 """A small transfer problem, and Trainers that run it quietly."""
 
 import copy
+import shutil
+import tempfile
+import weakref
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
@@ -94,14 +97,18 @@ def val_loader() -> DataLoader:
 
 
 def make_trainer(*callbacks: Any, **kwargs: Any) -> pl.Trainer:
+    """A quiet Trainer whose root directory is its own, so that no test learns from the history of another."""
+    root = tempfile.mkdtemp()
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 2}
-    return pl.Trainer(callbacks=list(callbacks), **{**quiet, **defaults, **kwargs})
+    defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "default_root_dir": root}
+    trainer = pl.Trainer(callbacks=list(callbacks), **{**quiet, **defaults, **kwargs})
+    weakref.finalize(trainer, shutil.rmtree, root, ignore_errors=True)
+    return trainer
 
 
 def fit(module: pl.LightningModule, *callbacks: Any, loader: Any = None, seed: int = 7, **kwargs: Any) -> pl.Trainer:

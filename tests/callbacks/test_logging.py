@@ -71,13 +71,15 @@ def test_report_before_the_first_step(run):
 
 def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
     callback, trainer, board, recording = run
-    predicted = callback.report.eep_accuracy
+    predicted = callback.forecast.value
     measured = series(board, "val_acc")
     assert len(measured) == 3
     assert series(board, "leep/achieved_accuracy") == measured
     assert [value for _, value in measured] == pytest.approx(list(callback.curve.accuracy))
     steps = [step for step, _ in measured]
     assert series(board, "leep/predicted_accuracy") == [(step, pytest.approx(predicted)) for step in [0, *steps]]
+    for name, value in (("low", callback.forecast.low), ("high", callback.forecast.high)):
+        assert [v for _, v in series(board, f"leep/predicted_accuracy_{name}")] == [pytest.approx(value)] * 4
     assert series(board, "leep/prediction_error") == [(s, pytest.approx(predicted - a)) for s, a in measured]
     assert series(board, "leep/reference_accuracy") == [
         (step, pytest.approx(level)) for step, level in zip(steps, [0.3, 0.4, 0.5], strict=True)
@@ -90,7 +92,7 @@ def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
 def test_convergence_at_the_end(run):
     callback, trainer, board, _ = run
     reference = AccuracyCurve((1, 2, 3), (0.3, 0.4, 0.5))
-    wanted = convergence_scalars(callback.curve, callback.report.eep_accuracy, reference)
+    wanted = convergence_scalars(callback.curve, callback.forecast.value, reference)
     assert {"best_accuracy", "epochs_to_90_percent", "area_under_curve"} <= set(wanted)
     for name, value in wanted.items():
         assert [v for _, v in series(board, f"leep_convergence/{name}")] == [pytest.approx(value)]
@@ -104,13 +106,13 @@ def test_no_value_is_logged_twice(run):
 
 
 def test_panels(run):
-    _, _, board, _ = run
+    callback, _, board, _ = run
     tags = board.Tags()
     assert {"leep/predicted_vs_achieved", "leep/association", "leep/strongest_source_classes"} <= set(tags["images"])
     texts = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("leep/report/text_summary")]
     assert len(texts) == 2
     assert "Sequential" in texts[0]
-    assert "usually a lower bound" in texts[0]
+    assert callback.forecast.describe() in texts[0]
     assert "Achieved accuracy" not in texts[0]
     assert "Achieved accuracy" in texts[1]
 

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import lightning.pytorch
 import pytest
@@ -69,7 +70,7 @@ def test_without_the_package_lightning():
         "pl.Trainer(callbacks=LEEPCallback(), logger=False, accelerator='cpu', enable_checkpointing=False)\n"
         "assert LEEPCallback.__mro__.count(pl.Callback) == 1\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(__file__).parents[2])
 
 
 class Data(pl.LightningDataModule):

@@ -7,10 +7,16 @@ import re
 import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.forecast import AccuracyCurve, AccuracyForecast
 from lightning_leep.tensorboard import report_markdown
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
+
+
+def forecast(value, low=0.6, high=0.8, **values):
+    """A forecast with a basis that fits in a sentence."""
+    values = {"coverage": 0.9, "strategy": "head", "basis": "9 rows", **values}
+    return AccuracyForecast(value=value, low=low, high=high, **values)
 
 
 def rendered(*args, **kwargs):
@@ -44,23 +50,38 @@ def test_an_unknown_share_is_not_invented(report, change):
     assert "explains" not in words(dataclasses.replace(report, **change))
 
 
-def test_before_training_it_only_predicts(report):
-    text = words(report, 0.7, "accuracy of the EEP, usually a lower bound")
-    assert "Predicted accuracy: 70.0% (accuracy of the EEP, usually a lower bound)." in text
+def test_before_training_it_states_the_forecast_in_a_sentence(report):
+    text = words(report, forecast(0.7))
+    assert (
+        "Predicted accuracy: 70.0%. Training the head is expected to reach accuracy 0.700 "
+        "(90% interval 0.600 to 0.800), from 9 rows."
+    ) in text
     assert "Achieved" not in text
 
 
+def test_what_limits_the_forecast_stands_with_what_limits_the_scores(report):
+    html = rendered(report, forecast(0.7, notes=("It lies outside the history.",)))
+    scores, limits = html.index("<li>Half of the samples were scored.</li>"), html.index("<li>It lies outside")
+    assert scores < limits < html.index("<table>")
+
+
+def test_says_why_a_run_was_stopped(report):
+    assert "Stopped. It was hopeless." in words(report, forecast(0.7), CURVE, stopped="It was hopeless.")
+    assert "Stopped" not in words(report, forecast(0.7), CURVE)
+
+
 def test_after_training_it_tells_how_it_came_out(report):
-    text = words(report, 0.7, "EEP", CURVE)
+    text = words(report, forecast(0.7), CURVE)
     assert (
-        "Achieved accuracy: 72.0% after 3 epochs, 75.0% at its best after 2 epochs: 2.0 points above the prediction, "
-        "which was reached after 2 epochs. Of its best accuracy it had 50% after 1 epoch, 90% after 2 epochs and 99% "
-        "after 2 epochs."
+        "Achieved accuracy: 72.0% after 3 epochs, 75.0% at its best after 2 epochs: at best 5.0 points above the "
+        "prediction, inside its interval; it was reached after 2 epochs. Of its best accuracy it had 50% after 1 "
+        "epoch, 90% after 2 epochs and 99% after 2 epochs."
     ) in text
 
 
 def test_a_prediction_that_was_not_met(report):
-    assert "8.0 points below the prediction, which was never reached." in words(report, 0.8, "EEP", CURVE)
+    text = words(report, forecast(0.8, low=0.76, high=0.9), CURVE)
+    assert "at best 5.0 points below the prediction, outside its interval; it was never reached." in text
 
 
 def test_without_a_prediction_there_is_none(report):
@@ -81,11 +102,11 @@ def test_without_a_prediction_there_is_none(report):
     ],
 )
 def test_compares_with_the_reference(report, reference, sentence):
-    assert sentence in words(report, 0.7, "EEP", CURVE, reference)
+    assert sentence in words(report, forecast(0.7), CURVE, reference)
 
 
 def test_a_reference_without_validations_is_not_compared_with(report):
-    assert "reference" not in words(report, 0.7, "EEP", CURVE, AccuracyCurve())
+    assert "reference" not in words(report, forecast(0.7), CURVE, AccuracyCurve())
 
 
 def test_one_table_holds_the_scores_with_their_errors(report):

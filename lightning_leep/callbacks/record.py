@@ -1,0 +1,141 @@
+"""The record that a fit leaves in the history: where it goes, and what the Trainer knows of the run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from lightning_leep.batches import source_module
+from lightning_leep.callbacks.watch import TransferWatch
+from lightning_leep.forecast import TransferRecord, save_record
+from lightning_leep.forecast.history import Folder
+
+#: Folder of the history under ``trainer.default_root_dir``.
+DEFAULT_FOLDER = "transfer_history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordKeeper:
+    """What LEEPCallback was told about the history; its arguments of the same names.
+
+    Raises:
+        TypeError: If one has the wrong type.
+    """
+
+    history: Folder | Literal[False] | None
+    strategy: str | None
+    data_name: str | None
+    model_name: str | None
+
+    def __post_init__(self) -> None:
+        given = self.history
+        if not (given is None or given is False or (isinstance(given, str | os.PathLike) and os.fspath(given))):
+            raise TypeError(f"`history` must be a folder, an fsspec URL, False or None, got {given!r}.")
+        for argument in ("strategy", "data_name", "model_name"):
+            text = getattr(self, argument)
+            if text is not None and (not isinstance(text, str) or not text):
+                raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+
+    def folder(self, trainer: Any) -> Folder | None:
+        """Where records are; None if no history is kept, as in a run of a few batches that only tries the code."""
+        if self.history is False or trainer.fast_dev_run:
+            return None
+        return self.history or os.path.join(trainer.default_root_dir, DEFAULT_FOLDER)
+
+    def trained(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
+        """What is trained."""
+        return self.strategy or find_strategy(pl_module, source)
+
+    def model(self, pl_module: Any, source: Callable[..., Any] | None) -> str:
+        """What to call the source: the class of a module, the name of a function."""
+        if self.model_name is not None:
+            return self.model_name
+        holder = pl_module if source is None else source
+        return getattr(holder, "__name__", type(holder).__name__)
+
+    def data(self, trainer: Any) -> str:
+        """What to call the target data: the class of the datamodule or of the data set."""
+        if self.data_name is not None:
+            return self.data_name
+        if trainer.datamodule is not None:
+            return type(trainer.datamodule).__name__
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        while (inner := getattr(dataset, "dataset", None)) is not None:
+            dataset = inner
+        return "" if dataset is None else type(dataset).__name__
+
+    def save(self, trainer: Any, pl_module: Any, source: Callable[..., Any] | None, watch: TransferWatch) -> None:
+        """Write the record of a fit that is over, on the first process; nothing without a validation."""
+        folder = self.folder(trainer)
+        if folder is None or not len(watch.curve) or not trainer.is_global_zero:
+            return
+        optimizer, learning_rate = first_optimizer(trainer)
+        record = TransferRecord(
+            report=watch.report,
+            curve=watch.curve,
+            # Looked at again: a network may have been unfrozen on the way.
+            strategy=self.trained(pl_module, source),
+            wall_seconds=watch.seconds,
+            reference=watch.reference,
+            test_size=validation_rows(trainer, watch.monitor),
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            dataset=self.data(trainer),
+            model=self.model(pl_module, source),
+            complete=not watch.stopped,
+        )
+        save_record(record, folder)
+
+
+def find_strategy(pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
+    """What is trained, by ``requires_grad``: "all" layers, or some of them, the "head".
+
+    Frozen parameters that are the source's are either the frozen part of the network that is trained, or a copy beside
+    it to compare with: the latter if the network has about as many others. That it starts from random weights cannot be
+    seen.
+    """
+    frozen = [p for p in pl_module.parameters() if not p.requires_grad]
+    trained = [p for p in pl_module.parameters() if p.requires_grad]
+    if not frozen:
+        return "all"
+    module = pl_module if source is None else source_module(source)
+    if module is not pl_module:  # else the source is a method that may use any of them
+        own = set() if module is None else {id(p) for p in module.parameters()}
+        if any(id(p) in own for p in trained) or not all(id(p) in own for p in frozen):
+            return "head"
+    return "all" if 2 * len(trained) > len(frozen) else "head"
+
+
+def validation_rows(trainer: Any, monitor: str | None) -> int | None:
+    """Rows of each validation, of all processes; None where loaders do not tell."""
+    loaders = trainer.val_dataloaders
+    limits = trainer.num_val_batches
+    if isinstance(loaders, list | tuple):
+        index = 0
+        if len(loaders) > 1:
+            _, _, number = (monitor or "").rpartition("/dataloader_idx_")
+            if not number.isdigit() or int(number) >= len(loaders):
+                return None
+            index = int(number)
+        if not loaders:
+            return None
+        loaders, limits = loaders[index], limits[index : index + 1]
+    try:
+        rows = len(loaders.dataset)
+        if limits[0] < len(loaders):
+            rows = min(rows, int(limits[0]) * loaders.batch_size * trainer.world_size)
+    except (TypeError, AttributeError, IndexError):  # iterable, or with batches of no fixed size
+        return None
+    return rows or None
+
+
+def first_optimizer(trainer: Any) -> tuple[str, float | None]:
+    """Class of the first optimizer and the learning rate that it started from; a schedule may have changed it since."""
+    if not trainer.optimizers:
+        return "", None
+    optimizer = trainer.optimizers[0]
+    group = optimizer.param_groups[0]
+    rate = group.get("initial_lr", group.get("lr"))
+    return type(optimizer).__name__, None if rate is None else float(rate)
