@@ -55,8 +55,21 @@ def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
             submodule.training = training
 
 
-def progress_bar(dataloader: Iterable[Any], progress: bool) -> Iterable[Any]:
-    """The loader, with a progress bar on the first process."""
+def len_or_none(dataloader: Iterable[Any]) -> int | None:
+    """Number of batches, where it is known."""
+    try:
+        return len(dataloader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def progress_bar(dataloader: Iterable[Any], progress: bool) -> Iterator[Any]:
+    """The batches of the loader, with a progress bar on the first process."""
     first = this_process()[0] == 0 and getattr(rank_zero_only, "rank", 0) == 0
+    total = len_or_none(dataloader)
     hidden = not (progress and first)
-    return tqdm(dataloader, desc="Scoring the source model", unit="batch", leave=False, disable=hidden)
+    with tqdm(total=total, desc="Scoring the source model", unit="batch", leave=False, disable=hidden) as bar:
+        # Given the loader, tqdm would ask it for two iterators, and each starts workers of its own.
+        for batch in dataloader:
+            yield batch
+            bar.update()

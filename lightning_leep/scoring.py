@@ -16,6 +16,7 @@ from lightning_leep.execution import (
     AUTOCAST_DTYPES,
     autocast,
     evaluation_mode,
+    len_or_none,
     preserved_rng,
     progress_bar,
     source_device,
@@ -27,7 +28,7 @@ from lightning_leep.functional.permutation import check_num_permutations
 from lightning_leep.memory import check_memory, check_readable_twice, choose_memory
 from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
-from lightning_leep.sizes import agree_on_sizes, len_or_none
+from lightning_leep.sizes import agree_on_sizes
 
 
 def score(

@@ -1,7 +1,7 @@
 """What all processes of a scoring pass have in common, learnt from the first batch of any of them."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -79,11 +79,3 @@ def agree_on_sizes(first: Outputs | None, captured: HeadInput, num_batches: int 
     # Rows of probabilities are kept in float32 at least, and the scores of both keep a label of 8 bytes.
     row_bytes = width * max(4, size) + num_features * feature_size + 16
     return Sizes(width, num_features, layer, None if rows == UNKNOWN else rows * row_bytes)
-
-
-def len_or_none(dataloader: Iterable[Any]) -> int | None:
-    """Number of batches, where it is known."""
-    try:
-        return len(dataloader)  # type: ignore[arg-type]
-    except TypeError:
-        return None

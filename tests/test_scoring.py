@@ -162,6 +162,22 @@ def test_precision(source, data):
         run(source, data, precision="double")
 
 
+def test_workers_of_the_loader_start_once(source, data):
+    """Each iterator of a loader starts workers of its own."""
+
+    class Counting(DataLoader):
+        readings = 0
+
+        def __iter__(self):
+            self.readings += 1
+            return super().__iter__()
+
+    for progress in (False, True):
+        loader = Counting(data, batch_size=32)
+        score(source, loader, C, progress=progress)
+        assert loader.readings == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [([], "at least one batch, got none"), ([(torch.zeros(5), 1)], "at least 2 labelled rows, got 1")],
