@@ -38,6 +38,7 @@ def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str
     pl.seed_everything(0, verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs,
+        default_root_dir=folder,  # the history goes there
         accelerator="cpu",
         logger=TensorBoardLogger(folder, name=f"digits_{strategy}"),
         callbacks=[callback],
@@ -65,28 +66,47 @@ def main() -> None:
     reference = train("scratch", source, CurveRecorder(), arguments.epochs, arguments.folder)
 
     table = Table(title="Digits 0-4 -> digits 5-9: predicted before training, achieved after it")
-    for column in ("", "predicted", "achieved", "epochs to 50 / 90 / 99% of best", "ahead of scratch from epoch"):
+    columns = (
+        "",
+        "predicted",
+        "90% interval",
+        "lower bound (EEP)",
+        "achieved",
+        "epochs to 50 / 90 / 99% of best",
+        "ahead of scratch from epoch",
+    )
+    for column in columns:
         table.add_column(column, justify="left" if not column else "right")
-    reports = []
+    forecasts = []
     for strategy, name in (("head", "head re-trained"), ("all", "all layers")):
         console.print(f"Fine-tuning, {name} ...")
         callback = LEEPCallback(
-            source=source, monitor="val_acc", reference=reference, source_class_names=list(map(str, SOURCE_DIGITS))
+            source=source,
+            monitor="val_acc",
+            reference=reference,
+            model_name="CNN of digits 0-4",
+            data_name="digits 5-9",
+            source_class_names=list(map(str, SOURCE_DIGITS)),
         )
         curve = train(strategy, source, callback, arguments.epochs, arguments.folder)
-        table.add_row(name, f"{callback.prediction.accuracy:.3f}", *outcome(curve, reference))
-        reports.append(callback.report)
-    table.add_row("from scratch (reference)", "-", *outcome(reference, None))
+        forecast, report = callback.forecast, callback.report
+        interval = f"{forecast.low:.3f} to {forecast.high:.3f}"
+        table.add_row(name, f"{forecast.value:.3f}", interval, f"{report.eep_accuracy:.3f}", *outcome(curve, reference))
+        forecasts.append(forecast)
+    table.add_row("from scratch (reference)", "-", "-", "-", *outcome(reference, None))
 
-    report = reports[0]
     console.print()
     console.print(table)
     console.print(
         f"LEEP {report.leep:.3f} (leave-one-out {report.leave_one_out_leep:.3f}), between the floor {report.floor:.3f} "
         f"of a source that says nothing and 0; {report.num_samples} images scored in {report.seconds:.2f} s."
     )
-    for note in report.notes:
-        console.print(f"Note: {note}")
+    for forecast in forecasts:
+        console.print(forecast.describe(), highlight=False)
+    notes = [note for forecast in forecasts for note in forecast.notes]
+    for note in dict.fromkeys([*report.notes, *notes]):
+        console.print(f"Note: {note}", highlight=False)
+    console.print(f"The history as a table: python -m lightning_leep history {arguments.folder}/transfer_history")
     console.print(f"\nSee the runs: tensorboard --logdir {arguments.folder}", highlight=False)
 
 
@@ -95,7 +115,7 @@ def outcome(curve: AccuracyCurve, reference: AccuracyCurve | None) -> tuple[str,
     values = convergence_scalars(curve, reference=reference)
     epochs = " / ".join(f"{values[f'epochs_to_{percent}_percent']:.0f}" for percent in (50, 90, 99))
     passed = values.get("epoch_reference_passed")
-    return f"{curve.final:.3f}", epochs, "-" if passed is None else f"{passed:.0f}"
+    return f"{curve.best:.3f}", epochs, "-" if passed is None else f"{passed:.0f}"
 
 
 if __name__ == "__main__":

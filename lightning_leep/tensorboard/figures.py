@@ -70,9 +70,15 @@ def predicted_vs_achieved_figure(
     band = () if expected is None else (*expected.low, *expected.high)
     _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
     axes.set(xlabel="epochs trained", ylabel="accuracy")
-    columns = 3 if interval is None and expected is None else 2
+    # Two columns have room for long lines, by which their styles are told apart.
+    columns, length = (3, 1.3) if interval is None and expected is None else (2, 2.2)
     figure.legend(
-        loc="outside lower center", ncols=columns, frameon=False, handlelength=1.3, columnspacing=0.9, handletextpad=0.4
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=length,
+        columnspacing=0.9,
+        handletextpad=0.4,
     )
     return figure
 

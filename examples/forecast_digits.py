@@ -1,0 +1,145 @@
+"""A history that learns: twelve small transfers are run, then the thirteenth is forecast, and run as well.
+
+    python examples/forecast_digits.py
+
+Every transfer moves a network from some handwritten digits to others by re-training its head. They differ in the
+digits and in the images of each class. LEEPCallback saves one record a run in a folder; the forecast of the
+thirteenth rests on the twelve before it.
+"""
+
+import argparse
+import logging
+import random
+import warnings
+from functools import cache
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from digits import DigitClassifier, Digits, pretrain
+from lightning_utilities.core import rank_zero
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from lightning_leep import LEEPCallback
+from lightning_leep.forecast import forecast_accuracy, forecast_convergence, load_history
+from lightning_leep.tensorboard import history_figure, predicted_vs_achieved_figure
+
+#: Source digits: five of them, so that every transfer can find new ones.
+SOURCES = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
+NUM_EARLIER = 12
+
+network = cache(pretrain)  # four sources serve all transfers
+
+
+def transfers(seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Source digits, target digits and images per class of each transfer."""
+    generator = random.Random(seed)
+    tasks = []
+    for number in range(NUM_EARLIER + 1):
+        source = SOURCES[number % len(SOURCES)]
+        others = [digit for digit in range(10) if digit not in source]
+        target = tuple(sorted(generator.sample(others, generator.choice((3, 4, 5)))))
+        tasks.append((source, target, generator.choice((5, 10, 20, 40))))
+    return tasks
+
+
+def run(
+    source: tuple[int, ...], target: tuple[int, ...], images: int, epochs: int, folder: Path, name: str
+) -> LEEPCallback:
+    """One transfer; its record joins the history."""
+    pl.seed_everything(0, verbose=False)
+    callback = LEEPCallback(
+        source=network(source),
+        history=folder / "history",
+        data_name=f"digits {''.join(map(str, target))} x {images}",
+        model_name=f"digits {''.join(map(str, source))}",
+        source_class_names=list(map(str, source)),
+    )
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=TensorBoardLogger(folder, name=name),
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=5,
+    )
+    trainer.fit(
+        DigitClassifier(len(target), strategy="head", source=network(source)),
+        Digits(target, images_per_class=images, batch_size=10),
+    )
+    return callback
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--folder", type=Path, default=Path("runs/forecast"), help="where everything goes")
+    parser.add_argument("--seed", type=int, default=0, help="which digits and how many images are drawn")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*|.*treespec.*|.*logging interval.*")
+    rank_zero.log.setLevel(logging.ERROR)  # Lightning's hints, which have nothing to do with this
+    console = Console()
+
+    *earlier, last = transfers(arguments.seed)
+    known = len(load_history(arguments.folder / "history"))
+    console.print(f"Running {len(earlier)} transfers to make a history (it holds {known} already) ...")
+    table = Table(title="Predicted before training, achieved after it")
+    for column in ("", "from digits", "to digits", "images per class", "predicted", "90% interval", "achieved", "from"):
+        table.add_column(column, justify="left" if column in ("", "from") else "right")
+    for number, task in enumerate(earlier, start=1):
+        add_row(table, number, task, run(*task, arguments.epochs, arguments.folder, f"{number:02d}"))
+
+    past = load_history(arguments.folder / "history").filter(strategy="head")
+    callback = run(*last, arguments.epochs, arguments.folder, f"{len(earlier) + 1:02d}_forecast")
+    table.add_section()
+    add_row(table, len(earlier) + 1, last, callback)
+    console.print(table)
+    report, forecast, curve = callback.report, callback.forecast, callback.curve
+    alone = forecast_accuracy(report, test_size=past[-1].test_size)
+    convergence = forecast_convergence(report, past)
+    inside = "inside" if forecast.low <= curve.best <= forecast.high else "outside"
+    console.print(f"\nThe last one. {forecast.describe()}", highlight=False)
+    console.print(f"Without the history: {alone.describe()}", highlight=False)
+    console.print(convergence.describe(), highlight=False)
+    for note in forecast.notes:
+        console.print(f"Note: {note}", highlight=False)
+    console.print(
+        f"It achieved {curve.best:.3f}, {inside} the interval; 90% of that after {curve.epochs_to(0.9):g} epochs.",
+        highlight=False,
+    )
+    interval = (forecast.low, forecast.high)
+    figures = {
+        "forecast.png": predicted_vs_achieved_figure(
+            curve, forecast.value, f"from {forecast.basis}", interval, expected=convergence.accuracy(forecast)
+        ),
+        "history.png": history_figure(report, past, forecast, curve),
+    }
+    for name, figure in figures.items():
+        figure.savefig(arguments.folder / name)
+    console.print(f"Pictures: {', '.join(str(arguments.folder / name) for name in figures)}", highlight=False)
+    console.print(f"The history as a table: python -m lightning_leep history {arguments.folder / 'history'}")
+    console.print(f"See the runs: tensorboard --logdir {arguments.folder}", highlight=False)
+
+
+def add_row(table: Table, number: int, task: tuple, callback: LEEPCallback) -> None:
+    source, target, images = task
+    forecast = callback.forecast
+    table.add_row(
+        str(number),
+        "".join(map(str, source)),
+        "".join(map(str, target)),
+        str(images),
+        f"{forecast.value:.3f}",
+        f"{forecast.low:.3f} to {forecast.high:.3f}",
+        f"{callback.curve.best:.3f}",
+        f"{forecast.num_records} transfers" if forecast.num_records else "probe alone",
+    )
+
+
+if __name__ == "__main__":
+    main()
