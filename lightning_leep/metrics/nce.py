@@ -1,24 +1,14 @@
 """NCE as a streaming, distributed metric."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.inputs import (
-    check_flag,
-    check_ignore_index,
-    check_labels,
-    check_layout,
-    check_num_classes,
-    flatten_rows,
-)
 from lightning_leep.functional.nce import check_decisions, decision_counts, nce_from_counts
-from lightning_leep.metrics.additive import AdditiveMetric
+from lightning_leep.metrics.source_output import SourceOutputMetric
 from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
-class NegativeConditionalEntropy(AdditiveMetric):
+class NegativeConditionalEntropy(SourceOutputMetric):
     r"""Negative conditional entropy of the target labels given the source's most probable classes.
 
     .. math::
@@ -64,28 +54,11 @@ class NegativeConditionalEntropy(AdditiveMetric):
 
     counts: Tensor
 
-    def __init__(
-        self,
-        num_target_classes: int,
-        num_source_classes: int,
-        from_logits: bool = True,
-        ignore_index: int | None = None,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        check_num_classes("num_target_classes", num_target_classes)
-        check_num_classes("num_source_classes", num_source_classes)
-        check_ignore_index(ignore_index)
-        check_flag("from_logits", from_logits)
-        super().__init__(**kwargs)
-        self.num_target_classes = num_target_classes
-        self.num_source_classes = num_source_classes
-        self.from_logits = from_logits
-        self.ignore_index = ignore_index
-        self.validate_args = validate_args
-        shape = (num_target_classes, num_source_classes)
+    def add_states(self) -> None:
+        """Add the states."""
+        shape = (self.num_target_classes, self.num_source_classes)
         self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_settings(ignore_index)
+        self.add_settings(self.ignore_index)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add one batch.
@@ -98,10 +71,8 @@ class NegativeConditionalEntropy(AdditiveMetric):
             TypeError: If ``preds`` is not floating point or ``target`` is not integer.
             ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
         """
-        check_layout(preds, target, self.num_source_classes)
-        rows, labels = flatten_rows(preds, target, self.ignore_index)  # [n, Z], [n]
+        rows, labels = self.labelled_rows(preds, target)  # [n, Z], [n]
         if self.validate_args:
-            check_labels(labels, self.num_target_classes)
             check_decisions(rows, self.from_logits)
         self.counts = self.counts + decision_counts(rows, labels, self.num_target_classes)  # [C, Z]
 
