@@ -24,7 +24,7 @@ from rich.table import Table
 
 from lightning_leep import LEEPCallback
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, load_history
-from lightning_leep.tensorboard import history_figure, predicted_vs_achieved_figure
+from lightning_leep.tensorboard import history_figure, levels_figure, predicted_vs_achieved_figure
 
 #: Source digits: five of them, so that every transfer can find new ones.
 SOURCES = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
@@ -118,6 +118,7 @@ def main() -> None:
             curve, forecast.value, f"from {forecast.basis}", interval, expected=convergence.accuracy(forecast)
         ),
         "history.png": history_figure(report, past, forecast, curve),
+        "history_by_level.png": levels_figure(past, curve),
     }
     for name, figure in figures.items():
         figure.savefig(arguments.folder / name)

@@ -1,6 +1,7 @@
 """Everything a run shows: numbers for every logger and for other callbacks, panels for TensorBoard."""
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from lightning_leep.tensorboard import (
     declare_hparams,
     history_figure,
     hparam_tags,
+    levels_figure,
     lightning_logs_hparams,
     log_figure,
     log_hparams,
@@ -83,8 +85,9 @@ class RunLogs:
         self.text(report_markdown(report, outlook.accuracy, None, None, self.source_name, outlook.convergence))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
-            self._figure("association", lambda: association_figure(joint, *names))
-            self._figure("strongest_source_classes", lambda: strongest_sources_figure(joint, *names))
+            # A group of their own, for TensorBoard to show after those of the outcome: of many runs they fill pages.
+            self._figure("association", lambda: association_figure(joint, *names), group="_source_classes")
+            self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
         if len(outlook.history):  # something to look at while it trains
             self._forecast_figures(report, curve, outlook, None)
 
@@ -119,7 +122,8 @@ class RunLogs:
     def _forecast_figures(
         self, report: TransferabilityReport, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None
     ) -> None:
-        forecast, history = outlook.accuracy, [record for record in outlook.history if len(record.curve)]
+        forecast = outlook.accuracy
+        history = [record for record in outlook.history if len(record.curve) and isfinite(record.report.leep)]
         if forecast is not None:
             self._figure(
                 "predicted_vs_achieved",
@@ -134,6 +138,7 @@ class RunLogs:
             )
         if history:
             self._figure("history", lambda: history_figure(report, history, forecast, curve))
+            self._figure("history_by_level", lambda: levels_figure(history, curve))
 
     def _validation_tags(self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None) -> dict[str, float]:
         forecast = outlook.accuracy
@@ -159,15 +164,13 @@ class RunLogs:
 
         self._each_logger("log to", log)
 
-    def _figure(self, tag: str, draw: Callable[[], Any]) -> None:
+    def _figure(self, tag: str, draw: Callable[[], Any], group: str = "") -> None:
         loggers = [logger for logger in self._loggers if takes_figures(logger)]
         if not loggers:
             return
         with self.barrier.contain("draw figures", "Everything else is logged."):
-            figure = draw()
-            self._each_logger(
-                "add a figure to", lambda logger: log_figure(logger, f"{self.prefix}{tag}", figure, self._step)
-            )
+            figure, name = draw(), f"{self.prefix.removesuffix('/')}{group}/{tag}"
+            self._each_logger("add a figure to", lambda logger: log_figure(logger, name, figure, self._step))
 
     def _hparams(self) -> tuple[dict[str, Any], list[str]]:
         return {**saved_hparams(self.trainer), **self.own_hparams}, self.hparam_tags

@@ -2,7 +2,7 @@
 
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.history import history_figure
+from lightning_leep.tensorboard.history import history_figure, levels_figure
 from lightning_leep.tensorboard.hparams import declare_hparams, lightning_logs_hparams, log_hparams, saved_hparams
 from lightning_leep.tensorboard.scalars import (
     PREFIX,
@@ -22,6 +22,7 @@ __all__ = [
     "declare_hparams",
     "history_figure",
     "hparam_tags",
+    "levels_figure",
     "lightning_logs_hparams",
     "log_figure",
     "log_hparams",

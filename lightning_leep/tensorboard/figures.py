@@ -71,7 +71,7 @@ def predicted_vs_achieved_figure(
     _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
     axes.set(xlabel="epochs trained", ylabel="accuracy")
     # Two columns have room for long lines, by which their styles are told apart.
-    columns, length = (3, 1.3) if interval is None and expected is None else (2, 2.2)
+    columns, length = (3, 1.3) if interval is None and expected is None else (2, 2.0)
     figure.legend(
         loc="outside lower center",
         ncols=columns,
@@ -92,7 +92,7 @@ def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form
 def _predicted_label(predicted: float, interval: tuple[float, float] | None) -> str:
     if interval is None:
         return f"predicted {percent(predicted)}"
-    return f"predicted {percent(predicted)} ({percent(interval[0])} to {percent(interval[1])})"
+    return f"predicted {percent(predicted)} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
 
 
 def _scale(

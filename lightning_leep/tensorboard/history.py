@@ -1,4 +1,4 @@
-"""This run among earlier transfers: its LEEP and accuracy beside theirs, and how fast each level of LEEP converged."""
+"""This run among earlier transfers: its LEEP and accuracy beside theirs, its curve beside those of levels of LEEP."""
 
 import math
 from collections.abc import Sequence
@@ -30,11 +30,10 @@ def history_figure(
     forecast: AccuracyForecast | None = None,
     curve: AccuracyCurve | None = None,
 ) -> "Figure":
-    """Two pictures of earlier transfers with this run among them.
+    """The accuracy that each earlier transfer achieved against its LEEP, with this run among them.
 
-    Above, the accuracy that each one achieved against its LEEP; this run stands at its own LEEP with the interval of
-    its forecast and, once there is a validation, with what it achieved. Below, the average accuracy per epoch of each
-    level of LEEP (:func:`~lightning_leep.forecast.leep_levels`) beside the curve of this run.
+    This run stands at its own LEEP with the interval of its forecast and, once there is a validation, with what it
+    achieved.
 
     Args:
         report: Scores of this run.
@@ -50,36 +49,73 @@ def history_figure(
         ValueError: If no earlier transfer has a validation and a LEEP.
     """
     curve = curve if curve is not None else AccuracyCurve()
-    records = [record for record in history if len(record.curve) and math.isfinite(record.report.leep)]
-    if not records:
-        raise ValueError("`history` must hold at least one transfer with a validation and a LEEP, got none.")
-    count = min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL))
-    levels = leep_levels(records, count)
-    drawn = [level for level in levels if level.accuracy is not None and len(level.accuracy.epochs) > 1]
-    figure = new_figure(6.4 if drawn else 3.4, "This run among earlier transfers", _subtitle(records, forecast, curve))
-    axes = figure.subplots(2 if drawn else 1, 1, squeeze=False)[:, 0]
-    colors = _level_colors(count)
-    _draw_scatter(axes[0], levels, colors)
-    _draw_this_run(axes[0], report, forecast, curve)
-    axes[0].set(xlabel="LEEP (0 is perfect)", ylabel="best accuracy")
-    if drawn:
-        _draw_levels(axes[1], drawn, colors)
-        if len(curve):
-            form = "-" if len(curve) > 1 else "*"
-            axes[1].plot(curve.epochs, curve.accuracy, form, color=ACHIEVED_COLOR, lw=3, zorder=4)
-        axes[1].set(xlabel="epochs trained", ylabel="mean accuracy")
-    for ax in axes:
-        _percent_axis(ax)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=2, frameon=False, columnspacing=0.9, handletextpad=0.4
-    )
+    levels = _levels(history)
+    figure = new_figure(3.2, "This run among earlier transfers", _subtitle(levels, forecast, curve))
+    axes = figure.add_subplot()
+    colors = _level_colors(levels)
+    for level in levels:
+        points = [(record.report.leep, record.curve.best) for record in level.records]
+        marker = LEVEL_MARKERS[level.level - 1]
+        axes.plot(*zip(*points, strict=True), marker, color=colors[level.level], markersize=6, alpha=0.8)
+    _draw_this_run(axes, report, forecast, curve)
+    axes.set(xlabel="LEEP (0 is perfect)", ylabel="best accuracy")
+    _percent_axis(axes)
+    if axes.get_legend_handles_labels()[0]:
+        _legend(figure, columns=2)
     return figure
 
 
-def _subtitle(records: Sequence[TransferRecord], forecast: AccuracyForecast | None, curve: AccuracyCurve) -> str:
-    number = "1 transfer" if len(records) == 1 else f"{len(records)} transfers"
-    text = f"{number}, coloured by level of LEEP; stars and thick line: this run."
+@styled
+def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None = None) -> "Figure":
+    """Average accuracy per epoch of each level of LEEP among earlier transfers, beside the curve of this run.
+
+    The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`), fewer in a short history.
+
+    Args:
+        history: Earlier transfers to compare with, of one strategy; those without a validation are left out.
+        curve: Validations of this run so far.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If no earlier transfer has a validation and a LEEP.
+    """
+    curve = curve if curve is not None else AccuracyCurve()
+    levels = _levels(history)
+    colors = _level_colors(levels)
+    subtitle = "Mean accuracy of earlier transfers by their LEEP, with the band of single ones."
+    figure = new_figure(3.2, "How fast earlier transfers were", subtitle)
+    axes = figure.add_subplot()
+    for level in levels:
+        mean = level.accuracy
+        if mean is None:
+            continue
+        color, number = colors[level.level], f"{mean.num_curves} runs"
+        label = f"{_signed(level.low)} to {_signed(level.high)} ({number})"
+        axes.plot(mean.epochs, mean.mean, ls=LEVEL_LINES[level.level - 1], color=color, label=label)
+        axes.fill_between(mean.epochs, mean.low, mean.high, color=color, alpha=0.1, lw=0)
+    if len(curve):
+        form = "-" if len(curve) > 1 else "*"
+        axes.plot(curve.epochs, curve.accuracy, form, color=ACHIEVED_COLOR, lw=3.2, zorder=4, label="this run")
+    axes.set(xlabel="epochs trained", ylabel="accuracy")
+    _percent_axis(axes)
+    if axes.lines:
+        _legend(figure, columns=2)
+    return figure
+
+
+def _levels(history: Sequence[TransferRecord]) -> tuple[LEEPLevel, ...]:
+    records = [record for record in history if len(record.curve) and math.isfinite(record.report.leep)]
+    if not records:
+        raise ValueError("`history` must hold at least one transfer with a validation and a LEEP, got none.")
+    return leep_levels(records, min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL)))
+
+
+def _subtitle(levels: Sequence[LEEPLevel], forecast: AccuracyForecast | None, curve: AccuracyCurve) -> str:
+    count = sum(len(level.records) for level in levels)
+    text = f"Each mark is one of {count} transfers." if count > 1 else "The mark is the one earlier transfer."
     if forecast is None:
         return text
     expected = f"Predicted {percent(forecast.value)} ({percent(forecast.low)} to {percent(forecast.high)})"
@@ -87,26 +123,19 @@ def _subtitle(records: Sequence[TransferRecord], forecast: AccuracyForecast | No
     return f"{text}\n{expected}{achieved}."
 
 
-def _level_colors(count: int) -> list[str]:
+def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
+    """Darker for a higher level, from the dark part of the map: its light end is invisible on white."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    # The dark part of the map: its light end is invisible on white.
-    return [to_hex(colormaps["plasma"](0.8 * i / max(count - 1, 1))) for i in range(count)][::-1]
+    last = max(level.level for level in levels)
+    return {level.level: to_hex(colormaps["plasma"](0.8 * (last - level.level) / max(last - 1, 1))) for level in levels}
 
 
-def _draw_scatter(axes: "Axes", levels: Sequence[LEEPLevel], colors: list[str]) -> None:
-    for level in levels:
-        points = [(record.report.leep, record.curve.best) for record in level.records]
-        axes.plot(
-            [x for x, _ in points],
-            [y for _, y in points],
-            LEVEL_MARKERS[level.level - 1],
-            color=colors[level.level - 1],
-            markersize=6,
-            alpha=0.8,
-            label=f"LEEP {_signed(level.low)} to {_signed(level.high)}",
-        )
+def _legend(figure: "Figure", columns: int) -> None:
+    figure.legend(
+        loc="outside lower center", ncols=columns, frameon=False, handlelength=1.8, columnspacing=0.9, handletextpad=0.4
+    )
 
 
 def _draw_this_run(
@@ -141,19 +170,12 @@ def _draw_this_run(
         )
 
 
-def _draw_levels(axes: "Axes", levels: Sequence[LEEPLevel], colors: list[str]) -> None:
-    for level in levels:
-        mean = level.accuracy
-        if mean is not None:
-            axes.plot(mean.epochs, mean.mean, ls=LEVEL_LINES[level.level - 1], color=colors[level.level - 1])
-            axes.fill_between(mean.epochs, mean.low, mean.high, color=colors[level.level - 1], alpha=0.1, lw=0)
-
-
 def _percent_axis(axes: "Axes") -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # a number such as -1.025 is wide
     low, high = axes.get_ylim()
     # At least 10 points high: equal runs must not look different.
     margin = max(0.0, 0.05 - (high - low) / 2)

@@ -83,18 +83,20 @@ def convergence_tags(
 
 def hparam_tags(prefix: str = PREFIX) -> list[str]:
     """Tags of the scalars that HPARAMS shows as columns to sort runs by, what matters most first."""
-    names = {
-        prefix: ("predicted_accuracy", "achieved_accuracy", "prediction_error"),
-        _group(prefix, "report"): ("leep", "leave_one_out_leep"),
-        _group(prefix, "convergence"): (
-            "best_accuracy",
-            "area_under_curve",
-            "epochs_to_90_percent",
-            "epoch_prediction_reached",
-            "epoch_reference_passed",
-        ),
-    }
-    return [f"{group}{name}" for group, members in names.items() for name in members]
+    report, convergence = _group(prefix, "report"), _group(prefix, "convergence")
+    return [
+        # HPARAMS shows five metrics until more are ticked, `hp_metric` first of all where there is one.
+        f"{prefix}predicted_accuracy",
+        f"{prefix}achieved_accuracy",
+        f"{prefix}prediction_error",
+        f"{convergence}best_accuracy",
+        f"{report}leep",
+        f"{report}leave_one_out_leep",
+        f"{convergence}area_under_curve",
+        f"{convergence}epochs_to_90_percent",
+        f"{convergence}epoch_prediction_reached",
+        f"{convergence}epoch_reference_passed",
+    ]
 
 
 def _group(prefix: str, name: str) -> str:
