@@ -26,6 +26,7 @@ WAYS = {
     "nleep": {"nleep": True},
     "logits": {"logits": True},
 }
+PERMUTATIONS = 40
 NOT_COMPARED = {"seconds", "samples_per_second", "joint"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
 
@@ -50,7 +51,7 @@ def source_of(logits=False):
 def run(rows, logits=False, **kwargs):
     data = TensorDataset(*rows)
     loader = DataLoader(data, batch_size=BATCH) if len(data) else []
-    return score(source_of(logits), loader, C, progress=False, num_permutations=200, **kwargs)
+    return score(source_of(logits), loader, C, progress=False, num_permutations=PERMUTATIONS, **kwargs)
 
 
 def split(shards, rank):
@@ -88,7 +89,7 @@ def test_processes_equal_one(world_size):
 
 def compare(name, found, value, expected, way):
     if name in OF_SHUFFLES and value is not None:
-        spread = expected["permutation_standard_deviation"] / math.sqrt(200)
+        spread = expected["permutation_standard_deviation"] / math.sqrt(PERMUTATIONS)
         assert found == pytest.approx(value, abs=6 * spread), name
     elif name == "memory" and way == "budget":
         assert "do not fit into 100" in found  # the bytes are those of the largest shard
@@ -101,7 +102,7 @@ def compare(name, found, value, expected, way):
 def test_a_class_on_each_process_is_no_noise():
     """Contiguous shards of sorted classes: labels are shuffled among the rows of all, not of each."""
     for report in run_processes(sorted_classes, 2):
-        assert report["permutation_p_value"] == pytest.approx(1 / 201)
+        assert report["permutation_p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
         assert not any("noise" in note for note in report["notes"])
 
 

@@ -153,8 +153,8 @@ def test_processes_shuffle_the_labels_of_all(shards):
     """Even where a process has but one class, whose shuffles within it would change nothing."""
     theta, labels = task()
     rng = np.random.default_rng(1)
-    reference = np.array([dense_leep(theta, rng.permutation(labels)) for _ in range(800)])
-    found = run_processes(null_on_shards, len(shards), shards, 800)
+    reference = np.array([dense_leep(theta, rng.permutation(labels)) for _ in range(400)])
+    found = run_processes(null_on_shards, len(shards), shards, 400)
     assert all((null == found[0][0]).all() for null, _ in found)
     assert stats.ks_2samp(found[0][0], reference).pvalue > 1e-3
 
