@@ -1,6 +1,6 @@
 """Full fine-tuning and training from scratch of small CIFAR-100 tasks, with the scores known beforehand.
 
-    python benchmarks/cifar_finetune.py --data DIR --json FILE [--cache DIR] [--tasks 48]
+    python benchmarks/cifar_finetune.py --data DIR --json FILE [--cache DIR] [--tasks 42]
 
 Every task is run twice by one fixed recipe, once from the CIFAR-10 weights and once from random ones: all weights
 trainable, a fresh head, 10 epochs of SGD (batches of 16, rate 0.01 annealed to 0 by a cosine, momentum 0.9, weight
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/ and weights/")
     parser.add_argument("--cache", type=Path, help="folder where extracted features are kept")
     parser.add_argument("--json", type=Path, required=True, help="file that gets one record a task")
-    parser.add_argument("--tasks", type=int, default=48)
+    parser.add_argument("--tasks", type=int, default=42)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arrays = load_cache(arguments.data, arguments.cache)
