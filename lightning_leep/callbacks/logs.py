@@ -138,6 +138,7 @@ class RunLogs:
             )
         if history:
             self._figure("history", lambda: history_figure(report, history, forecast, curve))
+        if len(history) > 1:  # a level is the mean of at least two
             self._figure("history_by_level", lambda: levels_figure(history, curve))
 
     def _validation_tags(self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None) -> dict[str, float]:

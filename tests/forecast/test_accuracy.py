@@ -172,6 +172,7 @@ def test_only_comparable_transfers_count():
     history = simulate_history(rng, 10)
     others = [
         make_record(0.99, strategy="all"),
+        make_record(0.2, complete=False),
         make_record(report=make_report(probe=None)),
         make_record(curve=type(history[0].curve)()),
         make_record(report=make_report(probe=None, eep_accuracy=math.nan)),

@@ -144,6 +144,7 @@ def test_only_records_with_curves_of_the_strategy_count():
     good = [record(-1, (0.5, 0.7)) for _ in range(4)]
     useless = [
         record(-1, (0.5, 0.7), strategy="all"),
+        dataclasses.replace(record(-1, (0.5, 0.7)), complete=False),
         record(-1, (0.5,)),
         record(-1, ()),
         record(-1, (0.0, 0.0)),

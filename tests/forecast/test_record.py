@@ -24,6 +24,7 @@ def test_json_round_trip(reference):
         dataset="pets",
         model="resnet",
         versions={"torch": "1"},
+        complete=False,
     )
     assert TransferRecord.from_json(record.to_json()) == record
     assert TransferRecord.from_json(record.to_json().encode()) == record

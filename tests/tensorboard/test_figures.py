@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.forecast import AccuracyCurve, MeanCurve
 from lightning_leep.tensorboard import predicted_vs_achieved_figure, strongest_sources_figure
 from tests.tensorboard.layout import assert_legible, heading
 
@@ -48,6 +48,21 @@ def test_interval_is_a_band():
     (band,) = predicted_vs_achieved_figure(CURVE, 0.6, LABEL, interval=(0.55, 0.65)).axes[0].patches
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.55, 0.65))
     assert not predicted_vs_achieved_figure(CURVE, 0.6, LABEL).axes[0].patches
+
+
+def test_expected_curve_has_a_band_and_everything_is_named():
+    expected = MeanCurve((1, 2, 4), (0.3, 0.5, 0.6), (0.2, 0.4, 0.55), (0.4, 0.6, 0.65), num_curves=9)
+    figure = predicted_vs_achieved_figure(CURVE, 0.6, LABEL, (0.52, 0.641), SCRATCH, expected=expected)
+    drawn = lines(figure)
+    np.testing.assert_array_equal(drawn["expected on the way"].get_xydata(), [(1, 0.3), (2, 0.5), (4, 0.6)])
+    assert "predicted 60.0% (52 to 64%)" in drawn
+    axes = figure.axes[0]
+    corners = {tuple(vertex) for vertex in axes.collections[0].get_paths()[0].vertices.round(6).tolist()}
+    assert {(1, 0.2), (1, 0.4), (4, 0.55), (4, 0.65)} <= corners
+    assert axes.get_xlim()[1] > 4
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(drawn)
+    assert len({line.get_linestyle() for line in drawn.values()}) == 4
+    assert_legible(figure)
 
 
 @pytest.mark.parametrize(

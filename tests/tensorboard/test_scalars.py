@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from lightning_leep.forecast import AccuracyCurve
-from lightning_leep.tensorboard import convergence_tags, hparam_tags, report_tags, validation_tags
+from lightning_leep.forecast import AccuracyCurve, RunningForecast
+from lightning_leep.tensorboard import convergence_tags, hparam_tags, report_tags, running_tags, validation_tags
 
 CURVE = AccuracyCurve((1, 2), (0.5, 0.75))
 
@@ -25,6 +25,23 @@ def test_validation_shows_achieved_beside_predicted():
 
 def test_before_the_first_validation_there_is_the_prediction():
     assert validation_tags(AccuracyCurve(), 0.6, 0.5) == {"leep/predicted_accuracy": 0.6}
+
+
+def test_interval_of_the_prediction_is_drawn_beside_it():
+    for curve in (AccuracyCurve(), CURVE):
+        tags = validation_tags(curve, 0.6, interval=(0.5, 0.8))
+        assert (tags["leep/predicted_accuracy_low"], tags["leep/predicted_accuracy_high"]) == (0.5, 0.8)
+
+
+@pytest.mark.parametrize("eta", [None, 0.0, 2.5])
+def test_running_forecast_and_epochs_to_go_once_they_are_known(eta):
+    running = RunningForecast(value=0.7, low=0.6, high=0.9, coverage=0.9, eta_epochs=eta, num_validations=3)
+    expected = {
+        "leep_running/running_forecast": 0.7,
+        "leep_running/running_forecast_low": 0.6,
+        "leep_running/running_forecast_high": 0.9,
+    }
+    assert running_tags(running) == (expected if eta is None else {**expected, "leep/eta_epochs": eta})
 
 
 def test_past_the_end_of_the_reference_there_is_no_difference():
