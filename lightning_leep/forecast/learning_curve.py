@@ -1,6 +1,7 @@
 """Parametric learning curves, fitted to a few validations and a prior: a mixture of closed-form normal posteriors."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,8 @@ NOISE_LEVELS = ((0.005, 0.4), (0.01, 0.3), (0.02, 0.2), (0.04, 0.1))
 PRIOR_SPREADS = ((1.0, 0.95), (4.0, 0.05))
 # Accuracy before training as a fraction of the final one: between chance and a head that is already of use.
 START, START_SPREAD = 0.25, 0.25
-# A time scale from earlier transfers is believed up to a factor of 2 either way (one standard deviation).
-TIME_SCALE_SPREAD = math.log(2)
+# Epochs that earlier transfers took are believed up to a factor of 1.5 either way (one standard deviation).
+ARRIVAL_SPREAD = math.log(1.5)
 NUM_TIME_SCALES, NUM_DRAWS = 32, 16
 
 
@@ -66,7 +67,12 @@ class CurveDraws:
 
 
 def fit_learning_curve(
-    epochs: Array, accuracy: Array, mean: float, deviation: float, end: float, epochs_to_90_percent: float | None = None
+    epochs: Array,
+    accuracy: Array,
+    mean: float,
+    deviation: float,
+    end: float,
+    arrivals: Sequence[tuple[float, float]] = (),
 ) -> CurveDraws:
     r"""Draw learning curves that agree with validations and prior.
 
@@ -86,18 +92,18 @@ def fit_learning_curve(
         mean: Prior mean of the final accuracy.
         deviation: Its prior standard deviation, positive.
         end: Epochs T at the end of training, at least the last validation's; infinity if it never ends.
-        epochs_to_90_percent: Epochs that earlier transfers took to 90% of their best; makes such time scales likelier.
+        arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers took to it; curves that
+            start and arrive like those become likelier.
 
     Returns:
         The draws; the same ones for the same arguments.
     """
     time_scale, exponent, noise, spread, log_weight = _kinds(epochs, end).T  # [k] each
-    if epochs_to_90_percent is not None:
-        in_the_end = _left(np.array([end]), time_scale, exponent)[:, 0]
-        left = 0.1 / (1 - START) * (1 - in_the_end) + in_the_end  # at 90% of the final accuracy
-        expected = time_scale * _units(left, exponent)
-        ratio = np.log(expected / max(epochs_to_90_percent, 1e-9))
-        log_weight = log_weight - 0.5 * (ratio / TIME_SCALE_SPREAD) ** 2
+    in_the_end = _left(np.array([end]), time_scale, exponent)[:, 0]
+    for fraction, usual in arrivals:
+        left = (1 - fraction) / (1 - START) * (1 - in_the_end) + in_the_end
+        ratio = np.log(time_scale * _units(left, exponent) / max(usual, 1e-9))
+        log_weight = log_weight - 0.5 * (ratio / ARRIVAL_SPREAD) ** 2
 
     left = _left_of_way(epochs, end, time_scale, exponent)  # [k, t]
     design = np.stack([1 - left, left], axis=2) / noise[:, None, None]  # [k, t, 2]

@@ -79,6 +79,9 @@ def update_forecast(
         raise ValueError(f"`max_epochs` must be positive or None, got {max_epochs}.")
     low, value, high = forecast.low, forecast.value, forecast.high
     end = math.inf if max_epochs is None else float(max_epochs)
+    arrivals: list[tuple[float, float]] = []
+    if convergence is not None:
+        arrivals = [(0.9, convergence.epochs_to_90_percent), (ARRIVED, convergence.epochs_to_99_percent)]
     eta = None if convergence is None else min(convergence.epochs_to_99_percent, end)
     if len(curve) and curve.epochs[-1] >= end:
         low = value = high = curve.best
@@ -91,7 +94,7 @@ def update_forecast(
             mean=(low + high) / 2,
             deviation=max(1e-3, (high - low) / 2 / NormalDist().inv_cdf((1 + forecast.coverage) / 2)),
             end=end,
-            epochs_to_90_percent=None if convergence is None else convergence.epochs_to_90_percent,
+            arrivals=arrivals,
         )
         tail = (1 - forecast.coverage) / 2
         # What counts is the best validation of the run: what has been reached is reached.

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from lightning_leep.forecast import learning_curve
 from lightning_leep.forecast.learning_curve import CurveDraws, fit_learning_curve
@@ -55,16 +56,24 @@ def test_evidence_and_posterior(end, monkeypatch):
     np.testing.assert_allclose(draws.final.mean(1)[likely], means[likely], atol=2e-3)
 
 
-@pytest.mark.parametrize(("epochs", "first"), [(2.0, 0.45), (30.0, 0.2)])
-def test_time_scales_of_earlier_transfers_become_likelier(epochs, first):
-    flat, told = (
-        fit_learning_curve(np.ones(1), np.array([first]), 0.6, 0.05, 100.0, epochs_to_90_percent=hint)
-        for hint in (None, epochs)
-    )
-    (median,) = told.quantiles(told.epoch_of(0.9), (0.5,))
-    assert epochs / 2 <= median <= epochs * 2
-    spreads = [np.ptp(draws.quantiles(np.log(draws.epoch_of(0.9) + 1e-3), (0.1, 0.9))) for draws in (flat, told)]
-    assert spreads[1] < spreads[0]
+@pytest.mark.parametrize("end", [20.0, math.inf])
+def test_arrivals_of_earlier_transfers_become_likelier(end):
+    """Each kind is weighed by a lognormal density, a factor of 1.5 wide, of the epoch at which it arrives."""
+    arguments = (np.ones(1), np.array([0.3]), 0.6, 0.05, end)
+    flat = fit_learning_curve(*arguments).weights.sum(1)
+    told = fit_learning_curve(*arguments, arrivals=[(0.9, 4.0), (0.99, 9.0)])
+    expected = []
+    for weight, scale, exponent in zip(flat, told.time_scale, told.exponent, strict=True):
+        log = math.log(weight)
+        for fraction, usual in ((0.9, 4.0), (0.99, 9.0)):
+            upper = end if math.isfinite(end) else 1e12
+            arrival = scipy.optimize.brentq(
+                lambda t, scale=scale, c=exponent, f=fraction: height(t, 0.25, 1.0, scale, c, end) - f, 0, upper
+            )
+            log -= 0.5 * (math.log(arrival / usual) / math.log(1.5)) ** 2
+        expected.append(log)
+    expected = np.exp(np.array(expected) - max(expected))
+    np.testing.assert_allclose(told.weights.sum(1), expected / expected.sum(), rtol=1e-3, atol=1e-12)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, math.inf])
