@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: Bytes of one chunk in the accumulation dtype: within the cache of a CPU core, enough to fill an accelerator.
-CHUNK_BYTES_CPU = 2**21
+CHUNK_BYTES_CPU = 2**22
 CHUNK_BYTES_ACCELERATOR = 2**24
 
 
@@ -22,6 +22,9 @@ def accumulation_dtype(device: torch.device) -> torch.dtype:
 def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, ``m`` such that a chunk stays small.
 
+    A chunk is valid until the next one is asked for: they share one buffer, since fresh memory costs more time than
+    the conversion. It must not be changed, as it may be a part of ``rows`` itself.
+
     Args:
         rows: ``[n, K]`` floating point.
         target: ``[n]`` integer labels.
@@ -30,9 +33,10 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
     dtype = accumulation_dtype(rows.device)
     chunk_bytes = CHUNK_BYTES_CPU if rows.device.type == "cpu" else CHUNK_BYTES_ACCELERATOR
     size = max(1, chunk_bytes // (8 * max(1, rows.shape[1], width or 0)))
+    buffer = None if rows.dtype == dtype else rows.new_empty((min(size, rows.shape[0]), rows.shape[1]), dtype=dtype)
     for chunk, labels in zip(rows.split(size), target.split(size), strict=True):
         if chunk.shape[0]:
-            yield chunk.to(dtype), labels
+            yield chunk if buffer is None else buffer[: chunk.shape[0]].copy_(chunk), labels
 
 
 def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
