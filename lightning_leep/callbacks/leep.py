@@ -137,7 +137,7 @@ class LEEPCallback(TrainerCallback):
         self.reference = as_reference(reference)
         self.name = name
         self.strict = strict
-        self.stop_when_hopeless = check_target(stop_when_hopeless)
+        self._target = check_target(stop_when_hopeless)
         self.report: TransferabilityReport | None = None
         self.forecast: AccuracyForecast | None = None
         self._scorer = SourceScorer(
@@ -242,16 +242,9 @@ class LEEPCallback(TrainerCallback):
                 accuracy=self.forecast,
             )
             self.forecast = outlook.accuracy
+            past = self._past_curve, self._past_seconds
             self._watch = TransferWatch(
-                self._logs,
-                self._barrier,
-                self.report,
-                outlook,
-                self.monitor,
-                self.reference,
-                self._past_curve,
-                self._past_seconds,
-                self.stop_when_hopeless,
+                self._logs, self._barrier, self.report, outlook, self.monitor, self.reference, *past, self._target
             )
             self._watch.start(scored)
 

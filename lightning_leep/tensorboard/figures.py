@@ -54,7 +54,7 @@ def predicted_vs_achieved_figure(
         raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
-    figure = new_figure(3.0, title, f"{progress_sentence(curve, predicted)}\nPrediction: {predicted_label}.")
+    figure = new_figure(3.0, title, f"{progress_sentence(curve, predicted, interval)}\nPrediction: {predicted_label}.")
     axes = figure.add_subplot()
     if interval is not None:
         axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)

@@ -41,15 +41,22 @@ def shorten(name: str, length: int) -> str:
     return f"{name[: length - 1 - tail].rstrip()}…{name[len(name) - tail :].lstrip()}"
 
 
-def progress_sentence(curve: AccuracyCurve, predicted: float) -> str:
+def progress_sentence(curve: AccuracyCurve, predicted: float, interval: tuple[float, float] | None = None) -> str:
     """How fast a run came to its prediction and to its best, in one line.
 
     Example:
-        >>> progress_sentence(AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.8)), predicted=0.7)
+        >>> curve = AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.8))
+        >>> progress_sentence(curve, predicted=0.7)
         'Prediction reached after 2 epochs; best 80.0% after 3.'
+        >>> progress_sentence(curve, predicted=0.7, interval=(0.6, 0.75))
+        'Best 80.0% after 3 epochs, above the interval.'
     """
     if not len(curve):
         return "Nothing validated yet."
+    at_best = curve.epochs_to(1.0) or 0.0
+    if interval is not None:
+        place = "below" if curve.best < interval[0] else "above" if curve.best > interval[1] else "inside"
+        return f"Best {percent(curve.best)} after {epochs(at_best)}, {place} the interval."
     reached = curve.epoch_reaching(predicted)
     first = "Prediction not reached" if reached is None else f"Prediction reached after {epochs(reached)}"
-    return f"{first}; best {percent(curve.best)} after {curve.epochs_to(1.0):.4g}."
+    return f"{first}; best {percent(curve.best)} after {at_best:.4g}."
