@@ -107,7 +107,7 @@ def look_ahead(
     if folder is not None:
 
         def load() -> History:
-            return load_history(folder).filter(strategy=strategy) if trainer.is_global_zero else History()
+            return load_history(folder) if trainer.is_global_zero else History()
 
         with barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
             history = on_every_process(load, device)
@@ -116,6 +116,7 @@ def look_ahead(
         if not trainer.is_global_zero:
             return None, None
         made = accuracy or forecast_accuracy(report, history, strategy=strategy, test_size=test_size)
+        # Records of training from scratch are references of others, so the whole history goes in.
         return made, forecast_convergence(report, history, strategy=strategy)
 
     made, convergence = None, None
@@ -125,7 +126,7 @@ def look_ahead(
         strategy=strategy,
         accuracy=made,
         convergence=convergence,
-        history=history,
+        history=history.filter(strategy=strategy),
         max_epochs=planned_epochs(trainer),
     )
 

@@ -1,22 +1,27 @@
 """The forecast: where it comes from, what is logged of it, that training does not notice."""
 
+from dataclasses import replace
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.forecasting import Outlook, planned_epochs
+from lightning_leep.callbacks.faults import FaultBarrier
+from lightning_leep.callbacks.forecasting import Outlook, look_ahead, planned_epochs
 from lightning_leep.forecast import (
     AccuracyCurve,
     forecast_accuracy,
     forecast_convergence,
     load_history,
+    save_record,
     update_forecast,
 )
 from tests.callbacks.earlier import save_earlier
 from tests.callbacks.support import Classifier, fit, make_source, make_trainer, train_loader, trained_state, val_loader
 from tests.callbacks.test_logging import Recording, events, series
+from tests.forecast.simulate import make_record
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +216,27 @@ def test_expected_curve_ends_with_the_run(tmp_path):
     assert outlook.expected.mean == convergence.accuracy(forecast).mean[:4]
     assert Outlook(strategy="all", accuracy=forecast, convergence=convergence).expected.epochs[-1] == 6
     assert Outlook(strategy="all", accuracy=forecast).expected is None
+
+
+def test_records_from_scratch_are_references_of_others(tmp_path):
+    for record in save_earlier(tmp_path / "plain"):
+        save_record(replace(record, dataset="shapes"), tmp_path / "history")
+    scratch = AccuracyCurve((1, 2, 3, 4), (0.1, 0.2, 0.3, 0.4))
+    save_record(
+        make_record(report=record.report, curve=scratch, strategy="scratch", dataset="shapes"), tmp_path / "history"
+    )
+
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            options = {"strategy": "all", "test_size": None, "accuracy": None}
+            self.outlook = look_ahead(
+                trainer, FaultBarrier(True), record.report, folder=tmp_path / "history", **options
+            )
+
+    look = Look()
+    fit(Classifier(), look)
+    assert look.outlook.convergence.difference is not None
+    assert len(look.outlook.history) == 12  # figures compare with transfers of the same strategy alone
 
 
 def test_forecast_round_trips_through_a_checkpoint(tmp_path):
