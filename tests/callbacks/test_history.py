@@ -1,6 +1,7 @@
 """The record that a fit leaves, as `load_history` reads it back."""
 
 import warnings
+from importlib.metadata import version
 
 import pytest
 import pytorch_lightning as pl
@@ -60,7 +61,7 @@ def test_record_holds_what_is_known_of_the_run(tmp_path):
     assert record.test_size == 40
     assert (record.optimizer, record.learning_rate) == ("SGD", 0.1)
     assert (record.dataset, record.model, record.strategy) == ("TensorDataset", "Sequential", "head")
-    assert record.versions["torch"] == torch.__version__
+    assert record.versions["torch"] == version("torch")
     assert record.complete
 
 
