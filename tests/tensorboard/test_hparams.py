@@ -198,6 +198,9 @@ def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
     fit(tmp_path / "with", Model(optimizer=optimizer), [Columns()])
     alone, both = (table(tmp_path / name)[2]["run"][0] for name in ("without", "with"))
     assert both.pop("leep/source") == "resnet"
+    if "optimizer/steps" in alone:  # Lightning 2.4 names a list of dictionaries as a whole, later ones by its items
+        lists = ("optimizer/steps", "optimizer/nobody")
+        both, alone = ({k: v for k, v in row.items() if not k.startswith(lists)} for row in (both, alone))
     assert both == alone
     assert len(both) > 15
 
