@@ -9,6 +9,8 @@ first, so that TensorBoard can show the difference to it epoch by epoch.
 
 import argparse
 import logging
+import os
+import sys
 import warnings
 
 import pytorch_lightning as pl
@@ -66,19 +68,11 @@ def main() -> None:
     reference = train("scratch", source, CurveRecorder(), arguments.epochs, arguments.folder)
 
     table = Table(title="Digits 0-4 -> digits 5-9: predicted before training, achieved after it")
-    columns = (
-        "",
-        "predicted",
-        "90% interval",
-        "lower bound (EEP)",
-        "achieved",
-        "epochs to 50 / 90 / 99% of best",
-        "ahead of scratch from epoch",
-    )
+    columns = ("", "predicted (90%)", "EEP", "achieved", "epochs to 50/90/99%", "beats scratch from")
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     forecasts = []
-    for strategy, name in (("head", "head re-trained"), ("all", "all layers")):
+    for strategy, name in (("head", "new head"), ("all", "all layers")):
         console.print(f"Fine-tuning, {name} ...")
         callback = LEEPCallback(
             source=source,
@@ -90,10 +84,10 @@ def main() -> None:
         )
         curve = train(strategy, source, callback, arguments.epochs, arguments.folder)
         forecast, report = callback.forecast, callback.report
-        interval = f"{forecast.low:.3f} to {forecast.high:.3f}"
-        table.add_row(name, f"{forecast.value:.3f}", interval, f"{report.eep_accuracy:.3f}", *outcome(curve, reference))
+        predicted = f"{forecast.value:.3f} ({forecast.low:.2f}-{forecast.high:.2f})"
+        table.add_row(name, predicted, f"{report.eep_accuracy:.3f}", *outcome(curve, reference))
         forecasts.append(forecast)
-    table.add_row("from scratch (reference)", "-", "-", "-", *outcome(reference, None))
+    table.add_row("from scratch", "-", "-", *outcome(reference, None))
 
     console.print()
     console.print(table)
@@ -106,16 +100,20 @@ def main() -> None:
     notes = [note for forecast in forecasts for note in forecast.notes]
     for note in dict.fromkeys([*report.notes, *notes]):
         console.print(f"Note: {note}", highlight=False)
-    console.print(f"The history as a table: python -m lightning_leep history {arguments.folder}/transfer_history")
-    console.print(f"\nSee the runs: tensorboard --logdir {arguments.folder}", highlight=False)
+    python = os.path.relpath(sys.executable)
+    console.print("EEP: accuracy of the predictor behind LEEP, without any training; usually a lower bound.")
+    console.print(
+        f"\nThe history: {python} -m lightning_leep history {arguments.folder}/transfer_history", soft_wrap=True
+    )
+    console.print(f"TensorBoard: {python} -m tensorboard.main --logdir {arguments.folder}", soft_wrap=True)
 
 
 def outcome(curve: AccuracyCurve, reference: AccuracyCurve | None) -> tuple[str, str, str]:
     """Cells of one run: accuracy, convergence, comparison with the reference."""
     values = convergence_scalars(curve, reference=reference)
-    epochs = " / ".join(f"{values[f'epochs_to_{percent}_percent']:.0f}" for percent in (50, 90, 99))
+    epochs = "/".join(f"{values[f'epochs_to_{percent}_percent']:.0f}" for percent in (50, 90, 99))
     passed = values.get("epoch_reference_passed")
-    return f"{curve.best:.3f}", epochs, "-" if passed is None else f"{passed:.0f}"
+    return f"{curve.best:.3f}", epochs, "-" if passed is None else f"epoch {passed:.0f}"
 
 
 if __name__ == "__main__":
