@@ -89,7 +89,7 @@ def main() -> None:
     known = len(load_history(arguments.folder / "history"))
     console.print(f"Running {len(earlier)} transfers to make a history (it holds {known} already) ...")
     table = Table(title="Predicted before training, achieved after it")
-    for column in ("", "from digits", "to digits", "images per class", "predicted", "90% interval", "achieved", "from"):
+    for column in ("", "from digits", "to digits", "images", "predicted", "90%", "achieved", "from"):
         table.add_column(column, justify="left" if column in ("", "from") else "right")
     for number, task in enumerate(earlier, start=1):
         add_row(table, number, task, run(*task, arguments.epochs, arguments.folder, f"{number:02d}"))
@@ -136,9 +136,9 @@ def add_row(table: Table, number: int, task: tuple, callback: LEEPCallback) -> N
         "".join(map(str, target)),
         str(images),
         f"{forecast.value:.3f}",
-        f"{forecast.low:.3f} to {forecast.high:.3f}",
+        f"{forecast.low:.2f}-{forecast.high:.2f}",
         f"{callback.curve.best:.3f}",
-        f"{forecast.num_records} transfers" if forecast.num_records else "probe alone",
+        f"{forecast.num_records} runs" if forecast.num_records else "probe",
     )
 
 
