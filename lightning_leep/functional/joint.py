@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: Bytes of one chunk in the accumulation dtype: within the cache of a CPU core, enough to fill an accelerator.
-CHUNK_BYTES_CPU = 2**22
+CHUNK_BYTES_CPU = 2**20
 CHUNK_BYTES_ACCELERATOR = 2**24
 
 
