@@ -8,7 +8,7 @@ TESTS = .venv-test/bin/python -m pytest -n 2 --dist loadfile
 RUN_TESTS = $(TESTS) || { [ $$? -eq 3 ] && $(TESTS); }
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint wheel lowest clean
+.PHONY: demo test wheel lowest clean
 
 demo: .venv/demo
 	.venv/bin/python examples/finetune_digits.py
