@@ -43,6 +43,10 @@ class AdditiveMetric(Metric):
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
+    def keep(self, rows: Tensor, target: Tensor) -> None:
+        """Hold on to the rows of one batch; nothing to do for a metric that needs its sums alone."""
+        return
+
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Bring the states of all processes together, given the function that sums a tensor over them."""
         for name in self.pooled_states:

@@ -85,7 +85,9 @@ class FeatureMetric(AdditiveMetric):
             ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
         """
         rows, labels = self.prepare(features, target)  # [n, d], [n]
-        self.moments = update_moments(self.moments, rows, labels)
+        moments = update_moments(self.moments, rows, labels)
+        self.keep(rows, labels)
+        self.moments = moments
 
     def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and bring it to features ``[m, d]`` and labels ``[m]``."""

@@ -10,7 +10,6 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_result,
     linear_probe_sums,
 )
-from lightning_leep.functional.moments import update_moments
 from lightning_leep.metrics.feature_moments import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 from lightning_leep.metrics.too_few import nan_for_too_few_rows
@@ -60,13 +59,6 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     num_scores = NUM_PROBE_SCORES
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
-
-    def update(self, features: Tensor, target: Tensor) -> None:
-        """Add one batch, as :meth:`FeatureMetric.update`, and keep its rows."""
-        rows, labels = self.prepare(features, target)  # [n, d], [n]
-        moments = update_moments(self.moments, rows, labels)
-        self.keep(rows, labels)
-        self.moments = moments
 
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood."""

@@ -13,7 +13,6 @@ from lightning_leep.functional.joint import (
     eep_likelihood,
     joint_probability,
 )
-from lightning_leep.functional.moments import update_moments
 from lightning_leep.functional.nleep import (
     MAX_FIT_ROWS,
     fit_mixture,
@@ -101,23 +100,11 @@ class NLEEP(FeatureMetric):
         # Number of rows scored and sum of their scores, filled once the processes are synchronised.
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
-
-        Raises:
-            TypeError: If ``features`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
-        """
-        rows, labels = self.prepare(features, target)  # [n, d], [n]
-        moments = update_moments(self.moments, rows, labels)
+    def keep(self, rows: Tensor, target: Tensor) -> None:
+        """Hold on to the rows of one batch (references, no copy) and to a copy of its labels."""
         if rows.shape[0]:
             self.rows = [*self.rows, rows]
-            self.labels = [*self.labels, labels.clone()]
-        self.moments = moments
+            self.labels = [*self.labels, target.clone()]
 
     def compute(self) -> Tensor:
         """N-LEEP of all rows seen so far, on all processes."""
