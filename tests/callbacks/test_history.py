@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.record import find_strategy
 from lightning_leep.forecast import load_history
 from tests.callbacks.support import (
     Classifier,
@@ -197,55 +196,6 @@ def test_names_must_be_names(argument):
         LEEPCallback(**{argument: ""})
 
 
-class Network(nn.Module):
-    """A body of three layers below a head, and perhaps a source beside it."""
-
-    def __init__(self, body: nn.Module, source: nn.Module | None = None, hidden: bool = False) -> None:
-        super().__init__()
-        self.body, self.head = body, nn.Linear(4, 2)
-        self.source = [source] if hidden else source
-
-
-def layers() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
-
-
-def frozen(module: nn.Module) -> nn.Module:
-    return module.requires_grad_(False)
-
-
-def test_strategy_by_what_is_trainable():
-    source = layers()
-    assert find_strategy(Network(layers()[:3]), source) == "all"
-    assert find_strategy(Network(frozen(layers()[:3])), source) == "head"
-    # Part of the body is trained as well.
-    network = Network(layers()[:3])
-    frozen(network.body[0])
-    assert find_strategy(network, source) == "head"
-
-
-def test_strategy_beside_a_frozen_source():
-    source = frozen(layers())
-    assert find_strategy(Network(layers()[:3], source), source) == "all"
-    assert find_strategy(Network(frozen(layers()[:3]), source), source) == "head"
-
-
-def test_strategy_on_the_sources_own_layers():
-    source = layers()
-    assert find_strategy(Network(source[:3]), source) == "all"
-    assert find_strategy(Network(frozen(source[:3])), source) == "head"
-    frozen(source[:3])
-    source[2].requires_grad_(True)
-    assert find_strategy(Network(source[:3]), source) == "head"
-    source = frozen(layers())
-    assert find_strategy(Network(nn.Identity(), source), source) == "head"  # a head on its outputs
-
-
-def test_strategy_with_a_function_as_source():
-    assert find_strategy(Network(layers()), lambda inputs: inputs) == "all"
-    assert find_strategy(Network(frozen(layers())), lambda inputs: inputs) == "head"
-
-
 class ManyLoaders(Classifier):
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         inputs, labels = batch
@@ -289,17 +239,6 @@ def test_learning_rate_is_the_one_that_the_schedule_started_from(tmp_path):
     fit(Warmup(), scored(tmp_path))
     (record,) = load_history(tmp_path)
     assert (record.optimizer, record.learning_rate) == ("AdamW", 0.25)
-
-
-class Unfreezes(FrozenBody):
-    def on_train_epoch_start(self):
-        if self.current_epoch == 1:
-            self.body.requires_grad_(True)
-
-
-def test_a_network_that_is_unfrozen_on_the_way_was_trained_as_a_whole(tmp_path):
-    fit(Unfreezes(), scored(tmp_path))
-    assert load_history(tmp_path)[0].strategy == "all"
 
 
 def two_processes(rank, world_size, folder):
