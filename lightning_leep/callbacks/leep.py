@@ -70,7 +70,8 @@ class LEEPCallback(TrainerCallback):
         num_permutations: Shuffles of the labels for the null distribution of LEEP.
         nleep: Whether to compute N-LEEP as well.
         history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
-            ``trainer.default_root_dir``. False neither reads nor writes any.
+            ``trainer.default_root_dir``. False neither reads nor writes any: what to give for a source that is scored
+            for comparison in the training of another one, which says nothing of its own transfer.
         strategy: What is trained: "head", "all", "scratch" (random weights, which cannot be seen) or a word of your
             own; only transfers of one strategy are compared. None finds it by ``requires_grad``.
         data_name: Name of the target data in the record; by default the class of the datamodule or data set.
