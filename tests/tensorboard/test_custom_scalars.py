@@ -1,0 +1,103 @@
+"""CUSTOM SCALARS belong to the user: TensorBoard's own plugin is asked what it shows.
+
+Nothing is written there. The plugin keeps one layout per run, the last, and merges those of several runs with a fault
+(TensorBoard 2.21): once a run whose layout lacks some category comes first, charts that later runs add to that category
+are lost. So a layout of ours would hide charts of the user's wherever it is put, in the run or in a folder of its own.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
+from werkzeug.test import Client
+
+from lightning_leep import LEEPCallback
+from tests.callbacks.support import Classifier, fit, make_source
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def asker(folder):
+    """Answers of the plugin to what a browser asks it, over every run in a folder."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    plugins = {}
+    context = TBContext(
+        logdir=str(folder),
+        data_provider=MultiplexerDataProvider(multiplexer, str(folder)),
+        plugin_name_to_instance=plugins,
+    )
+    plugins["scalars"] = ScalarsPlugin(context)
+    apps = CustomScalarsPlugin(context).get_plugin_apps()
+    return lambda path, **query: Client(apps[path]).get(query_string=query).get_json(force=True)
+
+
+def charts(folder) -> list[tuple[str, list[str]]]:
+    """Titles of the categories and of their charts, in the order in which they are shown."""
+    categories = asker(folder)("/layout").get("category", [])
+    return [(category["title"], [chart["title"] for chart in category["chart"]]) for category in categories]
+
+
+def users_layout(*titles: str) -> dict[str, dict[str, list]]:
+    return {"accuracies": {title: ["Multiline", [title]] for title in titles}}
+
+
+def fit_run(folder, before=None, after=None) -> LEEPCallback:
+    """A run with the callback, and the layouts that its user writes."""
+    logger, callback = TensorBoardLogger(folder, name=""), LEEPCallback(make_source(), history=False, strict=True)
+    if before:
+        logger.experiment.add_custom_scalars(before)
+    fit(Classifier(), callback, logger=logger)
+    if after:
+        logger.experiment.add_custom_scalars(after)
+    logger.experiment.close()
+    return callback
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
+    fit_run(tmp_path, **{moment: users_layout("val_acc", "leep/predicted_accuracy")})
+    assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
+
+
+def test_without_a_layout_of_the_users_there_is_none(tmp_path):
+    fit_run(tmp_path)
+    assert charts(tmp_path) == []
+
+
+def test_a_layout_that_grows_from_run_to_run_is_shown_whole(tmp_path):
+    for titles in ((), ("val_acc",), ("val_acc", "train_loss")):
+        fit_run(tmp_path, before=users_layout(*titles) if titles else None)
+    assert charts(tmp_path) == [("accuracies", ["val_acc", "train_loss"])]
+
+
+def test_layout_of_the_readme_shows_predicted_and_achieved_of_every_run(tmp_path):
+    """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
+    (written,) = re.findall(r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$", README.read_text(), re.M | re.S)
+    layout = ast.literal_eval(written.strip())
+    callbacks = [fit_run(tmp_path, before=layout), fit_run(tmp_path)]
+    ask = asker(tmp_path)
+    ((category, contents),) = layout.items()
+    assert charts(tmp_path) == [(category, list(contents))]
+    ((_, tags),) = contents.values()
+    for run, callback in zip(("version_0", "version_1"), callbacks, strict=True):
+        answers = [ask("/scalars", run=run, tag=tag) for tag in tags]
+        assert all(answer["regex_valid"] for answer in answers)
+        # Of a tag, a list of time, step and value.
+        shown = {tag: line for answer in answers for tag, line in answer["tag_to_events"].items()}
+        last = {tag: line[-1][2] for tag, line in shown.items()}
+        assert last == pytest.approx(
+            {
+                "leep/predicted_accuracy": callback.forecast.value,
+                "leep/predicted_accuracy_low": callback.forecast.low,
+                "leep/predicted_accuracy_high": callback.forecast.high,
+                "leep/achieved_accuracy": callback.curve.final,
+            }
+        )
