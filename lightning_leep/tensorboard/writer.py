@@ -1,7 +1,8 @@
 """Figures and text to whatever logger can take them.
 
-No layout for CUSTOM SCALARS. A run keeps its last one only, so it would take the place of the user's; from a run folder
-of its own it would still be merged (TensorBoard 2.21) so that charts of the user's can get lost. The README has one to add.
+No layout for CUSTOM SCALARS: a run keeps its last one only, so it would take the place of the user's. From a run folder
+of its own it would be merged, but so that charts of the user's can get lost (TensorBoard 2.21). The README has one to
+add by hand.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -80,7 +80,8 @@ def test_a_layout_that_grows_from_run_to_run_is_shown_whole(tmp_path):
 
 def test_layout_of_the_readme_shows_predicted_and_achieved_of_every_run(tmp_path):
     """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
-    (written,) = re.findall(r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$", README.read_text(), re.M | re.S)
+    call = r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$"
+    (written,) = re.findall(call, README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     layout = ast.literal_eval(written.strip())
     callbacks = [fit_run(tmp_path, before=layout), fit_run(tmp_path)]
     ask = asker(tmp_path)
