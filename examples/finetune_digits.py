@@ -23,6 +23,9 @@ from rich.table import Table
 from lightning_leep import LEEPCallback
 from lightning_leep.forecast import AccuracyCurve, convergence_scalars
 
+#: One chart of TensorBoard's CUSTOM SCALARS in which achieved accuracy rises into the predicted lines.
+OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_accuracy"]]}}
+
 
 class CurveRecorder(pl.Callback):
     """The reference needs no score, only its accuracy after each epoch."""
@@ -50,6 +53,7 @@ def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str
         log_every_n_steps=5,
     )
     trainer.fit(DigitClassifier(strategy=strategy, source=source), Digits())
+    trainer.logger.experiment.add_custom_scalars(OVERLAY)
     return callback.curve
 
 
