@@ -4,14 +4,19 @@ Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3. Rows are converted to th
 so that no function here holds more than a few megabytes beside its input.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-#: Bytes of one chunk in the accumulation dtype: within the cache of a CPU core, enough to fill an accelerator.
-CHUNK_BYTES_CPU = 2**20
+#: Bytes of one chunk in the accumulation dtype: within the cache of a CPU, enough to fill an accelerator.
+CHUNK_BYTES_CPU = 2**21
 CHUNK_BYTES_ACCELERATOR = 2**24
+
+#: CPU memory that no block uses at the moment, see :func:`scratch`; as many pieces as were ever in use at one time.
+_spare: list[Tensor] = []
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
@@ -19,11 +24,37 @@ def accumulation_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+@contextmanager
+def scratch(shape: Sequence[int], device: torch.device) -> Iterator[Tensor]:
+    """Lend uninitialised memory of the accumulation dtype and of ``shape``, for the block alone.
+
+    On the CPU the same memory is lent again and again: the first touch of fresh pages costs more time than arithmetic
+    on them, and whether freed memory comes back as fresh pages depends on what the process did before. The allocators
+    of accelerators keep theirs.
+    """
+    dtype = accumulation_dtype(device)
+    if device.type != "cpu":
+        yield torch.empty(shape, dtype=dtype, device=device)
+        return
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        memory = _spare.pop()  # of which no other thread has it
+    except IndexError:
+        memory = torch.empty(0, dtype=torch.uint8, device=device)
+    if memory.nbytes < size:
+        with torch.inference_mode(False):  # an inference tensor could not be lent outside that mode
+            memory = torch.empty(max(size, CHUNK_BYTES_CPU), dtype=torch.uint8, device=device)
+    try:
+        yield memory[:size].view(dtype).view(*shape)
+    finally:
+        _spare.append(memory)
+
+
 def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, ``m`` such that a chunk stays small.
 
-    A chunk is valid until the next one is asked for: they share one buffer, since fresh memory costs more time than
-    the conversion. It must not be changed, as it may be a part of ``rows`` itself.
+    A chunk is valid until the next one is asked for: they share one buffer, see :func:`scratch`. It must not be
+    changed, as it may be a part of ``rows`` itself.
 
     Args:
         rows: ``[n, K]`` floating point.
@@ -33,36 +64,46 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
     dtype = accumulation_dtype(rows.device)
     chunk_bytes = CHUNK_BYTES_CPU if rows.device.type == "cpu" else CHUNK_BYTES_ACCELERATOR
     size = max(1, chunk_bytes // (8 * max(1, rows.shape[1], width or 0)))
-    buffer = None if rows.dtype == dtype else rows.new_empty((min(size, rows.shape[0]), rows.shape[1]), dtype=dtype)
-    for chunk, labels in zip(rows.split(size), target.split(size), strict=True):
-        if chunk.shape[0]:
-            yield chunk if buffer is None else buffer[: chunk.shape[0]].copy_(chunk), labels
+    rows = rows.detach()
+    chunks = ((c, labels) for c, labels in zip(rows.split(size), target.split(size), strict=True) if c.shape[0])
+    if rows.dtype == dtype:
+        yield from chunks
+        return
+    with scratch((min(size, rows.shape[0]), rows.shape[1]), rows.device) as buffer:
+        for chunk, labels in chunks:
+            yield buffer[: chunk.shape[0]].copy_(chunk), labels
 
 
 def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of rows with their labels, small neighbours joined to the size of a chunk: small batches cost time."""
+    """Blocks of rows with their labels, small neighbours joined to the size of a chunk: small batches cost time.
+
+    As in :func:`row_chunks`, a block is valid until the next one is asked for.
+    """
     pending: list[tuple[Tensor, Tensor]] = []
     size = 0
     for block, labels in zip(rows, target, strict=True):
         limit = CHUNK_BYTES_CPU if block.device.type == "cpu" else CHUNK_BYTES_ACCELERATOR
         block_size = 8 * block.numel()
         if pending and (size + block_size > limit or block.device != pending[0][0].device):
-            yield _joined(pending)
+            yield from _joined(pending)
             pending, size = [], 0
         pending.append((block, labels))
         size += block_size
-    if pending:
-        yield _joined(pending)
+    yield from _joined(pending)
 
 
-def _joined(blocks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    if len(blocks) == 1:
-        return blocks[0]
+def _joined(blocks: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    if len(blocks) < 2:
+        yield from blocks
+        return
     rows, labels = zip(*blocks, strict=True)
-    return torch.cat(rows), torch.cat(labels)
+    with scratch((sum(map(len, rows)), rows[0].shape[1]), rows[0].device) as joined:
+        for part, block in zip(joined.split([len(block) for block in rows]), rows, strict=True):
+            part.copy_(block)
+        yield joined, torch.cat(labels)
 
 
-def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int) -> Tensor:
+def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int, earlier: Tensor | None = None) -> Tensor:
     r"""Sum of the source distributions of each target class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
 
     Divided by n it is the empirical joint distribution; it is left as a sum so that batches and processes add up.
@@ -71,12 +112,16 @@ def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int) ->
         probs: ``[n, Z]`` source distributions.
         target: ``[n]`` integer labels in ``0 .. C-1``.
         num_target_classes: C.
+        earlier: ``[C, Z]``, sums over earlier rows, that the new ones are added to; it stays what it is.
 
     Returns:
         ``[C, Z]`` in the accumulation dtype.
     """
-    shape = (num_target_classes, probs.shape[1])
-    joint = torch.zeros(shape, dtype=accumulation_dtype(probs.device), device=probs.device)
+    dtype = accumulation_dtype(probs.device)
+    if earlier is None:
+        joint = torch.zeros((num_target_classes, probs.shape[1]), dtype=dtype, device=probs.device)
+    else:
+        joint = earlier.to(dtype, copy=True)
     for chunk, labels in row_chunks(probs, target):
         joint.index_add_(0, labels, chunk)
     return joint
@@ -99,10 +144,13 @@ def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor
     Returns:
         ``[n]`` in the accumulation dtype.
     """
-    likelihood = [
-        conditional.index_select(0, labels).mul_(chunk).sum(dim=1)  # [m, Z] -> [m]
-        for chunk, labels in row_chunks(probs, target)
-    ]
+    # Sums from a device without float64 may score rows that were moved to one with it.
+    conditional = conditional.to(accumulation_dtype(probs.device))
+    likelihood = []
+    for chunk, labels in row_chunks(probs, target):
+        with scratch(chunk.shape, chunk.device) as own:
+            torch.index_select(conditional, 0, labels, out=own)  # [m, Z]
+            likelihood.append(own.mul_(chunk).sum(dim=1))  # [m]
     return torch.cat(likelihood) if likelihood else conditional.new_zeros(0)
 
 
@@ -128,6 +176,7 @@ def leave_one_out_likelihood(
         ``[n']`` in the accumulation dtype, without the rows that are the only one of their class: no other row can
         say anything about them.
     """
+    joint = joint.to(accumulation_dtype(probs.device))  # as in `eep_likelihood`
     counts = class_counts.to(joint.dtype)
     mass = joint.sum(dim=0)  # [Z]
     likelihood = []
@@ -137,9 +186,11 @@ def leave_one_out_likelihood(
             chunk, labels, others = chunk[others > 0], labels[others > 0], others[others > 0]  # [m', Z], [m'], [m']
         prior = prior_weight * others / (counts.sum() - 1)  # [m']
         # The differences are sums of probabilities: below 0 they are rounding.
-        own = joint.index_select(0, labels).sub_(chunk).clamp_(min=0.0).add_(prior.unsqueeze(1))  # [m', Z]
-        rest = (mass - chunk).clamp_(min=0.0).add_(prior_weight)  # [m', Z]
-        likelihood.append(own.div_(rest).mul_(chunk).sum(dim=1))  # [m']
+        with scratch(chunk.shape, chunk.device) as own, scratch(chunk.shape, chunk.device) as rest:
+            torch.index_select(joint, 0, labels, out=own).sub_(chunk).clamp_(min=0.0)  # [m', Z]
+            torch.sub(mass, chunk, out=rest).clamp_(min=0.0)  # [m', Z]
+            own.add_(prior.unsqueeze(1)).div_(rest.add_(prior_weight))
+            likelihood.append(own.mul_(chunk).sum(dim=1))  # [m']
     return torch.cat(likelihood) if likelihood else joint.new_zeros(0)
 
 
@@ -151,8 +202,7 @@ def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
     each other (1e-5 where there is no float64) count as equal, which is the rounding of the sums.
     """
     rounding = 1e-12 if conditional.dtype == torch.float64 else 1e-5
-    # Sums from a device without float64 may score rows that were moved to one with it.
-    transposed = conditional.T.to(accumulation_dtype(probs.device))  # [Z, C]
+    transposed = conditional.T.to(accumulation_dtype(probs.device))  # [Z, C], as in `eep_likelihood`
     correct = []
     for chunk, labels in row_chunks(probs, target, width=conditional.shape[0]):
         with torch.autocast(device_type=chunk.device.type, enabled=False):

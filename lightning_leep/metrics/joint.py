@@ -41,7 +41,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
             ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
         """
         probs, labels = self.prepare(preds, target)  # [n, Z], [n]
-        joint = self.joint + joint_probability(probs, labels, self.num_target_classes)  # [C, Z]
+        joint = joint_probability(probs, labels, self.num_target_classes, earlier=self.joint)  # [C, Z]
         class_counts = self.class_counts + torch.bincount(labels, minlength=self.num_target_classes)  # [C]
         self.keep(probs, labels)
         self.joint, self.class_counts = joint, class_counts

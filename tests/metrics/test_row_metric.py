@@ -179,6 +179,27 @@ class TestWithoutRows:
         with pytest.raises(RuntimeError, match=r"`second_pass\(\)`"):
             metric.compute()
 
+    @pytest.mark.parametrize("keep_rows", [True, False])
+    @pytest.mark.parametrize(
+        ("labels", "arguments"),
+        [([2, 0, 1], {"leave_one_out": True}), ([7, 7, 7], {"ignore_index": 7})],
+        ids=["one row of each class", "every row ignored"],
+    )
+    def test_nothing_to_score_is_the_same_answer_as_with_kept_rows(self, labels, arguments, keep_rows):
+        batch = torch.rand(3, 5), torch.tensor(labels)
+        metric = LEEPMetric(3, 5, keep_rows=keep_rows, **arguments)
+        metric.update(*batch)
+        if not keep_rows:
+            metric.second_pass()(*batch)
+        with pytest.warns(UserWarning, match="LEEPMetric needs at least 2 rows to say anything, got 0; it returns NaN"):
+            assert metric.compute().isnan()
+
+    def test_leave_one_out_without_a_second_pass_has_no_answer_once_a_class_has_two_rows(self):
+        metric = LEEPMetric(3, 5, leave_one_out=True, keep_rows=False)
+        metric.update(torch.rand(3, 5), torch.tensor([2, 0, 2]))
+        with pytest.raises(RuntimeError, match=r"`second_pass\(\)`"):
+            metric.compute()
+
     @pytest.mark.parametrize("change", ["update", "merge_state"])
     def test_scores_from_before_the_sums_changed_are_forgotten(self, change):
         metric = LEEPMetric(3, 5, keep_rows=False)
