@@ -1,25 +1,25 @@
 """Around the run of a source model: its device, precision and mode, the random state, the progress bar."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
 from tqdm.auto import tqdm
 
 from lightning_leep.processes import this_process
+from lightning_leep.reachable import reachable_modules
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
-def source_device(module: nn.Module | None, device: torch.device | str | None) -> torch.device:
-    """The device that was asked for, or that of the module's parameters, or the CPU."""
+def source_device(source: Callable[..., Any], device: torch.device | str | None) -> torch.device:
+    """The device that was asked for, or that of the parameters of the modules that the source calls, or the CPU."""
     if device is not None:
         return torch.device(device)
-    parameter = next(module.parameters(), None) if module is not None else None
+    parameter = next((p for module in reachable_modules(source) for p in module.parameters()), None)
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
@@ -42,17 +42,21 @@ def preserved_rng() -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
-    """Put a module into evaluation mode and give every submodule its own mode back afterwards."""
-    modes = {} if module is None else {submodule: submodule.training for submodule in module.modules()}
+def evaluation_mode(*holders: Any) -> Iterator[None]:
+    """Have all modules that objects reach in evaluation mode, and give each its own mode back afterwards.
+
+    The objects are modules, functions that call them, whatever holds them. The flag ``training`` is set and nothing
+    else done: a module's own ``train()`` may merge weights, un-freeze what the user froze or refuse to be called.
+    """
+    # A frozen TorchScript module has no mode.
+    modes = [(module, module.training) for module in reachable_modules(*holders) if hasattr(module, "training")]
     try:
-        if module is not None:
-            module.eval()
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
-        # Not `module.train()`: it would un-freeze what the user keeps in evaluation mode (BatchNorm, say).
-        for submodule, training in modes.items():
-            submodule.training = training
+        for module, training in modes:
+            module.training = training
 
 
 def len_or_none(dataloader: Iterable[Any]) -> int | None:

@@ -51,9 +51,10 @@ def score(
 ) -> TransferabilityReport:
     """Run a pre-trained classifier over labelled target data once and report how well it will transfer.
 
-    The source is run in evaluation mode without gradients. The mode of each of its modules and the state of the
-    random number generators are as before afterwards, whatever happens. Under an initialised process group every
-    process scores its own batches (some may have none) and all return the report of all rows.
+    The source is run in evaluation mode without gradients: the module itself, and every module that a function refers
+    to. The mode of each and the state of the random number generators are as before afterwards, whatever happens. Under
+    an initialised process group every process scores its own batches (some may have none) and all return the report of
+    all rows.
 
     Args:
         source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
@@ -102,14 +103,14 @@ def score(
     check_memory(memory, top_k, nleep)
     check_num_permutations(num_permutations)
     module = source_module(source)
-    device = source_device(module, device)
+    device = source_device(source, device)
     if not callable(precision) and precision not in AUTOCAST_DTYPES:
         raise ValueError(f"`precision` must be one of {sorted(AUTOCAST_DTYPES)} or a function, got {precision!r}.")
     context = precision if callable(precision) else partial(autocast, device, precision)
     transfer = transfer or partial(move_data_to_device, device=device)
 
     start = time.perf_counter()
-    with preserved_rng(), evaluation_mode(module), torch.no_grad(), capture_head_input(module, head) as captured:
+    with preserved_rng(), evaluation_mode(source), torch.no_grad(), capture_head_input(module, head) as captured:
 
         def outputs() -> Iterator[Outputs]:
             for batch in progress_bar(dataloader, progress):

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -11,32 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: How deep generators are searched for below a data set: data set, transform, its list, its members and their own.
-SEARCH_DEPTH = 8
-#: Longer lists hold data, not transforms.
-SEARCH_WIDTH = 64
+from lightning_leep.reachable import reachable
+
+#: Classes of random number generators that carry a state of their own.
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 @contextmanager
-def borrowed_module(module: nn.Module | None, device: torch.device, trained: nn.Module) -> Iterator[None]:
-    """Have a module's parameters and buffers on ``device``, and give each its own storage and values back afterwards.
+def borrowed_module(module: nn.Module, device: torch.device, trained: nn.Module) -> Iterator[None]:
+    """Have a module's parameters and buffers on ``device``, and give each its own storage back afterwards.
 
     Tensors that it shares with the module in training are there already and stay as they are. Its others take their
     floating-point type, since the Trainer's precision may have converted the shared ones alone.
-    Buffers that a forward pass changes even in evaluation mode (of a quantisation observer, say) are restored.
 
     Args:
-        module: The module to run; None does nothing.
+        module: The module to run.
         device: Where it is to run.
         trained: The module in training.
     """
-    if module is None:
-        yield
-        return
     shared = {id(tensor) for tensor in _tensors(trained)}
     dtype = next((t.dtype for t in _tensors(module) if id(t) in shared and t.is_floating_point()), None)
-    buffers = [(layer, name, b) for layer in module.modules() for name, b in layer.named_buffers(recurse=False)]
-    values = [b.detach().clone() for _, _, b in buffers]
     moved: list[tuple[Tensor, Tensor]] = []
     try:
         for tensor in _tensors(module):
@@ -49,6 +43,21 @@ def borrowed_module(module: nn.Module | None, device: torch.device, trained: nn.
     finally:
         for tensor, data in moved:
             tensor.data = data
+
+
+@contextmanager
+def preserved_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Give the modules' buffers their values back that a forward pass changes, as a quantisation observer does.
+
+    Args:
+        modules: Each with its own buffers; those of submodules do not count.
+    """
+    buffers = [(layer, name, buffer) for layer in modules for name, buffer in layer.named_buffers(recurse=False)]
+    buffers = [place for place in buffers if not place[2].is_meta]
+    values = [buffer.detach().clone() for _, _, buffer in buffers]
+    try:
+        yield
+    finally:
         with torch.no_grad():
             for (layer, name, buffer), value in zip(buffers, values, strict=True):
                 if getattr(layer, name) is not buffer:
@@ -72,38 +81,19 @@ def _identical(a: Tensor, b: Tensor) -> bool:
 
 
 @contextmanager
-def preserved_generators(root: Any) -> Iterator[None]:
-    """Give the random number generators that a data set carries in its attributes their states back afterwards.
+def preserved_generators(*holders: Any) -> Iterator[None]:
+    """Give the random number generators of torch, NumPy and Python that objects reach their states back afterwards.
 
-    Without worker processes, augmentations draw from the very generators that training will draw from. Those of
-    torch, NumPy and Python are found in attributes, lists and dictionaries a few levels down.
+    Without worker processes, augmentations draw from the very generators that training will draw from.
     """
-    generators: dict[int, Any] = {}
-    _collect_generators(root, generators, SEARCH_DEPTH, set())
-    states = [(generator, _state(generator)) for generator in generators.values()]
+    # What draws from the operating system has no state.
+    generators = [g for g in reachable(*holders, kinds=GENERATORS) if not isinstance(g, random.SystemRandom)]
+    states = [(generator, _state(generator)) for generator in generators]
     try:
         yield
     finally:
         for generator, state in states:
             _restore(generator, state)
-
-
-def _collect_generators(holder: Any, found: dict[int, Any], depth: int, seen: set[int]) -> None:
-    if isinstance(holder, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
-        found[id(holder)] = holder
-        return
-    if depth == 0 or id(holder) in seen or isinstance(holder, str | bytes | int | float | Tensor | np.ndarray | type):
-        return
-    seen.add(id(holder))
-    if isinstance(holder, dict):
-        parts = list(holder.values())
-    elif isinstance(holder, list | tuple):
-        parts = list(holder)
-    else:
-        parts = list(getattr(holder, "__dict__", {}).values())
-    if len(parts) <= SEARCH_WIDTH:
-        for part in parts:
-            _collect_generators(part, found, depth - 1, seen)
 
 
 def _state(generator: Any) -> Any:

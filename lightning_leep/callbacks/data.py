@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset
 
-#: Rows of a batch when the loader's own batch sampler has no fixed size.
-DEFAULT_BATCH_SIZE = 32
+from lightning_leep.callbacks.sampling import batch_size, random_subset, sampled_rows, undistributed
+from lightning_leep.processes import this_process
+
+#: Where loaders that make their batches as a DataLoader does are defined.
+LOADER_PACKAGES = {"torch", "torchdata"}
 
 
 @dataclass(frozen=True)
@@ -34,15 +29,6 @@ class ScoringData:
     batches: Iterable[Any]
     dataset: Any
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a data set that a sampler draws from; ``ordered`` if every epoch takes them in this order."""
-
-    indices: Sequence[int]
-    ordered: bool
-    note: str | None = None
 
 
 def training_data(trainer: Any, max_samples: int | None, seed: int) -> ScoringData:
@@ -65,7 +51,12 @@ def training_data(trainer: Any, max_samples: int | None, seed: int) -> ScoringDa
             "The training data must come from one torch DataLoader to be scored from a copy of it, got "
             f"{type(loader).__name__}. Pass `dataloader=`, a loader of the labelled training data, to LEEPCallback."
         )
-    if not _rebuildable(loader):
+    if _makes_its_own_batches(loader):
+        raise ValueError(
+            f"{type(loader).__name__}, the training loader, makes its batches in a way of its own, which a copy of it "
+            "would not. Pass `dataloader=`, another loader of the labelled training data, to LEEPCallback."
+        )
+    if not _has_index(loader):
         raise ValueError(
             f"The training loader's {type(loader.dataset).__name__} has no second copy of its rows (it is iterable, or "
             "yields whole batches). Pass `dataloader=`, a loader of the labelled training data, to LEEPCallback."
@@ -74,53 +65,84 @@ def training_data(trainer: Any, max_samples: int | None, seed: int) -> ScoringDa
         length: float = len(loader)
     except TypeError:  # of a batch sampler without a length
         length = math.inf
-    limit = None
+    num_batches = None
     if trainer.num_training_batches < length:
-        # One row alone cannot be scored, whatever the size of a batch.
-        limit = max(2, int(trainer.num_training_batches) * _batch_size(loader) * trainer.world_size)
-    return _rebuild(loader, limit, max_samples, seed)
+        num_batches = int(trainer.num_training_batches) * trainer.world_size
+    return _rebuild(loader, num_batches, max_samples, seed)
 
 
 def given_data(loader: Iterable[Any], max_samples: int | None, seed: int) -> ScoringData:
     """This process's share of the data that the user wants scored.
 
-    A loader whose rows can be indexed is divided among the processes; of any other iterable each process scores what
-    it yields there.
+    A loader whose rows can be indexed is divided among the processes, and a sequence of batches batch by batch. Of any
+    other iterable each process scores what it yields there; with several processes a note says so.
 
     Raises:
         ValueError: If ``max_samples`` is given and rows cannot be indexed.
     """
-    if isinstance(loader, DataLoader) and _rebuildable(loader):
+    if isinstance(loader, DataLoader) and _has_index(loader) and not _makes_its_own_batches(loader):
         return _rebuild(loader, None, max_samples, seed)
     if max_samples is not None:
         raise ValueError(
             "`max_samples` needs a DataLoader over a data set with an index, to take a random subset of it; got "
             f"{type(loader).__name__}. Leave it out and let `dataloader` yield as many rows as are to be scored."
         )
-    return ScoringData(loader, getattr(loader, "dataset", None))
+    if isinstance(loader, Sequence):
+        share = shard(range(len(loader)))
+        return ScoringData(loader if len(share) == len(loader) else Subset(loader, share), None)  # type: ignore[arg-type]
+    dataset, notes = getattr(loader, "dataset", None), tuple[str, ...]()
+    if (world_size := this_process()[1]) > 1:
+        kind = type(loader).__name__ if dataset is None else f"{type(loader).__name__} of a {type(dataset).__name__}"
+        notes = (
+            f"Each of the {world_size} processes scored all that `dataloader`, a {kind}, yields there: rows that come "
+            "on several of them count several times.",
+        )
+    return ScoringData(loader, dataset, notes)
 
 
-def _rebuildable(loader: DataLoader) -> bool:
+def check_not_trained_on(loader: Iterable[Any], trainer: Any) -> None:
+    """Raise ``ValueError`` if reading a loader would advance what the trainer reads itself."""
+    for trained in tree_leaves(trainer.train_dataloader):
+        if loader is trained:
+            raise ValueError(
+                "`dataloader` must be another loader than the one that is trained on: reading it disturbs training."
+            )
+        dataset = getattr(loader, "dataset", None)
+        # An index leaves no trace, and workers read copies.
+        if (
+            isinstance(dataset, IterableDataset)
+            and dataset is getattr(trained, "dataset", None)
+            and getattr(loader, "num_workers", 0) == 0
+        ):
+            raise ValueError(
+                f"`dataloader` must read another {type(dataset).__name__} than the one that is trained on, or a copy "
+                "of it in worker processes (`num_workers=1`): reading it disturbs training."
+            )
+
+
+def _has_index(loader: DataLoader) -> bool:
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         return False
-    return loader.batch_sampler is not None or isinstance(_undistributed(loader.sampler), BatchSampler)
+    return loader.batch_sampler is not None or isinstance(undistributed(loader.sampler), BatchSampler)
 
 
-def _rebuild(loader: DataLoader, limit: int | None, max_samples: int | None, seed: int) -> ScoringData:
-    rows = _sampled_rows(loader)
-    indices = rows.indices
-    if limit is not None:
-        indices = indices[:limit] if rows.ordered else random_subset(indices, limit, seed)
+def _makes_its_own_batches(loader: DataLoader) -> bool:
+    methods = (getattr(type(loader), name) for name in ("__iter__", "_get_iterator"))
+    return any(method.__module__.partition(".")[0] not in LOADER_PACKAGES for method in methods)
+
+
+def _rebuild(loader: DataLoader, num_batches: int | None, max_samples: int | None, seed: int) -> ScoringData:
+    indices, note = sampled_rows(loader, num_batches, seed)
     if max_samples is not None:
         indices = random_subset(indices, max_samples, seed)
     share = shard(indices)
-    batch_size: int | None = _batch_size(loader)
+    rows: int | None = batch_size(loader)
     sampler: Iterable[Any] = share
     if loader.batch_sampler is None:  # the data set is asked for a list of rows at a time
-        sampler, batch_size = BatchSampler(share, _batch_size(loader), drop_last=False), None
+        sampler, rows = BatchSampler(share, batch_size(loader), drop_last=False), None
     batches: DataLoader = DataLoader(
         loader.dataset,
-        batch_size=batch_size,
+        batch_size=rows,
         sampler=sampler,
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
@@ -132,52 +154,10 @@ def _rebuild(loader: DataLoader, limit: int | None, max_samples: int | None, see
         # The user's generator must not be advanced. Workers end with the pass: they are not persistent.
         generator=torch.Generator().manual_seed(seed),
     )
-    return ScoringData(batches, loader.dataset, () if rows.note is None else (rows.note,))
+    return ScoringData(batches, loader.dataset, () if note is None else (note,))
 
 
-def random_subset(indices: Sequence[int], size: int, seed: int) -> Sequence[int]:
-    """At most ``size`` of the indices, in their order, drawn with a generator of its own."""
-    if size >= len(indices):
-        return indices
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(indices), generator=generator)[:size].sort().values
-    return [indices[i] for i in chosen.tolist()]
-
-
-def shard(indices: Sequence[int]) -> Sequence[int]:
-    """Every world-size-th index, from this process's rank on: each index once, none repeated to fill up."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return indices[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
-    return indices
-
-
-def _sampled_rows(loader: DataLoader) -> Rows:
-    batch_sampler = loader.batch_sampler
-    if batch_sampler is None:
-        batch_sampler = _undistributed(loader.sampler)
-    # A batch sampler of the user's own may do anything with its sampler.
-    sampler = _undistributed(batch_sampler.sampler) if type(batch_sampler) is BatchSampler else batch_sampler
-    if isinstance(sampler, SequentialSampler):
-        return Rows(range(len(sampler)), ordered=True)
-    if isinstance(sampler, RandomSampler):
-        return Rows(range(len(sampler.data_source)), ordered=False)
-    if type(sampler) is DistributedSampler:
-        return Rows(range(len(sampler.dataset)), ordered=not sampler.shuffle)  # type: ignore[arg-type]
-    if isinstance(sampler, SubsetRandomSampler):
-        return Rows(list(sampler.indices), ordered=False)
-    note = f"Each row counts once, however often, if ever, the training loader's {type(sampler).__name__} draws it."
-    if isinstance(sampler, WeightedRandomSampler):
-        return Rows(sampler.weights.nonzero().flatten().tolist(), ordered=False, note=note)
-    return Rows(range(len(loader.dataset)), ordered=False, note=note)  # type: ignore[arg-type]
-
-
-def _undistributed(sampler: Any) -> Any:
-    """The sampler that Lightning wrapped to divide it among processes, else the one given."""
-    inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
-    return sampler if inner is None else inner
-
-
-def _batch_size(loader: DataLoader) -> int:
-    batch_sampler = _undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
-    size = getattr(batch_sampler, "batch_size", None)
-    return size if isinstance(size, int) and size > 0 else DEFAULT_BATCH_SIZE
+def shard(items: Sequence[Any]) -> Sequence[Any]:
+    """Every world-size-th item, from this process's rank on: each once, none repeated to fill up."""
+    rank, world_size = this_process()
+    return items[rank::world_size]

@@ -9,14 +9,22 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
-from lightning_leep.batches import Adapter, source_module
-from lightning_leep.callbacks.borrowing import borrowed_module, preserved_generators, shares_weights
-from lightning_leep.callbacks.data import ScoringData, given_data, training_data
+from lightning_leep.batches import Adapter, source_module, split_batch
+from lightning_leep.callbacks.borrowing import (
+    borrowed_module,
+    preserved_buffers,
+    preserved_generators,
+    shares_weights,
+)
+from lightning_leep.callbacks.data import ScoringData, check_not_trained_on, given_data, training_data
 from lightning_leep.callbacks.discovery import find_class_names, find_num_target_classes, find_source_class_names
+from lightning_leep.callbacks.hooks import skipped_batch_hooks
+from lightning_leep.execution import evaluation_mode
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.permutation import check_num_permutations
 from lightning_leep.memory import check_memory
 from lightning_leep.processes import on_every_process
+from lightning_leep.reachable import outermost, reachable_modules
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.scoring import score
 
@@ -91,8 +99,7 @@ class SourceScorer:
 
             def prepare() -> tuple[Callable[..., Any], ScoringData, int]:
                 source = self.find_source(pl_module)
-                module = source_module(source)
-                _check_weights(trainer, pl_module, module)
+                _check_weights(trainer, pl_module, source_module(source))
                 data = self.find_data(trainer)
                 classes = self.num_target_classes or find_num_target_classes(
                     trainer.datamodule, pl_module, data.dataset
@@ -102,8 +109,12 @@ class SourceScorer:
                         f"`target_class_names` must name the {classes} target classes, "
                         f"got {len(self.target_class_names)} names."
                     )
-                stack.enter_context(borrowed_module(module, device, pl_module))
-                stack.enter_context(preserved_generators([data.dataset, getattr(data.batches, "collate_fn", None)]))
+                # A function may call modules that it does not show, those of the module in training for example.
+                stack.enter_context(preserved_buffers(reachable_modules(source, pl_module)))
+                stack.enter_context(evaluation_mode(source, pl_module))
+                for module in outermost(reachable_modules(source)):
+                    stack.enter_context(borrowed_module(module, device, pl_module))
+                stack.enter_context(preserved_generators(data.batches, self.adapter, source, pl_module))
                 return source, data, classes
 
             # A process that cannot even start must not leave the others waiting in the middle of scoring.
@@ -123,13 +134,13 @@ class SourceScorer:
                     nleep=self.nleep,
                     device=device,
                     precision=trainer.precision_plugin.forward_context,
-                    transfer=_transfer(trainer, pl_module, source_module(source)),
+                    transfer=_transfer(trainer, pl_module, source),
                     progress=self.progress and trainer.progress_bar_callback is not None,
                 ),
                 device,
             )
         return ScoredSource(
-            replace(report, notes=(*report.notes, *data.notes)),
+            replace(report, notes=(*report.notes, *data.notes, *self.notes(trainer, pl_module))),
             self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
@@ -149,11 +160,12 @@ class SourceScorer:
         if self.dataloader is None:
             return training_data(trainer, self.max_samples, self.seed)
         data = given_data(self.dataloader, self.max_samples, self.seed)
-        if data.batches is trainer.train_dataloader:
-            raise ValueError(
-                "`dataloader` must be another loader than the one that is trained on: reading it disturbs training."
-            )
+        check_not_trained_on(data.batches, trainer)
         return data
+
+    def notes(self, trainer: Any, pl_module: Any) -> tuple[str, ...]:
+        """What the report has to say about batches that training sees and scoring does not."""
+        return skipped_batch_hooks(trainer, pl_module) if self.adapter is split_batch else ()
 
 
 def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None) -> None:
@@ -174,13 +186,15 @@ def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None)
         )
 
 
-def _transfer(trainer: Any, pl_module: nn.Module, module: nn.Module | None) -> Callable[[Any], Any]:
+def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -> Callable[[Any], Any]:
     """Bring a batch to the device and to the dtype that the source computes in."""
     device = trainer.strategy.root_device
     convert = trainer.precision_plugin.convert_input
-    if module is not None and not shares_weights(module, pl_module):
-        # The Trainer's precision did not convert this module's weights, so it must not convert its inputs either.
-        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    module = source_module(source)
+    modules = outermost(reachable_modules(source)) if module is None else [module]
+    if not any(shares_weights(module, pl_module) for module in modules):
+        # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
+        dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
         if dtype is not None:
 
             def convert(batch: Any) -> Any:

@@ -1,0 +1,130 @@
+"""The rows of a data set that a loader's sampler draws from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+#: Rows of a batch when the loader's own batch sampler has no fixed size.
+DEFAULT_BATCH_SIZE = 32
+
+
+def sampled_rows(loader: DataLoader, num_batches: int | None, seed: int) -> tuple[Sequence[int], str | None]:
+    """Indices of the rows that a loader draws from, each once, and what has to be said about the choice.
+
+    Args:
+        loader: Over a data set with an index.
+        num_batches: Batches of an epoch of all processes, when they are fewer than the loader has: as many rows as
+            these hold, the same ones if they are taken in order, else random ones. None for all rows.
+        seed: Of the random ones.
+    """
+    batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
+    # A batch sampler of the user's own may do anything with its sampler.
+    sampler: Any = undistributed(batch_sampler.sampler) if type(batch_sampler) is BatchSampler else batch_sampler
+    num_rows = None if num_batches is None else num_batches * batch_size(loader)
+    batches = _listed_batches(batch_sampler)
+    if batches is not None:
+        sampler = [row for batch in batches for row in batch]
+        num_rows = None if num_batches is None else sum(map(len, batches[:num_batches]))
+    # One row alone cannot be scored, whatever the size of a batch.
+    limit = None if num_rows is None else max(2, num_rows)
+    name = type(batch_sampler if batches is not None else sampler).__name__
+    repeats = f"Each row counts once, however often, if ever, the training loader's {name} draws it."
+
+    listed = _as_list(sampler)
+    if listed is not None:
+        drawn = listed[:limit]
+        indices = list(dict.fromkeys(drawn))
+        return indices, (repeats if len(indices) < len(drawn) else None)
+    if _draws_as(sampler, SequentialSampler):
+        return range(len(sampler))[:limit], None
+    if type(sampler) is DistributedSampler and not sampler.shuffle:
+        return range(len(sampler.dataset))[:limit], None  # type: ignore[arg-type]
+
+    population, note = _population(sampler), None
+    if population is None:
+        num_rows = len(loader.dataset)  # type: ignore[arg-type]
+        population, note = range(num_rows), repeats
+        draws = _num_draws(sampler, in_batches=sampler is batch_sampler)
+        if draws is not None and draws < num_rows:
+            note = (
+                f"The training loader's {name} draws {draws} rows an epoch, but the scored ones are taken from all "
+                f"{num_rows} of the data set. If it holds some out, pass `dataloader=`, a loader of the others."
+            )
+    elif _draws_as(sampler, WeightedRandomSampler):
+        note = repeats
+    return population if limit is None else random_subset(population, limit, seed), note
+
+
+def random_subset(indices: Sequence[int], size: int, seed: int) -> Sequence[int]:
+    """At most ``size`` of the indices, in their order, drawn with a generator of its own."""
+    if size >= len(indices):
+        return indices
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(indices), generator=generator)[:size].sort().values
+    return [indices[i] for i in chosen.tolist()]
+
+
+def undistributed(sampler: Any) -> Any:
+    """The sampler that Lightning wrapped to divide it among processes, else the one given."""
+    inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
+    return sampler if inner is None else inner
+
+
+def batch_size(loader: DataLoader) -> int:
+    """Rows of a batch; of the largest if a list tells all of them."""
+    batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
+    size = getattr(batch_sampler, "batch_size", None)
+    if isinstance(size, int) and size > 0:
+        return size
+    return max(map(len, _listed_batches(batch_sampler) or ()), default=0) or DEFAULT_BATCH_SIZE
+
+
+def _population(sampler: Any) -> Sequence[int] | None:
+    """Rows that a sampler of torch draws from in random order; None for any other sampler."""
+    if _draws_as(sampler, RandomSampler):
+        return range(len(sampler.data_source))
+    if type(sampler) is DistributedSampler:
+        return range(len(sampler.dataset))  # type: ignore[arg-type]
+    if _draws_as(sampler, SubsetRandomSampler):
+        return list(sampler.indices)
+    if _draws_as(sampler, WeightedRandomSampler):
+        return sampler.weights.nonzero().flatten().tolist()
+    return None
+
+
+def _draws_as(sampler: Any, cls: type[Sampler]) -> bool:
+    """Whether a sampler is of a class, and draws as that class does."""
+    return isinstance(sampler, cls) and type(sampler).__iter__ is cls.__iter__
+
+
+def _as_list(rows: Any) -> list[Any] | None:
+    if isinstance(rows, Tensor | np.ndarray):
+        return rows.tolist()
+    return list(rows) if isinstance(rows, Sequence) else None
+
+
+def _listed_batches(batch_sampler: Any) -> list[list[Any]] | None:
+    batches = [_as_list(batch) for batch in batch_sampler] if isinstance(batch_sampler, Sequence) else [None]
+    return None if None in batches else batches  # type: ignore[return-value]
+
+
+def _num_draws(sampler: Any, in_batches: bool) -> int | None:
+    """Rows that all processes draw in an epoch, where a sampler of the user's own tells."""
+    rows: Any = getattr(sampler, "batch_size", None) if in_batches else 1
+    try:
+        return len(sampler) * rows * getattr(sampler, "num_replicas", 1)
+    except TypeError:  # without a length, or with batches of no fixed size
+        return None
