@@ -2,31 +2,28 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import count
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import nn
 
 from lightning_leep.batches import Adapter, split_batch
-from lightning_leep.callbacks.base import TrainerCallback
-from lightning_leep.callbacks.faults import FaultBarrier
 from lightning_leep.callbacks.forecasting import HISTORY_ADVICE, HISTORY_TASK, check_target, look_ahead
 from lightning_leep.callbacks.logs import RunLogs
 from lightning_leep.callbacks.measurement import as_reference
 from lightning_leep.callbacks.names import automatic_names
 from lightning_leep.callbacks.record import RecordKeeper, validation_rows
+from lightning_leep.callbacks.resumable import ResumableCallback
 from lightning_leep.callbacks.source import SourceScorer
+from lightning_leep.callbacks.strategy import STRATEGY_ADVICE, STRATEGY_TASK
 from lightning_leep.callbacks.watch import TransferWatch
-from lightning_leep.forecast import AccuracyCurve, AccuracyForecast
+from lightning_leep.forecast import AccuracyCurve
 from lightning_leep.forecast.history import Folder
-from lightning_leep.report import TransferabilityReport
 
 SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
 
 
-class LEEPCallback(TrainerCallback):
+class LEEPCallback(ResumableCallback):
     """Scores a pre-trained classifier on the training data before fine-tuning starts, and shows how it turned out.
 
     The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
@@ -36,16 +33,18 @@ class LEEPCallback(TrainerCallback):
     - before training: ``leep_report/``, each number of the :class:`~lightning_leep.TransferabilityReport` (``leep``,
       ``leave_one_out_leep``, ``linear_probe_accuracy``, ...), and ``leep/predicted_accuracy`` with ``_low`` and
       ``_high``, the interval of :func:`~lightning_leep.forecast.forecast_accuracy`;
-    - after each validation: ``leep/achieved_accuracy`` beside the prediction, their difference, with a reference
-      ``leep/reference_accuracy`` and ``leep/difference_to_reference``; ``leep/eta_epochs``, the epochs still to go to
-      99% of the final accuracy, once that can be said; ``leep_running/``, the forecast given the curve so far;
+    - after each validation: ``leep/achieved_accuracy``, that of the moment, and ``leep/best_accuracy``, which is what
+      is predicted, with their differences to the prediction (:func:`~lightning_leep.tensorboard.validation_tags`) and
+      to a reference; ``leep/eta_epochs``, the epochs still to go to 99% of the final accuracy, once that can be said;
+      ``leep_running/``, the forecast given the curve so far;
     - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
 
     When training ends in the ordinary way, by early stopping or by ``stop_when_hopeless``, a
     :class:`~lightning_leep.forecast.TransferRecord` of a run with a validation joins the history, from which later
     forecasts learn. A run that breaks off with an error or an interruption leaves none: it has not shown what the
-    transfer can reach. Nor does one with ``fast_dev_run``. A run that is resumed from a checkpoint keeps its report,
-    its forecast and its curve, and adds a record when it has trained on; a new fit scores again.
+    transfer can reach. Nor does one with ``fast_dev_run``. A run that goes on, from a checkpoint or by another ``fit``
+    of its Trainer, keeps its report, its forecast and its curve, and adds a record when it has trained on; a new fit
+    scores again. HPARAMS have the columns where the module calls ``save_hyperparameters()``.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462).
 
@@ -55,7 +54,9 @@ class LEEPCallback(TrainerCallback):
             its weights with the module that is trained. It is neither trained nor saved in checkpoints.
         monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares with nothing.
         num_target_classes: C; by default found in the datamodule, the module or the training data set.
-        dataloader: Labelled data to score instead of the training data, without its augmentations for example.
+        dataloader: Labelled data to score instead of the training data, without its augmentations for example. Several
+            processes divide a DataLoader over data with an index, or a list of batches; of any other iterable each
+            scores all that it yields there.
         max_samples: Largest number of rows to score, a random subset.
         reference: What to compare with, such as the same network trained from scratch: an
             :class:`~lightning_leep.forecast.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
@@ -72,8 +73,9 @@ class LEEPCallback(TrainerCallback):
         history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
             ``trainer.default_root_dir``. False neither reads nor writes any: what to give for a source that is scored
             for comparison in the training of another one, which says nothing of its own transfer.
-        strategy: What is trained: "head", "all", "scratch" (random weights, which cannot be seen) or a word of your
-            own; only transfers of one strategy are compared. None finds it by ``requires_grad``.
+        strategy: What is trained: "head", "all", "part" (some of the source's layers, or adapters), "gradual" (more and
+            more of them), "scratch" (random weights, which cannot be seen) or a word of your own; only transfers of one
+            strategy are compared. None finds it by ``requires_grad`` and by what is equal to the source's weights.
         data_name: Name of the target data in the record; by default the class of the datamodule or data set.
         model_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
         stop_when_hopeless: Accuracy without which the run is not worth its time: after a validation that leaves the
@@ -98,8 +100,6 @@ class LEEPCallback(TrainerCallback):
         >>> callback = LEEPCallback(source=nn.Linear(4, 3), monitor="val_acc")
         >>> trainer = pl.Trainer(callbacks=callback, logger=False, enable_checkpointing=False, accelerator="cpu")
     """
-
-    _instances: ClassVar[count] = count()
 
     def __init__(
         self,
@@ -130,17 +130,13 @@ class LEEPCallback(TrainerCallback):
         progress: bool = True,
         strict: bool = False,
     ) -> None:
-        super().__init__()
         for argument, text in (("monitor", monitor), ("name", name)):
             if text is not None and (not isinstance(text, str) or not text):
                 raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+        super().__init__(name, strategy, strict)
         self.monitor = monitor
         self.reference = as_reference(reference)
-        self.name = name
-        self.strict = strict
         self._target = check_target(stop_when_hopeless)
-        self.report: TransferabilityReport | None = None
-        self.forecast: AccuracyForecast | None = None
         self._scorer = SourceScorer(
             source=source,
             num_target_classes=num_target_classes,
@@ -160,74 +156,36 @@ class LEEPCallback(TrainerCallback):
             progress=progress,
         )
         self._keeper = RecordKeeper(history=history, strategy=strategy, data_name=data_name, model_name=model_name)
-        self._barrier = FaultBarrier(strict)
-        self._past_curve = AccuracyCurve()
-        self._past_seconds: tuple[float, ...] = ()
         self._logs: RunLogs | None = None
-        self._watch: TransferWatch | None = None
-        # Two callbacks must be told apart before a Trainer numbers them.
-        self._automatic_name = f"instance {next(self._instances)}"
-
-    @property
-    def curve(self) -> AccuracyCurve:
-        """Accuracy at each validation of this fit."""
-        return self._past_curve if self._watch is None else self._watch.curve
-
-    @property
-    def log_name(self) -> str:
-        """First part of the names of everything that is logged, once a Trainer has set the callback up."""
-        return self.name or self._automatic_name
-
-    @property
-    def state_key(self) -> str:
-        """The callback's name in checkpoints."""
-        return self._generate_state_key(name=self.log_name)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Report, forecast and curve as plain values; nothing of the source."""
-        return {
-            "report": None if self.report is None else self.report.to_dict(),
-            "forecast": None if self.forecast is None else asdict(self.forecast),
-            "curve": {"epochs": list(self.curve.epochs), "accuracy": list(self.curve.accuracy)},
-            "seconds": list(self._past_seconds if self._watch is None else self._watch.seconds),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        with self._barrier.contain("read its report from the checkpoint", "The source is scored again if it can be."):
-            report, forecast = state_dict["report"], state_dict["forecast"]
-            curve, seconds = AccuracyCurve(**state_dict["curve"]), tuple(state_dict["seconds"])
-            self.forecast = None if forecast is None else AccuracyForecast(**forecast)
-            self.report = None if report is None else TransferabilityReport.from_dict(report)
-            self._past_curve, self._past_seconds = curve, seconds
 
     def setup(self, trainer: Any, pl_module: "pl.LightningModule", stage: str) -> None:
-        """Take a name among the callbacks of this Trainer, and forget the previous fit."""
+        """Take a name among the callbacks of this Trainer, and forget the previous fit unless this one goes on."""
         siblings = leep_callbacks(trainer)
         names = automatic_names([callback.name for callback in siblings])
         self._automatic_name = next(name for name, callback in zip(names, siblings, strict=True) if callback is self)
-        if stage == "fit":  # what a checkpoint holds is loaded after this
-            self.report = self.forecast = None
-            self._past_curve, self._past_seconds = AccuracyCurve(), ()
-            self._logs, self._watch = None, None
-            self._barrier.reset()
+        if stage == "fit":
+            self._set_up(trainer, pl_module)
+            self._logs = None
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Declare columns of HPARAMS, before Lightning does."""
+        """See what is trained, before the first step changes it, and prepare the columns of HPARAMS."""
         siblings = leep_callbacks(trainer)
-        transfers = {callback.log_name: callback.transfer(pl_module) for callback in siblings}
+        transfers = {callback.log_name: callback.transfer(trainer, pl_module) for callback in siblings}
         self._logs = RunLogs(trainer, self._barrier, self.log_name, transfers)
-        if self is siblings[0]:  # TensorBoard heeds the first declaration alone
-            self._logs.declare()
+        if self is siblings[0]:  # TensorBoard heeds one row alone
+            self._logs.widen_hparams()
 
-    def transfer(self, pl_module: "pl.LightningModule") -> tuple[str, str]:
+    def transfer(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[str, str]:
         """Names of the source model and of what is trained."""
-        source = self._scorer.source
-        return self._keeper.model(pl_module, source), self._keeper.trained(pl_module, source)
+        with self._barrier.contain(STRATEGY_TASK, STRATEGY_ADVICE):
+            self._trained.start(trainer, pl_module, self._scorer.source)
+        return self._keeper.model(pl_module, self._scorer.source), self._trained.word
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Score the source, unless a checkpoint brought its report, and say what is expected."""
         scored = None
+        if self._logs is not None:
+            self._logs.release_hparams()
         if self.report is None:
             with self._barrier.contain("score the source model", SCORING_ADVICE):
                 scored = self._scorer.run(trainer, pl_module)
@@ -238,7 +196,7 @@ class LEEPCallback(TrainerCallback):
                 self._barrier,
                 self.report,
                 folder=self._keeper.folder(trainer),
-                strategy=self.transfer(pl_module)[1],
+                strategy=self._trained.word,
                 test_size=validation_rows(trainer, self.monitor),
                 accuracy=self.forecast,
             )
@@ -265,17 +223,28 @@ class LEEPCallback(TrainerCallback):
             self._watch.start_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Note that an epoch is over."""
+        """Note that an epoch is over, and what was trained in it."""
         if self._watch is not None:
             self._watch.end_epoch()
+            with self._barrier.contain(STRATEGY_TASK, STRATEGY_ADVICE):
+                self._trained.look(pl_module, self._scorer.source)
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Log how the run came out, and add its record to the history."""
         with self._ending() as watch:
-            if watch is not None:
-                watch.end(trainer)
-                with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                    self._keeper.save(trainer, pl_module, self._scorer.source, watch)
+            try:
+                if watch is not None:
+                    watch.end(trainer)
+            finally:  # a fault in a logger must not cost the record
+                if watch is not None:
+                    with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
+                        model = self._keeper.model(pl_module, self._scorer.source)
+                        self._keeper.save(trainer, watch, model, self._trained.word, self._first_epoch)
+
+    def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
+        """Leave the loggers as they were, also after a fit with nothing to train."""
+        if self._logs is not None:
+            self._logs.release_hparams()
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
@@ -286,6 +255,8 @@ class LEEPCallback(TrainerCallback):
     @contextmanager
     def _ending(self) -> Iterator[TransferWatch | None]:
         """The watch, for the last time: what is validated or tested after this is no part of the fit."""
+        if self._logs is not None:
+            self._logs.release_hparams()
         watch, self._watch, self._logs = self._watch, None, None
         try:
             yield watch
