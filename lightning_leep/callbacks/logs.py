@@ -1,6 +1,7 @@
 """Everything a run shows: numbers for every logger and for other callbacks, panels for TensorBoard."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -16,22 +17,19 @@ from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard import (
     association_figure,
     convergence_tags,
-    declare_hparams,
     history_figure,
     hparam_tags,
     levels_figure,
-    lightning_logs_hparams,
     log_figure,
-    log_hparams,
     log_text,
     predicted_vs_achieved_figure,
     report_markdown,
     report_tags,
     running_tags,
-    saved_hparams,
     strongest_sources_figure,
     takes_figures,
     validation_tags,
+    widen_hparams,
 )
 
 ADVICE = "See what that logger needs; every number is in `trainer.callback_metrics` as well."
@@ -61,11 +59,21 @@ class RunLogs:
             for other, values in transfers.items()
             for what, value in zip(("source", "strategy"), values, strict=True)
         }
+        self._widened: list[Callable[[], None]] = []
 
-    def declare(self) -> None:
-        """Name the columns of HPARAMS, before Lightning logs hyper-parameters."""
-        if lightning_logs_hparams(self.trainer):
-            self._each_logger("declare HPARAMS to", lambda logger: declare_hparams(logger, *self._hparams()))
+    def widen_hparams(self) -> None:
+        """Have Lightning's row of HPARAMS show what is predicted and achieved, until :meth:`release_hparams`."""
+
+        def widen(logger: Any) -> None:
+            guard = partial(self.barrier.contain, f"add HPARAMS to {type(logger).__name__}", ADVICE)
+            self._widened.append(widen_hparams(logger, self.own_hparams, self.hparam_tags, guard))
+
+        self._each_logger("add HPARAMS to", widen)
+
+    def release_hparams(self) -> None:
+        """Leave the loggers as they were."""
+        while self._widened:
+            self._widened.pop()()
 
     def report(self, report: TransferabilityReport, outlook: Outlook, scored: ScoredSource | None) -> None:
         """The report and what is expected, before the first step of training.
@@ -106,14 +114,13 @@ class RunLogs:
         reference: Reference | None,
         stopped: str = "",
     ) -> None:
-        """How the run came out: measures of its convergence, the final figures, text and row of HPARAMS."""
+        """How the run came out: measures of its convergence, the final figures and text."""
         predicted = None if outlook.accuracy is None else outlook.accuracy.value
         self._numbers(convergence_tags(curve, predicted, reference, self.prefix))
         self._forecast_figures(report, curve, outlook, reference)
         self.text(
             report_markdown(report, outlook.accuracy, curve, reference, self.source_name, outlook.convergence, stopped)
         )
-        self._each_logger("add HPARAMS to", lambda logger: log_hparams(logger, *self._hparams()))
 
     def text(self, markdown: str, tag: str = "report") -> None:
         """A text panel."""
@@ -172,9 +179,6 @@ class RunLogs:
         with self.barrier.contain("draw figures", "Everything else is logged."):
             figure, name = draw(), f"{self.prefix.removesuffix('/')}{group}/{tag}"
             self._each_logger("add a figure to", lambda logger: log_figure(logger, name, figure, self._step))
-
-    def _hparams(self) -> tuple[dict[str, Any], list[str]]:
-        return {**saved_hparams(self.trainer), **self.own_hparams}, self.hparam_tags
 
     def _each_logger(self, task: str, action: Callable[[Any], None]) -> None:
         for logger in self._loggers:

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
-from lightning_leep.batches import source_module
 from lightning_leep.callbacks.watch import TransferWatch
-from lightning_leep.forecast import TransferRecord, save_record
+from lightning_leep.forecast import AccuracyCurve, TransferRecord, save_record
 from lightning_leep.forecast.history import Folder
 
 #: Folder of the history under ``trainer.default_root_dir``.
@@ -44,10 +41,6 @@ class RecordKeeper:
             return None
         return self.history or os.path.join(trainer.default_root_dir, DEFAULT_FOLDER)
 
-    def trained(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
-        """What is trained."""
-        return self.strategy or find_strategy(pl_module, source)
-
     def model(self, pl_module: Any, source: Callable[..., Any] | None) -> str:
         """What to call the source: the class of a module, the name of a function."""
         if self.model_name is not None:
@@ -66,46 +59,34 @@ class RecordKeeper:
             dataset = inner
         return "" if dataset is None else type(dataset).__name__
 
-    def save(self, trainer: Any, pl_module: Any, source: Callable[..., Any] | None, watch: TransferWatch) -> None:
-        """Write the record of a fit that is over, on the first process; nothing without a validation."""
+    def save(self, trainer: Any, watch: TransferWatch, model: str, strategy: str, first_epoch: int) -> None:
+        """Write the record of a fit that is over, on the first process; nothing without a validation.
+
+        Args:
+            trainer: The trainer.
+            watch: What the fit achieved.
+            model: Name of the source.
+            strategy: What was trained.
+            first_epoch: Epochs that the Trainer had trained another module for before.
+        """
         folder = self.folder(trainer)
         if folder is None or not len(watch.curve) or not trainer.is_global_zero:
             return
         optimizer, learning_rate = first_optimizer(trainer)
         record = TransferRecord(
             report=watch.report,
-            curve=watch.curve,
-            # Looked at again: a network may have been unfrozen on the way.
-            strategy=self.trained(pl_module, source),
+            curve=AccuracyCurve(tuple(e - first_epoch for e in watch.curve.epochs), watch.curve.accuracy),
+            strategy=strategy,
             wall_seconds=watch.seconds,
             reference=watch.reference,
             test_size=validation_rows(trainer, watch.monitor),
             optimizer=optimizer,
             learning_rate=learning_rate,
             dataset=self.data(trainer),
-            model=self.model(pl_module, source),
+            model=model,
             complete=not watch.stopped,
         )
         save_record(record, folder)
-
-
-def find_strategy(pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
-    """What is trained, by ``requires_grad``: "all" layers, or some of them, the "head".
-
-    Frozen parameters that are the source's are either the frozen part of the network that is trained, or a copy beside
-    it to compare with: the latter if the network has about as many others. That it starts from random weights cannot be
-    seen.
-    """
-    frozen = [p for p in pl_module.parameters() if not p.requires_grad]
-    trained = [p for p in pl_module.parameters() if p.requires_grad]
-    if not frozen:
-        return "all"
-    module = pl_module if source is None else source_module(source)
-    if module is not pl_module:  # else the source is a method that may use any of them
-        own = set() if module is None else {id(p) for p in module.parameters()}
-        if any(id(p) in own for p in trained) or not all(id(p) in own for p in frozen):
-            return "head"
-    return "all" if 2 * len(trained) > len(frozen) else "head"
 
 
 def validation_rows(trainer: Any, monitor: str | None) -> int | None:

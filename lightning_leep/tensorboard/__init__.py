@@ -3,7 +3,7 @@
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.history import history_figure, levels_figure
-from lightning_leep.tensorboard.hparams import declare_hparams, lightning_logs_hparams, log_hparams, saved_hparams
+from lightning_leep.tensorboard.hparams import log_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     PREFIX,
     convergence_tags,
@@ -19,11 +19,9 @@ __all__ = [
     "PREFIX",
     "association_figure",
     "convergence_tags",
-    "declare_hparams",
     "history_figure",
     "hparam_tags",
     "levels_figure",
-    "lightning_logs_hparams",
     "log_figure",
     "log_hparams",
     "log_text",
@@ -31,8 +29,8 @@ __all__ = [
     "report_markdown",
     "report_tags",
     "running_tags",
-    "saved_hparams",
     "strongest_sources_figure",
     "takes_figures",
     "validation_tags",
+    "widen_hparams",
 ]

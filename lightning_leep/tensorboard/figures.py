@@ -86,7 +86,7 @@ def predicted_vs_achieved_figure(
 def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
     if len(curve):
         form = form if len(curve) <= MARKED_VALIDATIONS else form[1:]
-        axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label} {percent(curve.final)}")
+        axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
 
 
 def _predicted_label(predicted: float, interval: tuple[float, float] | None) -> str:

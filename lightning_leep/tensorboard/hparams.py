@@ -4,68 +4,90 @@ How that tab works (TensorBoard 2.21, both of its readers): one record, the expe
 hyper-parameters and of metrics. In a run the first such record counts and later ones are ignored; of all the runs in a
 log directory the experiment of one counts for all. The value in a metric's column is the last of that tag's scalars.
 
-Lightning's TensorBoardLogger writes an experiment with the metric ``hp_metric`` (-1) when training starts. So the
-columns are declared just before it does, beside ``hp_metric`` (:func:`declare_hparams`); the values follow by
-themselves, as scalars are logged. A run folder of its own would not help: one more row, and the same columns.
+Lightning's TensorBoardLogger writes an experiment with the metric ``hp_metric`` (-1) when training starts, if a module
+or data module has called ``save_hyperparameters()``. Whatever is written after it is lost, and whatever was written
+before it, by the user, counts. So nothing of ours is written but in that very place: :func:`widen_hparams` adds columns
+to the record that Lightning is about to write. The values follow by themselves, as scalars are logged. A run folder of
+its own would not help: one more row, and the same columns.
 """
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-
-def lightning_logs_hparams(trainer: Any) -> bool:
-    """Whether Lightning is going to write a row of HPARAMS: it does where ``save_hyperparameters()`` was called."""
-    return bool(_holders(trainer))
+#: Packages whose loggers write HPARAMS as described above.
+LIGHTNING = ("lightning", "lightning_fabric", "pytorch_lightning")
 
 
-def saved_hparams(trainer: Any) -> dict[str, Any]:
-    """What the user's module and data module keep by ``save_hyperparameters()``, and Lightning therefore logs."""
-    hparams = {name: value for holder in _holders(trainer) for name, value in holder.hparams_initial.items()}
-    hparams.pop("_class_path", None)  # LightningCLI's own, which Lightning does not log either
-    return hparams
+def widen_hparams(
+    logger: Any,
+    hparams: Mapping[str, Any],
+    metric_tags: Iterable[str],
+    guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Callable[[], None]:
+    """Have the next row of HPARAMS that ``logger.log_hyperparams`` writes without metrics show more columns.
 
-
-def _holders(trainer: Any) -> list[Any]:
-    # Private, but it alone knows of `save_hyperparameters(logger=False)`.
-    holders = (trainer.lightning_module, trainer.datamodule)
-    return [holder for holder in holders if getattr(holder, "_log_hyperparams", False)]
-
-
-def declare_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
-    """Name the columns of HPARAMS before Lightning does: to be called in ``on_fit_start``, which comes just before.
-
-    To be called where :func:`lightning_logs_hparams` only: elsewhere the user may yet write a row of their own. For the
-    same reason only a logger that is about to write ``hp_metric`` is written to, and ``hp_metric`` stays a column; a
-    user who switched it off (``default_hp_metric=False``) and names metrics of their own keeps exactly those.
+    To be called in ``on_fit_start`` and taken back once training starts: Lightning logs hyper-parameters in between,
+    after the hooks in which the user may do so. A row of the user's with metrics, before, in between or later, is
+    theirs alone, and so are the rows of a logger that writes none by itself (``default_hp_metric=False``) or that has
+    a ``log_hyperparams`` of the user's own. ``hp_metric`` stays a column.
 
     Args:
         logger: A Lightning logger; one that is not TensorBoard's is passed over.
-        hparams: The user's hyper-parameters (:func:`saved_hparams`) and those to show beside them. Nested ones are
-            flattened and named as Lightning does.
+        hparams: Hyper-parameters to show beside the user's.
         metric_tags: Tags of the scalars that become columns. They may be logged later, or never.
+        guard: Makes the context in which they are written, to contain faults for example.
+
+    Returns:
+        What takes it back; it may be called more than once.
     """
-    if getattr(logger, "_default_hp_metric", False):
-        log_hparams(logger, hparams, ("hp_metric", *metric_tags))
+    original = getattr(logger, "log_hyperparams", None)
+    defined = next((cls.__module__ for cls in type(logger).__mro__ if "log_hyperparams" in vars(cls)), "")
+    if (
+        not getattr(logger, "_default_hp_metric", False)
+        or defined.split(".")[0] not in LIGHTNING
+        or "log_hyperparams" in vars(logger)
+    ):
+        return lambda: None
+    tags = ("hp_metric", *metric_tags)
+
+    def take_back() -> None:
+        if vars(logger).get("log_hyperparams") is log_hyperparams:
+            del logger.log_hyperparams
+
+    def log_hyperparams(params: Any = None, metrics: Any = None, *args: Any, **kwargs: Any) -> None:
+        take_back()
+        if metrics is None:
+            with guard():
+                log_hparams(logger, {**_as_mapping(params), **hparams}, tags)
+        original(params, metrics, *args, **kwargs)  # type: ignore[misc]  # only a logger has `_default_hp_metric`
+
+    # In place of the method, since no hook comes after the user's and before Lightning's own call.
+    logger.log_hyperparams = log_hyperparams
+    return take_back
 
 
 def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
-    """Write the run's row of HPARAMS. At the end of training this fills in for whoever has not written one.
+    """Write the run's row of HPARAMS, for a run that would have none: the callback never does so by itself.
 
-    Where the run has its row, from :func:`declare_hparams` or from the user, that one stays as it is.
+    Where the run has a row, that one stays as it is. ``log_hparams(trainer.logger, {"lr": 0.1}, hparam_tags())`` after
+    ``fit`` shows the transfer of a module that does not call ``save_hyperparameters()``.
 
     Args:
         logger: A Lightning logger; one that is not TensorBoard's is passed over.
-        hparams: As for :func:`declare_hparams`.
-        metric_tags: Tags of the scalars that become columns.
+        hparams: Hyper-parameters. Nested ones are flattened and named as Lightning does.
+        metric_tags: Tags of the scalars that become columns, see :func:`~lightning_leep.tensorboard.hparam_tags`.
     """
     experiment: Any = getattr(logger, "experiment", None)
-    # After `close` it is None, and the run has its row.
-    writer: Any = getattr(experiment, "file_writer", None) if hasattr(experiment, "add_hparams") else None
+    if not hasattr(experiment, "add_hparams"):
+        return
+    # Opens a new file where training has closed the one before. On all processes but the first it is a dummy.
+    writer = experiment._get_file_writer()
     if not hasattr(writer, "add_summary"):
         return
     from torch.utils.tensorboard.summary import hparams as summaries
@@ -96,3 +118,9 @@ def flatten_hparams(hparams: Mapping[str, Any]) -> dict[str, bool | int | float 
         else:
             flat[str(name)] = value if type(value) in (bool, int, float, str) else str(value)
     return flat
+
+
+def _as_mapping(params: Any) -> Mapping[str, Any]:
+    if params is None:
+        return {}
+    return vars(params) if isinstance(params, Namespace) else params

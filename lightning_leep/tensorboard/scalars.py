@@ -36,10 +36,12 @@ def validation_tags(
         interval: Lowest and highest accuracy that the prediction allows, repeated likewise.
 
     Returns:
-        ``achieved_accuracy``; ``predicted_accuracy``, ``predicted_accuracy_low``, ``predicted_accuracy_high`` and
-        ``prediction_error`` (predicted minus achieved: positive means that too much was promised);
-        ``reference_accuracy`` and ``difference_to_reference`` (achieved minus reference after as many epochs). What
-        does not exist is left out; without a validation only the prediction is there.
+        ``achieved_accuracy``, that of this validation, and ``best_accuracy``, the highest so far;
+        ``predicted_accuracy``, ``predicted_accuracy_low`` and ``predicted_accuracy_high``; ``prediction_error`` and
+        ``prediction_error_at_best``, predicted minus ``achieved_accuracy`` and minus ``best_accuracy`` (positive: too
+        much was promised; it is the best of a run that is predicted); ``reference_accuracy`` and
+        ``difference_to_reference``, achieved minus reference after as many epochs. What does not exist is left out;
+        without a validation only the prediction is there.
     """
     values: dict[str, float] = {}
     if predicted is not None:
@@ -47,9 +49,10 @@ def validation_tags(
     if interval is not None:
         values["predicted_accuracy_low"], values["predicted_accuracy_high"] = interval
     if len(curve):
-        values["achieved_accuracy"] = curve.final
+        values["achieved_accuracy"], values["best_accuracy"] = curve.final, curve.best
         if predicted is not None:
             values["prediction_error"] = predicted - curve.final
+            values["prediction_error_at_best"] = predicted - curve.best
         level = None if reference is None else reference_accuracy(reference, curve.epochs[-1])
         if level is not None:
             values["reference_accuracy"] = level
@@ -76,22 +79,29 @@ def running_tags(running: RunningForecast, prefix: str = PREFIX) -> dict[str, fl
 def convergence_tags(
     curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None, prefix: str = PREFIX
 ) -> dict[str, float]:
-    """:func:`~lightning_leep.forecast.convergence_scalars` by tag, single dots as well: ``leep_convergence``."""
+    """:func:`~lightning_leep.forecast.convergence_scalars` by tag, single dots as well: ``leep_convergence``.
+
+    But for ``best_accuracy``, which :func:`validation_tags` tells already.
+    """
     values = convergence_scalars(curve, predicted, reference)
+    values.pop("best_accuracy", None)
     return {f"{_group(prefix, 'convergence')}{name}": value for name, value in values.items()}
 
 
 def hparam_tags(prefix: str = PREFIX) -> list[str]:
-    """Tags of the scalars that HPARAMS shows as columns to sort runs by, what matters most first."""
+    """Tags of the scalars that HPARAMS shows as columns to sort runs by, what matters most first.
+
+    What a run achieved is its best accuracy, as in the history; ``achieved_accuracy`` is its last.
+    """
     report, convergence = _group(prefix, "report"), _group(prefix, "convergence")
     return [
         # HPARAMS shows five metrics until more are ticked, `hp_metric` first of all where there is one.
         f"{prefix}predicted_accuracy",
-        f"{prefix}achieved_accuracy",
-        f"{prefix}prediction_error",
-        f"{convergence}best_accuracy",
+        f"{prefix}best_accuracy",
+        f"{prefix}prediction_error_at_best",
         f"{report}leep",
         f"{report}leave_one_out_leep",
+        f"{prefix}achieved_accuracy",
         f"{convergence}area_under_curve",
         f"{convergence}epochs_to_90_percent",
         f"{convergence}epoch_prediction_reached",

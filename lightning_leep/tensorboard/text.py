@@ -101,14 +101,15 @@ def _prediction(forecast: AccuracyForecast | None, convergence: ConvergenceForec
 def _outcome(curve: AccuracyCurve, forecast: AccuracyForecast | None) -> str:
     if not len(curve):
         return ""
-    text = f"**Achieved accuracy: {percent(curve.final)}** after {epochs(curve.epochs[-1])}"
-    if curve.best > curve.final:
-        text += f", {percent(curve.best)} at its best after {epochs(curve.epochs_to(1.0) or 0)}"
+    at_best = curve.epochs_to(1.0) or 0.0
+    text = f"**Achieved accuracy: {percent(curve.best)}**, its best, after {epochs(at_best)}"
+    if curve.epochs[-1] > at_best:
+        text += f" ({percent(curve.final)} after {epochs(curve.epochs[-1])})"
     if forecast is not None:
         points = 100 * (curve.best - forecast.value)
         inside = forecast.low <= curve.best <= forecast.high
         text += (
-            f": at best {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction, "
+            f": {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction, "
             f"{'inside' if inside else 'outside'} its interval"
         )
         reached = curve.epoch_reaching(forecast.value)

@@ -1,0 +1,119 @@
+"""Which parameters of a network came from the source model."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+#: Values of a tensor that are compared before all of them are.
+SAMPLE_SIZE = 32
+#: Below this share of the network's numbers nothing was transferred: a table of positions may be equal by formula.
+LEAST_SHARE = 0.01
+
+#: Names of the parameters of a network that hold, or held before training, one and the same tensor.
+Copies: TypeAlias = tuple[str, ...]
+
+
+def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...]:
+    """The parameters that the network has from the source, before any step has changed them.
+
+    A parameter comes from the source if it is one of the source's, or equal to one in shape and in values that are not
+    all the same (as those of fresh biases and normalisations are). The other parameters of a layer that holds one come
+    with it. A copy of the whole source that only stands beside layers taken from it adds nothing of its own.
+
+    Args:
+        network: The module that is going to be trained.
+        source: The source model, another module.
+
+    Returns:
+        The transferred tensors in the network's order, each with the names of all its copies; empty if there are none.
+    """
+    equal = _EqualParameters(source)
+    copies: defaultdict[int, list[str]] = defaultdict(list)
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        if (index := equal.find(parameter)) is not None:
+            copies[index].append(name)
+    whole = whole_copies(network, source)
+    used = {i: names for i, names in copies.items() if any(not within(name, whole) for name in names)}
+    groups = [tuple(names) for names in (used or copies).values()]
+    found = {name for group in groups for name in group}
+    for name in parameters:
+        owner = name.rpartition(".")[0]
+        layer = network.get_submodule(owner)
+        if name in found or any(layer.children()) or (used and within(name, whole)):
+            continue
+        if any(f"{owner}.{sibling}" in found for sibling, _ in layer.named_parameters()):
+            groups.append((name,))
+    order = {name: place for place, name in enumerate(parameters)}
+    share = numbers(parameters[group[0]] for group in groups) / max(numbers(network.parameters()), 1)
+    return tuple(sorted(groups, key=lambda group: order[group[0]])) if share >= LEAST_SHARE else ()
+
+
+def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
+    """Names of the parts of a network that are the source, or have parameters of the same names and shapes."""
+    wanted = _shapes(source)
+    return [
+        name
+        for name, module in network.named_modules(remove_duplicate=False)
+        if name and (module is source or _shapes(module) == wanted)
+    ]
+
+
+def within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter belongs to one of the modules, by their names."""
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def numbers(parameters: Iterable[Tensor]) -> int:
+    """How many numbers parameters hold; those that have no shape yet count as none."""
+    return sum(p.numel() for p in parameters if not is_lazy(p))
+
+
+def _shapes(module: nn.Module) -> list[tuple[str, torch.Size | None]]:
+    return [(name, None if is_lazy(p) else p.shape) for name, p in module.named_parameters()]
+
+
+class _EqualParameters:
+    """Finds the parameter of a module that another one is, or is equal to."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = list(module.parameters())
+        self.identities = {id(p): i for i, p in enumerate(self.parameters)}
+        self.samples: dict[torch.dtype, dict[tuple, list[int]]] = {}
+
+    def find(self, parameter: Tensor) -> int | None:
+        """Its place among the module's parameters, None if it has none."""
+        if id(parameter) in self.identities:
+            return self.identities[id(parameter)]
+        if not _comparable(parameter) or (sample := _sample(parameter, parameter.dtype)) is None:
+            return None
+        for index in self._with_samples_of(parameter.dtype).get(sample, ()):
+            # The Trainer's precision may have rounded the copy.
+            original = self.parameters[index].detach().to(parameter.device, parameter.dtype)
+            if torch.equal(original, parameter.detach()):
+                return index
+        return None
+
+    def _with_samples_of(self, dtype: torch.dtype) -> dict[tuple, list[int]]:
+        if dtype not in self.samples:
+            table = self.samples[dtype] = defaultdict(list)
+            for index, parameter in enumerate(self.parameters):
+                if _comparable(parameter) and (sample := _sample(parameter, dtype)) is not None:
+                    table[sample].append(index)
+        return self.samples[dtype]
+
+
+def _comparable(parameter: Tensor) -> bool:
+    # A tensor that is spread over processes could only be read by all of them together.
+    return not is_lazy(parameter) and type(parameter.data) is Tensor and parameter.device.type != "meta"
+
+
+def _sample(parameter: Tensor, dtype: torch.dtype) -> tuple | None:
+    """Shape and some values of a tensor, rounded to a type; None if the values are all the same."""
+    flat = parameter.detach().reshape(-1)
+    values = flat[:: max(1, len(flat) // SAMPLE_SIZE)].to(dtype).tolist()
+    return (parameter.shape, *values) if len(set(values)) > 1 else None
