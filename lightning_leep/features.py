@@ -1,12 +1,13 @@
-"""Penultimate features of a source model: the input of its last linear layer, taken while the model runs."""
+"""Penultimate features of a source model: the input of its last layer, taken while the model runs."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-#: Attributes under which common models keep their classifier's last layer.
+#: Last parts of the names under which common models keep their classifier or its last layer.
 HEAD_NAMES = ("fc", "classifier", "head", "linear")
 
 
@@ -22,29 +23,43 @@ class HeadInput:
     """What went into the head when the source last ran.
 
     Args:
-        names: Names of all submodules of the source, the same on every process.
+        layers: All submodules of the source by name, the same on every process.
         head: Name of the head that the user asked for; None to find it.
     """
 
-    def __init__(self, names: list[str], head: str | None = None) -> None:
-        self.names = names
+    def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
+        self.layers = dict(layers)
+        self.names = list(self.layers)
         self.name: str | None = None  #: of the head that features are taken from; None so far
+        self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their name
         self._head = head
+        self._runs: Counter[str] = Counter()
+        self._sizes: dict[str, tuple[int, ...]] = {}  # of the output, those that may be the number of classes
         self._common: dict[str, LayerInput] = {}
-        self._last: LayerInput | None = None
+        self._last: LayerInput | None = None  # of the linear layers or, if the user named the head, of that one
 
     @property
     def position(self) -> int:
         """Place of ``name`` among ``names``; -1 while there is none."""
         return -1 if self.name is None else self.names.index(self.name)
 
-    def record(self, name: str, layer: nn.Module, value: Tensor) -> None:
+    def record_input(self, name: str, value: Tensor) -> None:
         """Remember the input of a layer that runs."""
+        layer = self.layers[name]
         # A linear layer leaves its input alone; another may work in place.
         value = value.detach() if isinstance(layer, nn.Linear) else value.detach().clone()
-        self._last = LayerInput(name, layer, value)
-        if name in HEAD_NAMES:
-            self._common[name] = self._last
+        run = LayerInput(name, layer, value)
+        self._runs[name] += 1
+        if name in self.common.values():
+            self._common[name] = run
+        if isinstance(layer, nn.Linear):
+            self._sizes[name] = (layer.out_features,)
+        if self._head is not None or isinstance(layer, nn.Linear):
+            self._last = run
+
+    def record_output(self, name: str, value: Tensor) -> None:
+        """Remember of how many classes the output ``[N, Z, ...]`` or ``[N, ..., Z]`` of a layer may be."""
+        self._sizes[name] = (value.shape[1], value.shape[-1]) if value.ndim > 1 else ()
 
     def take(self, preds: Tensor, target: Tensor) -> Tensor | None:
         """Hand over the features if there is one row of them for each label, and forget them.
@@ -55,40 +70,86 @@ class HeadInput:
 
         Returns:
             ``[N, d]`` or ``[N, d, d1, ...]``, a copy: a view would keep alive what it is a view of (all tokens, say),
-            and a model may use its memory again. None without a head.
+            and a model may use its memory again. None without a head that is known to make the outputs, or if it ran
+            more than once: each run has features of its own.
 
         Raises:
-            ValueError: If the user named the head and it did not run, or was given something else.
+            ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
         """
-        head = self._choose(preds.shape[1])
-        features = None if head is None else _rows_for_labels(head, target)
+        head = self._last if self._head is not None else self._choose(preds.shape[1])
+        again = head is not None and self._runs[head.name] > 1
+        features = None if head is None or again else _rows_for_labels(head, target)
         if features is None and self._head is not None:
-            found = "did not run" if head is None else f"was given {head.value.dtype} of shape {list(head.value.shape)}"
+            if head is None:
+                found = "did not run (if torch.compile compiled the source and it ran before, nothing in it is seen)"
+            elif again:
+                found = f"ran {self._runs[head.name]} times for one batch"
+            else:
+                found = f"was given {head.value.dtype} of shape {list(head.value.shape)}"
             raise ValueError(
                 f"`head` must name a layer whose input has one row of features for each of the {list(target.shape)} "
                 f"labels, but {self._head!r} {found}."
             )
         self._common, self._last = {}, None
+        self._runs.clear()
+        self._sizes.clear()
         if head is None or features is None or self.name not in (None, head.name):
             return None  # features of another layer than before are none
         self.name = head.name
         return features.clone()
 
     def _choose(self, num_source_classes: int) -> LayerInput | None:
-        if self._head is None:
-            for name in HEAD_NAMES:  # one that is not the last to run is the head if it makes the source's outputs
-                if name in self._common and self._common[name].layer.out_features == num_source_classes:
-                    return self._common[name]
-        return self._last
+        """The layer that makes the source's outputs, as far as names and sizes tell; None if they do not."""
+        common = [run for run in self._common.values() if num_source_classes in self._sizes.get(run.name, ())]
+        common.sort(key=lambda run: HEAD_NAMES.index(_last_part(run.name)))
+        linear = next((run for run in common if isinstance(run.layer, nn.Linear)), None)
+        if linear is not None:
+            return linear
+        block = common[0] if common else None
+        last = self._last
+        if last is None or num_source_classes not in self._sizes.get(last.name, ()) or self._is_adapter(last.name):
+            return block
+        # A linear layer elsewhere, a gate say, does not stand for a classifier that is none.
+        return last if block is None or last.name.startswith(f"{block.name}.") else block
+
+    def _is_adapter(self, name: str) -> bool:
+        """Whether a linear layer shares the making of outputs with another one of the same block, as in LoRA."""
+        block = name.rpartition(".")[0]
+        while block and isinstance(self.layers[block], nn.ModuleDict | nn.ModuleList):  # these never run themselves
+            block = block.rpartition(".")[0]
+        if not block or isinstance(self.layers[block], nn.Sequential):
+            return False  # one after the other
+        return any(
+            other != name and other.startswith(f"{block}.") and sizes == self._sizes[name]
+            for other, sizes in self._sizes.items()
+            if isinstance(self.layers[other], nn.Linear)
+        )
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _common_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The module of each common name: the one that lies least deep and, of those, the last."""
+    found: dict[str, str] = {}
+    for name in layers:
+        part = _last_part(name)
+        if part in HEAD_NAMES and (part not in found or name.count(".") <= found[part].count(".")):
+            found[part] = name
+    return found
 
 
 def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
     value, is_linear = head.value, isinstance(head.layer, nn.Linear)
+    if not is_linear:
+        while value.ndim > target.ndim + 1 and value.shape[-1] == 1:
+            value = value.squeeze(-1)  # pooled for a 1 x 1 convolution: [N, d, 1, 1] -> [N, d]
     if not value.is_floating_point() or value.ndim != target.ndim + 1:
         return None
-    if value.shape[:-1] == target.shape:
-        return value.movedim(-1, 1)  # linear layers have their features last: [N, ..., d] -> [N, d, ...]
-    # Convolutions have them in dimension 1.
+    # Convolutions have their features in dimension 1, linear layers last. Others may do either.
+    if not isinstance(head.layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and value.shape[:-1] == target.shape:
+        return value.movedim(-1, 1)  # [N, ..., d] -> [N, d, ...]
     return value if not is_linear and value.shape[:1] + value.shape[2:] == target.shape else None
 
 
@@ -96,32 +157,47 @@ def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
     """Record the input of the source's head at every forward pass within the context.
 
+    Without ``head`` it is the first of these that makes as many outputs as the source returns:
+
+    1. the linear layer under a name that ends in ``fc``, ``classifier``, ``head`` or ``linear``;
+    2. the linear layer that runs last, inside the module under such a name if that makes as many outputs as well.
+       It does not count if another one of the same module makes outputs too, which are then added (LoRA);
+    3. the module under such a name, whatever it is: a convolution, a linear layer with an adapter.
+
     Args:
         module: The source; None (a plain callable) records nothing.
-        head: Name of the head, as in ``module.get_submodule``. When None, it is the linear layer under one of the
-            names ``fc``, ``classifier``, ``head`` and ``linear`` that makes as many outputs as the source returns,
-            or else the ``nn.Linear`` that runs last.
+        head: Name of the head, as in ``module.get_submodule``; None to find it.
 
     Raises:
         ValueError: If ``module`` has no submodule ``head``.
     """
-    layers = {} if module is None else dict(module.named_modules())
+    # A module may have several names, each good enough for a user.
+    layers = {} if module is None else dict(module.named_modules(remove_duplicate=head is None))
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     if head is not None and head not in layers:
         raise ValueError(f"`head` must name a submodule of the source, got {head!r}. Its linear layers: {linear}.")
-    captured = HeadInput(list(layers), head)
+    captured = HeadInput(layers, head)
 
-    def watch(name: str) -> Any:
+    def watch_input(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
             if given is not None:
-                captured.record(name, layer, given)
+                captured.record_input(name, given)
 
         return layers[name].register_forward_pre_hook(hook, with_kwargs=True)
 
+    def watch_output(name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor):
+                captured.record_output(name, output)
+
+        return layers[name].register_forward_hook(hook)
+
+    blocks = [name for name in captured.common.values() if name not in linear]
     handles: list[Any] = []
     try:
-        handles.extend(watch(name) for name in (linear if head is None else [head]))
+        handles.extend(watch_input(name) for name in ([*linear, *blocks] if head is None else [head]))
+        handles.extend(watch_output(name) for name in blocks)
         yield captured
     finally:
         for handle in handles:

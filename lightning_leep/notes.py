@@ -43,7 +43,10 @@ def _signal(report: TransferabilityReport) -> list[str]:
             f"not two standard errors above the floor {floor:.3f} of a source that says nothing."
         )
     elif p_value is None and math.isnan(out_of_sample):
-        sentences.append("Nothing tells LEEP from noise here: there is no leave-one-out form and no permutation null.")
+        sentences.append(
+            "Whether LEEP can be told from noise is not known here: there is no leave-one-out form and no permutation "
+            "null."
+        )
     if mean is not None:
         bias, finding = mean - report.floor, f"with shuffled labels LEEP is {mean:.3f} already"
     else:
@@ -79,9 +82,10 @@ def _estimates(report: TransferabilityReport) -> list[str]:
         )
     if report.feature_layer == LOGITS:
         sentences.append(
-            "The source has no linear layer whose input has a row of features for each label (or they are wider than "
-            "4096, or torch.compile hides the layer), so the feature scores (H-score, LogME, linear probe) are made "
-            "from its logits. `head=` names another layer."
+            "No layer is known to make the source's outputs, once, from a row of features for each label: no linear "
+            "layer of as many outputs, no module called fc, classifier, head or linear (or its features are wider than "
+            "4096, or torch.compile hides it). So the feature scores (H-score, LogME, linear probe) are made from its "
+            "logits. `head=` names another layer."
         )
     elif report.feature_layer is None:
         sentences.append("Neither the features nor the outputs of the source are narrow enough for feature scores.")

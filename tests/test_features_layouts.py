@@ -21,7 +21,7 @@ def test_callable_is_scored_on_its_logits_and_says_so():
     report = run(lambda x: source(x))
     assert report.feature_layer == LOGITS
     assert_scores_of(report, source(X).detach())
-    assert any("no linear layer" in note and "logits" in note for note in report.notes)
+    assert any("no linear layer" in note and "made from its logits" in note for note in report.notes)
 
 
 def test_bound_method_is_hooked_through_its_module():

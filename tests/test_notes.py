@@ -136,7 +136,7 @@ def test_estimates():
     none = dict.fromkeys(("permutation_mean", "permutation_p_value"))
     found = notes_of(leep_low=-0.45, leep_high=-0.38, **unknown, **none)
     assert [note for note in found if "it lies between -0.4500 and -0.3800" in note]
-    assert [note for note in found if note.startswith("Nothing tells LEEP from noise here")]
+    assert [note for note in found if note.startswith("Whether LEEP can be told from noise is not known here")]
 
 
 def test_nleep_that_was_asked_for_in_vain():
@@ -188,5 +188,5 @@ def test_confident_source_with_few_images_for_its_classes():
 def test_top_k_says_what_it_does_not_know():
     report = report_on(*data(300, 30, signal=4.0), memory="top_k", top_k=5)
     assert any("it lies between" in note for note in report.notes)
-    assert any("Nothing tells LEEP from noise" in note for note in report.notes)
+    assert any("can be told from noise is not known" in note for note in report.notes)
     assert math.isnan(report.leave_one_out_leep)
