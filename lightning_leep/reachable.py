@@ -78,10 +78,10 @@ def outermost(modules: list[nn.Module]) -> list[nn.Module]:
 
 
 def _parts(holder: Any) -> Sequence[Any]:
-    if isinstance(holder, FunctionType):
+    if issubclass(type(holder), FunctionType):
         parts = [*(holder.__closure__ or ()), holder.__defaults__, holder.__kwdefaults__, holder.__dict__]
         return parts if _is_library(holder.__globals__.get("__name__")) else [*parts, *_named_globals(holder)]
-    if isinstance(holder, type):
+    if issubclass(type(holder), type):
         return [] if _is_library(holder.__module__) else [*vars(holder).values(), *holder.__bases__]
     if type(holder) in (list, tuple):  # perhaps with millions of samples
         return holder[:MOST_OBJECTS]

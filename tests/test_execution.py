@@ -1,6 +1,9 @@
 """What surrounds a pass: device, precision, modes, random states, progress bar; and how all of it ends."""
 
+import copy
 import random
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,18 +13,23 @@ from torch import nn
 from lightning_leep.execution import autocast, evaluation_mode, preserved_rng, progress_bar, source_device
 
 
+ON_META = nn.Linear(2, 2, device="meta")
+
+
 @pytest.mark.parametrize(
-    ("module", "device", "expected"),
+    ("source", "device", "expected"),
     [
-        (None, None, "cpu"),
+        (len, None, "cpu"),
         (nn.ReLU(), None, "cpu"),
-        (nn.Linear(2, 2, device="meta"), None, "meta"),
+        (ON_META, None, "meta"),
+        (ON_META.forward, None, "meta"),
+        (lambda inputs: ON_META(inputs), None, "meta"),
         (nn.Linear(2, 2), "meta", "meta"),
-        (nn.Linear(2, 2, device="meta"), torch.device("cpu"), "cpu"),
+        (ON_META, torch.device("cpu"), "cpu"),
     ],
 )
-def test_device(module, device, expected):
-    assert source_device(module, device) == torch.device(expected)
+def test_device(source, device, expected):
+    assert source_device(source, device) == torch.device(expected)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +84,26 @@ class TestEvaluationMode:
             raise RuntimeError
         assert self.modes(module) == before
 
-    def test_eval_that_fails_half_way(self, module):
-        """A module of the user's that refuses: what was switched before it is switched back."""
+    @pytest.mark.parametrize(
+        "hide",
+        [
+            lambda module: lambda inputs: module(inputs),
+            partial,
+            lambda module: partial(lambda inputs, net: net(inputs), net=module),
+            lambda module: SimpleNamespace(nets={"source": [module]}),
+            lambda module: module.forward,
+        ],
+        ids=["function", "partial", "keyword of a partial", "holder", "bound method"],
+    )
+    def test_modules_behind_an_object(self, module, hide):
+        before = self.modes(module)
+        with evaluation_mode(hide(module)):
+            assert not any(self.modes(module))
+        assert self.modes(module) == before
+        assert True in before
+
+    def test_train_of_the_module_is_not_called(self, module):
+        """It may merge weights in evaluation mode and change them by rounding when it takes that back."""
 
         class Refuses(nn.Linear):
             def train(self, mode=True):
@@ -85,12 +111,34 @@ class TestEvaluationMode:
 
         module.append(Refuses(2, 2))
         before = self.modes(module)
-        with pytest.raises(RuntimeError, match="not now"), evaluation_mode(module):
-            pass
+        with evaluation_mode(module):
+            assert not any(self.modes(module))
         assert self.modes(module) == before
 
-    def test_no_module(self):
-        with evaluation_mode(None):
+    def test_exported_module(self, module):
+        """``torch.export`` gives a module that cannot be evaluated: ``eval()`` raises."""
+        inputs = torch.ones(3, 2)
+        module.eval()
+        exported = torch.export.export(module, (inputs,)).module()
+        with evaluation_mode(exported):
+            assert torch.equal(exported(inputs), module(inputs))
+        assert exported.training
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated.*")
+    def test_script_modules(self, module):
+        inputs = torch.ones(3, 2)
+        expected = copy.deepcopy(module).eval()(inputs)
+        scripted = torch.jit.script(module)
+        before = self.modes(scripted)
+        with evaluation_mode(scripted):
+            assert torch.equal(scripted(inputs), expected)
+        assert self.modes(scripted) == before
+        frozen = torch.jit.freeze(scripted.eval())
+        with evaluation_mode(frozen):  # which has no mode
+            torch.testing.assert_close(frozen(inputs), expected)
+
+    def test_nothing_with_a_mode(self):
+        with evaluation_mode(None, len, [3]):
             pass
 
 

@@ -1,4 +1,5 @@
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,6 +57,44 @@ def test_modes_are_given_back_submodule_by_submodule(source, data):
     run(source, data)
     assert [module.training for module in source.modules()] == [True, True, False, True, True, True]
     assert torch.equal(source[1].running_mean, statistics)
+
+
+class Caller:
+    """A source that is neither a module nor a method of one."""
+
+    def __init__(self, network) -> None:
+        self.networks = {"source": [network]}
+
+    def __call__(self, inputs):
+        return self.networks["source"][0](inputs)
+
+
+FUNCTIONS = {
+    "function": lambda network: lambda inputs: network(inputs),
+    "partial": partial,
+    "partial of a function": lambda network: partial(lambda inputs, net: net(inputs), net=network),
+    "object": Caller,
+    "method of an object": lambda network: Caller(network).__call__,
+}
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_function_is_scored_as_the_module_that_it_calls(source, data, kind):
+    source.train()
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    report = run(FUNCTIONS[kind](source), data)
+    assert all(module.training for module in source.modules())
+    assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
+    with torch.no_grad():
+        expected = leep(source.eval()(data.tensors[0]), data.tensors[1], C).item()
+    assert report.leep == pytest.approx(expected, abs=1e-6)
+
+
+def test_exported_source(source, data):
+    """``torch.export`` gives modules whose ``eval()`` raises."""
+    inputs = (data.tensors[0][:32],)
+    exported = torch.export.export(source.eval(), inputs, dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
+    assert run(exported, data).leep == pytest.approx(run(source, data).leep, abs=1e-6)
 
 
 def test_modes_and_random_state_are_given_back_after_an_error(source, data):
@@ -135,9 +174,7 @@ def test_probabilities_and_ignored_rows(source, data):
     labels = labels.clone()
     labels[::5] = -100
     kept = labels != -100
-    whole = run(
-        lambda x: source.eval()(x).softmax(1), TensorDataset(images, labels), from_logits=False, ignore_index=-100
-    )
+    whole = run(lambda x: source(x).softmax(1), TensorDataset(images, labels), from_logits=False, ignore_index=-100)
     part = run(source, TensorDataset(images[kept], labels[kept]))
     assert whole.leep == pytest.approx(part.leep, abs=1e-7)
     assert whole.num_samples == part.num_samples == int(kept.sum())

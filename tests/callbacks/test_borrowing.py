@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.borrowing import borrowed_module, preserved_generators, shares_weights
+from lightning_leep.callbacks.borrowing import borrowed_module, preserved_buffers, preserved_generators, shares_weights
 from tests.callbacks.support import Classifier, D, Z, fit, make_source
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_given_back_after_an_error():
     source = nn.Sequential(trained, nn.BatchNorm1d(8))
 
     def spoil():
-        with borrowed_module(source, CPU, trained):
+        with preserved_buffers(source.modules()), borrowed_module(source, CPU, trained):
             source[1].running_mean += 1
             raise KeyError
 
@@ -104,22 +104,28 @@ class Holder(Dataset):
         return 1
 
 
-@pytest.mark.parametrize(
-    ("make", "draw"),
-    [
-        (lambda: torch.Generator().manual_seed(0), lambda g: torch.rand(1, generator=g).item()),
-        (lambda: np.random.default_rng(0), lambda g: g.random()),
-        (lambda: np.random.RandomState(0), lambda g: g.rand()),
-        (lambda: random.Random(0), lambda g: g.random()),
-    ],
-    ids=["torch", "numpy", "numpy legacy", "python"],
-)
-def test_generators_anywhere_in_a_data_set(make, draw):
-    generators = [make() for _ in range(3)]
+GENERATORS = {
+    "torch": (lambda: torch.Generator().manual_seed(0), lambda g: torch.rand(1, generator=g).item()),
+    "numpy": (lambda: np.random.default_rng(0), lambda g: g.random()),
+    "numpy legacy": (lambda: np.random.RandomState(0), lambda g: g.rand()),
+    "python": (lambda: random.Random(0), lambda g: g.random()),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_generators_anywhere_in_a_data_set(kind):
+    make, draw = GENERATORS[kind]
+    generators = [make() for _ in range(4)]
     deep = Subset(ConcatDataset([Holder(transform=Holder(transforms=[None, Holder(rng=generators[1])]))]), [])
     deep.itself = deep
-    root = [Holder(rng=generators[0]), deep, {"collate": (generators[2],)}]
-    wanted = [draw(generator) for generator in [make() for _ in range(3)]]
-    with preserved_generators(root):
+    root = [Holder(rng=generators[0]), deep, {"collate": (generators[2],)}, lambda rows: draw(generators[3])]
+    wanted = [draw(generator) for generator in [make() for _ in range(4)]]
+    with preserved_generators(*root):
         assert [draw(generator) for generator in generators] == wanted
     assert [draw(generator) for generator in generators] == wanted
+
+
+def test_generator_without_a_state():
+    """It draws from the operating system, and ``getstate`` raises."""
+    with preserved_generators(random.SystemRandom()):
+        pass
