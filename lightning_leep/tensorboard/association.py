@@ -25,9 +25,11 @@ def association_figure(
 ) -> "Figure":
     r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
 
-    Columns are the source classes of the largest mass, as many as hold 99% of it and at most 20, ordered by the target
-    class that they speak for. Rows are the target classes, the 40 of the largest mass where there are more. The figure
-    says what it leaves out.
+    Rows are the target classes, those of the largest mass where there are more than 40. For each of them there is the
+    column of its own source class, the z of the largest :math:`J(y,z) P(y|z)`, its share in what the expected empirical
+    predictor gives to y; where that takes more than 20 columns, there are fewer rows. The other columns are the source
+    classes of the largest mass, as many as hold 99% of it and at most 20 in all. They are ordered by the target class
+    that they speak for. The figure says what it leaves out.
 
     Args:
         joint: Sum of source distributions for each target class, ``[C, Z]``.
@@ -43,9 +45,9 @@ def association_figure(
             as many names as classes.
     """
     joint, targets, sources = _checked(joint, target_names, source_names)
-    rows = _largest(joint.sum(1), MAX_ROWS)
-    columns = _columns(joint, rows)
-    conditional = joint[rows][:, columns] / joint[:, columns].sum(0)  # [rows, columns]
+    conditional = joint / joint.sum(0).clamp(min=torch.finfo(joint.dtype).tiny)  # [C, Z]
+    rows, columns = _shown(joint, (joint * conditional).argmax(1).tolist())
+    conditional = conditional[rows][:, columns]  # [rows, columns]
     # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
     order = sorted(
         range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
@@ -137,12 +139,24 @@ def _largest(mass: Tensor, count: int) -> list[int]:
     return sorted(mass.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def _columns(joint: Tensor, rows: list[int]) -> list[int]:
+def _shown(joint: Tensor, own: list[int]) -> tuple[list[int], list[int]]:
+    """Rows, the largest ones, and columns, among them the own one of each row."""
+    rows: list[int] = []
+    columns: dict[int, None] = {}
+    for row in joint.sum(1).argsort(descending=True, stable=True)[:MAX_ROWS].tolist():
+        if joint[row].sum() > 0:  # an absent class has no column of its own
+            if own[row] not in columns and len(columns) == MAX_COLUMNS:
+                break
+            columns[own[row]] = None
+        rows.append(row)
     mass = joint[rows].sum(0)
     order = mass.argsort(descending=True, stable=True)
     before = mass[order].cumsum(0) - mass[order]
     needed = int(((before < MASS_SHOWN * mass.sum()) & (mass[order] > 0)).sum())
-    return order[: min(needed, MAX_COLUMNS)].tolist()
+    for column in order[:needed].tolist():
+        if len(columns) < MAX_COLUMNS:
+            columns[column] = None
+    return sorted(rows), list(columns)
 
 
 def _rows_left_out(joint: Tensor, rows: list[int]) -> str:

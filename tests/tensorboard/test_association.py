@@ -52,23 +52,64 @@ def test_table_leaves_cells_without_mass_and_absent_target_classes_blank():
     assert "2 of 3 target classes" in heading(figure)[1]
 
 
-def test_large_task_shows_the_heaviest_classes_and_says_what_it_leaves_out():
-    generator = torch.Generator().manual_seed(0)
-    joint = torch.rand(100, 1000, generator=generator, dtype=torch.float64) ** 20
-    joint[:60] /= 1000
+def large_joint():
+    """100 target classes of falling mass; each has one of 1000 source classes to itself, and all share the first."""
+    joint = torch.full((100, 1000), 1e-3, dtype=torch.float64)
+    joint[:, 0] = 20
+    joint[torch.arange(100), 3 * torch.arange(100) + 7] = 10
+    return joint * torch.linspace(2, 1, 100, dtype=torch.float64).unsqueeze(1)
+
+
+def test_large_task_shows_the_largest_classes_and_says_what_it_leaves_out():
+    """As many of the largest target classes as 20 columns can each have their own of."""
+    joint = large_joint()
     figure = association_figure(joint)
-    assert labels(figure.axes[0].yaxis) == [str(i) for i in range(60, 100)]
-    mass = joint[60:].sum(0)
-    heaviest = mass.argsort(descending=True)[:20]
-    assert {int(label) for label in labels(figure.axes[0].xaxis)} == set(heaviest.tolist())
-    columns = [int(label) for label in labels(figure.axes[0].xaxis)]
-    np.testing.assert_allclose(image(figure), (joint / joint.sum(0))[60:, columns])
-    share = 100 * mass[heaviest].sum() / mass.sum()
+    assert labels(figure.axes[0].yaxis) == [str(i) for i in range(20)]
+    assert labels(figure.axes[0].xaxis) == [str(3 * i + 7) for i in range(20)]
+    columns = [3 * i + 7 for i in range(20)]
+    np.testing.assert_allclose(image(figure), (joint / joint.sum(0))[:20, columns])
+    share = 100 * joint[:20, columns].sum() / joint[:20].sum()
     assert heading(figure)[1] == (
-        "P(target y | source z) of 40 of 100 target classes, the largest; "
+        "P(target y | source z) of 20 of 100 target classes, the largest; "
         f"20 of 1000 source classes, with {share:.1f}% of the probability"
     )
     assert "25 of 100 target classes, the largest" in heading(strongest_sources_figure(joint))[1]
+
+
+@pytest.mark.parametrize(("scale", "num_targets"), [(1.0, 100), (4.0, 100), (4.0, 30), (2.0, 12)])
+def test_every_row_has_the_source_class_that_speaks_most_for_it(scale, num_targets):
+    """Of the largest J(y,z) P(y|z), whatever else the figure shows; no heavy column crowds it out."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(num_targets, (3000,), generator=generator)
+    logits = scale * torch.randn(num_targets, 1000, generator=generator)[classes]
+    logits = logits + torch.randn(3000, 1000, generator=generator)
+    joint = torch.zeros(num_targets, 1000).index_add_(0, classes, logits.softmax(1)).double()
+    figure = association_figure(joint)
+    rows, columns = ([int(label) for label in labels(axis)] for axis in (figure.axes[0].yaxis, figure.axes[0].xaxis))
+    part = (joint**2 / joint.sum(0)).numpy()
+    assert {int(part[row].argmax()) for row in rows} <= set(columns)
+    assert len(rows) >= min(num_targets, 20)
+    assert len(columns) == 20
+
+
+def test_rows_that_share_their_source_class_are_not_limited_by_columns():
+    """Sixty target classes on ten source classes: the rows stop at 40; the columns are all there."""
+    joint = torch.ones(60, 10) + 50 * torch.eye(10).repeat(6, 1)
+    figure = association_figure(joint)
+    assert labels(figure.axes[0].yaxis) == [str(i) for i in range(40)]
+    assert sorted(map(int, labels(figure.axes[0].xaxis))) == list(range(10))
+
+
+def test_columns_left_over_go_to_the_heaviest_source_classes():
+    """Two rows need two columns; the heaviest of the others hold the rest of 99%."""
+    joint = torch.tensor([[9.0, 0.0, 5.0, 4.0, 0.01], [0.0, 9.0, 5.0, 4.0, 0.01]])
+    assert sorted(labels(association_figure(joint).axes[0].xaxis)) == ["0", "1", "2", "3"]
+
+
+def test_a_row_of_next_to_no_probability_leaves_no_hole():
+    """Squared, its probability is 0."""
+    figure = association_figure(torch.tensor([[0.0, 1.0], [0.0, 1e-300]], dtype=torch.float64))
+    assert np.isfinite(image(figure)).all()
 
 
 def test_columns_stop_at_99_percent_of_the_mass():
