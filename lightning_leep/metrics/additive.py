@@ -43,6 +43,11 @@ class AdditiveMetric(Metric):
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
+    def settings_states(self) -> dict[str, Tensor]:
+        """The states that hold settings, as they are unless another metric's states took their place."""
+        settings = {name: value for name, value in self._defaults.items() if name.endswith("settings")}
+        return {name: value.to(self.device) for name, value in settings.items() if isinstance(value, Tensor)}
+
     def keep(self, rows: Tensor, target: Tensor) -> None:
         """Hold on to the rows of one batch; nothing to do for a metric that needs its sums alone."""
         return

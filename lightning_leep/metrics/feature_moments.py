@@ -59,9 +59,13 @@ class FeatureMetric(AdditiveMetric):
         self.num_features = num_features
         self.ignore_index = ignore_index
         self.validate_args = validate_args
-        for name, zeros in empty_moments(num_target_classes, num_features)._asdict().items():
+        self.add_states()
+
+    def add_states(self) -> None:
+        """Add the states, once the arguments are known."""
+        for name, zeros in empty_moments(self.num_target_classes, self.num_features)._asdict().items():
             self.add_state(name, zeros, dist_reduce_fx="sum")
-        self.add_settings(ignore_index)
+        self.add_settings(self.ignore_index)
 
     @property
     def moments(self) -> FeatureMoments:

@@ -28,6 +28,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
         self.add_state("joint", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("class_counts", torch.zeros(self.num_target_classes, dtype=torch.long), dist_reduce_fx="sum")
         self.add_settings(self.from_logits, self.ignore_index)
+        self.add_reading_states(*shape)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add one batch.
@@ -49,4 +50,16 @@ class JointMetric(SourceOutputMetric, RowMetric):
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and bring it to source distributions ``[m, Z]`` and labels ``[m]``."""
         rows, labels = self.labelled_rows(preds, target)  # [m, Z], [m]
-        return probability_rows(rows, self.from_logits, self.validate_args), labels
+        return self.rounded(probability_rows(rows, self.from_logits, self.validate_args)), labels
+
+    def origin(self) -> Tensor:
+        """0, since probabilities are summed as they are."""
+        return torch.zeros_like(self.joint[0])
+
+    def sums_about(self, origin: Tensor) -> Tensor:
+        """Sum of the source distributions of each class about ``origin``, ``[C, Z]``."""
+        return self.joint - self.class_counts.unsqueeze(1) * origin
+
+    def magnitudes(self) -> tuple[Tensor, Tensor]:
+        """Sum of all probabilities, twice: they are about 0 already."""
+        return self.joint.sum(), self.joint.sum()

@@ -87,6 +87,8 @@ class LEEPMetric(TruncatedJointMetric):
             num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, top_k, **kwargs
         )
         self.leave_one_out = leave_one_out
+        if not self.keep_rows:  # its scores are a state
+            self.add_settings(leave_one_out, name="score_settings")
 
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Score of a row: the logarithm of the probability that the EEP gives to its label."""

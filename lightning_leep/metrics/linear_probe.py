@@ -10,6 +10,7 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_result,
     linear_probe_sums,
 )
+from lightning_leep.functional.moments import recentre_moments, total_scatter
 from lightning_leep.metrics.feature_moments import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 from lightning_leep.metrics.too_few import nan_for_too_few_rows
@@ -59,6 +60,30 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     num_scores = NUM_PROBE_SCORES
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
+
+    def add_states(self) -> None:
+        """Add the states."""
+        super().add_states()
+        self.add_reading_states(self.num_target_classes, self.num_features)
+
+    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and bring it to features ``[m, d]``, rounded as they are kept, and labels ``[m]``."""
+        rows, labels = super().prepare(features, target)  # [m, d], [m]
+        return self.rounded(rows), labels
+
+    def origin(self) -> Tensor:
+        """Mean of all rows ``[d]``."""
+        return self.moments.mean
+
+    def sums_about(self, origin: Tensor) -> Tensor:
+        """Sum of the features of each class about ``origin``, ``[C, d]``."""
+        return recentre_moments(self.moments, origin).class_sums
+
+    def magnitudes(self) -> tuple[Tensor, Tensor]:
+        """What the magnitudes of all features add up to at most, about their mean and about 0."""
+        num_rows, mean = self.moments.num_rows, self.moments.mean
+        spread = (num_rows * total_scatter(self.moments).diagonal().clamp(min=0.0)).sqrt().sum()
+        return spread, spread + num_rows * mean.abs().sum()
 
     def row_scorer(self, device: torch.device) -> RowScorer:
         """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood."""

@@ -1,5 +1,6 @@
 """Metrics that score rows against a state of fixed size, with the rows kept on the process that saw them."""
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,9 +13,14 @@ from torchmetrics.utilities import rank_zero_warn
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.joint import joined_blocks
 from lightning_leep.metrics.additive import AdditiveMetric
+from lightning_leep.metrics.blocks import join_last
+from lightning_leep.metrics.two_readings import check_same_rows, labelled_sums
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
+
+#: What rows can be kept in. Eight bits would round most probabilities to 0.
+ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class RowMetric(AdditiveMetric):
@@ -27,23 +33,32 @@ class RowMetric(AdditiveMetric):
     Args:
         keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches have to
             go through :meth:`second_pass` before ``compute``.
-        row_dtype: Smaller dtype in which rows are kept; None keeps them as they are. The sums are exact all the same.
+        row_dtype: Smaller dtype that rows are rounded to before they are summed and kept; None leaves them as they are.
+            What is computed is exact for the rounded rows: a row taken out of sums that it is not in would bias the
+            leave-one-out scores.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If ``row_dtype`` is no floating-point dtype or ``keep_rows`` no bool.
+        ValueError: If ``row_dtype`` is none of ``ROW_DTYPES`` or ``keep_rows`` no bool.
     """
 
     #: How many scores a row gets.
     num_scores: ClassVar[int] = 1
+    #: Names of the list states, which run parallel; the first is measured.
+    row_states: tuple[str, ...] = ("rows", "labels")
 
     rows: list[Tensor]
     labels: list[Tensor]
     score_sums: Tensor
+    class_counts: Tensor
+    unread: Tensor
+    reading_error: Tensor
 
     def __init__(self, keep_rows: bool = True, row_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
-        if row_dtype is not None and not (isinstance(row_dtype, torch.dtype) and row_dtype.is_floating_point):
-            raise ValueError(f"`row_dtype` must be a floating-point torch.dtype or None, got {row_dtype!r}.")
+        if row_dtype is not None and row_dtype not in ROW_DTYPES:
+            raise ValueError(
+                f"`row_dtype` must be None or one of {', '.join(map(str, ROW_DTYPES))}, got {row_dtype!r}."
+            )
         check_flag("keep_rows", keep_rows)
         super().__init__(**kwargs)
         self.keep_rows = keep_rows
@@ -54,11 +69,38 @@ class RowMetric(AdditiveMetric):
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
         # A state of its own: metrics without rows can share all others of a metric with rows, settings included.
         precision = None if row_dtype is None else int(1 / torch.finfo(row_dtype).eps)
-        self.add_settings(keep_rows, precision, name="row_settings")
+        # The sums of the scores are a state that says something only of metrics that score alike.
+        scorer = None if keep_rows else zlib.crc32(type(self).__qualname__.encode())
+        self.add_settings(keep_rows, precision, scorer, name="row_settings")
+
+    def add_reading_states(self, num_target_classes: int, num_columns: int) -> None:
+        """Add the states that compare the rows ``[m, K]`` of a second pass with those of the first, if any."""
+        if not self.keep_rows:
+            # Sums of the first pass less those of the second, and how many rows of each class.
+            unread = torch.zeros(num_target_classes, num_columns + 1, dtype=torch.float64)
+            self.add_state("unread", unread, dist_reduce_fx="sum")
+            # Machine epsilon of each row of the second pass, summed.
+            self.add_state("reading_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to rows ``[m, K]`` and labels ``[m]``."""
+        """Check a batch and bring it to rows ``[m, K]``, rounded as they are kept, and labels ``[m]``."""
+
+    @abstractmethod
+    def origin(self) -> Tensor:
+        """The point, ``[K]`` or 0-d, about which two readings are compared, made from the pooled sums."""
+
+    @abstractmethod
+    def sums_about(self, origin: Tensor) -> Tensor:
+        """Sum of the rows of each class about ``origin``, ``[C, K]``."""
+
+    @abstractmethod
+    def magnitudes(self) -> tuple[Tensor, Tensor]:
+        """Sums of the magnitudes of all rows about the origin and about 0, or bounds of them; 0-d."""
+
+    def rounded(self, rows: Tensor) -> Tensor:
+        """The rows as they are kept."""
+        return rows.to(self.row_dtype) if self.row_dtype is not None and self.keep_rows else rows
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
@@ -69,6 +111,8 @@ class RowMetric(AdditiveMetric):
         super().pool(reduce)
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
+        if not self.keep_rows:
+            self.unread, self.reading_error = reduce(self.unread), reduce(self.reading_error)
 
     def check_states(self, states: dict[str, Any]) -> None:
         """Raise ``ValueError`` unless ``states`` are those of a metric like this one that is not synchronised."""
@@ -83,17 +127,29 @@ class RowMetric(AdditiveMetric):
         super().merge_state(incoming_state)
         self.forget_second_pass()
 
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        super()._reduce_states(incoming_state)
+        self.join_blocks()
+
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (a reference, no copy unless in another dtype) and to its labels."""
+        """Hold on to the rows of one batch (a reference, until small ones are joined) and to a copy of its labels."""
         self.forget_second_pass()
         if rows.shape[0] and self.keep_rows:
-            self.rows = [*self.rows, rows if self.row_dtype is None else rows.to(self.row_dtype)]
+            self.join_blocks()
+            self.rows = [*self.rows, rows]
             self.labels = [*self.labels, target.clone()]
+
+    def join_blocks(self) -> None:
+        """Join small blocks of kept rows."""
+        columns = join_last(*(getattr(self, name) for name in self.row_states))
+        for name, column in zip(self.row_states, columns, strict=True):
+            setattr(self, name, column)
 
     def forget_second_pass(self) -> None:
         """Let go of scores that were given before the sums changed."""
         if not self.keep_rows:
-            self.score_sums = torch.zeros_like(self.score_sums)
+            self.score_sums, self.unread = torch.zeros_like(self.score_sums), torch.zeros_like(self.unread)
+            self.reading_error = torch.zeros_like(self.reading_error)
 
     def second_pass(self) -> Callable[[Tensor, Tensor], None]:
         """Begin a second pass over the same batches, for a metric that keeps no rows.
@@ -111,10 +167,16 @@ class RowMetric(AdditiveMetric):
         self.forget_second_pass()
         self._computed = None
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            scorer = self.row_scorer(self.device)
+            scorer, origin = self.row_scorer(self.device), self.origin()
+        counts = self.class_counts.unsqueeze(1)  # [C, 1]
+        self.unread = torch.cat([self.sums_about(origin), counts.to(self.unread)], dim=1)  # [C, K + 1]
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
-            self.score_sums = self.score_sums + scorer(*self.prepare(preds, target)).to(self.device)
+            rows, labels = self.prepare(preds, target)  # [m, K], [m]
+            scores, read = scorer(rows, labels), labelled_sums(rows, labels, origin, len(counts))
+            self.score_sums = self.score_sums + scores.to(self.score_sums)
+            self.unread = self.unread - read.to(self.unread)
+            self.reading_error = self.reading_error + len(labels) * torch.finfo(preds.dtype).eps
             self._computed = None
 
         return score_batch
@@ -130,11 +192,26 @@ class RowMetric(AdditiveMetric):
         return total
 
     def check_second_pass(self, total_scores: Tensor) -> None:
-        """Raise ``RuntimeError`` if rows are neither kept nor were seen a second time."""
-        if not self.keep_rows and self.update_count and not bool(total_scores.any()):
+        """Check the second pass of a metric that keeps no rows.
+
+        Raises:
+            RuntimeError: If there was none, or it was that of a metric that scores otherwise.
+            ValueError: If it had other rows than the first.
+        """
+        if self.keep_rows:
+            return
+        if self.update_count and not bool(total_scores.any()):
             raise RuntimeError(
                 f"{type(self).__name__} was told not to keep rows; pass the batches through `second_pass()` as well."
             )
+        if any(not torch.equal(getattr(self, name), default) for name, default in self.settings_states().items()):
+            raise RuntimeError(
+                f"{type(self).__name__} with `keep_rows=False` shares the scores of a metric that scores otherwise: "
+                "leave it out of the `compute_groups` of the collection."
+            )
+        magnitude, size = self.magnitudes()
+        mean_error = self.reading_error / self.class_counts.sum().clamp(min=1)
+        check_same_rows(self.unread, magnitude, rounding=size * mean_error)
 
     def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""

@@ -78,6 +78,40 @@ def test_settings_that_change_no_state_share():
     assert groups_of(plain=plain, left_out=left_out, accuracy=EEPAccuracy(2, 2)) == [["accuracy", "left_out", "plain"]]
 
 
+def scored_twice(collection, members):
+    """Update the collection, then lead each member through a second pass of its own."""
+    for batch in BATCHES:
+        collection.update(*batch)
+    for metric in members(collection):
+        score_batch = metric.second_pass()
+        for batch in BATCHES:
+            score_batch(*batch)
+
+
+@pytest.mark.parametrize("copy_state", [True, False])
+def test_scores_of_a_second_pass_are_not_shared(copy_state):
+    metrics = {"plain": LEEPMetric, "left out": LEEPMetric, "accuracy": EEPAccuracy}
+    options = {"plain": {}, "left out": {"leave_one_out": True}, "accuracy": {}}
+    collection = MetricCollection({name: metrics[name](3, 5, keep_rows=False, **options[name]) for name in metrics})
+    scored_twice(collection, lambda collection: collection.values(copy_state=copy_state))
+    expected = {}
+    for name, cls in metrics.items():
+        single = cls(3, 5, **options[name])
+        for batch in BATCHES:
+            single.update(*batch)
+        expected[name] = pytest.approx(single.compute().item(), abs=1e-12)
+    assert values_of(collection.compute()) == expected
+
+
+@pytest.mark.parametrize(("cls", "options"), [(EEPAccuracy, {}), (LEEPMetric, {"leave_one_out": True})])
+def test_group_that_would_share_the_scores_of_a_second_pass(cls, options):
+    metrics = {"a": LEEPMetric(3, 5, keep_rows=False), "b": cls(3, 5, keep_rows=False, **options)}
+    collection = MetricCollection(metrics, compute_groups=[["a", "b"]])
+    scored_twice(collection, lambda collection: [next(iter(collection.values(copy_state=False)))])
+    with pytest.raises(RuntimeError, match=r"shares the scores of a metric .* `compute_groups`"):
+        collection.compute()
+
+
 def test_value_of_each_after_a_second_batch_on_which_they_differ():
     metrics = {"all": LEEPMetric(3, 5), "without 2": LEEPMetric(3, 5, ignore_index=2)}
     collection = MetricCollection(metrics)

@@ -216,3 +216,30 @@ def test_mistake_rows_gathered_on_every_rank(results):
 
 def test_a_cached_value_sends_nothing(results):
     assert all(found["traffic of a cached value"] == [] for found in results[1])
+
+
+def change_between_passes(rank, world_size):
+    """A second pass with the rows dealt out anew, and one with another row on the last rank; an empty rank as well."""
+    warnings.simplefilter("ignore")
+    preds, labels = task(world_size)
+    outcomes = []
+    for moved in (preds, torch.cat([preds[:-1], preds[-1:] + torch.linspace(0, 3, Z)])):
+        metric = filled(shard_of(rank, world_size), keep_rows=False)
+        score_batch = metric.second_pass()
+        sizes = SHARDS[world_size][::-1]
+        if sizes[rank]:
+            score_batch(moved.split(sizes)[rank], labels.split(sizes)[rank])
+        try:
+            outcomes.append(metric.compute().item())
+        except ValueError as error:
+            outcomes.append(str(error))
+    return outcomes
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_second_pass_has_the_rows_of_the_first_on_all_processes_together(world_size):
+    preds, labels = task(world_size)
+    expected = pytest.approx(reference_leep(reference_softmax(preds), labels, C), **EXACT)
+    for same, other in run_processes(change_between_passes, world_size):
+        assert same == expected
+        assert "rows whose sums differ" in other

@@ -65,14 +65,14 @@ def test_forward_gives_the_batch_and_keeps_all():
     assert_same_probe(metric.result(), linear_probe(features, target, C))
 
 
-def test_forward_costs_the_same_for_the_last_batch_as_for_the_first():
+def test_forward_costs_the_same_for_the_last_batches_as_for_the_first():
     metric, costs = LinearProbeAccuracy(C, D), []
-    for _ in range(12):
+    for _ in range(4 * 32):
         with AllocatedBytes() as allocated:
-            metric(*rows(20))
+            metric(*rows(40))
         costs.append(allocated.total)
-    assert len(metric.rows) == 12
-    assert len(set(costs[1:])) == 1
+    first, *later = (costs[start : start + 32] for start in range(32, 4 * 32, 32))  # of which 32 are joined to a block
+    assert later == [first, first]
 
 
 @settings(max_examples=25, deadline=None)
@@ -173,7 +173,7 @@ def test_bad_batch_leaves_the_state_as_it_was(features, target, error, message):
         ((C, True), {}, "`num_features` must be an integer of at least 1"),
         ((C, D), {"ignore_index": 1.0}, "`ignore_index` must be an integer or None"),
         ((C, D), {"keep_rows": 1}, "`keep_rows` must be True or False"),
-        ((C, D), {"row_dtype": torch.int8}, "`row_dtype` must be a floating-point"),
+        ((C, D), {"row_dtype": torch.int8}, "`row_dtype` must be None or one of"),
     ],
 )
 def test_bad_arguments(args, kwargs, message):
@@ -209,14 +209,41 @@ class TestWithoutRows:
         with pytest.warns(UserWarning, match="needs at least 2 rows"):
             assert metric.compute().isnan()
 
+    @pytest.mark.parametrize("change", ["features", "labels", "number"])
+    def test_other_rows_in_the_second_pass(self, change):
+        features, target = rows()
+        metric = filled(keep_rows=False)
+        score_batch = metric.second_pass()
+        if change == "features":  # one row of 90, by a standard deviation
+            features[0] += 1.0
+        elif change == "labels":
+            target[0] = (target[0] + 1) % 3
+        else:
+            score_batch(features[:1], target[:1])
+        score_batch(features, target)
+        with pytest.raises(ValueError, match="The second pass must have the rows of the first, got"):
+            metric.result()
+
+    def test_rounding_of_features_with_a_large_mean_is_not_another_row(self):
+        """The last digit of float32 features, of which the source's batches decide, is 0.06 of 1e6."""
+        features, target = rows(mean=1e6)
+        metric = filled((features.float(), target), keep_rows=False)
+        moved = features.float()
+        moved[::3] += 0.0625
+        assert not torch.equal(moved, features.float())
+        metric.second_pass()(moved, target)
+        assert metric.result().num_rows == 89
+
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_smaller_rows_leave_the_moments_exact(dtype):
-    features, target = rows(400)
-    metric, full = filled((features, target), row_dtype=dtype), filled((features, target))
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_smaller_rows_are_scored_exactly_as_they_are(dtype, mean):
+    """Sums of the rounded rows, from which a rounded row can be taken out."""
+    features, target = rows(400, mean=mean)
+    metric, rounded = filled((features, target), row_dtype=dtype), filled((features.to(dtype), target))
     assert {row.dtype for row in metric.rows} == {dtype}
-    assert all(torch.equal(a, b) for a, b in zip(metric.moments, full.moments, strict=True))
-    assert metric.compute().item() == pytest.approx(full.compute().item(), abs=0.01)
+    assert all(torch.equal(a, b) for a, b in zip(metric.moments, rounded.moments, strict=True))
+    assert_same_probe(metric.result(), linear_probe(features.to(dtype).double(), target, C))
 
 
 class TestComputeGroup:

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,16 +56,37 @@ def test_mistake_temporaries_that_grow_with_the_number_of_rows():
     assert {name: peak for name, peak in peaks.items() if peak >= 64 * 10**6} == {}
 
 
-def test_forward_costs_the_same_for_the_last_batch_as_for_the_first():
+def test_forward_costs_the_same_for_the_last_batches_as_for_the_first():
     preds, labels = random_task(16, 50, 5)
     metric, costs = LEEPMetric(5, 50), []
-    for _ in range(40):
+    for _ in range(5 * 16):
         with AllocatedBytes() as allocated:
             metric(preds, labels)
         costs.append(allocated.total)
-    assert len(metric.rows) == 40
-    assert costs[0] > 0
-    assert set(costs[1:]) == {costs[1]}
+    first, *later = (costs[start : start + 16] for start in range(16, 5 * 16, 16))  # of which 16 are joined to a block
+    assert later == [first] * 3
+    assert min(first) > 0
+
+
+@pytest.mark.parametrize("feed", ["update", "forward"])
+@pytest.mark.filterwarnings("ignore:LEEPMetric needs at least 2 rows")
+def test_small_batches_are_joined(feed):
+    """Each block is at least twice the next, the last one aside: 10 of them for 512 rows, and 11 for 600."""
+    preds, labels = random_task(600, 4, 3)
+    metric = LEEPMetric(3, 4)
+    for rows, target in zip(preds.split(1), labels.split(1), strict=True):
+        getattr(metric, feed)(rows, target)
+        assert len(metric.rows) == len(metric.labels) <= 11
+    assert torch.equal(torch.cat(metric.rows), preds.softmax(dim=1))
+    assert torch.equal(torch.cat(metric.labels), labels)
+
+
+def test_large_batches_are_kept_by_reference():
+    batches = [torch.rand(150, 100).softmax(dim=1) for _ in range(4)]  # 60 kB, two of which are not joined
+    metric = LEEPMetric(3, 100, from_logits=False)
+    for rows in batches:
+        metric.update(rows, torch.arange(150) % 3)
+    assert [rows.data_ptr() for rows in metric.rows] == [rows.data_ptr() for rows in batches]
 
 
 def test_rows_of_logits_are_kept_once_and_labels_are_copied():
@@ -219,16 +241,79 @@ class TestWithoutRows:
             score_batch(*random_task(40, 4, 3))
         assert_unchanged(metric, before)
 
+    @pytest.mark.parametrize("metric", [LEEPMetric, EEPAccuracy, EEPScores])
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda preds, labels: (preds + 0.3 * torch.randn_like(preds), labels), "rows whose sums differ by 0.0"),
+            (lambda preds, labels: (preds[torch.arange(400) // 2], labels), "rows whose sums differ"),
+            (lambda preds, labels: (preds, labels.roll(1)), "rows whose sums differ"),
+            (lambda preds, labels: (preds, labels.where(torch.arange(400) > 0, 2 - labels)), "other labels"),
+            (lambda preds, labels: (preds[1:], labels[1:]), "1 rows fewer"),
+            (lambda preds, labels: (torch.cat([preds, preds[:2]]), torch.cat([labels, labels[:2]])), "2 rows more"),
+        ],
+    )
+    def test_other_rows_in_the_second_pass(self, metric, change, message):
+        preds, labels = random_task(400, 5, 3)
+        labels[0] = 0
+        metric = metric(3, 5, keep_rows=False)
+        metric.update(preds, labels)
+        metric.second_pass()(*change(preds, labels))
+        with pytest.raises(ValueError, match=f"The second pass must have the rows of the first, got {message}"):
+            metric.compute()
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    def test_last_digit_of_the_outputs_may_depend_on_the_batch(self, dtype):
+        preds, labels = random_task(400, 5, 3)
+        preds = preds.to(dtype)
+        metric = LEEPMetric(3, 5, keep_rows=False)
+        metric.update(preds, labels)
+        order = torch.randperm(400)
+        last_digit = 1 + torch.finfo(dtype).eps * torch.randint(-1, 2, preds.shape).to(dtype)
+        metric.second_pass()((preds * last_digit)[order], labels[order])
+        assert metric.compute().item() == pytest.approx(leep(preds, labels, 3).item(), abs=1e-2)
+
     def test_second_pass_of_kept_rows_would_count_them_twice(self):
         with pytest.raises(RuntimeError, match="keep_rows=False"):
             LEEPMetric(3, 5).second_pass()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_smaller_rows_leave_the_sums_exact(dtype):
+def test_smaller_rows_are_scored_exactly_as_they_are(dtype):
+    """Sums of the rounded rows, so that a row can be taken out of them."""
     preds, labels = random_task(400, 5, 3)
-    metric, full = LEEPMetric(3, 5, row_dtype=dtype), LEEPMetric(3, 5)
-    metric.update(preds, labels), full.update(preds, labels)
+    theta = preds.softmax(dim=1).to(dtype)
+    metric = EEPScores(3, 5, row_dtype=dtype)
+    metric.update(preds, labels)
     assert metric.rows[0].dtype == dtype
-    assert torch.equal(metric.joint, full.joint)
-    assert metric.compute().item() == pytest.approx(full.compute().item(), rel=1e-3)
+    found = metric.compute()
+    assert found["leep"].item() == pytest.approx(reference_leep(theta, labels, 3), **EXACT)
+    theta, y, left_out = theta.double().numpy(), labels.numpy(), []
+    for i in range(400):
+        others = np.arange(400) != i
+        joint = np.stack([theta[others & (y == k)].sum(axis=0) for k in range(3)])
+        prior = np.bincount(y[others])[y[i]] / 399
+        left_out.append(np.log((theta[i] * (joint[y[i]] + prior) / (joint.sum(axis=0) + 1)).sum()))
+    assert found["leave_one_out_leep"].item() == pytest.approx(np.mean(left_out), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_smaller_rows_do_not_raise_the_leave_one_out_form(dtype):
+    """One image of three in each class, confident outputs, labels without relation: what rounding leaves is signal."""
+    generator = torch.Generator().manual_seed(0)
+    preds = torch.full((900, 300), -30.0).scatter_(1, torch.randint(300, (900, 1), generator=generator), 3.0)
+    preds += torch.rand(900, 300, generator=generator)
+    labels = torch.arange(900) % 300
+    exact, rounded = EEPScores(300, 300), EEPScores(300, 300, row_dtype=dtype)
+    exact.update(preds, labels), rounded.update(preds, labels)
+    expected, found = exact.compute(), rounded.compute()
+    error = expected["leave_one_out_leep_standard_error"]
+    assert abs(found["leave_one_out_leep"] - expected["leave_one_out_leep"]) < 0.1 * error
+
+
+def test_rows_that_are_not_kept_are_not_rounded():
+    preds, labels = random_task(40, 5, 3)
+    metric = LEEPMetric(3, 5, keep_rows=False, row_dtype=torch.bfloat16)
+    metric.update(preds.double(), labels)
+    metric.second_pass()(preds.double(), labels)
+    assert metric.compute().item() == pytest.approx(leep(preds.double(), labels, 3).item(), **EXACT)
