@@ -8,11 +8,22 @@ from statistics import NormalDist
 import numpy as np
 
 from lightning_leep.forecast.conformal import check_coverage, jackknife_plus, leave_one_out, min_records
-from lightning_leep.forecast.link import TransferPoint, describe_outside, from_logit, logit, model_error, sigmoid
+from lightning_leep.forecast.link import (
+    LINEAR_PROBE,
+    TransferPoint,
+    describe_outside,
+    from_logit,
+    logit,
+    model_error,
+    sigmoid,
+)
 from lightning_leep.forecast.novelty import pull_inside
 from lightning_leep.forecast.record import TransferRecord
+from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.ridge import fit_ridge
 from lightning_leep.report import TransferabilityReport
+
+CONVERGED = "It presumes training until the accuracy stops rising; a shorter run stays below."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +37,8 @@ class AccuracyForecast:
         coverage: How often intervals made in this way are meant to hold the achieved accuracy.
         strategy: What will be trainable, see :class:`~lightning_leep.forecast.TransferRecord`.
         basis: What the forecast rests on, in words.
-        num_records: Earlier transfers that it rests on; 0 without a history.
-        out_of_range: Whether the transfer lies outside what the history has seen.
+        num_records: Earlier transfers that it rests on, or earlier runs of this one; 0 without a history.
+        out_of_range: Whether the transfer lies outside what nearly all of the history has seen.
         notes: What a reader has to know to believe it, one sentence each.
     """
 
@@ -75,9 +86,13 @@ def forecast_accuracy(
     With at least :func:`~lightning_leep.forecast.conformal.min_records` earlier transfers of the same strategy,
     logit(achieved) - logit(p) is regressed (:func:`~lightning_leep.forecast.ridge.fit_ridge`) on logit(p), log C,
     log(n / C), and LEEP and leave-one-out LEEP above their floor: few or uninformative records leave p as it is. The
-    interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. A transfer further
-    out than every earlier one (:func:`~lightning_leep.forecast.novelty.pull_inside`) is corrected like one at the edge
-    of the history, and its interval is widened to hold the one without history as well.
+    interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. Runs of one transfer
+    count once, unless there are enough of the new transfer itself, on which the forecast rests alone then
+    (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A transfer further out than nearly all of the
+    history (:func:`~lightning_leep.forecast.novelty.pull_inside`) is corrected like those nearest to it, and its
+    interval is widened to hold the one without history as well.
+
+    Training from scratch uses nothing of the source: logit(achieved) itself is regressed on log C and log n alone.
 
     Args:
         report: Scores of the source on the target data.
@@ -88,8 +103,8 @@ def forecast_accuracy(
         test_size: Rows m on which the achieved accuracy will be measured; None for as many as were scored.
 
     Returns:
-        The forecast, or None where it would rest on nothing: training from scratch without a history of it, or a report
-        without any accuracy.
+        The forecast, or None where it would rest on nothing: training from scratch without a history of it or outside
+        of that history, or a report without any accuracy.
 
     Raises:
         ValueError: If ``coverage`` does not lie inside 0..1 or ``test_size`` is not positive.
@@ -100,23 +115,15 @@ def forecast_accuracy(
     point = TransferPoint.of(report, test_size, strategy)
     if point is None:
         return None
-    past: list[TransferPoint] = []
-    gaps: list[float] = []  # logit(achieved) - logit(p)
-    for record in history or ():
-        if record.strategy != strategy or record.achieved is None or not record.complete:
-            continue
-        other = TransferPoint.of(record.report, record.test_size, strategy)
-        if other is not None and other.from_probe == point.from_probe:
-            past.append(other)
-            gaps.append(logit(record.achieved, other.test_size) - other.base)
-
-    # A network trained from scratch uses nothing of the source, so the probe says nothing of it.
+    comparable = [record for record in history or () if _past_point(record, strategy, point.anchor) is not None]
     prior = None if strategy == "scratch" else _from_report(point, strategy, coverage, test_size)
     needed = min_records(coverage)
-    if len(past) >= needed:
-        return _from_history(point, past, gaps, prior, strategy, coverage)
-    if prior is not None and past:
-        note = f"The history holds {len(past)} comparable transfers; it takes {needed} to learn from them."
+    records, same = exchangeable_records(report, comparable, needed)
+    if len(records) >= needed:
+        return _from_history(point, records, same, prior, strategy, coverage)
+    if prior is not None and records:
+        runs = f" in {len(comparable)} runs" if len(comparable) > len(records) else ""
+        note = f"The history holds {len(records)} comparable transfers{runs}; it takes {needed} to learn from them."
         return replace(prior, notes=(*prior.notes, note))
     return prior
 
@@ -139,51 +146,63 @@ def _from_report(point: TransferPoint, strategy: str, coverage: float, test_size
     p, n = point.accuracy, point.num_samples
     model_variance = model_error(strategy) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
-    basis, notes = f"a linear probe on {n} rows", []
+    basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:
         notes.append(f"The achieved accuracy is taken to be measured on {n} rows, as many as were scored.")
     if strategy != "head":
         notes.append(
             "A probe of frozen features says little about training more than a head: the interval is a rough guess."
         )
-    if not point.from_probe:
+    if point.anchor != LINEAR_PROBE:
         high = 1.0
-        basis = f"the expected empirical predictor on {n} rows, usually a lower bound"
+        basis = f"{basis}, usually a lower bound"
         notes.append("Without features there is no linear probe, and so no upper end of the interval.")
     return AccuracyForecast(
         value=p, low=low, high=high, coverage=coverage, strategy=strategy, basis=basis, notes=tuple(notes)
     )
 
 
+def _past_point(record: TransferRecord, strategy: str, anchor: str) -> TransferPoint | None:
+    """The point of an earlier transfer that a forecast of this strategy and anchor can rest on; None of any other."""
+    if record.strategy != strategy or not record.complete or record.achieved is None:
+        return None
+    point = TransferPoint.of(record.report, record.test_size, strategy)
+    return point if point is not None and point.anchor == anchor else None
+
+
 def _from_history(
     point: TransferPoint,
-    past: Sequence[TransferPoint],
-    gaps: Sequence[float],
+    records: Sequence[TransferRecord],
+    same: bool,
     prior: AccuracyForecast | None,
     strategy: str,
     coverage: float,
-) -> AccuracyForecast:
+) -> AccuracyForecast | None:
+    past = [other for record in records if (other := _past_point(record, strategy, point.anchor)) is not None]
     x = np.stack([other.features for other in past])  # [n, p]
-    y, scale = np.array(gaps), np.array([other.scale for other in past])  # [n], [n]
+    # logit(achieved) - logit(p)
+    y = np.array([logit(r.curve.best, other.test_size) - other.base for r, other in zip(records, past, strict=True)])
+    scale = np.array([other.scale for other in past])  # [n]
     inside, outside = pull_inside(x, point.features)
+    if outside and prior is None:
+        return None
     correction = float(fit_ridge(x, y, scale)(inside[None])[0])
     predictions, residuals = leave_one_out(fit_ridge, x, y, scale, inside)
     ends = jackknife_plus(predictions, residuals * point.scale, coverage)
     low, value, high = (from_logit(point.base + shift, point.test_size) for shift in (ends[0], correction, ends[1]))
     notes = []
-    if outside:
-        notes.append(describe_outside(point.features, x))
-        if prior is not None:
-            low, high = min(low, prior.low), max(high, prior.high)
-            notes.append("The interval is widened to hold the one that would be given without a history.")
-    anchor = "a linear probe" if point.from_probe else "the expected empirical predictor"
+    if outside and prior is not None:
+        notes.append(describe_outside(strategy, point.features, x))
+        low, high = min(low, prior.low), max(high, prior.high)
+        notes.append("The interval is widened to hold the one that would be given without a history.")
+    basis = f"{len(past)} earlier {'runs of the same transfer' if same else 'transfers'}"
     return AccuracyForecast(
         value=value,
         low=min(low, value),
         high=max(high, value),
         coverage=coverage,
         strategy=strategy,
-        basis=f"{len(past)} earlier transfers and {anchor} on {point.num_samples} rows",
+        basis=f"{basis} and {point.anchor} on {point.num_samples} rows" if point.anchor else basis,
         num_records=len(past),
         out_of_range=outside,
         notes=tuple(notes),

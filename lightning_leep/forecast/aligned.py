@@ -1,6 +1,6 @@
 """Curves of several runs on common epochs, and weighted averages of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from lightning_leep.forecast.conformal import Array
 from lightning_leep.forecast.curve import AccuracyCurve
+from lightning_leep.forecast.history import History
 from lightning_leep.forecast.record import TransferRecord
 
 
@@ -78,22 +79,28 @@ def average_curves(
     return MeanCurve(columns[0], columns[1], columns[2], columns[3], num_curves=int(np.count_nonzero(weights)))
 
 
-def with_references(records: Sequence[TransferRecord]) -> list[TransferRecord]:
+def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
     """The same records, those without a reference given the curve of the same data trained from scratch.
 
-    That is the latest record of strategy "scratch" with the same data set name (not empty) and number of classes.
+    That is the latest complete record of strategy "scratch" with the same data set name (not empty), rows and rows of
+    each class: names alone may be those of classes that wrap any data. Records of that strategy get none.
     """
+    records = list(records)
     scratch = {
-        (record.dataset, record.report.num_target_classes): record.curve
-        for record in sorted(records, key=lambda record: record.created)
-        if record.strategy == "scratch" and record.dataset and len(record.curve)
+        _data(record): record.curve  # the latest one stays
+        for record in History(records)
+        if record.strategy == "scratch" and record.dataset and record.complete and len(record.curve)
     }
     return [
-        replace(record, reference=scratch.get((record.dataset, record.report.num_target_classes)))
-        if record.reference is None
+        replace(record, reference=scratch[_data(record)])
+        if record.reference is None and record.strategy != "scratch" and _data(record) in scratch
         else record
         for record in records
     ]
+
+
+def _data(record: TransferRecord) -> tuple[str, int, tuple[int, ...]]:
+    return record.dataset, record.report.num_samples, tuple(record.report.class_counts)
 
 
 def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -18,6 +18,7 @@ from lightning_leep.forecast.aligned import (
 )
 from lightning_leep.forecast.conformal import Array, check_coverage
 from lightning_leep.forecast.record import TransferRecord
+from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.report import TransferabilityReport
 
 # Fewest records that a convergence forecast averages, and as many levels as the paper divides its scores into.
@@ -39,9 +40,10 @@ class ConvergenceForecast:
             weighted median, None if most runs never were (or there are no references).
         strategy: What will be trainable.
         coverage: Coverage of the bands.
-        num_records: Earlier transfers that it averages.
+        basis: What the forecast rests on, in words.
+        num_records: Earlier transfers that it averages, or earlier runs of this one.
         effective_records: Kish's effective number of them, given their weights.
-        out_of_range: Whether the LEEP lies outside those of the history.
+        out_of_range: Whether the LEEP lies outside those of the history (from scratch: the floor of LEEP).
     """
 
     relative: MeanCurve
@@ -52,6 +54,7 @@ class ConvergenceForecast:
     epoch_passing_reference: float | None
     strategy: str
     coverage: float
+    basis: str
     num_records: int
     effective_records: float
     out_of_range: bool
@@ -79,10 +82,12 @@ class ConvergenceForecast:
         if self.difference is not None:
             epoch = self.epoch_passing_reference
             passing = ", never above training from scratch" if epoch is None else f", above scratch by epoch {epoch:g}"
+        score = "number of classes" if self.strategy == "scratch" else "LEEP"
+        outside = f", none of them with a {score} like this one's" if self.out_of_range else ""
         return (
             f"Expected to reach half of its best accuracy by epoch {self.epochs_to_50_percent:.1f}, 90% by epoch "
             f"{self.epochs_to_90_percent:.1f}, 99% by epoch {self.epochs_to_99_percent:.1f}{passing}, "
-            f"from {self.num_records} earlier transfers."
+            f"from {self.basis}{outside}."
         )
 
 
@@ -97,35 +102,39 @@ def forecast_convergence(
 
     The LEEP paper (Nguyen et al. 2020, section 5) divides the LEEP scores into five levels and averages accuracy minus
     that of a model trained from scratch within each. Here the levels are smooth: Gaussian weights around this LEEP, of
-    the least bandwidth at which the effective number of records is a fifth of them, and at least 5.
+    the least bandwidth at which the effective number of records is a fifth of them, and at least 5. Training from
+    scratch uses nothing of the source: its records are weighted by the floor of LEEP, minus the entropy of the labels.
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers; those that are complete with at least two validations count. A record without a
-            reference is compared with the record of strategy "scratch" of the same data set, where there is one.
+        history: Earlier transfers; those that are complete with at least two validations count, runs of one transfer
+            once (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A record without a reference is
+            compared with that of strategy "scratch" of the same data, where there is one.
         strategy: What will be trainable.
         coverage: Coverage of the bands.
 
     Returns:
-        The forecast; None with fewer than 5 such transfers, or a report without LEEP.
+        The forecast; None with fewer than 5 such transfers, or a report without that score.
 
     Raises:
         ValueError: If ``coverage`` does not lie inside 0..1.
     """
     check_coverage(coverage)
-    records = [
+    comparable = [
         record
-        for record in with_references(list(history or ()))
+        for record in with_references(history or ())
         if record.strategy == strategy
         and record.complete
         and len(record.curve) >= 2
         and record.curve.best > 0
-        and math.isfinite(record.report.leep)
+        and math.isfinite(_score(record.report, strategy))
     ]
-    if len(records) < MIN_RECORDS or not math.isfinite(report.leep):
+    records, same = exchangeable_records(report, comparable, MIN_RECORDS)
+    score = _score(report, strategy)
+    if len(records) < MIN_RECORDS or not math.isfinite(score):
         return None
-    scores = np.array([record.report.leep for record in records])  # [n]
-    weights = _kernel_weights(scores - report.leep, max(MIN_RECORDS, len(records) / LEVELS))
+    scores = np.array([_score(record.report, strategy) for record in records])  # [n]
+    weights = _kernel_weights(scores - score, max(MIN_RECORDS, len(records) / LEVELS))
     relative = average_curves([relative_curve(record.curve) for record in records], weights, coverage, (0, 1))
     if relative is None:
         return None
@@ -144,10 +153,15 @@ def forecast_convergence(
         epoch_passing_reference=None if difference is None else _median_passing(records, weights),
         strategy=strategy,
         coverage=coverage,
+        basis=f"{len(records)} earlier {'runs of the same transfer' if same else 'transfers'}",
         num_records=len(records),
         effective_records=float(effective_number(weights)),
-        out_of_range=not scores.min() <= report.leep <= scores.max(),
+        out_of_range=not (same or scores.min() <= score <= scores.max()),
     )
+
+
+def _score(report: TransferabilityReport, strategy: str) -> float:
+    return report.floor if strategy == "scratch" else report.leep
 
 
 def _kernel_weights(distances: Array, wanted: float) -> Array:

@@ -37,8 +37,8 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
     Args:
-        history: Transfers, of one strategy to be comparable; those of strategy "scratch" are the references of the
-            others of the same data set and are not averaged.
+        history: Transfers, of one strategy to be comparable; those that are not complete are passed over, and those of
+            strategy "scratch" are the references of the others of the same data and are not averaged.
         levels: Parts into which the range from the smallest to the largest LEEP is cut.
         coverage: Coverage of the bands around the averages.
 
@@ -52,8 +52,8 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
         raise ValueError(f"`levels` must be at least 1, got {levels}.")
     records = [
         record
-        for record in with_references(list(history))
-        if record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+        for record in with_references(history)
+        if record.strategy != "scratch" and record.complete and len(record.curve) and math.isfinite(record.report.leep)
     ]
     if not records:
         return ()

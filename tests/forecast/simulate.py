@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -38,15 +39,38 @@ def make_record(achieved: float = 0.7, strategy: str = "head", report=None, curv
 
 
 def simulate_history(
-    rng: np.random.Generator, size: int, bias: float = 0.0, test_size: int = 500
+    rng: np.random.Generator,
+    size: int,
+    bias: float = 0.0,
+    test_size: int = 500,
+    runs: int = 1,
+    model_error: float = 0.0,
+    run_error: float = 0.05,
+    shape: tuple[int, int] | None = None,
 ) -> list[TransferRecord]:
-    """Exchangeable transfers: a true accuracy each, a probe and a test that sample it, ``bias`` logits between them."""
+    """Exchangeable transfers, a minute apart: a true accuracy each, and a probe and a test that sample it.
+
+    Args:
+        rng: Source of all draws.
+        size: Number of transfers.
+        bias: Logits between probe and trained network.
+        test_size: Rows of a test.
+        runs: Records of each transfer, with one report.
+        model_error: Standard deviation of what is added to ``bias`` for each transfer.
+        run_error: Standard deviation of what is added for each run, if there is more than one.
+        shape: Classes and rows of each; at random if None.
+    """
     records = []
     for _ in range(size):
-        num_classes, rows_per_class = int(rng.integers(2, 40)), int(np.exp(rng.uniform(3, 5)))
-        truth = rng.uniform(0.3, 0.95)
-        trained = 1 / (1 + math.exp(-(math.log(truth / (1 - truth)) + bias)))
-        rows = num_classes * rows_per_class
-        report = make_report(num_classes, rows_per_class, probe=rng.binomial(rows, truth) / rows)
-        records.append(make_record(rng.binomial(test_size, trained) / test_size, report=report, test_size=test_size))
+        classes, rows_per_class = shape or (int(rng.integers(2, 40)), int(np.exp(rng.uniform(3, 5))))
+        truth, rows = rng.uniform(0.3, 0.95), classes * rows_per_class
+        leep = -(1 - 0.8 * truth) * math.log(classes) * rng.uniform(0.8, 1)
+        scores = {"leep": leep, "leave_one_out_leep": leep * 1.1}
+        report = make_report(classes, rows_per_class, probe=rng.binomial(rows, truth) / rows, **scores)
+        shift = math.log(truth / (1 - truth)) + bias + model_error * rng.normal()
+        for _ in range(runs):
+            trained = 1 / (1 + math.exp(-shift - (run_error * rng.normal() if runs > 1 else 0)))
+            achieved = rng.binomial(test_size, trained) / test_size
+            created = (datetime.fromisoformat(CREATED) + timedelta(minutes=len(records))).isoformat()
+            records.append(make_record(achieved, report=report, test_size=test_size, created=created))
     return records

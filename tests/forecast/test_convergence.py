@@ -88,6 +88,7 @@ def test_far_outside_the_nearest_records_decide_and_it_is_said():
     for leep, start in ((-1e3, 0.1), (1e3, 0.55)):
         forecast = forecast_convergence(make_report(leep=leep), records)
         assert forecast.out_of_range
+        assert "from 10 earlier transfers, none of them with a LEEP like this one's." in forecast.describe()
         assert forecast.relative.mean[0] == pytest.approx(start / 0.8, abs=0.15)
         assert np.isfinite(forecast.relative.low).all()
 
@@ -113,17 +114,81 @@ def test_scratch_runs_of_the_same_data_are_the_references():
     assert forecast.num_records == 5
     assert forecast.difference.mean == pytest.approx((0.3, 0.4))
     assert forecast.epoch_passing_reference == 1
-    kept, other, unnamed, more_classes = with_references(
-        [
-            record(-1, (0.5,), dataset="a", reference=0.9),
-            record(-1, (0.5,), dataset="b"),
-            record(-1, (0.5,)),
-            dataclasses.replace(record(-1, (0.5,), dataset="a"), report=make_report(9)),
-            later,
-        ]
-    )[:4]
-    assert kept.reference == 0.9
-    assert other.reference is unnamed.reference is more_classes.reference is None
+
+
+def references(target, *scratch):
+    """What a record of strategy "head" is compared with."""
+    return with_references([*scratch, target])[-1].reference
+
+
+def test_references_are_of_the_same_rows():
+    """The name alone may be that of a class that wraps any data."""
+    scratch = record(-1, (0.2, 0.3), strategy="scratch", dataset="TensorDataset")
+    target = record(-2, (0.5,), dataset="TensorDataset")
+    assert references(target, scratch) == scratch.curve
+    for report in (
+        make_report(5, 5000),
+        make_report(9),
+        make_report(class_counts=(10, 90, 50, 50, 50)),
+    ):
+        assert references(dataclasses.replace(target, report=report), scratch) is None
+    assert references(record(-2, (0.5,), dataset="b"), scratch) is None
+    assert references(record(-2, (0.5,)), dataclasses.replace(scratch, dataset="")) is None
+    assert references(dataclasses.replace(target, reference=0.9), scratch) == 0.9
+
+
+def test_a_run_that_was_ended_early_is_no_reference():
+    early = record(-1, (0.2, 0.3), strategy="scratch", dataset="a", complete=False)
+    empty = record(-1, (), strategy="scratch", dataset="a")
+    assert references(record(-1, (0.5,), dataset="a"), early, empty) is None
+
+
+def test_the_latest_reference_counts_by_time_not_by_text():
+    """12:00 five hours east of Greenwich is an hour before 08:00 there."""
+    east = record(-1, (0.1,), strategy="scratch", dataset="a", created="2026-01-01T12:00:00+05:00")
+    greenwich = record(-1, (0.3,), strategy="scratch", dataset="a", created="2026-01-01T08:00:00+00:00")
+    for order in ((east, greenwich), (greenwich, east)):
+        assert references(record(-1, (0.5,), dataset="a"), *order) == greenwich.curve
+
+
+def test_training_from_scratch_is_not_compared_with_itself():
+    records = [record(-1, (0.2, 0.3), strategy="scratch", dataset="a") for _ in range(6)]
+    assert [r.reference for r in with_references(records)] == [None] * 6
+    forecast = forecast_convergence(make_report(leep=-1), records, strategy="scratch")
+    assert forecast.num_records == 6
+    assert forecast.difference is None
+
+
+def test_from_scratch_the_source_decides_nothing():
+    """Records are near by the entropy of the labels: those of as many classes, whatever LEEP."""
+    rng = np.random.default_rng(0)
+    records = []
+    for classes, curve in ((2, (0.7, 0.8)), (50, (0.1, 0.8))):
+        for _ in range(10):
+            report = make_report(classes, leep=-rng.uniform(0, 3))
+            records.append(make_record(curve=AccuracyCurve((1, 2), curve), report=report, strategy="scratch"))
+    for leep in (-0.1, -3.9, math.nan):
+        for classes, start in ((2, 0.875), (50, 0.125)):
+            forecast = forecast_convergence(make_report(classes, leep=leep), records, strategy="scratch")
+            assert forecast.relative.mean == pytest.approx((start, 1))
+            assert not forecast.out_of_range
+    outside = forecast_convergence(make_report(1000), records, strategy="scratch")
+    assert outside.describe().endswith(
+        "from 20 earlier transfers, none of them with a number of classes like this one's."
+    )
+
+
+def test_repeated_runs_count_once():
+    """Ten runs of a slow transfer beside five quick ones of others are one of six."""
+    slow = [record(-1, (0.2, 0.8), created=f"2026-01-{day:02d}T00:00:00+00:00") for day in range(10, 20)]
+    quick = [record(-1.5 + 0.01 * i, (0.8, 0.8)) for i in range(5)]
+    forecast = forecast_convergence(make_report(leep=-1.2), slow + quick)
+    assert forecast.num_records == 6
+    assert "from 6 earlier transfers." in forecast.describe()
+    again = forecast_convergence(make_report(leep=-1), slow + quick)
+    assert (again.num_records, again.relative.mean[0]) == (10, 0.25)
+    assert "from 10 earlier runs of the same transfer." in again.describe()
+    assert forecast_convergence(make_report(leep=-1.2), slow) is None
 
 
 def test_without_references_there_is_no_difference():
@@ -141,18 +206,20 @@ def test_too_few_records_say_nothing(size):
 
 
 def test_only_records_with_curves_of_the_strategy_count():
-    good = [record(-1, (0.5, 0.7)) for _ in range(4)]
+    good = [record(-1 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
     useless = [
-        record(-1, (0.5, 0.7), strategy="all"),
-        dataclasses.replace(record(-1, (0.5, 0.7)), complete=False),
-        record(-1, (0.5,)),
-        record(-1, ()),
-        record(-1, (0.0, 0.0)),
+        record(-2, (0.5, 0.7), strategy="all"),
+        dataclasses.replace(record(-2, (0.5, 0.7)), complete=False),
+        record(-2, (0.5,)),
+        record(-2, ()),
+        record(-2, (0.0, 0.0)),
         record(math.nan, (0.5, 0.7)),
     ]
     assert forecast_convergence(make_report(), good + useless) is None
-    assert forecast_convergence(make_report(), [*good, *useless, good[0]]).num_records == 5
-    assert forecast_convergence(make_report(leep=math.nan), good * 2) is None
+    assert forecast_convergence(make_report(), [*good, *useless, record(-3, (0.5, 0.7))]).num_records == 5
+    more = [record(-1.5 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
+    assert forecast_convergence(make_report(leep=math.nan), good + more) is None
+    assert forecast_convergence(make_report(), good + more) is not None
 
 
 @given(order=st.permutations(range(8)))

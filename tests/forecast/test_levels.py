@@ -48,6 +48,14 @@ def test_scratch_runs_are_references_only():
     assert len(level.records) == 2
 
 
+def test_runs_that_were_ended_early_do_not_count():
+    early = record(-1, 0.1, 0.2, complete=False)
+    (level,) = leep_levels([early, record(-1, 0.5, 0.6), record(-1, 0.7, 0.8)], levels=1)
+    assert level.accuracy.mean == pytest.approx((0.6, 0.7))
+    assert len(level.records) == 2
+    assert leep_levels([early]) == ()
+
+
 def test_corner_cases():
     assert leep_levels([]) == ()
     assert leep_levels([record(math.nan, 0.5), record(-1)]) == ()
