@@ -37,6 +37,14 @@ class ResumableCallback(TrainerCallback):
         self._automatic_name = f"instance {next(self._instances)}"
         self._forget()
 
+    def _forget(self) -> None:
+        self.report: TransferabilityReport | None = None
+        self.forecast: AccuracyForecast | None = None
+        self._past_curve = AccuracyCurve()
+        self._past_seconds: tuple[float, ...] = ()
+        self._first_epoch = 0
+        self._trained = TrainedPart(self._strategy)
+
     @property
     def curve(self) -> AccuracyCurve:
         """Accuracy at each validation of this fit."""
@@ -84,11 +92,3 @@ class ResumableCallback(TrainerCallback):
                 self._first_epoch = trainer.current_epoch  # a Trainer counts on with the next module
         self._fitted, self._watch = fitted, None
         self._barrier.reset()
-
-    def _forget(self) -> None:
-        self.report: TransferabilityReport | None = None
-        self.forecast: AccuracyForecast | None = None
-        self._past_curve = AccuracyCurve()
-        self._past_seconds: tuple[float, ...] = ()
-        self._first_epoch = 0
-        self._trained = TrainedPart(self._strategy)

@@ -24,6 +24,12 @@ from tests.callbacks.test_logging import Recording, events, series
 from tests.forecast.simulate import make_record
 
 
+class WithHparams(Classifier):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Four epochs after a history of twelve transfers, read back from TensorBoard's files."""
@@ -31,7 +37,7 @@ def run(tmp_path_factory):
     history = save_earlier(folder / "history")
     board = TensorBoardLogger(folder)
     callback = LEEPCallback(make_source(), history=folder / "history", model_name="a small <net>", strict=True)
-    trainer = fit(Classifier(), callback, logger=board, max_epochs=4, log_every_n_steps=1)
+    trainer = fit(WithHparams(), callback, logger=board, max_epochs=4, log_every_n_steps=1)
     return callback, history, trainer, events(board.log_dir)
 
 
@@ -117,7 +123,7 @@ def test_figures_while_it_trains_and_at_the_end(run):
 def test_hparams_have_columns_of_predicted_and_achieved(run):
     _, _, _, board = run
     content = board.summary_metadata["_hparams_/experiment"].plugin_data.content
-    for tag in (b"leep/predicted_accuracy", b"leep/achieved_accuracy", b"leep_convergence/best_accuracy"):
+    for tag in (b"leep/predicted_accuracy", b"leep/best_accuracy", b"leep/prediction_error_at_best"):
         assert tag in content
     start = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"a small <net>" in start

@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -124,6 +125,23 @@ def test_a_run_that_breaks_off_leaves_no_record(tmp_path):
         fit(BreaksOff(), callback)
     assert len(callback.curve) == 1
     assert len(load_history(tmp_path / "history")) == 0
+
+
+class Full(DummyLogger):
+    """Fails at the end of training, where measures of convergence are logged."""
+
+    def log_metrics(self, metrics, step=None):
+        if any(tag.startswith("leep_convergence/") for tag in metrics):
+            raise OSError("disk full")
+
+
+def test_a_fault_of_a_strict_callback_at_the_end_leaves_the_record(tmp_path):
+    callback = scored(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        fit(Classifier(), callback, logger=Full())
+    (record,) = load_history(tmp_path)
+    assert record.curve == callback.curve
+    assert record.curve.epochs == (1.0, 2.0)
 
 
 def test_early_stopping_leaves_a_record(tmp_path):

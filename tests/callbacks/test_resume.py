@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_leep import LEEPCallback
+from lightning_leep.forecast import load_history
 from tests.callbacks.support import (
     Classifier,
     D,
@@ -126,7 +127,7 @@ def test_checkpoint_that_cannot_be_understood(checkpoint, tmp_path):
 
 def test_second_fit_scores_again():
     callback = LEEPCallback(Counting(), strict=True)
-    trainer = fit(Classifier(), callback)
+    fit(Classifier(), callback)
     first = callback.report
     assert callback._scorer.source.calls == 5
     fit(Classifier(), callback)  # another Trainer
@@ -135,14 +136,84 @@ def test_second_fit_scores_again():
     assert callback.report.leep == first.leep
     assert callback.curve.epochs == (1.0, 2.0)
 
-    callback = LEEPCallback(source=None, strict=True)
+
+def test_second_fit_of_the_same_module_goes_on(tmp_path):
+    """The source shares its weights, so that it would now be scored with trained ones."""
+    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
     module = Classifier()
     trainer = fit(module, callback)
-    first = callback.report
-    trainer.fit_loop.max_epochs = 3  # the same Trainer goes on; now the source has been trained
+    report, forecast, curve, metrics = callback.report, callback.forecast, callback.curve, trainer.callback_metrics
+    predicted = float(metrics["leep/predicted_accuracy"])
+    trainer.fit(module, train_loader(), val_loader())  # it has trained all its epochs
+    assert len(load_history(tmp_path)) == 1
+    trainer.fit_loop.max_epochs = 4
     trainer.fit(module, train_loader(), val_loader())
+    assert callback.report is report
+    assert callback.forecast == forecast
+    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+    assert callback.curve.accuracy[:2] == curve.accuracy
+    assert float(trainer.callback_metrics["leep/leep"]) == pytest.approx(report.leep)
+    assert float(trainer.callback_metrics["leep/predicted_accuracy"]) == pytest.approx(predicted)
+    first, second = load_history(tmp_path)
+    assert (first.curve, second.curve) == (curve, callback.curve)
+    assert second.report == report
+    assert second.wall_seconds[:2] == first.wall_seconds
+    assert list(second.wall_seconds) == sorted(second.wall_seconds)
+
+
+def test_a_fit_that_was_broken_off_goes_on(tmp_path):
+    class BreaksOff(Classifier):
+        broken = True
+
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1 and self.broken:
+                raise ArithmeticError
+
+    callback, module = LEEPCallback(Counting(), history=tmp_path, strict=True), BreaksOff()
+    trainer = make_trainer(callback, max_epochs=3)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, train_loader(), val_loader())
+    module.broken = False
+    trainer.fit(module, train_loader(), val_loader())
+    assert callback._scorer.source.calls == 5
+    (record,) = load_history(tmp_path)
+    assert record.curve.epochs == callback.curve.epochs == (1.0, 2.0, 3.0)
+
+
+def test_layers_unfrozen_between_two_fits(tmp_path):
+    callback, module = LEEPCallback(make_source(), history=tmp_path, strict=True), Classifier()
+    module.body.requires_grad_(False)
+    trainer = fit(module, callback)
+    module.body.requires_grad_(True)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, train_loader(), val_loader())
+    assert [record.strategy for record in load_history(tmp_path)] == ["head", "gradual"]
+
+
+def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
+    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    trainer = fit(Classifier(), callback)
+    first = callback.report
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(Classifier(make_source(3)), train_loader(), val_loader())
     assert callback.report.leep != first.leep
-    assert callback.curve.epochs == (3.0,)
+    old, new = load_history(tmp_path)
+    assert (old.report, new.report) == (first, callback.report)
+    # Its own epochs, whatever the Trainer had done before.
+    assert old.curve.epochs == new.curve.epochs == (1.0, 2.0)
+    assert new.curve.accuracy == callback.curve.accuracy
+
+
+def test_a_second_fit_from_a_checkpoint_takes_what_the_checkpoint_holds(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    callback, module = LEEPCallback(make_source(), strict=True), Classifier()
+    trainer = fit(module, callback, saver, enable_checkpointing=True)
+    report, curve = callback.report, callback.curve
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert callback.report == report
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
+    assert callback.curve.accuracy[0] == curve.accuracy[0]
 
 
 def test_round_trip_of_the_state():

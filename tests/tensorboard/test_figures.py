@@ -20,9 +20,9 @@ def lines(figure):
 
 def test_shows_curve_prediction_and_reference():
     drawn = lines(predicted_vs_achieved_figure(CURVE, 0.6, LABEL, reference=SCRATCH))
-    assert list(drawn) == ["achieved 70.0%", "predicted 60.0%", "reference 40.0%"]
-    np.testing.assert_array_equal(drawn["achieved 70.0%"].get_xydata(), [(1, 0.5), (2, 0.75), (3, 0.7)])
-    np.testing.assert_array_equal(drawn["reference 40.0%"].get_xydata(), [(1, 0.1), (2, 0.2), (3, 0.4)])
+    assert list(drawn) == ["achieved, best 75.0%", "predicted 60.0%", "reference, best 40.0%"]
+    np.testing.assert_array_equal(drawn["achieved, best 75.0%"].get_xydata(), [(1, 0.5), (2, 0.75), (3, 0.7)])
+    np.testing.assert_array_equal(drawn["reference, best 40.0%"].get_xydata(), [(1, 0.1), (2, 0.2), (3, 0.4)])
     assert set(drawn["predicted 60.0%"].get_ydata()) == {0.6}
     assert len({line.get_linestyle() for line in drawn.values()}) == 3  # not told apart by colour alone
 

@@ -1,13 +1,15 @@
-"""The HPARAMS tab, asked for its table as TensorBoard's page asks for it."""
+"""The HPARAMS tab of runs with the callback, asked for its table as TensorBoard's page asks for it."""
 
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
+import lightning.pytorch.loggers
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -18,15 +20,9 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.get_experiment import Handler as ExperimentHandler
 from tensorboard.plugins.hparams.list_session_groups import Handler as SessionGroupsHandler
 
-from lightning_leep.tensorboard import (
-    declare_hparams,
-    hparam_tags,
-    lightning_logs_hparams,
-    log_hparams,
-    saved_hparams,
-)
-
-FINAL = {tag: 0.01 * (i + 1) for i, tag in enumerate(hparam_tags())}
+from lightning_leep import LEEPCallback
+from lightning_leep.tensorboard import hparam_tags, log_hparams, widen_hparams
+from tests.callbacks.support import Classifier, make_source, make_trainer, train_loader, val_loader
 
 
 @dataclass
@@ -35,45 +31,54 @@ class Schedule:
     kind: str = "cosine"
 
 
-class Model(BoringModel):
-    def __init__(self, lr=0.25, optimizer=None, saved=True, metric=None):
+def log_own(logger):
+    """What a user writes who wants a row of their own."""
+    logger.log_hyperparams({"mine": 7}, {"my_metric": 0.5})
+
+
+class Model(Classifier):
+    """A module that saves hyper-parameters, and calls a function with its logger in one of its hooks."""
+
+    def __init__(self, lr=0.25, optimizer=None, saved=True, moment=None, log=log_own):
         super().__init__()
         if saved is not None:
             self.save_hyperparameters("lr", "optimizer", logger=saved)
-        self.metric = metric
+        self.moment, self.log_own = moment, log
 
-    def on_train_start(self):
-        if self.metric:
-            self.logger.log_hyperparams({"lr": 0.25}, self.metric)
+    def _at(self, moment):
+        if moment == self.moment:
+            self.log_own(self.logger)
+
+    def on_fit_start(self):
+        self._at("on_fit_start")
+
+    def on_train_end(self):
+        self._at("on_train_end")
 
 
-class Columns(pl.Callback):
-    """The two calls, where a callback makes them."""
+class Falling(Model):
+    """Best after its first epoch."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", torch.tensor(0.6 - 0.2 * self.current_epoch))
+
+
+class Logs(pl.Callback):
+    """A callback of the user's, after ours, that logs a row."""
 
     def on_fit_start(self, trainer, pl_module):
-        if lightning_logs_hparams(trainer):
-            declare_hparams(trainer.logger, {**saved_hparams(trainer), "leep/source": "resnet"}, hparam_tags())
-
-    def on_fit_end(self, trainer, pl_module):
-        trainer.logger.log_metrics(dict.fromkeys(FINAL, 0.0), step=0)
-        trainer.logger.log_metrics(FINAL, step=1)
-        log_hparams(trainer.logger, {**saved_hparams(trainer), "leep/source": "resnet"}, hparam_tags())
+        log_own(trainer.logger)
 
 
-def fit(folder, model, callbacks=(), version="run", **options):
-    logger = TensorBoardLogger(folder, name="", version=version, **options)
-    trainer = pl.Trainer(
-        max_steps=1,
-        logger=logger,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
-    trainer.fit(model)
-    return trainer
+def leep(**kwargs):
+    return LEEPCallback(make_source(), history=False, model_name="resnet", strict=True, **kwargs)
+
+
+def fit(folder, model, callbacks=(), version="run", kind=TensorBoardLogger, max_epochs=2, **options):
+    logger = kind(folder, name="", version=version, **options)
+    pl.seed_everything(7)
+    make_trainer(*callbacks, logger=logger, max_epochs=max_epochs).fit(model, train_loader(), val_loader())
+    return logger
 
 
 def table(folder):
@@ -96,82 +101,162 @@ def table(folder):
     return *columns, rows
 
 
-def test_final_values_stand_beside_hp_metric(tmp_path):
-    fit(tmp_path, Model(), [Columns()])
+@pytest.mark.parametrize("kind", [TensorBoardLogger, lightning.pytorch.loggers.TensorBoardLogger])
+def test_predicted_and_best_stand_beside_hp_metric(tmp_path, kind):
+    callback = leep()
+    fit(tmp_path, Falling(), [callback], kind=kind)
     hparams, metrics, rows = table(tmp_path)
-    assert sorted(hparams) == ["leep/source", "lr", "optimizer"]
+    assert sorted(hparams) == ["leep/source", "leep/strategy", "lr", "optimizer"]
     assert metrics == ["hp_metric", *hparam_tags()]
-    assert rows["run"][0] == {"lr": 0.25, "optimizer": "None", "leep/source": "resnet"}
-    assert rows["run"][1] == pytest.approx({"hp_metric": -1.0, **FINAL})
+    assert metrics[1:4] == ["leep/predicted_accuracy", "leep/best_accuracy", "leep/prediction_error_at_best"]
+    assert rows["run"][0] == {"lr": 0.25, "optimizer": "None", "leep/source": "resnet", "leep/strategy": "all"}
+    value, shown = callback.forecast.value, rows["run"][1]
+    assert [shown[tag] for tag in metrics[:4]] == pytest.approx([-1, value, 0.6, value - 0.6])
+    assert shown["leep/achieved_accuracy"] == pytest.approx(0.4)
+    assert shown["leep_report/leep"] == pytest.approx(callback.report.leep)
 
 
 def test_two_runs_have_a_row_each(tmp_path):
-    fit(tmp_path, Model(lr=0.5), [Columns()], version="a")
-    fit(tmp_path, Model(lr=0.125), [Columns()], version="b")
+    fit(tmp_path, Model(lr=0.5), [leep()], version="a")
+    fit(tmp_path, Model(lr=0.125), [leep()], version="b")
     rows = table(tmp_path)[2]
     assert {name: hparams["lr"] for name, (hparams, _) in rows.items()} == {"a": 0.5, "b": 0.125}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-@pytest.mark.parametrize("options", [{"default_hp_metric": False}, {}])
-def test_the_users_own_metrics_are_left_alone(tmp_path, options):
-    # Without `save_hyperparameters` Lightning writes nothing, whatever `default_hp_metric` is.
-    saved = True if options else None
-    fit(tmp_path / "without", Model(metric={"mine": 0.5}, saved=saved), **options)
-    fit(tmp_path / "with", Model(metric={"mine": 0.5}, saved=saved), [Columns()], **options)
-    assert table(tmp_path / "with") == table(tmp_path / "without")
-    assert table(tmp_path / "with")[1] == ["mine"]
+#: Where a row that Lightning writes by itself has come first.
+LATER = ("on_train_end", "after")
+
+
+@pytest.mark.parametrize("saved", [True, None])
+@pytest.mark.parametrize("default", [True, False])
+@pytest.mark.parametrize("moment", ["before", "on_fit_start", "callback", *LATER])
+def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, default, saved):
+    for name, callbacks in (("without", []), ("with", [leep()])):
+        own = [Logs()] if moment == "callback" else []
+        kind = TensorBoardLogger
+        if moment == "before":
+
+            def kind(*args, **kwargs):
+                logger = TensorBoardLogger(*args, **kwargs)
+                log_own(logger)
+                return logger
+
+        logger = fit(
+            tmp_path / name,
+            Model(saved=saved, moment=moment),
+            [*callbacks, *own],
+            kind=kind,
+            max_epochs=1,
+            default_hp_metric=default,
+        )
+        if moment == "after":
+            log_own(logger)
+        logger.finalize("success")
+    (hparams, metrics, rows), after = table(tmp_path / "without"), table(tmp_path / "with")
+    if default and saved and moment in LATER:  # Lightning's own row wins, to which columns are added
+        assert "mine" not in hparams
+        assert set(hparams) < set(after[0])
+        assert set(metrics) < set(after[1])
+        for shown, wider in zip(rows["run"], after[2]["run"], strict=True):
+            assert shown.items() < wider.items()
+    else:
+        assert (hparams, metrics) == (["mine"], ["my_metric"])
+        assert after == (hparams, metrics, rows)
+
+
+def test_hyperparameters_that_the_user_logs_without_metrics_are_shown(tmp_path):
+    model = Model(moment="on_fit_start", log=lambda logger: logger.log_hyperparams(Namespace(mine=7)))
+    fit(tmp_path, model, [leep()])
+    hparams, metrics, rows = table(tmp_path)
+    assert set(hparams) == {"mine", "leep/source", "leep/strategy"}
+    assert metrics == ["hp_metric", *hparam_tags()]
+    assert rows["run"][0]["mine"] == 7
+
+
+def test_a_logger_that_writes_rows_in_a_way_of_its_own_is_left_to_it(tmp_path):
+    class Own(TensorBoardLogger):
+        def log_hyperparams(self, params, metrics=None, step=None):
+            if metrics:
+                super().log_hyperparams(params, metrics, step)
+
+    for moment in ("on_fit_start", "on_train_end"):
+        folder = tmp_path / moment
+        fit(folder, Model(moment=moment), [leep()], kind=Own)
+        assert table(folder)[:2] == (["mine"], ["my_metric"])
+
+
+@pytest.mark.parametrize(("options", "saved"), [({"default_hp_metric": False}, True), ({}, None), ({}, False)])
+def test_where_lightning_writes_no_row_the_user_can(tmp_path, options, saved):
+    callback = leep()
+    logger = fit(tmp_path, Model(saved=saved), [callback], **options)
+    assert table(tmp_path) == ([], [], {})
+    log_hparams(logger, {"lr": 0.1}, hparam_tags())
+    logger.finalize("success")
+    hparams, metrics, rows = table(tmp_path)
+    assert (hparams, metrics) == (["lr"], hparam_tags())
+    assert rows["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
 
 
 def test_the_users_hp_metric_is_shown(tmp_path):
-    class Final(Columns):
-        def on_fit_end(self, trainer, pl_module):
-            super().on_fit_end(trainer, pl_module)
-            trainer.logger.log_metrics({"hp_metric": 0.5}, step=2)
-
-    fit(tmp_path, Model(), [Final()])
+    model = Model(moment="on_train_end", log=lambda logger: logger.log_metrics({"hp_metric": 0.5}, step=99))
+    fit(tmp_path, model, [leep()])
     assert table(tmp_path)[2]["run"][1]["hp_metric"] == 0.5
 
 
-def test_switched_off_hp_metric_stays_off(tmp_path):
-    fit(tmp_path, Model(), [Columns()], default_hp_metric=False)
-    _, metrics, rows = table(tmp_path)
-    assert metrics == hparam_tags()
-    assert rows["run"][1] == pytest.approx(FINAL)
+def test_two_callbacks_have_columns_each(tmp_path):
+    fit(tmp_path, Model(), [leep(), leep()])
+    hparams, metrics, _ = table(tmp_path)
+    assert metrics == ["hp_metric", *hparam_tags(), *hparam_tags("leep_2/")]
+    assert {"leep/source", "leep_2/source"} <= set(hparams)
 
 
-@pytest.mark.parametrize("saved", [None, False])
-def test_a_module_that_does_not_log_hyperparameters_shows_none(tmp_path, saved):
-    fit(tmp_path, Model(saved=saved), [Columns()])
-    hparams, metrics, rows = table(tmp_path)
-    assert (hparams, metrics) == (["leep/source"], hparam_tags())  # no empty column of `hp_metric`
-    assert rows["run"][1] == pytest.approx(FINAL)
+def test_a_run_that_breaks_off_has_its_row(tmp_path):
+    class BreaksOff(Model):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise ArithmeticError
 
-
-def test_a_module_with_nothing_to_save_has_a_row(tmp_path):
-    class Bare(BoringModel):
-        def __init__(self):
-            super().__init__()
-            self.save_hyperparameters()
-
-    fit(tmp_path, Bare(), [Columns()])
-    assert table(tmp_path)[1] == ["hp_metric", *hparam_tags()]
-
-
-def test_a_run_that_was_interrupted_has_its_row(tmp_path):
-    class Interrupted(Columns):
-        def on_fit_end(self, trainer, pl_module):
-            trainer.logger.log_metrics(FINAL, step=0)
-
-    fit(tmp_path, Model(), [Interrupted()])
-    assert table(tmp_path)[2]["run"][1] == pytest.approx({"hp_metric": -1.0, **FINAL})
+    callback = leep()
+    with pytest.raises(ArithmeticError):
+        fit(tmp_path, BreaksOff(), [callback])
+    assert table(tmp_path)[2]["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
 
 
 def test_a_second_fit_with_the_same_logger_keeps_the_row(tmp_path):
-    trainer = fit(tmp_path, Model(), [Columns()])
-    trainer.fit_loop.epoch_loop.max_steps = 2
-    trainer.fit(Model())
-    assert list(table(tmp_path)[2]) == ["run"]
+    logger = fit(tmp_path, Model(), [leep()])
+    make_trainer(leep(), logger=logger).fit(Model(lr=0.5), train_loader(), val_loader())
+    rows = table(tmp_path)[2]
+    assert [hparams["lr"] for hparams, _ in rows.values()] == [0.25]
+
+
+def test_the_logger_is_left_as_it_was(tmp_path):
+    def fail(logger):
+        raise ArithmeticError
+
+    def left(version, model, **options):
+        logger = TensorBoardLogger(tmp_path, name="", version=version)
+        trainer = make_trainer(leep(), logger=logger, **options)
+        with suppress(ArithmeticError):
+            trainer.fit(model, train_loader(), val_loader())
+        return vars(logger)
+
+    for i, saved in enumerate((True, None)):
+        assert "log_hyperparams" not in left(f"fit{i}", Model(saved=saved))
+        assert "log_hyperparams" not in left(f"nothing{i}", Model(saved=saved), max_epochs=0)
+        assert "log_hyperparams" not in left(f"fault{i}", Model(saved=saved, moment="on_fit_start", log=fail))
+
+
+def test_a_fault_is_contained(tmp_path, monkeypatch):
+    def fail(hparams):
+        raise ArithmeticError("no column")
+
+    monkeypatch.setattr("lightning_leep.tensorboard.hparams.flatten_hparams", fail)
+    callback = LEEPCallback(make_source(), history=False)
+    with pytest.warns(UserWarning, match="could not add HPARAMS to TensorBoardLogger: ArithmeticError: no column"):
+        fit(tmp_path, Model(), [callback])
+    assert table(tmp_path)[1] == ["hp_metric"]  # Lightning's own
+    assert len(callback.curve) == 2
 
 
 def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
@@ -195,9 +280,10 @@ def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
         3: "three",
     }
     fit(tmp_path / "without", Model(optimizer=optimizer))
-    fit(tmp_path / "with", Model(optimizer=optimizer), [Columns()])
+    fit(tmp_path / "with", Model(optimizer=optimizer), [leep()])
     alone, both = (table(tmp_path / name)[2]["run"][0] for name in ("without", "with"))
     assert both.pop("leep/source") == "resnet"
+    assert both.pop("leep/strategy") == "all"
     if "optimizer/steps" in alone:  # Lightning 2.4 names a list of dictionaries as a whole, later ones by its items
         lists = ("optimizer/steps", "optimizer/nobody")
         both, alone = ({k: v for k, v in row.items() if not k.startswith(lists)} for row in (both, alone))
@@ -212,14 +298,21 @@ def test_datamodule_counts_as_well(tmp_path):
             self.save_hyperparameters()
             self.save_hyperparameters({"_class_path": "package.Data"})  # as LightningCLI does
 
-    trainer = pl.Trainer(logger=False)
-    trainer.strategy.connect(Model())
-    trainer.datamodule = Data()
-    assert saved_hparams(trainer) == {"lr": 0.25, "optimizer": None, "size": 16}
+        def train_dataloader(self):
+            return train_loader()
+
+        def val_dataloader(self):
+            return val_loader()
+
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    make_trainer(leep(), logger=logger).fit(Model(), datamodule=Data())
+    assert set(table(tmp_path)[0]) == {"lr", "optimizer", "size", "leep/source", "leep/strategy"}
 
 
 def test_other_loggers_are_passed_over(tmp_path):
     for logger in (CSVLogger(tmp_path), object()):
-        declare_hparams(logger, {"lr": 0.1}, hparam_tags())
+        take_back = widen_hparams(logger, {"lr": 0.1}, hparam_tags())
         log_hparams(logger, {"lr": 0.1}, hparam_tags())
+        partial(getattr(logger, "log_hyperparams", lambda params: None), {"lr": 0.5})()
+        take_back()
     assert not list(tmp_path.rglob("events*"))

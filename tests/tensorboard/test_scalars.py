@@ -16,11 +16,20 @@ def test_validation_shows_achieved_beside_predicted():
         {
             "leep/predicted_accuracy": 0.6,
             "leep/achieved_accuracy": 0.75,
+            "leep/best_accuracy": 0.75,
             "leep/prediction_error": -0.15,  # too little was promised
+            "leep/prediction_error_at_best": -0.15,
             "leep/reference_accuracy": 0.4,
             "leep/difference_to_reference": 0.35,
         }
     )
+
+
+def test_achieved_is_that_of_the_moment_and_best_the_highest_so_far():
+    tags = validation_tags(AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.25)), 0.6)
+    assert (tags["leep/achieved_accuracy"], tags["leep/best_accuracy"]) == (0.25, 0.75)
+    errors = tags["leep/prediction_error"], tags["leep/prediction_error_at_best"]
+    assert errors == pytest.approx((0.35, -0.15))
 
 
 def test_before_the_first_validation_there_is_the_prediction():
@@ -45,7 +54,8 @@ def test_running_forecast_and_epochs_to_go_once_they_are_known(eta):
 
 
 def test_past_the_end_of_the_reference_there_is_no_difference():
-    assert set(validation_tags(CURVE, reference=AccuracyCurve((1,), (0.2,)))) == {"leep/achieved_accuracy"}
+    tags = validation_tags(CURVE, reference=AccuracyCurve((1,), (0.2,)))
+    assert set(tags) == {"leep/achieved_accuracy", "leep/best_accuracy"}
 
 
 def test_report_has_every_finite_number_and_the_floor(report):
@@ -69,4 +79,5 @@ def test_columns_of_hparams_are_tags_that_are_logged(report):
     logged = {**validation_tags(CURVE, 0.6, 0.5), **report_tags(report), **convergence_tags(CURVE, 0.6, 0.5)}
     assert set(hparam_tags()) <= set(logged)
     # HPARAMS shows five metrics until more are ticked, `hp_metric` first of all.
-    assert hparam_tags()[:3] == ["leep/predicted_accuracy", "leep/achieved_accuracy", "leep/prediction_error"]
+    assert hparam_tags()[:3] == ["leep/predicted_accuracy", "leep/best_accuracy", "leep/prediction_error_at_best"]
+    assert not any(tag.endswith("/best_accuracy") for tag in convergence_tags(CURVE, 0.6))  # it has one name

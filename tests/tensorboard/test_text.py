@@ -42,10 +42,13 @@ def test_places_leep_between_its_floor_and_0(report):
 
 def test_a_confident_source_on_noise_explains_nothing(report):
     overfit = dataclasses.replace(report, leep=-0.01, leave_one_out_leep=-3.0)
-    assert "explains 0.0% of the label information" in words(overfit)
+    assert "it is -3.000; a source that says nothing has -1.040 there." in words(overfit)
+    assert "explains" not in words(overfit)
 
 
-@pytest.mark.parametrize("change", [{"leave_one_out_leep": math.nan}, {"label_entropy": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"leave_one_out_leep": math.nan}, {"label_entropy": 0.0, "class_counts": (0, 40, 0)}]
+)
 def test_an_unknown_share_is_not_invented(report, change):
     assert "explains" not in words(dataclasses.replace(report, **change))
 
@@ -73,7 +76,7 @@ def test_says_why_a_run_was_stopped(report):
 def test_after_training_it_tells_how_it_came_out(report):
     text = words(report, forecast(0.7), CURVE)
     assert (
-        "Achieved accuracy: 72.0% after 3 epochs, 75.0% at its best after 2 epochs: at best 5.0 points above the "
+        "Achieved accuracy: 75.0% , its best, after 2 epochs (72.0% after 3 epochs): 5.0 points above the "
         "prediction, inside its interval; it was reached after 2 epochs. Of its best accuracy it had 50% after 1 "
         "epoch, 90% after 2 epochs and 99% after 2 epochs."
     ) in text
@@ -81,13 +84,18 @@ def test_after_training_it_tells_how_it_came_out(report):
 
 def test_a_prediction_that_was_not_met(report):
     text = words(report, forecast(0.8, low=0.76, high=0.9), CURVE)
-    assert "at best 5.0 points below the prediction, outside its interval; it was never reached." in text
+    assert ": 5.0 points below the prediction, outside its interval; it was never reached." in text
 
 
 def test_without_a_prediction_there_is_none(report):
     text = words(report, curve=CURVE)
     assert "rediction" not in text.replace("leave-one-out", "")
-    assert "Achieved accuracy: 72.0%" in text
+    assert "Achieved accuracy: 75.0%" in text
+
+
+def test_the_best_at_the_end_is_told_once(report):
+    text = words(report, curve=AccuracyCurve((1, 2), (0.4, 0.75)))
+    assert "Achieved accuracy: 75.0% , its best, after 2 epochs. Of its best" in text
 
 
 @pytest.mark.parametrize(
