@@ -18,7 +18,7 @@ def notes(report: TransferabilityReport, nleep: bool = False) -> tuple[str, ...]
         report: The report; notes that it already has are not looked at.
         nleep: Whether N-LEEP was asked for.
     """
-    sentences = [*_signal(report), *_classes(report), *_estimates(report)]
+    sentences = [*doubts(report), *_optimism(report), *_classes(report), *_estimates(report)]
     if nleep and report.nleep is None:
         sentences.append(
             f"N-LEEP could not be computed: its mixture of 5 C = {5 * report.num_target_classes} Gaussians needs at "
@@ -27,38 +27,45 @@ def notes(report: TransferabilityReport, nleep: bool = False) -> tuple[str, ...]
     return tuple(sentences)
 
 
-def _signal(report: TransferabilityReport) -> list[str]:
-    sentences = []
+def doubts(report: TransferabilityReport) -> list[str]:
+    """Why LEEP may be no more than noise; empty when it says something about the labels."""
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so that no score says anything."]
-    p_value, mean, floor = report.permutation_p_value, report.permutation_mean, report.leave_one_out_floor
+    p_value, floor = report.permutation_p_value, report.leave_one_out_floor
     out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
     if p_value is not None and p_value > SIGNIFICANCE:
-        sentences.append(
+        return [
             f"LEEP cannot be told from noise: labels shuffled at random score as high too often (p = {p_value:.2f})."
-        )
-    elif out_of_sample <= floor:
-        sentences.append(
+        ]
+    if out_of_sample <= floor:
+        return [
             f"Out of sample LEEP cannot be told from noise: its leave-one-out form {report.leave_one_out_leep:.3f} is "
             f"not two standard errors above the floor {floor:.3f} of a source that says nothing."
-        )
-    elif p_value is None and math.isnan(out_of_sample):
-        sentences.append(
+        ]
+    if p_value is None and math.isnan(out_of_sample):
+        return [
             "Whether LEEP can be told from noise is not known here: there is no leave-one-out form and no permutation "
             "null."
-        )
-    if mean is not None:
-        bias, finding = mean - report.floor, f"with shuffled labels LEEP is {mean:.3f} already"
+        ]
+    return []
+
+
+def _optimism(report: TransferabilityReport) -> list[str]:
+    height = report.leep - report.floor
+    if report.permutation_mean is not None:
+        bias = report.permutation_mean - report.floor
+        finding = f"with shuffled labels LEEP is {report.permutation_mean:.3f} already"
     else:
-        bias = report.leep - report.leave_one_out_leep
-        finding = f"out of sample LEEP is {report.leave_one_out_leep:.3f}"
-    if bias > 0.05 * report.label_entropy and bias > (report.leep - report.floor) / 2:
-        sentences.append(
-            f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: {finding}, "
-            f"so that more than half of the way from the floor {report.floor:.3f} to {report.leep:.3f} says nothing. "
-            "Read the leave-one-out form."
-        )
-    return sentences
+        # Over the rows that are not the only one of their class the floor is another.
+        bias = height - (report.leave_one_out_leep - report.leave_one_out_floor)
+        finding = f"out of sample LEEP is {report.leave_one_out_leep:.3f} (floor {report.leave_one_out_floor:.3f})"
+    if not (report.label_entropy > 0 and bias > 0.05 * report.label_entropy and bias > height / 2):
+        return []
+    return [
+        f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: {finding}, "
+        f"so that more than half of the way from the floor {report.floor:.3f} to {report.leep:.3f} says nothing. "
+        "Read the leave-one-out form."
+    ]
 
 
 def _classes(report: TransferabilityReport) -> list[str]:

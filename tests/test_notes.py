@@ -118,6 +118,30 @@ def test_too_few_images_for_the_source_classes(changes, number):
         assert number in found[0]
 
 
+def test_bias_is_measured_from_the_floor_of_the_rows_that_are_counted():
+    """Classes of 200 and 100 images and 100 single ones: floors are -2.19 on all rows and -0.81 on the 300 counted.
+
+    Out of sample 0.61 above its floor where LEEP is 1.59 above its own: more than half of that says nothing. Against
+    the one floor, -0.2 would look better than LEEP itself.
+    """
+    counts = (200, 100, *[1] * 100)
+    entropy = -sum(count / 400 * math.log(count / 400) for count in counts)
+    floor = (200 * math.log(0.5) + 100 * math.log(0.25)) / 300
+    report = {
+        "num_samples": 400,
+        "num_target_classes": 102,
+        "class_counts": counts,
+        "label_entropy": entropy,
+        "leep": 0.35 - entropy + 1.24,
+        "leave_one_out_leep": floor + 0.61,
+        "permutation_mean": None,
+        "permutation_p_value": None,
+    }
+    assert [note for note in notes_of(**report) if "are few for" in note and f"(floor {floor:.3f})" in note]
+    better = {**report, "leave_one_out_leep": floor + 0.8}
+    assert not [note for note in notes_of(**better) if "are few for" in note]
+
+
 def test_absent_and_single_classes():
     found = notes_of(class_counts=(0, 1, 1, 998), num_target_classes=4, label_entropy=1.0)
     assert "1 of 4 target classes have no image." in found

@@ -1,5 +1,7 @@
 """Names and values of everything that is drawn as a number or a line."""
 
+from math import isfinite
+
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
 from lightning_leep.forecast.running import RunningForecast
 from lightning_leep.report import TransferabilityReport
@@ -11,11 +13,14 @@ PREFIX = "leep/"
 def report_tags(report: TransferabilityReport, prefix: str = PREFIX) -> dict[str, float]:
     """Every number of a report by its tag, and ``floor``, the LEEP of a source that says nothing.
 
-    They form a group of their own, ``leep_report``: each is a single dot, and two dozen would bury the curves.
+    ``leave_one_out_floor`` is the same for leave-one-out LEEP. They form a group of their own, ``leep_report``: each is
+    a single dot, and two dozen would bury the curves.
     """
+    floors = {"floor": report.floor, "leave_one_out_floor": report.leave_one_out_floor}
     return {
         f"{_group(prefix, 'report')}{name}": value
-        for name, value in {**report.scalars(), "floor": report.floor}.items()
+        for name, value in {**report.scalars(), **floors}.items()
+        if isfinite(value)
     }
 
 

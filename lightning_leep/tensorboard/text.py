@@ -5,6 +5,7 @@ from math import isfinite
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, best_accuracy
+from lightning_leep.notes import doubts
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard.words import epochs, percent
 
@@ -55,12 +56,13 @@ def report_markdown(
 def explained_share(report: TransferabilityReport) -> float | None:
     r"""Share of the label entropy that the source explains on labels it was not fitted to; None if that is unknown.
 
-    :math:`1 + L / H(Y)` with the leave-one-out LEEP L, not below 0. (LEEP itself is in-sample: with many source classes
-    and few samples it would explain pure noise.)
+    :math:`1 - L / L_0` with the leave-one-out LEEP L and :math:`L_0`, that of a source that says nothing, over the same
+    rows; not below 0. (LEEP itself is in-sample: with many source classes and few samples it would explain pure noise.)
     """
-    if not (report.label_entropy > 0 and isfinite(report.leave_one_out_leep)):
+    floor = report.leave_one_out_floor
+    if not (floor < 0 and isfinite(report.leave_one_out_leep)):
         return None
-    return max(0.0, 1 + report.leave_one_out_leep / report.label_entropy)
+    return max(0.0, 1 - report.leave_one_out_leep / floor)
 
 
 def _scoring(report: TransferabilityReport, source: str) -> str:
@@ -78,10 +80,11 @@ def _verdict(report: TransferabilityReport) -> str:
     )
     share = explained_share(report)
     if share is not None:
-        text += (
-            f" With each sample left out of its own estimate it is {report.leave_one_out_leep:.3f}, so the source "
-            f"explains **{percent(share)} of the label information**."
-        )
+        text += f" With each sample left out of its own estimate it is {report.leave_one_out_leep:.3f}"
+        if doubts(report):
+            text += f"; a source that says nothing has {report.leave_one_out_floor:.3f} there."
+        else:
+            text += f", so the source explains **{percent(share)} of the label information**."
     return text
 
 
@@ -150,6 +153,9 @@ def _table(report: TransferabilityReport) -> str:
             "labels that the source's own outputs give right before any training; usually a lower bound",
         ),
     ]
+    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
+        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
+        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
     if report.linear_probe_accuracy is not None:
         accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
         rows.append(
