@@ -99,10 +99,12 @@ class LEEPMetric(TruncatedJointMetric):
         return lambda probs, target: sum_scores(eep_likelihood(probs, target, conditional).log())
 
     def check_second_pass(self, total_scores: Tensor) -> None:
-        """Raise ``RuntimeError`` if rows are neither kept nor were seen a second time, though some can be scored."""
-        smallest_class = 2 if self.leave_one_out else 1
-        if bool((self.class_counts >= smallest_class).any()):
-            super().check_second_pass(total_scores)
+        """Check the second pass as the base does; where no row can be scored, a pass without scores is right."""
+        if not self.keep_rows:
+            scored_class = self.class_counts >= (2 if self.leave_one_out else 1)  # [C]
+            if not (bool(scored_class.any()) or bool(total_scores.any())):
+                return
+        super().check_second_pass(total_scores)
 
     def compute(self) -> Tensor:
         """LEEP of all rows seen so far, on all processes; with ``top_k`` an estimate of it."""

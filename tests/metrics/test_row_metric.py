@@ -216,6 +216,13 @@ class TestWithoutRows:
         with pytest.warns(UserWarning, match="LEEPMetric needs at least 2 rows to say anything, got 0; it returns NaN"):
             assert metric.compute().isnan()
 
+    def test_second_pass_with_rows_where_the_first_had_none(self):
+        metric = LEEPMetric(3, 5, keep_rows=False, ignore_index=7)
+        metric.update(torch.rand(3, 5), torch.full((3,), 7))
+        metric.second_pass()(torch.rand(4, 5), torch.tensor([0, 1, 2, 2]))
+        with pytest.raises(ValueError, match="must have the rows of the first, got 4 rows more"):
+            metric.compute()
+
     def test_leave_one_out_without_a_second_pass_has_no_answer_once_a_class_has_two_rows(self):
         metric = LEEPMetric(3, 5, leave_one_out=True, keep_rows=False)
         metric.update(torch.rand(3, 5), torch.tensor([2, 0, 2]))
