@@ -54,7 +54,10 @@ TRANSFER_FEATURES = (
     CLASSES,
     Feature(lambda r, _: math.log(r.num_samples / r.num_target_classes), lambda v: f"{math.exp(v):.1f} rows a class"),
     Feature(lambda r, _: r.leep - r.floor, lambda v: f"LEEP {v:.2f} above its floor"),
-    Feature(lambda r, _: r.leave_one_out_leep - r.floor, lambda v: f"leave-one-out LEEP {v:.2f} above its floor"),
+    Feature(
+        lambda r, _: r.leave_one_out_leep - r.leave_one_out_floor,
+        lambda v: f"leave-one-out LEEP {v:.2f} above its floor",
+    ),
 )
 # Training from scratch knows the target data and nothing of the source that was scored.
 SCRATCH_FEATURES = (CLASSES, Feature(lambda r, _: math.log(r.num_samples), lambda v: f"{math.exp(v):.0f} rows"))
