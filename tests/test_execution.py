@@ -12,7 +12,6 @@ from torch import nn
 
 from lightning_leep.execution import autocast, evaluation_mode, preserved_rng, progress_bar, source_device
 
-
 ON_META = nn.Linear(2, 2, device="meta")
 
 

@@ -7,9 +7,15 @@ import pytest
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from lightning_leep import LEEPCallback
+from tests.callbacks.identical import Noisy, explicit, run
 from tests.callbacks.support import Classifier, fit, make_data, make_source, train_loader, trained_state
 
 
@@ -18,21 +24,6 @@ class FrozenBatchNorm(Classifier):
 
     def on_fit_start(self):
         self.body[1].eval()
-
-
-class Noisy(Dataset):
-    """Augments with whatever random source it is given."""
-
-    def __init__(self, draw) -> None:
-        self.rows = make_data()
-        self.draw = draw
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        inputs, label = self.rows[index]
-        return inputs + float(self.draw()), label
 
 
 class Jitter:
@@ -44,10 +35,6 @@ class Jitter:
     def __call__(self) -> float:
         generator = self.settings["generator"]
         return generator.random() if not isinstance(generator, torch.Generator) else torch.rand(1, generator=generator)
-
-
-def explicit(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 LOADERS = {
@@ -72,22 +59,10 @@ LOADERS = {
 }
 
 
-def run(loader, callback, module_class=Classifier, shared=True, **kwargs):
-    source = make_source()
-    module = module_class(source)
-    callbacks = []
-    if callback:
-        callbacks.append(LEEPCallback(source if shared else make_source(seed=8), strict=True))
-    fit(module, *callbacks, loader=loader, **kwargs)
-    if callback:
-        assert callbacks[0].report is not None
-        assert len(callbacks[0].curve) == 2
-    return trained_state(module)
-
-
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("name", LOADERS)
-def test_loader(name):
-    assert run(LOADERS[name](), callback=True) == run(LOADERS[name](), callback=False)
+def test_loader(name, shared):
+    assert run(LOADERS[name](), callback=True, shared=shared) == run(LOADERS[name](), callback=False)
 
 
 def test_losses_depend_on_the_order_and_the_noise_that_is_compared():

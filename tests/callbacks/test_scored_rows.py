@@ -2,49 +2,23 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import (
-    BatchSampler,
-    ConcatDataset,
     DataLoader,
     IterableDataset,
-    RandomSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
 )
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import DATA, C, Classifier, fit, make_data, make_source, reference_scores, train_loader
-
-
-class Recorder(nn.Module):
-    """A source that remembers the rows that it was shown, and in which mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = make_source()
-        self.shown: list[torch.Tensor] = []
-        self.modes: list[bool] = []
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.shown.append(inputs)
-        self.modes.append(any(layer.training for layer in self.modules()))
-        return self.network(inputs)
-
-    @property
-    def indices(self) -> list[int]:
-        """Rows of ``DATA`` that were shown."""
-        rows = torch.cat(self.shown)
-        return [int((DATA.tensors[0] == row).all(1).nonzero().item()) for row in rows]
-
-
-def score(loader=None, source=None, trainer_options=None, **kwargs):
-    """Fit with the callback; return it and its source."""
-    source = source or Recorder()
-    callback = LEEPCallback(source, strict=True, **kwargs)
-    fit(Classifier(), callback, loader=train_loader(DATA) if loader is None else loader, **(trainer_options or {}))
-    return callback.report, source
+from tests.callbacks.recorder import score
+from tests.callbacks.support import (
+    DATA,
+    C,
+    Classifier,
+    fit,
+    make_data,
+    make_source,
+    reference_scores,
+    train_loader,
+)
 
 
 def test_scores_are_those_of_all_training_rows_once():
@@ -106,44 +80,6 @@ def test_fast_dev_run_with_batches_of_one_row_scores_two():
     assert callback.report.num_samples == 2
 
 
-LOADERS = {
-    "subset sampler": (lambda: train_loader(DATA, shuffle=False, sampler=SubsetRandomSampler([4, 2, 30])), [4, 2, 30]),
-    "subset": (lambda: train_loader(Subset(DATA, [4, 2, 30])), [4, 2, 30]),
-    "concatenation": (lambda: train_loader(ConcatDataset([Subset(DATA, [7, 8]), Subset(DATA, [1])])), [7, 8, 1]),
-    "bootstrap": (lambda: train_loader(DATA, shuffle=False, sampler=RandomSampler(DATA, True, 10)), list(range(50))),
-    "batch sampler": (lambda: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 8, True)), [*range(50)]),
-    "batch sampler as sampler": (
-        lambda: DataLoader(DATA, sampler=BatchSampler(SubsetRandomSampler([5, 6, 9, 1]), 2, False), batch_size=None),
-        [5, 6, 9, 1],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LOADERS)
-def test_sampler(name):
-    loader, wanted = LOADERS[name]
-    report, source = score(loader())
-    assert source.indices == wanted
-    assert not any("draws it" in note for note in report.notes)
-
-
-@pytest.mark.parametrize(
-    ("loader", "rows", "name"),
-    [
-        (
-            lambda: train_loader(DATA, shuffle=False, sampler=WeightedRandomSampler([1.0] * 40 + [0.0] * 10, 15)),
-            40,
-            "Wei",
-        ),
-        (lambda: DataLoader(DATA, batch_sampler=[[0, 1], [2, 3]]), 50, "list"),
-    ],
-)
-def test_sampler_that_cannot_be_followed_is_noted(loader, rows, name):
-    report, _ = score(loader())
-    assert report.num_samples == rows
-    assert any(name in note and "draws it" in note for note in report.notes)
-
-
 def test_given_loader_instead_of_the_training_data():
     others = make_data(30, seed=6)
     report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))
@@ -176,6 +112,29 @@ def test_stream_as_given_loader():
         score(loader, dataloader=loader)
     with pytest.raises(ValueError, match="`max_samples` needs a DataLoader over a data set with an index"):
         score(dataloader=DataLoader(Stream(), batch_size=10), max_samples=10)
+
+
+class Shifted(DataLoader):
+    """Changes its batches where a copy of it would not."""
+
+    def __iter__(self):
+        return ((inputs - 100, labels) for inputs, labels in super().__iter__())
+
+
+class Rebatched(DataLoader):
+    def _get_iterator(self):
+        return iter(list(super()._get_iterator())[:2])
+
+
+@pytest.mark.parametrize("kind", [Shifted, Rebatched])
+def test_loader_that_makes_its_own_batches(kind):
+    """It cannot be copied, but it can be read."""
+    with pytest.raises(ValueError, match=f"{kind.__name__}, the training loader, makes .* Pass `dataloader=`"):
+        score(kind(DATA, batch_size=10))
+    _, source = score(dataloader=kind(DATA, batch_size=10))
+    assert torch.equal(torch.cat(source.shown), torch.cat([inputs for inputs, _ in kind(DATA, batch_size=10)]))
+    with pytest.raises(ValueError, match=f"`max_samples` needs .* got {kind.__name__}"):
+        score(dataloader=kind(DATA, batch_size=10), max_samples=10)
 
 
 def test_the_training_loader_itself_may_be_given():

@@ -1,5 +1,6 @@
 """What may be a source, and how it is called."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import DATA, Classifier, D, Z, fit, make_source, reference_scores, train_loader
+from tests.callbacks.support import (
+    DATA,
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_source,
+    reference_scores,
+    train_loader,
+    trained_state,
+)
 
 
 def report_of(source, module=None, **kwargs):
@@ -22,25 +33,83 @@ def expected():
     return reference_scores(make_source().eval()(DATA.tensors[0]), DATA.tensors[1])["leep"]
 
 
-@pytest.mark.parametrize("kind", ["module", "function", "bound method", "object with logits", "the module's own"])
-def test_kinds_of_source(kind):
-    source = make_source()
-    module = Classifier(source)
-    choices = {
-        "module": source,
-        "function": lambda inputs: source.eval()(inputs),
-        "bound method": source.forward,
-        "object with logits": lambda inputs: SimpleNamespace(logits=source.eval()(inputs)),
-        "the module's own": None,
-    }
-    assert report_of(choices[kind], module).leep == pytest.approx(expected(), abs=1e-6)
+class Caller:
+    """A source that is neither a module nor a method of one."""
+
+    __slots__ = ("networks",)
+
+    def __init__(self, network) -> None:
+        self.networks = {"source": [network]}
+
+    def __call__(self, inputs):
+        return self.networks["source"][0](inputs)
+
+
+AT_HAND: dict[str, nn.Module] = {}
+
+
+def calls_what_is_at_hand(inputs):
+    return AT_HAND["network"](inputs)
+
+
+def global_function(network):
+    AT_HAND["network"] = network
+    return calls_what_is_at_hand
+
+
+#: Ways to give a network as a source, none of which evaluates it.
+KINDS = {
+    "module": lambda network: network,
+    "bound method": lambda network: network.forward,
+    "function": lambda network: lambda inputs: network(inputs),
+    "object with logits": lambda network: lambda inputs: SimpleNamespace(logits=network(inputs)),
+    "partial": partial,
+    "partial of a function": lambda network: partial(lambda net, inputs: net(inputs), network),
+    "object": Caller,
+    "method of an object": lambda network: Caller(network).__call__,
+    "global function": global_function,
+    "the module's own": lambda network: None,
+    "the module's own function": lambda network: None,
+}
+
+
+class CallsItself(Classifier):
+    """``source_logits`` is an attribute, a function that hides the network."""
+
+    def __init__(self, source) -> None:
+        super().__init__(source)
+        self.source_logits = lambda inputs: self.source[0](inputs)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_source(kind, shared):
+    """The score is that of the network in evaluation mode, and neither it nor training is any different afterwards."""
+    source, plain = make_source(), Classifier(make_source())
+    module = (CallsItself if kind == "the module's own function" else Classifier)(source if shared else make_source())
+    if not shared:
+        module.source = [source]
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    report = report_of(KINDS[kind](source), module)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    fit(plain, loader=train_loader(DATA))
+    assert trained_state(module) == trained_state(plain)
+    assert all(layer.training for layer in source.modules())
+    if not shared:
+        assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
+
+
+def test_exported_source():
+    """``torch.export`` gives modules whose ``eval()`` raises."""
+    inputs = (DATA.tensors[0][:10],)
+    exported = torch.export.export(make_source().eval(), inputs).module()
+    assert report_of(exported).leep == pytest.approx(expected(), abs=1e-6)
 
 
 def test_probabilities():
-    def source(inputs):
-        return make_source().eval()(inputs).softmax(1)
-
-    assert report_of(source, from_logits=False).leep == pytest.approx(expected(), abs=1e-6)
+    network = make_source()
+    report = report_of(lambda inputs: network(inputs).softmax(1), from_logits=False)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
 
 
 @pytest.mark.parametrize("memory", ["cpu", "second_pass", 10])
@@ -89,10 +158,8 @@ class Keyed(Classifier):
 
 
 def test_batches_of_dictionaries():
-    def source(inputs, weight):
-        return make_source().eval()(inputs)
-
-    callback = LEEPCallback(source, strict=True)
+    network = make_source()
+    callback = LEEPCallback(lambda inputs, weight: network(inputs), strict=True)
     fit(Keyed(), callback, loader=DataLoader(Rows(), batch_size=10))
     assert callback.report.leep == pytest.approx(expected(), abs=1e-6)
     callback = LEEPCallback(make_source(), strict=True, adapter=lambda batch: (batch["inputs"], batch["labels"]))
@@ -134,6 +201,19 @@ def test_precision(precision, shared, wanted):
     assert report.leep == pytest.approx(expected(), abs=tolerance)
     if precision == "bf16-mixed":
         assert report.leep != pytest.approx(expected(), abs=1e-7)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+def test_precision_of_what_a_function_calls(precision, shared):
+    """Shared weights are converted by the Trainer, the original head for the pass, other weights not at all."""
+    source = Dtypes()
+    module = Classifier(source.network) if shared else Classifier()
+    report = report_of(lambda inputs: source(inputs), module, trainer_options={"precision": precision})
+    dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}[precision] if shared else torch.float32
+    assert source.seen == {(dtype, dtype, dtype)}
+    assert source.network[-1].weight.dtype == torch.float32
+    assert report.leep == pytest.approx(expected(), abs=0.01 if dtype == torch.bfloat16 else 1e-6)
 
 
 def test_scored_once_before_the_first_step():

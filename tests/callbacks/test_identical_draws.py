@@ -1,0 +1,129 @@
+"""Random generators of the user's, wherever they are, are where training without the callback would have them."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, default_collate
+
+from lightning_leep import LEEPCallback
+from tests.callbacks.identical import Noisy, explicit, run
+from tests.callbacks.support import Classifier, fit, make_data, make_source, train_loader, trained_state
+
+
+class Slotted:
+    __slots__ = ("generator",)
+
+    def __init__(self, generator) -> None:
+        self.generator = generator
+
+    def __call__(self) -> torch.Tensor:
+        return torch.rand(1, generator=self.generator)
+
+    def noise(self, scale: float) -> torch.Tensor:
+        return scale * self()
+
+
+#: A generator of the module, as scripts have one; set anew by each loader that uses it.
+GENERATORS: dict[str, torch.Generator] = {}
+
+
+def draws_from_the_module() -> torch.Tensor:
+    return torch.rand(1, generator=GENERATORS["own"])
+
+
+def set_generator() -> None:
+    GENERATORS["own"] = explicit()
+
+
+def closure():
+    generator = explicit()
+    return lambda: torch.rand(1, generator=generator)
+
+
+def with_a_default():
+    own = explicit()
+
+    def draw(generator=own):
+        return torch.rand(1, generator=generator)
+
+    return draw
+
+
+def noisy_collate(generator, rows):
+    inputs, labels = default_collate(rows)
+    return inputs + torch.rand(1, generator=generator), labels
+
+
+class Collate:
+    def __init__(self) -> None:
+        self.generator = explicit()
+
+    def __call__(self, rows):
+        return noisy_collate(self.generator, rows)
+
+    def collate(self, rows):
+        return self(rows)
+
+
+class OnItsClass(Noisy):
+    generator = None
+
+    def __init__(self) -> None:
+        type(self).generator = explicit()
+        super().__init__(lambda: torch.rand(1, generator=self.generator))
+
+
+#: Places of a generator that augmentations draw from in the process that trains.
+PLACES = {
+    "closure": lambda: train_loader(Noisy(closure())),
+    "global": lambda: set_generator() or train_loader(Noisy(draws_from_the_module)),
+    "slot": lambda: train_loader(Noisy(Slotted(explicit()))),
+    "bound method": lambda: train_loader(Noisy(Slotted(explicit()).__call__)),
+    "partial": lambda: train_loader(Noisy(partial(Slotted.noise, Slotted(explicit()), scale=0.5))),
+    "default": lambda: train_loader(Noisy(with_a_default())),
+    "class": lambda: train_loader(OnItsClass()),
+    "member of many": lambda: train_loader(ConcatDataset([Subset(Noisy(closure()), [i]) for i in range(50)])),
+    "collate function": lambda: train_loader(collate_fn=partial(noisy_collate, explicit())),
+    "collating object": lambda: train_loader(collate_fn=Collate()),
+    "collating method": lambda: train_loader(collate_fn=Collate().collate),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_generator_of_the_augmentation(place):
+    plain = run(PLACES[place](), callback=False)
+    assert run(PLACES[place](), callback=True) == plain
+
+
+class Stream(IterableDataset):
+    """Goes on where the last reading stopped, as a stream does."""
+
+    def __init__(self) -> None:
+        self.rows = iter(list(make_data()) * 9)
+
+    def __iter__(self):
+        for _ in range(50):
+            yield next(self.rows)
+
+
+def test_generator_that_a_given_loader_shares_with_training():
+    """Each reading of a loader draws a seed from it."""
+    plain = run(train_loader(generator=explicit()), callback=False)
+    for data in (Stream(), make_data()):
+        generator = explicit()
+        given = DataLoader(data, batch_size=10, generator=generator)
+        assert run(train_loader(generator=generator), callback=True, dataloader=given) == plain
+
+
+def test_stream_that_a_given_loader_shares_with_training():
+    """In the same process it is refused, and workers read copies."""
+    plain = run(DataLoader(Stream(), batch_size=10), callback=False)
+    stream = Stream()
+    module, callback = Classifier(), LEEPCallback(make_source(), dataloader=DataLoader(stream, batch_size=10))
+    with pytest.warns(UserWarning, match="`dataloader` must read another Stream than the one that is trained on"):
+        fit(module, callback, loader=DataLoader(stream, batch_size=10))
+    assert trained_state(module) == plain
+    stream = Stream()
+    given = DataLoader(stream, batch_size=10, num_workers=1)
+    assert run(DataLoader(stream, batch_size=10), callback=True, dataloader=given) == plain
