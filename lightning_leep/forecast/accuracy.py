@@ -60,7 +60,13 @@ class AccuracyForecast:
             >>> print(forecast.describe())
             Training the head is expected to reach accuracy 0.700 (90% interval 0.600 to 0.800), from 9 rows.
         """
-        subjects = {"head": "Training the head", "all": "Fine-tuning all layers", "scratch": "Training from scratch"}
+        subjects = {
+            "head": "Training the head",
+            "all": "Fine-tuning all layers",
+            "part": "Fine-tuning part of the layers",
+            "gradual": "Unfreezing layers step by step",
+            "scratch": "Training from scratch",
+        }
         return (
             f"{subjects.get(self.strategy, self.strategy)} is expected to reach accuracy {self.value:.3f} "
             f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."

@@ -6,7 +6,6 @@ import lightning.pytorch.callbacks
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from lightning_leep import LEEPCallback
@@ -212,14 +211,16 @@ class CopiedBody(Classifier):
         self.body = only(copy.deepcopy(source[:-1]), *trained)
 
 
-@pytest.mark.parametrize(("trained", "expected"), [(("",), "all"), (("0.bias",), "part"), (("none",), "head")])
-def test_forecast_record_and_panels_know_it(trained, expected, tmp_path):
-    source, logger = make_source(), TensorBoardLogger(tmp_path / "logs")
+@pytest.mark.parametrize(
+    ("trained", "expected", "said"),
+    [(("",), "all", "all layers"), (("0.bias",), "part", "part of the layers"), (("none",), "head", "the head")],
+)
+def test_forecast_and_record_know_it(trained, expected, said, tmp_path):
+    source = make_source()
     callback = LEEPCallback(source, history=tmp_path, strict=True)
-    module = CopiedBody(source, *trained)
-    module.save_hyperparameters({"width": 8})
-    fit(module, callback, logger=logger)
+    fit(CopiedBody(source, *trained), callback)
     assert load_history(tmp_path)[0].strategy == expected
+    assert f"{said} is expected to reach" in callback.forecast.describe()
     head = forecast_accuracy(callback.report, strategy="head", test_size=40)
     assert callback.forecast == forecast_accuracy(callback.report, strategy=expected, test_size=40)
     wider = callback.forecast.high - callback.forecast.low > head.high - head.low
@@ -276,7 +277,7 @@ def test_a_callback_that_unfreezes_layers(package, first, tmp_path):
             if epoch == 1:
                 self.unfreeze_and_add_param_group(pl_module.body, optimizer)
 
-    callback = LEEPCallback(make_source(), history=tmp_path / "history", strict=True)
+    callback = LEEPCallback(make_source(), history=tmp_path, strict=True)
     callbacks = [callback, Unfreezing()] if first else [Unfreezing(), callback]
     base = Classifier if package is pl else LightningClassifier
 
@@ -295,7 +296,7 @@ def test_a_callback_that_unfreezes_layers(package, first, tmp_path):
     )
     trainer.fit(Trained(), train_loader(), val_loader())
     assert callback.forecast.strategy == "gradual"
-    assert load_history(tmp_path / "history")[0].strategy == "gradual"
+    assert load_history(tmp_path)[0].strategy == "gradual"
 
 
 def test_a_fault_is_contained(monkeypatch):

@@ -7,8 +7,9 @@ import re
 import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from lightning_leep.forecast import AccuracyCurve, AccuracyForecast
+from lightning_leep.forecast import AccuracyCurve, AccuracyForecast, forecast_convergence
 from lightning_leep.tensorboard import report_markdown
+from tests.forecast.simulate import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
 
@@ -60,6 +61,17 @@ def test_before_training_it_states_the_forecast_in_a_sentence(report):
         "(90% interval 0.600 to 0.800), from 9 rows."
     ) in text
     assert "Achieved" not in text
+
+
+@pytest.mark.parametrize(("leep", "outside"), [(-0.9, False), (-0.2, True)])
+def test_says_when_no_earlier_transfer_was_like_this_one(report, leep, outside):
+    curve = AccuracyCurve((1, 2), (0.4, 0.6))
+    history = [make_record(report=make_report(leep=-1.5 + 0.1 * i), curve=curve) for i in range(12)]
+    convergence = forecast_convergence(make_report(leep=leep), history)
+    assert convergence.out_of_range == outside
+    assert (
+        "none of them with a LEEP like this one's" in words(report, forecast(0.7), convergence=convergence)
+    ) == outside
 
 
 def test_what_limits_the_forecast_stands_with_what_limits_the_scores(report):
