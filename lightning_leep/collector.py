@@ -114,12 +114,15 @@ class ScoreCollector:
         finally:
             metric._to_sync = False
 
-    def report(self, seconds: Callable[[], float], feature_layer: str | None) -> TransferabilityReport:
+    def report(
+        self, seconds: Callable[[], float], feature_layer: str | None, rows_per_image: int
+    ) -> TransferabilityReport:
         """Scores of the rows of all processes.
 
         Args:
             seconds: Tells the wall time since the pass began.
             feature_layer: Where the features come from.
+            rows_per_image: More than 1 with dense prediction.
 
         Raises:
             ValueError: If there are fewer than 2 labelled rows, or the second pass had other rows than the first.
@@ -150,6 +153,7 @@ class ScoreCollector:
             label_entropy=float(-(frequency * frequency.log()).sum()),
             num_features=None if self.features is None else self.features.num_features,
             feature_layer=feature_layer,
+            rows_per_image=rows_per_image,
             memory=self.memory.description,
             seconds=elapsed,
             samples_per_second=num_samples / elapsed,

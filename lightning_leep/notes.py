@@ -31,23 +31,30 @@ def doubts(report: TransferabilityReport) -> list[str]:
     """Why LEEP may be no more than noise; empty when it says something about the labels."""
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so that no score says anything."]
+    sentences = []
     p_value, floor = report.permutation_p_value, report.leave_one_out_floor
     out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
     if p_value is not None and p_value > SIGNIFICANCE:
-        return [
+        sentences.append(
             f"LEEP cannot be told from noise: labels shuffled at random score as high too often (p = {p_value:.2f})."
-        ]
-    if out_of_sample <= floor:
-        return [
+        )
+    elif out_of_sample <= floor:
+        sentences.append(
             f"Out of sample LEEP cannot be told from noise: its leave-one-out form {report.leave_one_out_leep:.3f} is "
             f"not two standard errors above the floor {floor:.3f} of a source that says nothing."
-        ]
-    if p_value is None and math.isnan(out_of_sample):
-        return [
+        )
+    elif p_value is None and math.isnan(out_of_sample):
+        sentences.append(
             "Whether LEEP can be told from noise is not known here: there is no leave-one-out form and no permutation "
             "null."
-        ]
-    return []
+        )
+    if report.rows_per_image > 1:
+        sentences.append(
+            f"An image gives up to {report.rows_per_image} rows (pixels, tokens), which are not independent of each "
+            "other. So standard errors, the p-value, leave-one-out scores and the linear probe are too optimistic, and "
+            "do not tell LEEP from noise."
+        )
+    return sentences
 
 
 def _optimism(report: TransferabilityReport) -> list[str]:

@@ -38,6 +38,8 @@ class TransferabilityReport:
         nce: Negative conditional entropy -H(Y|Z) of the source's most probable class (Tran et al., ICCV 2019).
         num_features: d, size of the features that the following scores are made from.
         feature_layer: Where they come from.
+        rows_per_image: Rows that one image, or one text, gives: 1, or with dense prediction the number of its pixels or
+            tokens in the first batch. They are not independent of each other.
         h_score: H-score with Ledoit-Wolf shrinkage (Ibrahim et al., 2021).
         h_score_unshrunk: H-score as first defined (Bao et al., ICIP 2019).
         log_me: LogME, the maximum evidence per row (You et al., ICML 2021).
@@ -83,6 +85,7 @@ class TransferabilityReport:
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
+    rows_per_image: int = 1
     memory: str | None = None
     notes: tuple[str, ...] = ()
     joint: Tensor | None = field(default=None, repr=False, compare=False)

@@ -60,7 +60,9 @@ def score(
         source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
             module) from inputs to logits ``[N, Z]`` or ``[N, Z, d1, ...]``, or to something with ``.logits``.
         dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels``, or what ``adapter``
-            takes.
+            takes. Each image must be in them once: to standard errors, the permutation null, leave-one-out scores and
+            the linear probe an image that comes again (a sampler with replacement, copies by augmentation) is one more
+            independent image whose label was foreseen, so that they find a signal in noise.
         num_target_classes: C.
         from_logits: Whether the source returns logits or probabilities.
         ignore_index: Label of the rows that are left out.
@@ -71,10 +73,11 @@ def score(
             the source is called.
         transfer: Function that brings a batch to the device; replaces the plain move to ``device``.
         progress: Whether the first process shows a progress bar.
-        head: Name of the source's last layer, whose input are the features (``"classifier.6"``). None finds it: a
-            linear layer named ``fc``, ``classifier``, ``head`` or ``linear`` that makes as many outputs as the source
-            returns, or else the last one that runs. Without one the feature scores are made from the logits, and the
-            report says so.
+        head: Name of the source's last layer, whose input are the features (``"classifier.6"``). None finds it among
+            the layers that make as many outputs as the source returns: the linear layer named ``fc``, ``classifier``,
+            ``head`` or ``linear``, or else the linear layer that runs last, or any module under such a name
+            (:func:`~lightning_leep.features.capture_head_input`). Without one, or when it runs more than once for a
+            batch, the feature scores are made from the logits, and the report says so.
         memory: How rows are kept until all are known: "device" (where they were computed), "cpu", "bfloat16" (rounded),
             "second_pass" (not at all: the loader is read twice and must give the same rows), "top_k" (the largest
             source probabilities of each row: LEEP becomes an estimate with an interval, the other scores of the
@@ -149,4 +152,4 @@ def score(
         if not chosen.keep_rows:
             second_pass = collector.second_pass()
             on_every_process(lambda: second_pass(sizes.choose_features(outputs())), device)
-        return collector.report(lambda: time.perf_counter() - start, sizes.feature_layer)
+        return collector.report(lambda: time.perf_counter() - start, sizes.feature_layer, sizes.rows_per_image)

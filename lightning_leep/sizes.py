@@ -25,6 +25,7 @@ class Sizes(NamedTuple):
     num_features: int  #: 0 when nothing is narrow enough to be scored
     feature_layer: str | None  #: whose input they are; ``LOGITS`` for the source's outputs, None when there are none
     num_bytes: int | None  #: of the rows and labels of the process that has most; None if unknown
+    rows_per_image: int  #: more than 1 with dense prediction
 
     def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
         """The batches with the features that are scored.
@@ -57,16 +58,16 @@ def agree_on_sizes(first: Outputs | None, captured: HeadInput, num_batches: int 
         ValueError: If no process has a batch, or they differ.
     """
     if first is None:
-        own = [0, -UNKNOWN, 0, -UNKNOWN, 0, -1, 0, 0, 0]
+        own = [0, -UNKNOWN, 0, -UNKNOWN, 0, -1, 0, 0, 0, 1]
     else:
         preds, features, target = first
         width, size = preds.shape[1], preds.element_size()
         num_features, feature_size = (0, 0) if features is None else (features.shape[1], features.element_size())
         rows = UNKNOWN if num_batches is None else num_batches * target.numel()
         own = [width, -width, num_features, -num_features, int(features is None), captured.position]
-        own += [rows, size, feature_size]
+        own += [rows, size, feature_size, max(1, target.shape[1:].numel())]
     shared = largest_of_all(own, device)
-    width, low, num_features, low_features, lacking, position, rows, size, feature_size = shared
+    width, low, num_features, low_features, lacking, position, rows, size, feature_size, rows_per_image = shared
     if width == 0:
         raise ValueError("`dataloader` must hold at least one batch, got none.")
     if width != -low:
@@ -78,4 +79,4 @@ def agree_on_sizes(first: Outputs | None, captured: HeadInput, num_batches: int 
         layer, feature_size = (LOGITS, size) if num_features else (None, 0)
     # Rows of probabilities are kept in float32 at least, and the scores of both keep a label of 8 bytes.
     row_bytes = width * max(4, size) + num_features * feature_size + 16
-    return Sizes(width, num_features, layer, None if rows == UNKNOWN else rows * row_bytes)
+    return Sizes(width, num_features, layer, None if rows == UNKNOWN else rows * row_bytes, rows_per_image)

@@ -72,6 +72,18 @@ def test_noise_is_said_once():
     assert len([note for note in found if "noise" in note]) == 1
 
 
+@pytest.mark.parametrize(("changes", "noise"), [({}, False), ({"permutation_p_value": 0.5}, True)])
+def test_rows_of_one_image_do_not_tell_noise(changes, noise):
+    """The note stands whatever the p-value and the standard errors are, and after what tells noise even so."""
+    found = notes_of(rows_per_image=256, **changes)
+    assert [note.startswith("LEEP cannot be told from noise") for note in found] == (
+        [True, False] if noise else [False]
+    )
+    assert found[-1].startswith("An image gives up to 256 rows (pixels, tokens), which are not independent")
+    assert found[-1].endswith("too optimistic, and do not tell LEEP from noise.")
+    assert notes_of(rows_per_image=1) == ()
+
+
 def test_floor_of_leave_one_out_is_that_of_the_rows_it_counts():
     """Fifty single images are left out: what remains is one class, about which a useless source is right.
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
+from lightning_leep.tensorboard import report_markdown
 from tests.feature_references import reference_h_score, reference_log_me, reference_probe
 from tests.helpers import (
     label_entropy,
@@ -144,6 +145,39 @@ def test_dense_prediction():
     report = report_on(pixels, masks, weight, 3, batch_size=3, ignore_index=-1)
     assert kept.sum() < 72
     assert_scores(report, reference(features[kept], labels[kept], weight, 3))
+    assert report.rows_per_image == 18
+    assert any(note.startswith("An image gives up to 18 rows") for note in report.notes)
+
+
+@pytest.mark.parametrize("memory", ["device", "second_pass", "top_k"])
+def test_pixels_of_an_image_that_are_all_alike(memory):
+    """Twelve images whose 16 pixels are copies: LEEP is that of the images, its standard error four times too small.
+
+    Labels have nothing to do with the images, yet every pixel is foreseen from the others of its image.
+    """
+    rng = np.random.default_rng(0)
+    features, weight = rng.normal(size=(12, 5)), 2 * rng.normal(size=(6, 5))
+    labels = np.arange(12) % 3
+    pixels = np.broadcast_to(features[:, None, None], (12, 4, 4, 5)).copy()
+    masks = np.broadcast_to(labels[:, None, None], (12, 4, 4)).copy()
+    images, dense = (report_on(*data, weight, 3, memory=memory) for data in ((features, labels), (pixels, masks)))
+    assert (images.rows_per_image, dense.rows_per_image) == (1, 16)
+    assert not any(note.startswith("An image gives up to") for note in images.notes)
+    assert any("and do not tell LEEP from noise" in note for note in dense.notes)
+    assert "explains" not in report_markdown(dense)
+    if memory == "top_k":
+        return  # it knows no error, and may keep too little to say which LEEP it is
+    assert dense.leep == pytest.approx(images.leep, rel=1e-6)
+    assert dense.leep_standard_error == pytest.approx(images.leep_standard_error * math.sqrt(11 / 191), rel=1e-6)
+    assert dense.linear_probe_accuracy > images.linear_probe_accuracy + 0.3
+
+
+def test_one_pixel_is_one_row():
+    features, labels, weight = make(np.arange(30) % 3)
+    report = report_on(features.reshape(30, 1, 5), labels.reshape(30, 1), weight, 3)
+    assert report.rows_per_image == 1
+    assert_scores(report, reference(features, labels, weight, 3))
+    assert not any("An image gives up to" in note for note in report.notes)
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
