@@ -19,6 +19,7 @@ import torch
 from digits import DigitClassifier, Digits, pretrain
 from lightning_utilities.core import rank_zero
 from pytorch_lightning.loggers import TensorBoardLogger
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -46,9 +47,9 @@ def transfers(seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
 
 
 def run(
-    source: tuple[int, ...], target: tuple[int, ...], images: int, epochs: int, folder: Path, name: str
+    source: tuple[int, ...], target: tuple[int, ...], images: int, draw: int, epochs: int, folder: Path, name: str
 ) -> LEEPCallback:
-    """One transfer; its record joins the history."""
+    """One transfer, with images drawn by the seed ``draw``; its record joins the history."""
     pl.seed_everything(0, verbose=False)
     callback = LEEPCallback(
         source=network(source),
@@ -69,14 +70,14 @@ def run(
     )
     trainer.fit(
         DigitClassifier(len(target), strategy="head", source=network(source)),
-        Digits(target, images_per_class=images, batch_size=10),
+        Digits(target, images_per_class=images, batch_size=10, seed=draw),
     )
     return callback
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=40, help="enough for the accuracy to stop rising")
     parser.add_argument("--folder", type=Path, default=Path("runs/forecast"), help="where everything goes")
     parser.add_argument("--seed", type=int, default=0, help="which digits and how many images are drawn")
     arguments = parser.parse_args()
@@ -88,16 +89,22 @@ def main() -> None:
     *earlier, last = transfers(arguments.seed)
     known = len(load_history(arguments.folder / "history"))
     console.print(f"Running {len(earlier)} transfers to make a history (it holds {known} already) ...")
-    table = Table(title="Predicted before training, achieved after it")
-    for column in ("", "from digits", "to digits", "images", "predicted", "90%", "achieved", "from"):
-        table.add_column(column, justify="left" if column in ("", "from") else "right")
+    # No rules between columns, so that numbers are whole in 80 characters.
+    table = Table(
+        title="Predicted before training, achieved after it (from and to: digits)",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("run", "from", "to", "images", "predicted", "90%", "achieved", "based on"):
+        table.add_column(column, justify="left" if column == "based on" else "right", no_wrap=True)
     for number, task in enumerate(earlier, start=1):
-        add_row(table, number, task, run(*task, arguments.epochs, arguments.folder, f"{number:02d}"))
+        add_row(table, number, task, run(*task, number, arguments.epochs, arguments.folder, f"{number:02d}"))
 
     past = load_history(arguments.folder / "history").filter(strategy="head")
-    callback = run(*last, arguments.epochs, arguments.folder, f"{len(earlier) + 1:02d}_forecast")
+    number = len(earlier) + 1
+    callback = run(*last, number, arguments.epochs, arguments.folder, f"{number:02d}_forecast")
     table.add_section()
-    add_row(table, len(earlier) + 1, last, callback)
+    add_row(table, number, last, callback)
     console.print(table)
     report, forecast, curve = callback.report, callback.forecast, callback.curve
     alone = forecast_accuracy(report, test_size=past[-1].test_size)

@@ -23,6 +23,13 @@ from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.ridge import fit_ridge
 from lightning_leep.report import TransferabilityReport
 
+SUBJECTS = {
+    "head": "Training the head",
+    "part": "Fine-tuning a part of the layers",
+    "gradual": "Unfreezing layer after layer",
+    "all": "Fine-tuning all layers",
+    "scratch": "Training from scratch",
+}
 CONVERGED = "It presumes training until the accuracy stops rising; a shorter run stays below."
 
 
