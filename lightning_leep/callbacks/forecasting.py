@@ -14,11 +14,11 @@ from lightning_leep.forecast import (
     RunningForecast,
     forecast_accuracy,
     forecast_convergence,
-    is_hopeless,
     load_history,
     update_forecast,
 )
 from lightning_leep.forecast.history import Folder
+from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.processes import on_every_process
 from lightning_leep.report import TransferabilityReport
 
@@ -37,6 +37,8 @@ class Outlook:
         convergence: How fast; None without enough earlier transfers.
         history: Earlier transfers of the same strategy; empty on all processes but the first.
         max_epochs: Epochs after which training ends at the latest; None if that is not known.
+        test_size: Rows of a validation, if known.
+        first_epoch: Epochs that the Trainer had trained another module for before; they count in ``max_epochs``.
     """
 
     strategy: str
@@ -44,6 +46,8 @@ class Outlook:
     convergence: ConvergenceForecast | None = None
     history: History = field(default_factory=History)
     max_epochs: float | None = None
+    test_size: int | None = None
+    first_epoch: int = 0
 
     @property
     def expected(self) -> MeanCurve | None:
@@ -59,26 +63,14 @@ class Outlook:
         )
 
     def update(self, curve: AccuracyCurve) -> RunningForecast | None:
-        """The forecast given the validations so far."""
-        if self.accuracy is None:
+        """The forecast given the validations so far; from these alone if there are a few of them."""
+        if self.accuracy is None and len(curve) < MIN_VALIDATIONS:
             return None
-        return update_forecast(self.accuracy, curve, max_epochs=self.max_epochs, convergence=self.convergence)
-
-
-def check_target(target: float | None) -> float | None:
-    """The target accuracy of ``stop_when_hopeless``.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it does not lie in 0..1.
-    """
-    if target is None:
-        return None
-    if isinstance(target, bool) or not isinstance(target, int | float):
-        raise TypeError(f"`stop_when_hopeless` must be an accuracy or None, got {target!r}.")
-    if not 0 <= target <= 1:
-        raise ValueError(f"`stop_when_hopeless` must lie in 0..1, got {target}.")
-    return float(target)
+        end = None if self.max_epochs is None else self.max_epochs - self.first_epoch
+        curve = AccuracyCurve(tuple(epoch - self.first_epoch for epoch in curve.epochs), curve.accuracy)
+        return update_forecast(
+            self.accuracy, curve, max_epochs=end, convergence=self.convergence, test_size=self.test_size
+        )
 
 
 def look_ahead(
@@ -90,6 +82,7 @@ def look_ahead(
     strategy: str,
     test_size: int | None,
     accuracy: AccuracyForecast | None,
+    first_epoch: int = 0,
 ) -> Outlook:
     """Make the forecasts on the first process and tell them to the others, which may not see the folder.
 
@@ -101,6 +94,7 @@ def look_ahead(
         strategy: What is trained.
         test_size: Rows of a validation, if known.
         accuracy: The forecast that a checkpoint brought, which stays as it was.
+        first_epoch: Epochs that the Trainer had trained another module for before.
     """
     device = trainer.strategy.root_device
     history = History()
@@ -128,6 +122,8 @@ def look_ahead(
         convergence=convergence,
         history=history.filter(strategy=strategy),
         max_epochs=planned_epochs(trainer),
+        test_size=test_size,
+        first_epoch=first_epoch,
     )
 
 
@@ -141,19 +137,3 @@ def planned_epochs(trainer: Any) -> float | None:
         # An epoch's last step may accumulate fewer batches than the others.
         ends.append(trainer.max_steps / math.ceil(batches / trainer.accumulate_grad_batches))
     return min(ends, default=None)
-
-
-def reason_to_stop(
-    running: RunningForecast | None, curve: AccuracyCurve, outlook: Outlook, target: float
-) -> str | None:
-    """Why a run need not go on, in a sentence; None before its first and after its last validation, or if it may."""
-    if running is None or not len(curve) or not is_hopeless(running, target):
-        return None
-    epochs = curve.epochs[-1]
-    if outlook.max_epochs is not None and epochs >= outlook.max_epochs:
-        return None  # it is over anyway
-    return (
-        f"After {epochs:g} epochs its best accuracy is expected to end between {running.low:.3f} and "
-        f"{running.high:.3f} ({100 * running.coverage:g}% interval), which excludes the {target:g} of "
-        "`stop_when_hopeless`."
-    )

@@ -8,13 +8,14 @@ import pytorch_lightning as pl
 from torch import nn
 
 from lightning_leep.batches import Adapter, split_batch
-from lightning_leep.callbacks.forecasting import HISTORY_ADVICE, HISTORY_TASK, check_target, look_ahead
+from lightning_leep.callbacks.forecasting import HISTORY_ADVICE, HISTORY_TASK, look_ahead
 from lightning_leep.callbacks.logs import RunLogs
 from lightning_leep.callbacks.measurement import as_reference
 from lightning_leep.callbacks.names import automatic_names
 from lightning_leep.callbacks.record import RecordKeeper, validation_rows
 from lightning_leep.callbacks.resumable import ResumableCallback
 from lightning_leep.callbacks.source import SourceScorer
+from lightning_leep.callbacks.stopping import check_target
 from lightning_leep.callbacks.strategy import STRATEGY_ADVICE, STRATEGY_TASK
 from lightning_leep.callbacks.watch import TransferWatch
 from lightning_leep.forecast import AccuracyCurve
@@ -78,8 +79,12 @@ class LEEPCallback(ResumableCallback):
             strategy are compared. None finds it by ``requires_grad`` and by what is equal to the source's weights.
         data_name: Name of the target data in the record; by default the class of the datamodule or data set.
         model_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
-        stop_when_hopeless: Accuracy without which the run is not worth its time: after a validation that leaves the
-            forecast's interval below it, training ends by ``trainer.should_stop``. None never stops.
+        stop_when_hopeless: Accuracy without which the run is not worth its time: when three validations in a row leave
+            the interval of the running forecast below it, training ends by ``trainer.should_stop``, but not before
+            ``min_epochs`` and ``min_steps``. The forecast continues the curve: it foresees a slow start, or a rise that
+            follows a learning rate brought down to the end, but no jump after a step of the learning rate, a long
+            warm-up or an unfreezing. Do not set it with those; while a ``BaseFinetuning`` callback is in the Trainer it
+            is heeded only if the history knows how such transfers converge. None never stops.
         target_class_names: Names for the figures; by default found in the datamodule or the data set.
         source_class_names: Names for the figures; by default found in the source.
         name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
@@ -199,6 +204,7 @@ class LEEPCallback(ResumableCallback):
                 strategy=self._trained.word,
                 test_size=validation_rows(trainer, self.monitor),
                 accuracy=self.forecast,
+                first_epoch=self._first_epoch,
             )
             self.forecast = outlook.accuracy
             past = self._past_curve, self._past_seconds

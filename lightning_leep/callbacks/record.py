@@ -84,7 +84,7 @@ class RecordKeeper:
             learning_rate=learning_rate,
             dataset=self.data(trainer),
             model=model,
-            complete=not watch.stopped,
+            complete=watch.ran_its_course(trainer),
         )
         save_record(record, folder)
 

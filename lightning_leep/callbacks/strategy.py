@@ -46,7 +46,7 @@ class TrainedPart:
         module = pl_module if source is None else source_module(source)
         known = module is not None and module is not pl_module  # else any function of the network may be the source
         self.transferred = find_transferred(pl_module, module) if known and module is not None else ()
-        unfreezes = any(_is_finetuning(callback) for callback in trainer.callbacks)
+        unfreezes = any(is_finetuning(callback) for callback in trainer.callbacks)
         self.first = "gradual" if unfreezes else self._now(pl_module, source)
 
     def look(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
@@ -126,6 +126,7 @@ def _common(paths: Sequence[Sequence[str]]) -> str:
     return ".".join(common)
 
 
-def _is_finetuning(callback: Any) -> bool:
+def is_finetuning(callback: Any) -> bool:
+    """Whether a callback unfreezes layers on the way."""
     # By name, since `pytorch_lightning` and `lightning.pytorch` define the class twice.
     return any(cls.__name__ == "BaseFinetuning" for cls in type(callback).__mro__)

@@ -1,5 +1,6 @@
 """One fit under observation: what it achieves beside what was predicted."""
 
+import math
 import time
 from contextlib import AbstractContextManager
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_leep.callbacks.faults import FaultBarrier
-from lightning_leep.callbacks.forecasting import Outlook, reason_to_stop
+from lightning_leep.callbacks.forecasting import Outlook
 from lightning_leep.callbacks.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.measurement import MonitorReader, epochs_trained, extended, missing_monitor_message
 from lightning_leep.callbacks.source import ScoredSource
+from lightning_leep.callbacks.stopping import HopelessRule, may_end
 from lightning_leep.forecast import AccuracyCurve, RunningForecast
 from lightning_leep.forecast.curve import Reference
 from lightning_leep.report import TransferabilityReport
@@ -51,9 +53,9 @@ class TransferWatch:
         self.reference = reference
         self.curve = curve
         self.seconds = seconds
-        self.target = target
         self.running: RunningForecast | None = None
         self.stopped = ""
+        self._rule = HopelessRule(target)
         self._start = time.perf_counter() - (seconds[-1] if seconds else 0.0)
         self.reader = None if monitor is None else MonitorReader(monitor)
         self._epoch_is_over = False
@@ -62,6 +64,14 @@ class TransferWatch:
         """Log the report, with the figures of the scoring pass if there was one."""
         with self.barrier.contain("log the report", ADVICE):
             self.logs.report(self.report, self.outlook, scored)
+        trainer = self.logs.trainer
+        obstacle = self._rule.obstacle(trainer, self.monitor, self.outlook)
+        if obstacle and trainer.is_global_zero:
+            self.barrier.warn(
+                "stop when hopeless", f"LEEPCallback will not stop this run, whatever `stop_when_hopeless`. {obstacle}"
+            )
+        if obstacle:
+            self._rule = HopelessRule(None)
 
     def start_validation(self, trainer: Any) -> None:
         """Note which values are old."""
@@ -74,7 +84,7 @@ class TransferWatch:
             with self._measuring(self.reader):
                 accuracy = self.reader.end_validation(trainer.callback_metrics)
                 self._add(epochs_trained(trainer, self.curve), accuracy)
-            self._stop_if_hopeless(trainer)
+            self._stop_if_hopeless(trainer, trainer.current_epoch + bool(trainer.is_last_batch))
 
     def end_epoch(self) -> None:
         """Note that an epoch is over; the module's own hook comes after this one."""
@@ -85,7 +95,7 @@ class TransferWatch:
         if self._epoch_is_over:
             self._close_epoch(trainer, last=False)
             if self.reader is not None:
-                self._stop_if_hopeless(trainer)
+                self._stop_if_hopeless(trainer, trainer.current_epoch)
         self._epoch_is_over = False
 
     def end(self, trainer: Any) -> None:
@@ -97,6 +107,16 @@ class TransferWatch:
         """Log how the run came out, as far as it came."""
         with self.barrier.contain("log how the run came out", ADVICE):
             self.logs.end(self.report, self.curve, self.outlook, self.reference, self.stopped)
+
+    def ran_its_course(self, trainer: Any) -> bool:
+        """Whether others can learn from this run: it was not stopped, and saw each batch of its data once at least."""
+        if self.stopped or trainer.overfit_batches:
+            return False
+        epoch = min(1.0, self.outlook.max_epochs or 1.0)  # the user may want less than one
+        if not math.isfinite(trainer.num_training_batches):
+            return True
+        batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return batches >= math.floor(epoch * trainer.num_training_batches)
 
     def _close_epoch(self, trainer: Any, last: bool) -> None:
         reader = self.reader
@@ -117,16 +137,21 @@ class TransferWatch:
         self.seconds = (*self.seconds[: len(self.curve) - 1], time.perf_counter() - self._start)
         with self.barrier.contain("update the forecast", "The achieved accuracy is logged all the same."):
             self.running = self.outlook.update(self.curve)
+        if self.running is None or self.running.eta_epochs is None:  # what cannot be said any more is not left there
+            self.logs.trainer.callback_metrics.pop(f"{self.logs.prefix}eta_epochs", None)
         self.logs.validation(self.curve, self.outlook, self.running, self.reference)
 
-    def _stop_if_hopeless(self, trainer: Any) -> None:
-        """End training on all processes if the first one finds that it need not go on.
+    def _stop_if_hopeless(self, trainer: Any, epochs: int) -> None:
+        """End training on all processes if the first one finds that it need not go on, and it may end.
 
         It is asked by every process after every validation, whatever went wrong there: none may wait for the others.
         """
-        if self.target is None or self.stopped:
+        if self._rule.target is None:
             return
-        reason = trainer.strategy.broadcast(reason_to_stop(self.running, self.curve, self.outlook, self.target))
+        reason = self._rule.reason(self.running, self.curve)
+        if not may_end(trainer, epochs, self.outlook):
+            reason = None
+        reason = trainer.strategy.broadcast(reason)
         if reason is not None:
             self.stopped = reason
             trainer.should_stop = True

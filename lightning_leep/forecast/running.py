@@ -10,12 +10,16 @@ import numpy as np
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.forecast.curve import AccuracyCurve
-from lightning_leep.forecast.learning_curve import CurveDraws, fit_learning_curve
+from lightning_leep.forecast.learning_curve import CurveDraws, draw_learning_curves, fit_learning_curve
 
 # Validations from which on a curve says something of its own time scale.
 MIN_VALIDATIONS = 3
 # Fraction of the final accuracy that counts as having arrived.
 ARRIVED = 0.99
+# Coverage of the interval where no forecast says another one.
+COVERAGE = 0.9
+# No forecast from before training is taken to be sharper than this standard deviation.
+SHARPEST = 0.005
 
 
 class Interval(Protocol):
@@ -49,23 +53,26 @@ class RunningForecast:
 
 
 def update_forecast(
-    forecast: AccuracyForecast,
+    forecast: AccuracyForecast | None,
     curve: AccuracyCurve,
     *,
     max_epochs: float | None = None,
     convergence: ConvergenceForecast | None = None,
+    test_size: int | None = None,
 ) -> RunningForecast:
     """Combine the forecast from before training with the validations so far.
 
-    The forecast is the prior of the final accuracy, the validations are fitted by learning curves
-    (:func:`~lightning_leep.forecast.learning_curve.fit_learning_curve`), and a convergence forecast, where there is
-    one, is the prior of their time scale.
+    The forecast is the prior of the best accuracy, the validations are fitted by learning curves that saturate or rise
+    until the end (:func:`~lightning_leep.forecast.learning_curve.fit_learning_curve`), and a convergence forecast,
+    where there is one, is the prior of their time scale. A jump that the curve does not announce, such as that after a
+    step of the learning rate, is not foreseen.
 
     Args:
-        forecast: The forecast from before training.
+        forecast: The forecast from before training; None if there was none, and any accuracy is as likely as the next.
         curve: The validations so far.
         max_epochs: Epochs after which training ends; None if it is not known, and the plateau is meant.
         convergence: How fast earlier transfers were.
+        test_size: Rows of each validation, from which the noise of the curve is known; None if they are not.
 
     Returns:
         The forecast of the best accuracy of the whole run. Without a validation it is the one from before; when the
@@ -73,11 +80,15 @@ def update_forecast(
         convergence forecast, and while their 80% range is wider than twice their median (and than 2 epochs).
 
     Raises:
-        ValueError: If ``max_epochs`` is not positive.
+        ValueError: If ``max_epochs`` or ``test_size`` is not positive.
     """
     if max_epochs is not None and not max_epochs > 0:
         raise ValueError(f"`max_epochs` must be positive or None, got {max_epochs}.")
-    low, value, high = forecast.low, forecast.value, forecast.high
+    if test_size is not None and not test_size > 0:
+        raise ValueError(f"`test_size` must be positive or None, got {test_size}.")
+    low, value, high, coverage = 0.0, 0.5, 1.0, COVERAGE
+    if forecast is not None:
+        low, value, high, coverage = forecast.low, forecast.value, forecast.high, forecast.coverage
     end = math.inf if max_epochs is None else float(max_epochs)
     arrivals: list[tuple[float, float]] = []
     if convergence is not None:
@@ -87,32 +98,29 @@ def update_forecast(
         low = value = high = curve.best
         eta = 0.0
     elif len(curve):
-        now, best = curve.epochs[-1], curve.best
-        draws = fit_learning_curve(
-            np.array(curve.epochs),
-            np.array(curve.accuracy),
-            mean=(low + high) / 2,
-            deviation=max(1e-3, (high - low) / 2 / NormalDist().inv_cdf((1 + forecast.coverage) / 2)),
-            end=end,
-            arrivals=arrivals,
-        )
-        tail = (1 - forecast.coverage) / 2
-        # What counts is the best validation of the run: what has been reached is reached.
-        low, value, high = (
-            min(1.0, max(best, q)) for q in draws.quantiles(draws.last_validation(), (tail, 0.5, 1 - tail))
-        )
+        epochs, accuracy, mean = np.array(curve.epochs), np.array(curve.accuracy), (low + high) / 2
+        deviation = math.inf
+        if forecast is not None:
+            deviation = max(SHARPEST, (high - low) / 2 / NormalDist().inv_cdf((1 + coverage) / 2))
+        posterior = fit_learning_curve(epochs, accuracy, end, mean=mean, arrivals=arrivals, test_size=test_size)
+        draws = draw_learning_curves(posterior, epochs, curve.best, mean, deviation)
+        tail = (1 - coverage) / 2
+        low, value, high = draws.quantiles(draws.best, (tail, 0.5, 1 - tail))
         known = len(curve) >= MIN_VALIDATIONS or convergence is not None
-        eta = _epochs_to_go(draws, now) if known else None
+        eta = _epochs_to_go(draws, epochs[-1]) if known else None
     return RunningForecast(
-        value=value, low=low, high=high, coverage=forecast.coverage, eta_epochs=eta, num_validations=len(curve)
+        value=value, low=low, high=high, coverage=coverage, eta_epochs=eta, num_validations=len(curve)
     )
 
 
 def is_hopeless(interval: Interval, target: float) -> bool:
     """Whether a forecast excludes that a run reaches a target accuracy.
 
-    The upper end of a 90% interval is exceeded by 5% of runs; asked after every validation, somewhat more runs than
-    that are called hopeless at least once although they are not. A wider interval makes it rarer.
+    The upper end of a 90% interval is exceeded by 5% of runs; asked after every validation, more runs than that are
+    called hopeless at least once although they are not. To end a run, ask for several validations in a row.
+
+    The interval continues the curve. A jump that the curve does not announce lies outside it: one after a step of the
+    learning rate, after a warm-up of several epochs, or when layers are unfrozen. Do not end such runs by it.
 
     Args:
         interval: A forecast from before or during training.
@@ -133,6 +141,6 @@ def is_hopeless(interval: Interval, target: float) -> bool:
 
 def _epochs_to_go(draws: CurveDraws, now: float) -> float | None:
     """Median of the epochs still to go; None while they are too uncertain to be of use."""
-    remaining = np.maximum(np.minimum(draws.epoch_of(ARRIVED), draws.end) - now, 0)  # [k, s]
+    remaining = np.maximum(draws.epoch_of(ARRIVED) - now, 0)  # [s]
     low, median, high = draws.quantiles(remaining, (0.1, 0.5, 0.9))
     return median if high - low <= max(2.0, 2 * median) else None
