@@ -23,13 +23,6 @@ from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.ridge import fit_ridge
 from lightning_leep.report import TransferabilityReport
 
-SUBJECTS = {
-    "head": "Training the head",
-    "part": "Fine-tuning a part of the layers",
-    "gradual": "Unfreezing layer after layer",
-    "all": "Fine-tuning all layers",
-    "scratch": "Training from scratch",
-}
 CONVERGED = "It presumes training until the accuracy stops rising; a shorter run stays below."
 
 
@@ -75,7 +68,7 @@ class AccuracyForecast:
             "scratch": "Training from scratch",
         }
         return (
-            f"{subjects.get(self.strategy, self.strategy)} is expected to reach accuracy {self.value:.3f} "
+            f"{subjects.get(self.strategy, f'Strategy {self.strategy!r}')} is expected to reach accuracy {self.value:.3f} "
             f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."
         )
 

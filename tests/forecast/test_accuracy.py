@@ -355,5 +355,5 @@ def test_sentence():
     expected = f"Training the head is expected to reach accuracy 0.700 ({interval}), from a linear probe on 250 rows."
     assert forecast.describe() == expected
     assert "75.5% interval" in dataclasses.replace(forecast, coverage=0.755).describe()
-    for strategy, subject in (("part", "Fine-tuning a part of the layers"), ("mine", "Strategy 'mine'")):
+    for strategy, subject in (("part", "Fine-tuning part of the layers"), ("mine", "Strategy 'mine'")):
         assert dataclasses.replace(forecast, strategy=strategy).describe().startswith(f"{subject} is expected to reach")
