@@ -2,10 +2,13 @@
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
+
+from lightning_leep.checks import check_real, check_size, check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +135,25 @@ class TransferabilityReport:
         return json.dumps(self.to_dict(), allow_nan=False)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TransferabilityReport":
+    def from_dict(cls, values: Mapping[str, Any]) -> "TransferabilityReport":
         """Inverse of :meth:`to_dict`; None stands for NaN in a field that is a plain float.
 
         Raises:
-            ValueError: If a field is unknown or a required one is missing.
+            TypeError: If ``values`` are no mapping or a field has the wrong type.
+            ValueError: If a field is unknown, a required one is missing, or a value is impossible, see
+                :func:`check_report`.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"`values` must be the fields of a TransferabilityReport by name, got {values!r}.")
         known = {f.name: f for f in fields(cls) if f.name != "joint"}
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"`values` holds fields that a TransferabilityReport does not have: {unknown}.")
-        try:
-            return cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
-        except TypeError as error:
-            raise ValueError(f"`values` lacks fields of a TransferabilityReport: {error}.") from error
+        required = {name for name, f in known.items() if f.default is MISSING}
+        if missing := sorted(required - set(values)):
+            raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
+        report = cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+        check_report(report)
+        return report
 
     @classmethod
     def from_json(cls, text: str) -> "TransferabilityReport":
@@ -156,3 +165,59 @@ def _restore(kind: Any, value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
     return math.nan if value is None and kind is float else value
+
+
+# Rounding of rows kept in bfloat16 may take a mean of logarithms of probabilities this far above 0.
+_ROUNDING = 0.01
+# The logarithm of the least positive float64: no mean of logarithms of probabilities is below it.
+_LOG_TINY = -746.0
+# What values can be: smallest integer, or smallest and largest number. Those of the other fields are not bounded.
+_SMALLEST = {"linear_probe_samples": 0}
+_RANGES = {
+    **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
+    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
+}
+
+
+def check_report(report: TransferabilityReport) -> None:
+    """Check the types of a report, and that no value is one that scoring could never give; NaN is a missing number.
+
+    Scoring needs no such check. It is for reports that a file or a user gave, before anything is learned from them.
+
+    Raises:
+        TypeError: If it is no report, or a field has the wrong type.
+        ValueError: If a score, an accuracy or a size is impossible, or ``class_counts`` do not fit the sizes.
+    """
+    if not isinstance(report, TransferabilityReport):
+        raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")
+    for f in fields(report):
+        value = getattr(report, f.name)
+        if f.name == "joint" or (value is None and f.default is None):
+            continue
+        if f.type in (int, int | None):
+            check_size(f.name, value, _SMALLEST.get(f.name, 1))
+        elif f.type in (float, float | None):
+            check_real(f.name, value, *_RANGES.get(f.name, (-math.inf, math.inf)))
+        elif f.type == str | None:
+            check_text(f.name, value)
+        elif not isinstance(value, tuple):
+            raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
+    for note in report.notes:
+        check_text("notes", note)
+    for count in report.class_counts:
+        check_size("class_counts", count, 0)
+    if len(report.class_counts) != report.num_target_classes or sum(report.class_counts) != report.num_samples:
+        raise ValueError(
+            f"`class_counts` must hold one count for each of {report.num_target_classes} classes, "
+            f"{report.num_samples} together, got {len(report.class_counts)} that are {sum(report.class_counts)}."
+        )
+    if report.linear_probe_samples is not None and report.linear_probe_samples > report.num_samples:
+        raise ValueError(
+            f"`linear_probe_samples` must be at most {report.num_samples}, all rows, got {report.linear_probe_samples}."
+        )
+    if report.label_entropy > math.log(report.num_target_classes) + _ROUNDING:
+        raise ValueError(
+            f"`label_entropy` must be at most the logarithm of {report.num_target_classes} classes, "
+            f"got {report.label_entropy:g}."
+        )

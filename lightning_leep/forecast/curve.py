@@ -4,6 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from lightning_leep.checks import real_numbers
+
+#: No run trains for so long; from here on floating-point numbers skip whole epochs.
+MAX_EPOCHS = 2.0**53
+
 
 @dataclass(frozen=True)
 class AccuracyCurve:
@@ -18,6 +23,7 @@ class AccuracyCurve:
         accuracy: Accuracy in 0..1 at each of them.
 
     Raises:
+        TypeError: If they hold something else than numbers.
         ValueError: If the lengths differ, the epochs do not increase, or an accuracy lies outside 0..1 (one given in
             per cent has to be divided by 100).
 
@@ -31,15 +37,16 @@ class AccuracyCurve:
     accuracy: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        epochs, accuracy = tuple(map(float, self.epochs)), tuple(map(float, self.accuracy))
+        epochs, accuracy = real_numbers("epochs", self.epochs), real_numbers("accuracy", self.accuracy)
         if len(epochs) != len(accuracy):
             raise ValueError(
                 f"`epochs` and `accuracy` must have one entry a validation, got {len(epochs)} and {len(accuracy)}."
             )
         for epoch, previous in zip(epochs, (-math.inf, *epochs), strict=False):
-            if not (math.isfinite(epoch) and epoch >= 0 and epoch > previous):
+            if not (0 <= epoch < MAX_EPOCHS and epoch > previous):
                 raise ValueError(
-                    f"`epochs` must be finite, not negative and strictly increasing, got {epoch:g} after {previous:g}."
+                    f"`epochs` must be finite (below 2^53), not negative and strictly increasing, "
+                    f"got {epoch:g} after {previous:g}."
                 )
         for value in accuracy:
             if not 0 <= value <= 1:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lightning_leep.checks import check_real, check_size, check_text, real_numbers
 from lightning_leep.forecast.curve import AccuracyCurve, Reference, convergence_scalars
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.report import TransferabilityReport, check_report
 
 FORMAT = "lightning_leep.transfer"
 SCHEMA_VERSION = 1
@@ -38,8 +39,9 @@ class TransferRecord:
     Attributes:
         report: Scores of the source on the target data, taken before training.
         curve: Accuracy on held-out target data at each validation.
-        strategy: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "scratch" (every
-            parameter, from random weights) or a word of the user's own. Only transfers of one strategy are compared.
+        strategy: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "part" (some of
+            them, or adapters), "gradual" (more and more of them), "scratch" (every parameter, from random weights) or a
+            word of the user's own. Only transfers of one strategy are compared.
         wall_seconds: Seconds of training before each validation; empty if they were not taken.
         reference: Accuracy of the same network trained from scratch on the same data: per epoch, or one final number.
         test_size: Labelled rows in each validation; None if unknown.
@@ -50,11 +52,14 @@ class TransferRecord:
         versions: Library versions, see :func:`library_versions`.
         complete: Whether training took its course; False if it was ended because it seemed hopeless. What such a run
             achieved says too little of what it could have, and no forecast rests on it.
-        created: Time of writing, ISO 8601 in UTC.
+        created: Time of writing, ISO 8601 in UTC, so that the order of the texts is that in time. A time of another
+            zone is converted, one without a zone is taken to be in UTC.
 
     Raises:
-        ValueError: If ``strategy`` is empty, a size is not positive, ``created`` is no time, or ``wall_seconds`` is
-            neither empty nor one finite, not decreasing number a validation.
+        TypeError: If a value, or one in the report, has the wrong type.
+        ValueError: If the report holds an impossible value, ``strategy`` is empty, a size is not positive,
+            ``reference`` lies outside 0..1, ``created`` is no time, or ``wall_seconds`` is neither empty nor one
+            finite, not decreasing number a validation.
     """
 
     report: TransferabilityReport
@@ -72,19 +77,33 @@ class TransferRecord:
     created: str = field(default_factory=_now)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.strategy, str) or not self.strategy:
-            raise ValueError(f"`strategy` must be a word such as 'head', 'all' or 'scratch', got {self.strategy!r}.")
-        if self.test_size is not None and self.test_size < 1:
-            raise ValueError(f"`test_size` must be at least 1 or None, got {self.test_size}.")
-        seconds = tuple(map(float, self.wall_seconds))
+        check_report(self.report)
+        if not isinstance(self.curve, AccuracyCurve):
+            raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
+        check_text("strategy", self.strategy, empty=False)
+        for name in ("optimizer", "dataset", "model"):
+            check_text(name, getattr(self, name))
+        if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
+            check_real("reference", self.reference, 0, 1, missing=False)
+        if self.test_size is not None:
+            check_size("test_size", self.test_size)
+        if self.learning_rate is not None:
+            check_real("learning_rate", self.learning_rate)
+        if not isinstance(self.complete, bool):
+            raise TypeError(f"`complete` must be True or False, got {self.complete!r}.")
+        if not isinstance(self.versions, Mapping):
+            raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
+        for text in (*self.versions, *self.versions.values()):
+            check_text("versions", text)
+        seconds = real_numbers("wall_seconds", self.wall_seconds)
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
         if not ordered or len(seconds) not in (0, len(self.curve)):
             raise ValueError(
                 "`wall_seconds` must be empty or hold one finite, not decreasing number for each of the "
                 f"{len(self.curve)} validations, got {list(seconds)}."
             )
-        datetime.fromisoformat(self.created)
         object.__setattr__(self, "wall_seconds", seconds)
+        object.__setattr__(self, "created", _utc(self.created))
 
     @property
     def achieved(self) -> float | None:
@@ -120,24 +139,26 @@ class TransferRecord:
         A score that the report has learned since the record was written is None (NaN where a number is required).
 
         Raises:
-            ValueError: If it is something else than a record, a newer version of one, or holds an invalid value.
+            ValueError: If it is something else than a record, a newer version of one, or holds an impossible value.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not a record of a transfer")
         schema = values.get("schema_version")
-        if not isinstance(schema, int) or schema > SCHEMA_VERSION:
-            raise ValueError(f"written by a newer version (schema {schema}, this one reads up to {SCHEMA_VERSION})")
+        if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
+            raise ValueError(f"written by a newer version (schema {schema!r}, this one reads up to {SCHEMA_VERSION})")
         rest = {name: value for name, value in values.items() if name not in ("format", "schema_version")}
         if unknown := sorted(set(rest) - {f.name for f in fields(cls)}):
             raise ValueError(f"written by a newer version (unknown fields {unknown})")
         try:
             rest["report"] = _report_from_dict(rest["report"])
-            rest["curve"] = AccuracyCurve(**rest["curve"])
+            rest["curve"] = _curve_from_dict(rest["curve"])
             if isinstance(rest.get("reference"), Mapping):
-                rest["reference"] = AccuracyCurve(**rest["reference"])
+                rest["reference"] = _curve_from_dict(rest["reference"])
             return cls(**rest)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"damaged ({type(error).__name__}: {error})") from error
+        except KeyError as error:
+            raise ValueError(f"damaged (no {error})") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"damaged ({error})") from error
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TransferRecord":
@@ -178,16 +199,23 @@ def _curve_to_dict(curve: AccuracyCurve) -> dict[str, list[float]]:
     return {"epochs": list(curve.epochs), "accuracy": list(curve.accuracy)}
 
 
+def _curve_from_dict(values: Any) -> AccuracyCurve:
+    if not isinstance(values, Mapping) or set(values) != {"epochs", "accuracy"}:
+        raise ValueError(f"a curve must hold `epochs` and `accuracy`, got {values!r}.")
+    return AccuracyCurve(values["epochs"], values["accuracy"])
+
+
 def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
     """A report that may lack the scores that reports have learned since; those become None, or NaN if required."""
-    added = {
-        f.name: math.nan
-        for f in fields(TransferabilityReport)
-        if f.name not in values and f.type is float and f.default is MISSING
-    }
-    report = TransferabilityReport.from_dict({**values, **added})
-    for f in fields(report):
-        value = getattr(report, f.name)
-        if f.type in (float, int, float | None) and not isinstance(value, int | float | None):
-            raise ValueError(f"damaged (`{f.name}` of the report is {value!r})")
-    return report
+    learned = {f.name for f in fields(TransferabilityReport) if f.type is float and f.default is MISSING}
+    return TransferabilityReport.from_dict({**dict.fromkeys(learned), **values})
+
+
+def _utc(created: Any) -> str:
+    """The same time in UTC with microseconds, always of one form."""
+    check_text("created", created)
+    try:
+        time = datetime.fromisoformat(created)
+        return (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        raise ValueError(f"`created` must be a time in the form of ISO 8601, got {created!r}.") from None

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,8 @@ def test_empty_curve_has_no_accuracy():
         ((-1,), (0.5,), "not negative"),
         ((math.nan,), (0.5,), "finite"),
         ((1, math.inf), (0.5, 0.5), "finite"),
+        ((1, 1e308), (0.5, 0.5), "finite"),
+        ((1, 10**400), (0.5, 0.5), "`epochs` must hold numbers that fit a float"),
         ((1,), (71.2,), r"`accuracy` must lie in 0..1 \(divide a percentage by 100\), got 71.2"),
         ((1,), (math.nan,), "`accuracy` must lie in 0..1"),
         ((1,), (-0.1,), "`accuracy` must lie in 0..1"),
@@ -123,6 +126,20 @@ def test_empty_curve_has_no_accuracy():
 def test_bad_points_are_refused(epochs, accuracy, message):
     with pytest.raises(ValueError, match=message):
         AccuracyCurve(epochs, accuracy)
+
+
+@pytest.mark.parametrize("values", ["12", b"12", 3, None, ("0.5",), (True,), (None,), ([0.5],)])
+def test_what_is_no_number_is_refused(values):
+    with pytest.raises(TypeError, match=r"`epochs` must (hold|be a sequence of) numbers"):
+        AccuracyCurve(values, (0.5,))
+    with pytest.raises(TypeError, match=r"`accuracy` must (hold|be a sequence of) numbers"):
+        AccuracyCurve((1,), values)
+
+
+def test_arrays_tensors_and_iterators_are_sequences_of_numbers():
+    for kind in (np.array, torch.tensor, iter, list):
+        curve = AccuracyCurve(kind([1, 2]), kind([0.25, 0.5]))
+        assert (curve.epochs, curve.accuracy) == ((1.0, 2.0), (0.25, 0.5))
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])

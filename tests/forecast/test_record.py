@@ -52,18 +52,62 @@ def test_defaults_say_when_and_with_what():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strategy": ""}, "`strategy`"),
+        ({"strategy": ""}, "`strategy` must not be empty"),
         ({"test_size": 0}, "`test_size`"),
+        ({"test_size": 10**5000}, "`test_size`"),
+        ({"reference": 7}, "`reference` must lie in 0..1, got 7"),
+        ({"reference": math.nan}, "`reference`"),
+        ({"learning_rate": 10**400}, "`learning_rate`"),
         ({"wall_seconds": (1.0,)}, "`wall_seconds`"),
         ({"wall_seconds": (1.0, 3.0, 2.0)}, "`wall_seconds`"),
         ({"wall_seconds": (-1.0, 1.0, 2.0)}, "`wall_seconds`"),
         ({"wall_seconds": (1.0, 2.0, math.inf)}, "`wall_seconds`"),
-        ({"created": "yesterday"}, "yesterday"),
+        ({"wall_seconds": (1.0, 2.0, math.nan)}, "`wall_seconds`"),
+        ({"created": "yesterday"}, "`created`.*yesterday"),
+        ({"created": "0001-01-01T00:00:00+05:00"}, "`created`"),  # a year before the first
+        ({"report": make_report(linear_probe_accuracy=1.5)}, "`linear_probe_accuracy`"),
     ],
 )
 def test_invalid_values_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         make_record(curve=CURVE, **values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("report", {"leep": -1.0}),
+        ("curve", (0.5, 0.6)),
+        ("strategy", 3),
+        ("test_size", True),
+        ("test_size", 500.0),
+        ("reference", "0.5"),
+        ("reference", (0.5,)),
+        ("learning_rate", "0.1"),
+        ("optimizer", None),
+        ("dataset", ["a"]),
+        ("model", {}),
+        ("complete", "no"),
+        ("complete", 1),
+        ("versions", ["a"]),
+        ("versions", {"torch": 2}),
+        ("wall_seconds", "123"),
+        ("wall_seconds", 3.0),
+        ("created", None),
+    ],
+)
+def test_wrong_types_are_named(name, value):
+    values = {"report": make_report(), "curve": CURVE, "strategy": "head", name: value}
+    with pytest.raises(TypeError, match=f"`{name}` must"):
+        TransferRecord(**values)
+
+
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00", "9999-12-31T23:59:59", "2026-01-02", "20260102T0304Z"])
+def test_every_time_becomes_one_of_the_same_form(created):
+    record = make_record(created=created)
+    assert len(record.created) == len("2026-01-02T03:04:05.000006+00:00")
+    assert record.created.endswith("+00:00")
+    assert TransferRecord.from_json(record.to_json()) == record
 
 
 def test_a_score_that_reports_have_learned_since_is_missing():
@@ -80,12 +124,22 @@ def test_a_score_that_reports_have_learned_since_is_missing():
         (lambda v: v.pop("format"), "not a record"),
         (lambda v: v.update(schema_version=SCHEMA_VERSION + 1), "newer version"),
         (lambda v: v.update(schema_version="one"), "newer version"),
+        (lambda v: v.update(schema_version=True), "newer version"),
+        (lambda v: v.update(schema_version=0), "newer version"),
         (lambda v: v.update(colour="red"), "unknown fields.*colour"),
         (lambda v: v["report"].update(new_score=1.0), "new_score"),
         (lambda v: v["report"].update(leep="high"), "damaged"),
         (lambda v: v["report"].pop("num_samples"), "num_samples"),
         (lambda v: v.pop("report"), "damaged"),
+        (lambda v: v["report"].update(num_samples=None), "damaged.*`num_samples` must be an integer, got None"),
+        (lambda v: v["report"].update(num_samples=249), "damaged.*`class_counts`"),
+        (lambda v: v.update(report=[1]), "damaged"),
         (lambda v: v.update(curve=[1, 2]), "damaged"),
+        (lambda v: v.update(curve={}), "damaged"),
+        (lambda v: v["curve"].update(loss=[1]), "damaged"),
+        (lambda v: v["curve"].update(accuracy=["0.7"]), "damaged.*`accuracy` must hold numbers"),
+        (lambda v: v.update(reference={"accuracy": []}), "damaged"),
+        (lambda v: v.update(test_size="500"), "damaged.*`test_size`"),
         (lambda v: v["curve"].update(accuracy=[70.0]), "0..1"),
         (lambda v: v.pop("strategy"), "strategy"),
     ],

@@ -1,0 +1,78 @@
+"""Checks of single values that a user or a file gave: one error that says which, what came and what was wanted."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+#: Largest size: no data set has so many rows, and the logit of an accuracy on so many is still exact.
+MAX_SIZE = 10**12
+
+
+def check_text(name: str, value: Any, *, empty: bool = True) -> None:
+    """Check a string.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is empty and must not be.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a text, got {value!r}.")
+    if not value and not empty:
+        raise ValueError(f"`{name}` must not be empty.")
+
+
+def check_size(name: str, value: Any, low: int = 1) -> None:
+    """Check an integer from ``low`` to ``MAX_SIZE``.
+
+    Raises:
+        TypeError: If it is none; True and 1.0 are none.
+        ValueError: If it is too small or too large.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+    if not low <= value <= MAX_SIZE:
+        raise ValueError(f"`{name}` must be in {low}..10^12, got {shown(value)}.")
+
+
+def check_real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, missing: bool = True) -> None:
+    """Check a number from ``low`` to ``high``, or NaN if it may be ``missing``.
+
+    Raises:
+        TypeError: If it is no int or float; True is none.
+        ValueError: If it lies outside.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number that fits a float, got {shown(int(value))}.") from None
+    if not (low <= number <= high or (missing and math.isnan(number))):
+        raise ValueError(f"`{name}` must lie in {low:g}..{high:g}, got {number:g}.")
+
+
+def real_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """The elements as floats: of any sequence, array or tensor of numbers.
+
+    Raises:
+        TypeError: If it holds something else than numbers; "0.5" and True are none.
+        ValueError: If one does not fit a float.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"`{name}` must be a sequence of numbers, got {values!r}.")
+    numbers = []
+    for value in values:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError(f"`{name}` must hold numbers, got {value!r}.")
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError):
+            raise TypeError(f"`{name}` must hold numbers, got {value!r}.") from None
+        except OverflowError:
+            raise ValueError(f"`{name}` must hold numbers that fit a float, got {shown(value)}.") from None
+    return tuple(numbers)
+
+
+def shown(value: int) -> str:
+    """An integer for a message: in full where that is short (Python writes no integer of more than 4300 digits)."""
+    return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"
