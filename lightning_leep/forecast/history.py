@@ -6,16 +6,13 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
-import fsspec
-
+from lightning_leep.forecast.folder import Folder, is_local, open_folder, write_whole
 from lightning_leep.forecast.record import TransferRecord
 
-Folder: TypeAlias = str | os.PathLike[str]
-
-# One put shows the whole object or nothing there; a rename would be a copy and a deletion.
-ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
+#: Longest reason, in characters, for which a file is left out: it may quote what the file holds.
+MAX_REASON = 200
 
 
 class History(Sequence[TransferRecord]):
@@ -28,10 +25,10 @@ class History(Sequence[TransferRecord]):
     """
 
     def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
-        ordered = sorted(records, key=_timestamp)
-        if len(set(map(_timestamp, ordered))) < len(ordered):
+        ordered = sorted(records, key=lambda record: record.created)
+        if len({record.created for record in ordered}) < len(ordered):
             # The text breaks ties, so that no result depends on the order in which a folder lists its files.
-            ordered.sort(key=lambda record: (_timestamp(record), record.to_json()))
+            ordered.sort(key=lambda record: (record.created, record.to_json()))
         self._records = tuple(ordered)
 
     def __len__(self) -> int:
@@ -97,25 +94,15 @@ def save_record(record: TransferRecord, folder: Folder) -> str:
 
     Returns:
         Path of the new file, with its protocol where it is not a local one.
+
+    Raises:
+        ValueError: If ``folder`` is a chain of file systems (other than a cache), or its protocol is unknown.
     """
-    fs, root = fsspec.core.url_to_fs(os.fspath(folder))
+    fs, root = open_folder(folder)
     fs.makedirs(root, exist_ok=True)
     stamp = datetime.fromisoformat(record.created).strftime("%Y%m%dT%H%M%S")
-    name = f"{stamp}-{uuid.uuid4().hex}.json"
-    content = record.to_json().encode()
-    path = f"{root.rstrip('/')}/{name}"
-    if ATOMIC_PUT_PROTOCOLS.isdisjoint(_protocols(fs)):
-        temporary = f"{root.rstrip('/')}/.{name}.tmp"
-        try:
-            fs.pipe_file(temporary, content)
-            fs.mv(temporary, path)
-        except BaseException:
-            if fs.exists(temporary):
-                fs.rm_file(temporary)
-            raise
-    else:
-        fs.pipe_file(path, content)
-    return path if "file" in _protocols(fs) else fs.unstrip_protocol(path)
+    path = write_whole(fs, root, f"{stamp}-{uuid.uuid4().hex}.json", record.to_json().encode())
+    return path if is_local(fs) else fs.unstrip_protocol(path)
 
 
 def load_history(folder: Folder) -> History:
@@ -128,9 +115,9 @@ def load_history(folder: Folder) -> History:
         folder: Path or fsspec URL; one that does not exist yet is an empty history.
 
     Raises:
-        ValueError: If ``folder`` is a file.
+        ValueError: If ``folder`` is a file or a chain of file systems (other than a cache), or its protocol is unknown.
     """
-    fs, root = fsspec.core.url_to_fs(os.fspath(folder))
+    fs, root = open_folder(folder)
     fs.invalidate_cache()  # other processes add files
     if not fs.exists(root):
         return History()
@@ -154,15 +141,10 @@ def load_history(folder: Folder) -> History:
     return History(records)
 
 
-def _timestamp(record: TransferRecord) -> float:
-    return datetime.fromisoformat(record.created).timestamp()
-
-
-def _protocols(fs: fsspec.AbstractFileSystem) -> set[str]:
-    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "truncated or not JSON"
-    return str(error) if isinstance(error, ValueError) else f"cannot be read: {type(error).__name__}"
+    if not isinstance(error, ValueError):
+        return f"cannot be read: {type(error).__name__}"
+    reason = str(error)
+    return reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."

@@ -1,0 +1,104 @@
+"""The folder that records lie in: which file system a path means, and files that are there whole or not at all."""
+
+import os
+import re
+import time
+from contextlib import suppress
+from typing import TypeAlias
+
+import fsspec
+from fsspec.implementations.cached import CachingFileSystem
+
+Folder: TypeAlias = str | os.PathLike[str]
+
+# One put shows the whole object or nothing there; a rename would be a copy and a deletion.
+ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
+# Temporary files as `write_whole` names them. A living writer needs one for milliseconds, a killed one leaves it.
+TEMPORARY = re.compile(r"\.\w+-[0-9a-f]{32}\.json\.tmp")
+LEFT_BEHIND_SECONDS = 24 * 3600.0
+
+
+def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a folder and the path there.
+
+    Args:
+        folder: Path or fsspec URL. Two colons in it are part of a path, unless a protocol is beside them: then they
+            chain file systems, which only makes sense for a cache (``simplecache::s3://bucket/folder``).
+
+    Raises:
+        ValueError: If it is any other chain, of which fsspec would ignore a part or read back another file than it
+            wrote, or if the protocol is unknown.
+        ImportError: If the package that a protocol needs is missing.
+    """
+    path = os.fspath(folder)
+    if "::" not in path:
+        return fsspec.core.url_to_fs(path)
+    if {part.split("://")[0] for part in path.split("::")}.isdisjoint(fsspec.available_protocols()):
+        local = fsspec.filesystem("file")
+        return local, local._strip_protocol(path)
+    fs, root = fsspec.core.url_to_fs(path)
+    if not isinstance(fs, CachingFileSystem):
+        raise ValueError(f"`folder` must be a path or the URL of one file system, got the chain of several {path!r}.")
+    return fs, root
+
+
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether it is the file system of this machine."""
+    return "file" in protocols(fs)
+
+
+def protocols(fs: fsspec.AbstractFileSystem) -> set[str]:
+    """The names of a file system."""
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def write_whole(fs: fsspec.AbstractFileSystem, root: str, name: str, content: bytes) -> str:
+    """Write a new file into a folder, such that no reader ever sees a part of it, and return its path.
+
+    On a local file system that holds even if the process is killed or the machine stops: the content is on the disk
+    before the name is there. What writers killed more than a day ago have left is removed.
+    """
+    root = root.rstrip("/")
+    path, temporary = f"{root}/{name}", f"{root}/.{name}.tmp"
+    if is_local(fs):
+        _write_local(temporary, path, content)
+        _remove_left_behind(root or "/")
+    elif not ATOMIC_PUT_PROTOCOLS.isdisjoint(protocols(fs)):
+        fs.pipe_file(path, content)
+    else:
+        try:
+            fs.pipe_file(temporary, content)
+            fs.mv(temporary, path)
+        except BaseException:
+            if fs.exists(temporary):
+                fs.rm_file(temporary)
+            raise
+    return path
+
+
+def _write_local(temporary: str, path: str, content: bytes) -> None:
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with suppress(OSError):  # not every file system can; the content is safe, only the name might come later
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_left_behind(root: str) -> None:
+    with suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            if TEMPORARY.fullmatch(entry.name):
+                with suppress(OSError):  # another writer may be faster
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_BEHIND_SECONDS:
+                        os.unlink(entry)
