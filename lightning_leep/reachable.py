@@ -90,7 +90,7 @@ def _parts(holder: Any) -> Sequence[Any]:
 
 def _named_globals(function: FunctionType) -> Iterator[Any]:
     """Values of the globals that a function's code names, also as attributes of the user's modules."""
-    names = _names(function.__code__)
+    names = sorted(_names(function.__code__))  # in one order on all processes
     scopes = [function.__globals__]
     for scope in scopes:  # grows as it is read
         for value in [scope[name] for name in names if name in scope]:

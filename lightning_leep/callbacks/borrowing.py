@@ -33,7 +33,7 @@ def borrowed_module(module: nn.Module, device: torch.device, trained: nn.Module)
     dtype = next((t.dtype for t in _tensors(module) if id(t) in shared and t.is_floating_point()), None)
     moved: list[tuple[Tensor, Tensor]] = []
     try:
-        for tensor in _tensors(module):
+        for tensor in [tensor for tensor in _tensors(module) if not tensor.is_meta]:
             data = tensor.data
             borrowed = data.to(device, dtype if tensor.is_floating_point() and id(tensor) not in shared else None)
             if borrowed is not data:
