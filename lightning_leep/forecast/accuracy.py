@@ -67,8 +67,9 @@ class AccuracyForecast:
             "gradual": "Unfreezing layers step by step",
             "scratch": "Training from scratch",
         }
+        subject = subjects.get(self.strategy, f"Strategy {self.strategy!r}")
         return (
-            f"{subjects.get(self.strategy, f'Strategy {self.strategy!r}')} is expected to reach accuracy {self.value:.3f} "
+            f"{subject} is expected to reach accuracy {self.value:.3f} "
             f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."
         )
 
