@@ -119,10 +119,15 @@ def test_what_is_left_alone():
     assert reachable(tensor, trainer, torch, names_packages, nn.Module, kinds=(nn.Module, random.Random)) == []
 
 
-def test_attributes_of_a_module_that_name_a_trainer():
+class OwnTrainer(pl.Trainer):
+    """A kind of Trainer of the user's."""
+
+
+@pytest.mark.parametrize("trainer_class", [pl.Trainer, OwnTrainer])
+def test_attributes_of_a_module_that_name_a_trainer(trainer_class):
     """A Trainer holds every callback, and other callbacks' models with them."""
     module = pl.LightningModule()
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    trainer = trainer_class(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     trainer.callbacks.append(Instance(NET))
     module.trainer = trainer
     assert reachable_modules(module) == [module]

@@ -89,6 +89,14 @@ def test_given_back_after_an_error():
     assert source[1].running_mean.tolist() == [0.0] * 8
 
 
+def test_modules_without_storage_are_left_alone():
+    """A module that a source merely refers to may be a sketch on the meta device."""
+    sketch = nn.BatchNorm1d(3, device="meta")
+    with preserved_buffers([sketch]), borrowed_module(sketch, CPU, nn.Linear(2, 2)):
+        assert sketch.weight.is_meta
+    assert sketch.running_mean.is_meta
+
+
 def test_shared_weights_are_found():
     source = make_source()
     assert shares_weights(source, nn.Sequential(source[0], nn.Linear(8, 3)))
