@@ -130,7 +130,8 @@ def forecast_accuracy(
         return _from_history(point, records, same, prior, strategy, coverage)
     if prior is not None and records:
         runs = f" in {len(comparable)} runs" if len(comparable) > len(records) else ""
-        note = f"The history holds {len(records)} comparable transfers{runs}; it takes {needed} to learn from them."
+        transfers = f"{len(records)} comparable transfer{'s' if len(records) > 1 else ''}"
+        note = f"The history holds {transfers}{runs}; it takes {needed} to learn from them."
         return replace(prior, notes=(*prior.notes, note))
     return prior
 

@@ -262,7 +262,8 @@ def test_few_records_fall_back_to_the_probe_and_say_how_many_it_takes():
         forecast = forecast_accuracy(report, history[:size], test_size=500)
         assert dataclasses.replace(forecast, notes=()) == dataclasses.replace(prior, notes=())
         if size:
-            assert f"holds {size} comparable transfers; it takes 9" in forecast.notes[-1]
+            noun = "transfer" if size == 1 else "transfers"
+            assert f"holds {size} comparable {noun}; it takes 9" in forecast.notes[-1]
     learned = forecast_accuracy(report, history, test_size=500)
     assert learned.num_records == 9
     assert learned.value > prior.high
