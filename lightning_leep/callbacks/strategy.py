@@ -73,9 +73,9 @@ class TrainedPart:
 def strategy_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies]) -> str:
     """What is trained, by ``requires_grad``.
 
-    "head": nothing that was transferred, nor anything inside it, as adapters are (registered before its last layer, and
-    after its first one or in one container with all of it). "all": nine tenths of its numbers or more. "part": anything
-    between. A tensor is trained if one of its copies is.
+    "head": nothing that was transferred, nor anything inside it, as adapters are (registered before the last of it, in
+    the module that holds all of it). "all": nine tenths of its numbers or more. "part": anything between. A tensor is
+    trained if one of its copies is.
 
     Where nothing was transferred as far as can be seen, or only the frozen source stands in the network, it goes by
     size: "head" if there are at least twice as many frozen numbers as trained ones, else "all".
@@ -97,21 +97,18 @@ def strategy_word(network: nn.Module, source: nn.Module | None, transferred: Seq
         return "all" if 2 * sizes[True] > sizes[False] else "head"
     if not any(trained):
         names = {name for group in groups for name in group if not within(name, whole)}
-        return "part" if _trains_inside(parameters, names, whole) else "head"
+        return "part" if _trains_inside(parameters, names) else "head"
     sizes_of = [numbers([parameters[group[0]]]) for group in groups]
     share = sum(size for size, flag in zip(sizes_of, trained, strict=True) if flag) / max(sum(sizes_of), 1)
     return "all" if share >= ALL else "part"
 
 
-def _trains_inside(parameters: dict[str, nn.Parameter], transferred: set[str], whole: Sequence[str]) -> bool:
+def _trains_inside(parameters: dict[str, nn.Parameter], transferred: set[str]) -> bool:
     places = {name: place for place, name in enumerate(parameters)}
-    first, last = min(places[name] for name in transferred), max(places[name] for name in transferred)
+    last = max(places[name] for name in transferred)
     container = _common([name.split(".")[:-1] for name in transferred])
     return any(
-        parameter.requires_grad
-        and places[name] < last
-        and (places[name] > first or not container or within(name, [container]))
-        and not within(name, whole)
+        parameter.requires_grad and places[name] < last and (not container or within(name, [container]))
         for name, parameter in parameters.items()
     )
 

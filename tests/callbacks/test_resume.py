@@ -91,6 +91,24 @@ def test_checkpoint_before_the_last_validations_takes_the_curve_back_there(tmp_p
     assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
 
 
+class LogsAtTheEnd(Classifier):
+    """Its accuracy is there after this callback's hook, just before checkpoints are saved."""
+
+    validation_step = pl.LightningModule.validation_step
+
+    def on_train_epoch_end(self):
+        self.log("val_acc", torch.tensor(0.5 + 0.1 * self.current_epoch))
+
+
+def test_checkpoint_has_the_accuracy_of_the_epoch_that_it_ends(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    fit(LogsAtTheEnd(), LEEPCallback(make_source(), strict=True), saver, enable_checkpointing=True)
+    callback = LEEPCallback(make_source(), strict=True)
+    make_trainer(callback, max_epochs=4).fit(LogsAtTheEnd(), train_loader(), ckpt_path=saver.last_model_path)
+    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+    assert callback.curve.accuracy == pytest.approx((0.5, 0.6, 0.7, 0.8))
+
+
 def test_resumed_in_the_middle_of_an_epoch(tmp_path):
     """The epoch that was broken off counts once, when it is over; its value is logged by the module's own hook."""
 
@@ -178,6 +196,23 @@ def test_a_fit_that_was_broken_off_goes_on(tmp_path):
     assert callback._scorer.source.calls == 5
     (record,) = load_history(tmp_path)
     assert record.curve.epochs == callback.curve.epochs == (1.0, 2.0, 3.0)
+
+
+def test_a_fit_that_failed_before_its_first_step_is_no_fit():
+    class FailsToStart(Classifier):
+        failed = False
+
+        def on_train_start(self):
+            if not self.failed:
+                self.failed = True
+                raise ArithmeticError
+
+    callback, module = LEEPCallback(Counting(), strict=True), FailsToStart()
+    trainer = make_trainer(callback)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, train_loader(), val_loader())
+    trainer.fit(module, train_loader(), val_loader())
+    assert callback._scorer.source.calls == 10
 
 
 def test_layers_unfrozen_between_two_fits(tmp_path):

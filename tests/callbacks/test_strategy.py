@@ -15,7 +15,9 @@ from lightning_leep.forecast import forecast_accuracy, load_history
 from tests.callbacks.support import (
     C,
     Classifier,
+    D,
     LightningClassifier,
+    Z,
     fit,
     make_source,
     make_trainer,
@@ -122,8 +124,9 @@ def test_adapters_inside_the_body(body, source, first):
 def test_fixed_positions_do_not_matter(source):
     positions = nn.ParameterList([nn.Parameter(torch.arange(8.0), requires_grad=False)])
     assert word(Network(copy.deepcopy(source[:5]), positions=positions), source) == "all"
+    source.positions = positions[0]
+    assert word(Network(copy.deepcopy(source[:5]), positions=positions), source) == "all"  # 8 of 108 numbers
     # Not even if they are the source's, as tables that are made by a formula are: here in a network of random weights.
-    source.positions = nn.Parameter(torch.arange(8.0), requires_grad=False)
     assert word(Network(nn.Sequential(*layers(50)), positions=positions), source) == "all"
 
 
@@ -141,6 +144,18 @@ def test_the_source_kept_beside(source, whole):
     assert word(Network(only(copied, "bias"), kept=kept), source) == "part"
     assert word(Network(frozen(copied), kept=kept), source) == "head"
     assert word(HeadFirst(Network(frozen(copied), nn.Identity(), kept=kept)), source) == "head"
+
+
+def test_constants_of_the_source_kept_beside_do_not_count(source):
+    for layer in source:
+        nn.init.zeros_(layer.bias)
+    copied = copy.deepcopy(source[:5])
+    assert word(Network(copied, kept=frozen(source)), source) == "all"
+
+
+def test_between_two_transferred_parts(source):
+    first, second = frozen(copy.deepcopy(source[:2])), frozen(copy.deepcopy(source[2:5]))
+    assert word(Network(first, nn.Linear(4, 4), second=second), source) == "part"
 
 
 def test_the_source_kept_beside_its_own_layers(source):
@@ -230,12 +245,29 @@ def test_forecast_and_record_know_it(trained, expected, said, tmp_path):
 
 def test_weights_after_training_are_not_compared(tmp_path):
     """A run that goes on knows what came from the source, though it has changed since."""
-    source, saver = make_source(), pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    source = nn.Sequential(nn.Linear(D, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, Z))
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     options = {"history": tmp_path / "history", "strict": True}
-    fit(CopiedBody(source, "0.weight"), LEEPCallback(source, **options), saver, enable_checkpointing=True)
-    trainer = make_trainer(LEEPCallback(source, **options), max_epochs=3)
-    trainer.fit(CopiedBody(make_source(5), "0.weight"), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
+    fit(CopiedBody(source, "2.weight", "2.bias"), LEEPCallback(source, **options), saver, enable_checkpointing=True)
+    trainer, module = (
+        make_trainer(LEEPCallback(source, **options), max_epochs=3),
+        CopiedBody(source, "2.weight", "2.bias"),
+    )
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=saver.last_model_path)
     assert [record.strategy for record in load_history(tmp_path / "history")] == ["part", "part"]
+
+
+def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
+    network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart(None)
+    part.start(Trainer, network, source)
+    again = TrainedPart(None)
+    again.load_state_dict(part.state_dict())
+    again.start(Trainer, network, source)
+    assert (part.word, again.word) == ("head", "head")
+    network.requires_grad_(True)
+    for going_on in (part, again):
+        going_on.start(Trainer, network, source)
+        assert going_on.word == "gradual"
 
 
 class Unfreezes(CopiedBody):
