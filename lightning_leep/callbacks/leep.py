@@ -79,7 +79,7 @@ class LEEPCallback(ResumableCallback):
             strategy are compared. None finds it by ``requires_grad`` and by what is equal to the source's weights.
         data_name: Name of the target data in the record; by default the class of the datamodule or data set.
         model_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
-        stop_when_hopeless: Accuracy without which the run is not worth its time: when three validations in a row leave
+        stop_when_hopeless: Accuracy without which the run is not worth its time: when four validations in a row leave
             the interval of the running forecast below it, training ends by ``trainer.should_stop``, but not before
             ``min_epochs`` and ``min_steps``. The forecast continues the curve: it foresees a slow start, or a rise that
             follows a learning rate brought down to the end, but no jump after a step of the learning rate, a long

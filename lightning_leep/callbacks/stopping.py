@@ -7,7 +7,7 @@ from lightning_leep.callbacks.strategy import is_finetuning
 from lightning_leep.forecast import AccuracyCurve, RunningForecast, is_hopeless
 
 #: Validations in a row that have to exclude the target: one may be a bad one.
-PATIENCE = 3
+PATIENCE = 4
 
 
 def check_target(target: float | None) -> float | None:

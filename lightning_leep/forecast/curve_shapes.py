@@ -11,9 +11,9 @@ from lightning_leep.forecast.conformal import Array
 # Exponents c of the approach (1 + t / tau)^-c, infinity for the exponential one, and how likely they are beforehand.
 EXPONENTS = ((0.5, 0.08), (1.0, 0.17), (2.0, 0.25), (math.inf, 0.5))
 # Part of the way that follows the schedule of the run rather than a time scale of its own, and how likely that is.
-SCHEDULE_SHARES = ((0.0, 0.7), (0.2, 0.1), (0.4, 0.08), (0.6, 0.06), (0.8, 0.06))
+SCHEDULE_SHARES = ((0.0, 0.7), (0.25, 0.12), (0.5, 0.1), (0.75, 0.08))
 # Time scales, on a logarithmic grid: the longest one in units of the whole training.
-NUM_TIME_SCALES, LONGEST = 24, 10.0
+NUM_TIME_SCALES, LONGEST = 64, 10.0
 # Beyond this many time scales every approach has less than 1% of its way left.
 ENDLESS = 1e4
 
