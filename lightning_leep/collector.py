@@ -68,7 +68,9 @@ class ScoreCollector:
             "compute_on_cpu": memory.on_cpu,
         }
         outputs = {**common, "num_source_classes": num_source_classes, "from_logits": from_logits}
-        features: dict[str, Any] = {**common, "num_features": num_features}
+        # Labels are checked by the scores of the outputs. Features that are not finite make NaN of the moments, on all
+        # processes alike: they take the feature scores with them and leave the others.
+        features: dict[str, Any] = {**common, "num_features": num_features, "validate_args": False}
         self.outputs: EEPScores | LEEPMetric = (
             EEPScores(**outputs, **rows) if memory.top_k is None else LEEPMetric(**outputs, top_k=memory.top_k)
         )
@@ -78,7 +80,7 @@ class ScoreCollector:
         self.asked_for_nleep = nleep
         self.nleep: NLEEP | None = None
         if nleep and num_features:
-            self.nleep = NLEEP(**features, validate_args=False, compute_on_cpu=memory.on_cpu)
+            self.nleep = NLEEP(**features)
         self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
         for metric in self.metrics:
             metric.to(device)
@@ -88,9 +90,8 @@ class ScoreCollector:
         for preds, features, target in batches:
             self.outputs.update(preds, target)
             self.nce.update(preds, target)
-            for metric in (self.features, self.nleep):
-                if metric is not None and features is not None:
-                    metric.update(features, target)
+            if self.features is not None and features is not None:
+                self.features.update(features, target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
@@ -130,6 +131,8 @@ class ScoreCollector:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
             null = self._permutation_null()
+            if self.nleep is not None and self.features is not None:
+                self.nleep.share_state(self.features)
             for metric in self.metrics:
                 metric.sync()
             joint, counts = self.outputs.joint.cpu(), self.outputs.class_counts.cpu()

@@ -1,5 +1,6 @@
 """Checks and layout of feature inputs: penultimate ``features`` beside integer labels ``target``."""
 
+import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import (
@@ -10,6 +11,9 @@ from lightning_leep.functional.inputs import (
     flatten_rows,
 )
 from lightning_leep.functional.joint import accumulation_dtype
+
+#: Features up to this power of the largest number have fourth powers that can be added up.
+LARGEST_POWER = 0.23
 
 
 def check_features(
@@ -47,14 +51,17 @@ def flatten_features(
     """Bring checked features and labels to ``[n, d]`` and ``[n]`` without ignored rows, and check their values.
 
     Raises:
-        ValueError: If a label is outside ``0 .. num_target_classes - 1`` or a feature is NaN or infinite.
+        ValueError: If a label is outside ``0 .. num_target_classes - 1``, or a feature is NaN, infinite or so large
+            that its fourth power overflows.
     """
     rows, labels = flatten_rows(features, target, ignore_index)  # [n, d], [n]
     if validate_args:
         check_labels(labels, num_target_classes)
-        # A sum propagates NaN and infinity without a mask of the size of the rows; in float64, because the sum of
-        # finite float16 values may overflow.
-        total = rows.sum(dtype=accumulation_dtype(rows.device))
-        if not bool(total.isfinite()):
-            raise ValueError("`features` must be finite, got NaN or infinite values.")
+        if rows.shape[0]:
+            low, high = torch.aminmax(rows)  # NaN if any is; no copy of the rows
+            largest = torch.finfo(accumulation_dtype(rows.device)).max ** LARGEST_POWER
+            if not float(torch.maximum(-low, high)) <= largest:  # not as a tensor, in whose dtype it may be infinite
+                raise ValueError(
+                    f"`features` must be finite and up to {largest:.0e}, got NaN, infinite or larger values."
+                )
     return rows, labels

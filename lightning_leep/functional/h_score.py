@@ -15,6 +15,10 @@ from lightning_leep.functional.moments import (
     ledoit_wolf_shrinkage,
 )
 
+#: Variance, as a share of the largest, up to which a direction of features that are scaled to unit variance counts as
+#: absent from the plain form: one that features in float32 depend on up to rounding has less.
+ABSENT_VARIANCE = 1e-12
+
 
 def h_score(
     features: Tensor,
@@ -34,6 +38,10 @@ def h_score(
     divided by n) and :math:`\alpha` the Ledoit-Wolf shrinkage. Both are at least 0 and at most the smaller of the
     rank of the features and the number of classes present less one. Higher is better. The plain form reaches that
     bound for any features once n <= d + 1, whatever the labels; the shrunk form does not.
+
+    The plain form weighs every direction alike, however little features vary along it. Directions of a standard
+    deviation below 1e-6 of the largest (of features scaled to unit variance) count as absent, as float32 features say
+    nothing there but their rounding; one of 1e-5 is right to about 1e-5 of its share.
 
     Source: Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019
     (arXiv:2212.10082); the shrunk form: Ibrahim, Ponomareva, Mazumder, "Newer is not always better: Rethinking
@@ -69,7 +77,7 @@ def h_score(
 
 
 def h_score_from_moments(moments: FeatureMoments, shrinkage: bool = True) -> Tensor:
-    """H-score from feature moments, see `h_score`; 0 for features that do not vary.
+    """H-score from feature moments, see `h_score`; 0 for features that do not vary, NaN for moments not finite.
 
     Args:
         moments: Moments of all rows.
@@ -78,24 +86,26 @@ def h_score_from_moments(moments: FeatureMoments, shrinkage: bool = True) -> Ten
     Returns:
         0-d tensor, float64 where the device has it.
     """
+    if not moments.is_finite:
+        return torch.full_like(moments.quartic, torch.nan)
     moments = central_moments(moments)
     scatter, roots = moments.scatter, between_root(moments)  # [d, d], [C, d]
     varies = ~constant_features(moments)  # [d]
     if not shrinkage:
-        return _trace_of_ratio(scatter, roots, varies)
+        return _trace_of_ratio(scatter, roots, varies, ABSENT_VARIANCE)
     alpha = ledoit_wolf_shrinkage(moments)
     target = scatter.diagonal().mean() * torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
     return (1 - alpha) * _trace_of_ratio(torch.lerp(scatter, target, alpha), roots, varies)
 
 
-def _trace_of_ratio(scatter: Tensor, roots: Tensor, varies: Tensor) -> Tensor:
+def _trace_of_ratio(scatter: Tensor, roots: Tensor, varies: Tensor, smallest: float = 0.0) -> Tensor:
     r"""Trace of :math:`S^+ R^\top R` for ``scatter`` S ``[d, d]`` whose range holds the rows of ``roots`` R ``[C, d]``.
 
     Any generalised inverse gives the same trace then, so every feature is first divided by its standard deviation:
     what is left out as rounding error depends on how features are correlated, not on the units of each.
     """
     scale = torch.where(varies, scatter.diagonal(), 1.0).sqrt()  # [d]
-    values, vectors = eigendecompose(scatter / scale / scale.unsqueeze(1), varies)  # [d], [d, d]
+    values, vectors = eigendecompose(scatter / scale / scale.unsqueeze(1), varies, smallest)  # [d], [d, d]
     with torch.autocast(device_type=scatter.device.type, enabled=False):
         along = (roots / scale) @ vectors  # [C, d] @ [d, d]: coordinates along the eigenvectors
     return torch.where(values > 0, along.square().sum(dim=0) / values, 0.0).sum()

@@ -74,7 +74,7 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
 
 
 def log_me_from_moments(moments: FeatureMoments) -> Tensor:
-    """LogME from feature moments, see `log_me`; NaN for moments without any row.
+    """LogME from feature moments, see `log_me`; NaN for moments without any row or not finite.
 
     Args:
         moments: Moments of all rows.
@@ -82,6 +82,8 @@ def log_me_from_moments(moments: FeatureMoments) -> Tensor:
     Returns:
         0-d tensor, float64 where the device has it.
     """
+    if not moments.is_finite:
+        return torch.full_like(moments.quartic, torch.nan)
     evidence = ProfileEvidence(moments)
     lowest, highest = evidence.search_range()
     # t = 0, features that are not used at all, is the limit below the grid.

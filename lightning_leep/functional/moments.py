@@ -34,6 +34,11 @@ class FeatureMoments(NamedTuple):
         return self.class_counts.sum()
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all features were finite, and none too large for the sums of their fourth powers."""
+        return bool(self.quartic.isfinite())
+
+    @property
     def mean(self) -> Tensor:
         """``[d]``, mean of all rows; the centre when there are none."""
         return self.centre + self.class_sums.sum(dim=0) / self.num_rows.clamp(min=1)
@@ -76,13 +81,17 @@ def feature_moments(
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
     """Moments of the rows so far and ``features [n, d]`` with labels ``target [n]``; the argument stays as it was.
 
-    The centre stays that of the first rows, which costs one product a batch where a merge makes several passes over
-    ``[d, d]``. It is near enough: a first batch of m rows at a distance D from the mean of n raises the variance itself
-    to at least about D^2 m / n, so that no more than log10(n / m) of float64's 16 digits are lost.
+    The centre moves to the mean whenever the number of rows passes a power of two, before the new ones are added, and
+    otherwise stays, which costs one product a batch where a merge makes several passes over ``[d, d]``. It is near
+    enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
     """
-    started = moments.num_rows > 0
-    centre = torch.where(started, moments.centre, _mean(features, target))
-    return _accumulate(moments._replace(centre=centre), features, target)
+    seen, new = int(moments.num_rows), features.shape[0]
+    if not new:
+        return moments
+    if seen.bit_length() == (seen + new).bit_length():
+        return _accumulate(moments, features, target)
+    batch = feature_moments(features, target, moments.class_counts.shape[0])
+    return merge_moments(moments, batch) if seen else batch
 
 
 def _mean(features: Tensor, target: Tensor) -> Tensor:
@@ -187,19 +196,20 @@ def between_root(moments: FeatureMoments) -> Tensor:
     return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
 
 
-def eigendecompose(scatter: Tensor, varies: Tensor) -> tuple[Tensor, Tensor]:
+def eigendecompose(scatter: Tensor, varies: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
     """Eigenvalues ``[d]``, ascending and 0 where they are rounding error, and eigenvectors ``[d, d]`` of a scatter.
 
     Args:
         scatter: ``[d, d]`` symmetric positive semi-definite.
         varies: ``[d]`` bool; rows and columns of the other features are taken to be 0.
+        smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
     """
     mask = varies.to(scatter.dtype)
     masked = mask.unsqueeze(1) * scatter * mask
     # MPS has no eigendecomposition.
     solver = masked.cpu() if masked.device.type == "mps" else masked
     values, vectors = (result.to(scatter.device) for result in torch.linalg.eigh(solver))
-    rounding = max(len(scatter), 32) * torch.finfo(scatter.dtype).eps * values[-1]
+    rounding = max(smallest, max(len(scatter), 32) * torch.finfo(scatter.dtype).eps) * values[-1]
     return torch.where(values > rounding, values, 0.0), vectors
 
 

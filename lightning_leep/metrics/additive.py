@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
+from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.joint import accumulation_dtype
 from lightning_leep.metrics.reduction import sum_reducer
 
@@ -42,6 +43,18 @@ class AdditiveMetric(Metric):
         """
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
+
+    def add_validation(self, validate_args: bool) -> None:
+        """Remember whether values are checked: a metric that checks them must not share states with one that does not.
+
+        It is no setting: whether the values were checked does not change what they add up to.
+
+        Raises:
+            ValueError: If ``validate_args`` is no bool.
+        """
+        check_flag("validate_args", validate_args)
+        self.validate_args = validate_args
+        self.add_state("validates", torch.tensor(int(validate_args)), dist_reduce_fx="max")
 
     def settings_states(self) -> dict[str, Tensor]:
         """The states that hold settings, as they are unless another metric's states took their place."""

@@ -33,7 +33,7 @@ class FeatureMetric(AdditiveMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number is not a positive integer, ``ignore_index`` no integer or ``validate_args`` no bool.
     """
 
     centre: Tensor
@@ -58,7 +58,7 @@ class FeatureMetric(AdditiveMetric):
         self.num_target_classes = num_target_classes
         self.num_features = num_features
         self.ignore_index = ignore_index
-        self.validate_args = validate_args
+        self.add_validation(validate_args)
         self.add_states()
 
     def add_states(self) -> None:

@@ -86,14 +86,20 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         return spread, spread + num_rows * mean.abs().sum()
 
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood."""
+        """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood.
+
+        Features that are not finite, of any row, leave no row that can be scored.
+        """
+        if not self.moments.is_finite:
+            return lambda rows, target: torch.zeros(3, self.num_scores, dtype=self.score_sums.dtype, device=device)
         discriminant = linear_discriminant(self.moments).to(device)
         return lambda rows, target: linear_probe_sums(rows, target, discriminant)
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows that the state stands for: this process's, or all of them when synchronised."""
         sums = self.total_scores()
-        if bool((self.moments.class_counts > 1).any()):  # otherwise a second pass finds no row to score
+        # Otherwise a second pass finds no row to score.
+        if bool((self.moments.class_counts > 1).any()) and self.moments.is_finite:
             self.check_second_pass(sums)
         return linear_probe_result(sums, self.moments.num_rows)
 

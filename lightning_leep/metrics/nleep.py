@@ -22,7 +22,9 @@ from lightning_leep.functional.nleep import (
     project,
     row_keys,
 )
+from lightning_leep.metrics.blocks import join_last
 from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.reduction import sum_reducer
 from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
@@ -101,16 +103,27 @@ class NLEEP(FeatureMetric):
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (references, no copy) and to a copy of its labels."""
+        """Hold on to the rows of one batch (a reference, until small ones are joined) and to a copy of its labels."""
         if rows.shape[0]:
-            self.rows = [*self.rows, rows]
-            self.labels = [*self.labels, target.clone()]
+            blocks, labels = join_last(self.rows, self.labels)
+            self.rows, self.labels = [*blocks, rows], [*labels, target.clone()]
+
+    def share_state(self, metric: LinearProbeAccuracy) -> None:
+        """Take over the moments and the rows of a metric of the same features, by reference, in place of updates.
+
+        Args:
+            metric: One that keeps its rows, of the same sizes, and is not synchronised.
+        """
+        self.moments, self.rows, self.labels = metric.moments, metric.rows, metric.labels
+        self._update_count, self._computed = metric.update_count, None
 
     def compute(self) -> Tensor:
         """N-LEEP of all rows seen so far, on all processes."""
         num_rows = int(self.moments.num_rows)
         if num_rows < self._minimum_rows:
             return nan_for_too_few_rows(self, num_rows, self._minimum_rows)
+        if not self.moments.is_finite:
+            return torch.full_like(self.moments.quartic, torch.nan)
         sums = self.score_sums
         if self.rows:
             sums = sums + self._score(lambda value: value, lambda value: [value])
@@ -127,7 +140,7 @@ class NLEEP(FeatureMetric):
         def pool() -> None:
             reduce = sum_reducer(dist_sync_fn, group)
             self.pool(reduce)
-            if int(self.moments.num_rows) >= self._minimum_rows:
+            if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
                 self.score_sums = self._score(reduce, lambda value: dist_sync_fn(value, group=group))
             self.rows, self.labels = [], []
 

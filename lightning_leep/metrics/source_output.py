@@ -44,13 +44,12 @@ class SourceOutputMetric(AdditiveMetric):
         check_num_classes("num_source_classes", num_source_classes)
         check_ignore_index(ignore_index)
         check_flag("from_logits", from_logits)
-        check_flag("validate_args", validate_args)
         super().__init__(**kwargs)
         self.num_target_classes = num_target_classes
         self.num_source_classes = num_source_classes
         self.from_logits = from_logits
         self.ignore_index = ignore_index
-        self.validate_args = validate_args
+        self.add_validation(validate_args)
         self.add_states()
 
     @abstractmethod

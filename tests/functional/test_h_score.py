@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 
 from lightning_leep.functional.h_score import h_score, h_score_from_moments
-from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments
+from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments, update_moments
 
 
 def make(n, d, C, seed=0, signal=1.0):
@@ -71,6 +71,33 @@ def test_near_singular_covariance():
     features[:, 0] *= 1e-6
     assert score(features, target, False) == pytest.approx(projection_reference(features, target), rel=1e-6)
     assert score(features, target, True) == pytest.approx(reference(features, target, True), rel=1e-6)
+
+
+def streamed(features, target, batch_size) -> float:
+    moments = empty_moments(int(target.max()) + 1, features.shape[1])
+    features, target = torch.as_tensor(features), torch.as_tensor(target)
+    for rows, labels in zip(features.split(batch_size), target.split(batch_size), strict=True):
+        moments = update_moments(moments, rows, labels)
+    return h_score_from_moments(moments, shrinkage=False).item()
+
+
+@pytest.mark.parametrize("Z", [5, 10, 100])
+@pytest.mark.parametrize("batch_size", [400, 50, 7])
+def test_rounding_of_float32_is_no_direction(Z, batch_size):
+    """Probabilities add up to 1 but for their rounding: as good as without the last of them."""
+    logits, target = make(400, Z, 4)
+    probs = torch.as_tensor(logits, dtype=torch.float32).softmax(dim=1)
+    assert torch.linalg.matrix_rank((probs - probs.mean(0)).double()) == Z  # the rounding is there
+    expected = projection_reference(probs.double().numpy()[:, :-1], target)
+    assert streamed(probs, target, batch_size) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e5])
+def test_first_batch_far_from_the_rest(distance):
+    """4 rows so many standard deviations away from the other 1996."""
+    features, target = make(2000, 6, 3)
+    features[:4] += distance * np.random.default_rng(1).normal(size=(1, 6))
+    assert streamed(features, target, 4) == pytest.approx(projection_reference(features, target), rel=1e-7)
 
 
 @both
@@ -184,6 +211,21 @@ def test_merged_moments_score_the_same(shrinkage):
         merged = merge_moments(merged, feature_moments(rows, labels, 3))
     expected = h_score(features, target, 3, shrinkage).item()
     assert h_score_from_moments(merged, shrinkage).item() == pytest.approx(expected, rel=1e-12)
+
+
+@both
+@pytest.mark.parametrize("scale", [1e-60, 1e30, 1e70])
+def test_scale_up_to_the_largest(shrinkage, scale):
+    features, target = make(60, 4, 3)
+    expected = score(features, target, shrinkage)
+    assert score(features * scale, target, shrinkage) == pytest.approx(expected, rel=1e-9)
+
+
+@both
+def test_too_large_features(shrinkage):
+    features, target = make(60, 4, 3)
+    with pytest.raises(ValueError, match=r"`features` must be finite and up to 8e\+70"):
+        score(features * 1e80, target, shrinkage)
 
 
 def test_needs_two_rows():

@@ -191,6 +191,31 @@ def test_parts_add_up_to_the_whole(n, d, C, cut, seed):
     assert_same(linear_probe_result(sums, moments.num_rows), linear_probe(features, target, C))
 
 
+def test_value_of_2048_features():
+    """Within the space that the rows span, where the shrinkage is still that of a trace over 2048."""
+    features, target = make(20, 2048, 3, seed=1)
+    centred = features - features.mean(0)
+    basis = np.linalg.qr(centred.T)[0]  # [2048, 20]
+    x, trace, counts = centred @ basis, np.trace(scatter_within(centred, target)), np.bincount(target)
+    found = linear_probe_sums(
+        *(torch.from_numpy(part) for part in (features, target)),
+        linear_discriminant(feature_moments(torch.from_numpy(features), torch.from_numpy(target), 3)),
+    )[1].view(2, len(SHRINKAGES), len(SCALES))
+    for i, shrinkage in enumerate(SHRINKAGES):
+        correct, posterior = 0.0, 0.0
+        for row in range(20):
+            rest, labels = np.delete(x, row, 0), np.delete(target, row)
+            means = np.stack([rest[labels == k].mean(0) for k in range(3)])
+            identity = shrinkage * trace / 2048 * np.eye(20)
+            covariance = ((1 - shrinkage) * scatter_within(rest, labels) + identity) / (19 - 3)
+            e = x[row] - means
+            z = np.log(counts / 20) - (e * np.linalg.solve(covariance, e.T).T).sum(1) / 2
+            correct += float(z.argmax() == target[row])
+            posterior += z[target[row]] - z.max() - np.log(np.exp(z - z.max()).sum())
+        assert found[0, i, SCALES.index(1.0)].item() == correct
+        assert found[1, i, SCALES.index(1.0)].item() == pytest.approx(posterior, rel=1e-8)
+
+
 def test_time_of_2048_features_is_that_of_few_refits():
     """n leave-one-out discriminants cost less than n / 8 refits of a dense discriminant, one shrinkage each."""
     n, d, C = 400, 2048, 20

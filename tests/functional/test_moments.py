@@ -218,6 +218,26 @@ def test_constant_features_are_found_at_any_level():
     assert constant_features(moments_of(features, target, 2)).tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize(("digits", "constant"), [(1, True), (100, True), (2000, False)])
+def test_features_that_vary_in_the_last_digits_alone_are_constant(digits, constant):
+    """By machine epsilons of their mean: a standard deviation of half as many, against 512."""
+    features = 1e6 * (1 + digits * 2.0**-52 * (torch.arange(60, dtype=torch.float64) % 2)).unsqueeze(1)
+    moments = feature_moments(features, torch.arange(60) % 2, 2)
+    assert total_scatter(moments) > 0
+    assert constant_features(moments).tolist() == [constant]
+
+
+def test_moments_of_what_is_not_finite_say_so():
+    for value in (torch.nan, torch.inf, -torch.inf, 1e80):
+        features = torch.tensor([[1.0, 2.0], [value, 0.0]], dtype=torch.float64)
+        moments = moments_of(features, torch.tensor([0, 1]), 2)
+        assert not moments.is_finite
+        assert not recentre_moments(
+            merge_moments(moments, moments_of(torch.eye(2).double(), torch.arange(2), 2))
+        ).is_finite
+    assert moments_of(torch.eye(2).double(), torch.arange(2), 2).is_finite
+
+
 @pytest.mark.parametrize(
     ("features", "target", "error", "message"),
     [

@@ -106,10 +106,16 @@ def test_five_components_a_class_by_default():
 
 
 def test_mixture_of_a_subset_scores_all_rows():
-    features, target = blobs(600, 3, 3, spread=0.5)
-    whole = nleep(features, target, 3, num_components=3).item()
-    part = nleep(features, target, 3, num_components=3, max_fit_rows=100).item()
-    assert part == pytest.approx(whole, abs=1e-3)
+    """A third of the labels is noise, but for none of the rows that the mixture is fitted to."""
+    features, group = blobs(600, 3, 3, spread=0.5)
+    fitted = row_order(features, 0)[:100]
+    target = torch.where(torch.arange(600) % 2 > 0, (group + 1) % 3, group)
+    target[fitted] = group[fitted]
+    # Groups far apart: a row belongs to the component of its group, whatever the subset.
+    expected = numpy_leep(np.eye(3)[group], target.numpy(), 3)
+    value = nleep(features, target, 3, num_components=3, max_fit_rows=100).item()
+    assert value == pytest.approx(expected, rel=1e-6)
+    assert value < -0.5  # of the subset alone it is 0
 
 
 def test_subset_is_random_and_made_from_the_values_alone():

@@ -1,12 +1,14 @@
 """The permutation null against shuffles by NumPy, and what its p-value is worth."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from lightning_leep.functional import leep, permutation_null
-from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.functional.permutation import _deal_labels, check_num_permutations
 from tests.distributed import counted_traffic, run_processes
 from tests.helpers import label_entropy, random_task, reference_softmax
 
@@ -126,6 +128,15 @@ def test_numbers_of_permutations_that_are_refused(number):
 def test_numbers_of_permutations_that_are_accepted():
     for number in (0, 19, 1000):
         check_num_permutations(number)
+
+
+def test_every_deal_to_two_processes_is_as_likely():
+    """Labels 0, 0, 1, 1 to two rows each: six arrangements. Shuffles alike on both would make two of them rare."""
+    counts = dict.fromkeys(set(itertools.permutations([0, 0, 1, 1])), 0)
+    for permutation in range(1200):
+        dealt = [_deal_labels(np.array([2, 2]), [2, 2], rank, (0, permutation)).tolist() for rank in (0, 1)]
+        counts[tuple(dealt[0] + dealt[1])] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

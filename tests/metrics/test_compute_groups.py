@@ -73,6 +73,20 @@ def test_metrics_that_merely_agree_on_the_first_batch_do_not_share(settings):
     assert sorted(collection.compute_groups.values()) == [["a"], ["b"]]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_metric_that_checks_values_is_not_led_by_one_that_does_not(order):
+    metrics = {"a": LEEPMetric(3, 5, validate_args=False), "b": EEPAccuracy(3, 5)}
+    collection = MetricCollection(dict(list(metrics.items())[::order]))
+    collection.update(*BATCHES[0])
+    with pytest.raises(ValueError, match="`preds` must hold finite logits"):
+        collection.update(torch.full((2, 5), torch.nan), torch.tensor([0, 1]))
+    # It is not a setting that the sums depend on.
+    checked, unchecked = LEEPMetric(3, 5), LEEPMetric(3, 5, validate_args=False)
+    checked.update(*BATCHES[0]), unchecked.update(*BATCHES[1])
+    checked.merge_state(unchecked)
+    assert checked.compute().item() == expected(*BATCHES[:2])["LEEPMetric"]
+
+
 def test_settings_that_change_no_state_share():
     plain, left_out = LEEPMetric(2, 2), LEEPMetric(2, 2, leave_one_out=True)
     assert groups_of(plain=plain, left_out=left_out, accuracy=EEPAccuracy(2, 2)) == [["accuracy", "left_out", "plain"]]

@@ -161,6 +161,7 @@ def test_too_few_rows_are_nan_with_a_warning(case):
         (torch.ones(2, D), torch.tensor([[0], [1]]), ValueError, "`target` must have shape"),
         (torch.ones(2, D + 1), torch.tensor([0, 1]), ValueError, "`features` must have 5 features"),
         (torch.full((2, D), torch.nan), torch.tensor([0, 1]), ValueError, "`features` must be finite"),
+        (torch.full((2, D), 1e80, dtype=torch.float64), torch.tensor([0, 1]), ValueError, r"finite and up to 8e\+70"),
         (torch.ones(2, D, dtype=torch.long), torch.tensor([0, 1]), TypeError, "`features` must be floating point"),
     ],
 )
@@ -180,6 +181,7 @@ def test_bad_batch_leaves_the_state_as_it_was(case, features, target, error, mes
         ((0, D), {}, "`num_target_classes` must be an integer of at least 1, got 0"),
         ((C, 2.0), {}, r"`num_features` must be an integer of at least 1, got 2\.0"),
         ((C, D), {"ignore_index": "x"}, "`ignore_index` must be an integer or None"),
+        ((C, D), {"validate_args": "no"}, "`validate_args` must be True or False, got 'no'"),
     ],
 )
 def test_bad_arguments(case, args, kwargs, message):
@@ -195,6 +197,14 @@ def test_unvalidated_values_are_not_read(case):
         metric.update(torch.ones(2, 2), torch.tensor([0, 1]))
     metric.update(torch.full((2, D), torch.nan), torch.tensor([0, 1]))
     assert metric.centre.isnan().all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e80])
+def test_unvalidated_features_that_are_not_finite_are_no_score(case, value):
+    """Of one row and one feature, in any batch; 1e80 is finite, but not its fourth power."""
+    features, target = rows()
+    features[50, 3] = value
+    assert fed(case, data=(features, target), validate_args=False).compute().isnan()
 
 
 def test_updates_do_not_write_to_the_state_or_the_batch(case):

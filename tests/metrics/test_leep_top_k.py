@@ -110,6 +110,17 @@ def test_more_kept_narrows_the_interval_and_the_error_on_typical_outputs():
     assert errors[1] < 0.1 * widths[1]
 
 
+def test_totals_of_the_classes_narrow_the_interval_of_small_likelihoods():
+    """40 classes, so that likelihoods are near 1/40, against bounds on each row alone."""
+    logits, labels = random_task(800, 30, 40)
+    metric = LEEPMetric(40, 30, top_k=5)
+    metric.update(logits, labels)
+    parts, _ = metric._likelihood_parts()
+    alone = (parts.kept + parts.high).log().mean() - (parts.kept + parts.low).log().mean()
+    assert metric.compute() < -3
+    assert width(metric) < 0.6 * alone
+
+
 def test_batches_and_their_order_do_not_matter():
     logits, labels = random_task(100, 12, 4)
     whole = LEEPMetric(4, 12, top_k=3)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from lightning_leep.functional.nleep import nleep
+from lightning_leep.metrics import FeatureScores
 from lightning_leep.metrics.nleep import NLEEP
 from tests.distributed import run_processes
+from tests.helpers import assert_unchanged, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -35,6 +37,22 @@ def test_rows_are_references():
     metric = NLEEP(3, 4)
     metric.update(features, target)
     assert metric.rows[0].data_ptr() == features.data_ptr()
+
+
+def test_shares_moments_and_rows_of_the_feature_scores():
+    features, target = blobs(120, spread=4.0)
+    scores, metric = FeatureScores(3, 4), NLEEP(3, 4)
+    for batch, labels in zip(features.split(50), target.split(50), strict=True):
+        scores.update(batch, labels)
+    metric.share_state(scores)
+    assert metric.scatter is scores.scatter
+    assert metric.rows is scores.rows
+    assert metric.compute().item() == pytest.approx(nleep(features, target, 3).item(), rel=1e-7)
+    before = snapshot(scores)
+    metric.update(*blobs(20, seed=1))
+    assert_unchanged(scores, before)
+    metric.share_state(scores)
+    assert metric.compute().item() == pytest.approx(nleep(features, target, 3).item(), rel=1e-7)
 
 
 def test_constant_features_score_minus_the_label_entropy():
