@@ -43,13 +43,19 @@ class MonitorReader:
         self.found = self._from_validation = True
         return float(value)
 
-    def end_epoch(self, metrics: Mapping[str, Any]) -> float | None:
+    def logged_in_epoch(self, metrics: Mapping[str, Any]) -> float | None:
         """The value that this epoch logged outside validation, if it did; to be called after the module's own hooks."""
         value = metrics.get(self.monitor)
         if self._from_validation or value is None or value is self._previous_epoch:
             return None
-        self.found, self._previous_epoch = True, value
         return float(value)
+
+    def end_epoch(self, metrics: Mapping[str, Any]) -> float | None:
+        """The same, which is old from then on."""
+        value = self.logged_in_epoch(metrics)
+        if value is not None:
+            self.found, self._previous_epoch = True, metrics[self.monitor]
+        return value
 
 
 def missing_monitor_message(monitor: str, logged: Iterable[str]) -> str:
@@ -61,16 +67,43 @@ def missing_monitor_message(monitor: str, logged: Iterable[str]) -> str:
     )
 
 
-def epochs_trained(trainer: Any, curve: AccuracyCurve) -> float:
-    """Epochs trained at a validation: whole ones, and the part of the current one that is done.
+class EpochScale:
+    """Places validations in training, in epochs: whole ones, and the part of the current one that is done.
 
-    With a loader of unknown length a validation in mid-epoch has no place in it: each then counts as an epoch.
+    How long the epochs of a loader of unknown length are is known once the first is over. Until then each validation
+    counts as an epoch, since an endless stream has no other scale; then those take their places within it.
     """
-    if trainer.is_last_batch:
-        return float(trainer.current_epoch + 1)
-    if math.isfinite(trainer.num_training_batches):
-        return float(trainer.current_epoch + (trainer.fit_loop.batch_idx + 1) / trainer.num_training_batches)
-    return (curve.epochs[-1] if len(curve) else 0.0) + 1.0
+
+    def __init__(self) -> None:
+        self._batches: list[int] = []  # trained at each validation that was only counted
+
+    def place(self, trainer: Any, curve: AccuracyCurve) -> tuple[AccuracyCurve, float]:
+        """The curve so far, on the scale that is known now, and the place of the validation that is over."""
+        done = trainer.fit_loop.batch_idx + 1
+        if trainer.is_last_batch:
+            return self._settled(curve, done), float(trainer.current_epoch + 1)
+        length = float(trainer.num_training_batches)
+        if not math.isfinite(length):
+            earlier = trainer.fit_loop.epoch_loop.total_batch_idx + 1 - done
+            length = earlier / trainer.current_epoch if trainer.current_epoch else math.inf
+        if math.isfinite(length):
+            # An epoch may be longer than those before it, but no validation in the middle of it is its end.
+            return self._settled(curve, length), trainer.current_epoch + done / max(length, done + 1)
+        self._batches.append(done)
+        return curve, (curve.epochs[-1] if len(curve) else 0.0) + 1.0
+
+    def end_epoch(self, trainer: Any, curve: AccuracyCurve) -> AccuracyCurve:
+        """The same between two epochs, or after the last, which need not have come to the end of its data."""
+        if not (trainer.is_last_batch and trainer.current_epoch):
+            return curve
+        return self._settled(curve, (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / trainer.current_epoch)
+
+    def _settled(self, curve: AccuracyCurve, length: float) -> AccuracyCurve:
+        if not self._batches:
+            return curve
+        before, batches = len(curve) - len(self._batches), self._batches
+        self._batches = []
+        return AccuracyCurve((*curve.epochs[:before], *(batch / length for batch in batches)), curve.accuracy)
 
 
 def extended(curve: AccuracyCurve, epoch: float, accuracy: float) -> AccuracyCurve:

@@ -62,11 +62,13 @@ class ResumableCallback(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Report, forecast, curve and what is trained as plain values; nothing of the source."""
+        past = self._past_curve, self._past_seconds
+        curve, seconds = past if self._watch is None else self._watch.measured()
         return {
             "report": None if self.report is None else self.report.to_dict(),
             "forecast": None if self.forecast is None else asdict(self.forecast),
-            "curve": {"epochs": list(self.curve.epochs), "accuracy": list(self.curve.accuracy)},
-            "seconds": list(self._past_seconds if self._watch is None else self._watch.seconds),
+            "curve": {"epochs": list(curve.epochs), "accuracy": list(curve.accuracy)},
+            "seconds": list(seconds),
             "first_epoch": self._first_epoch,
             "trained": self._trained.state_dict(),
         }

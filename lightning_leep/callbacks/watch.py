@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_leep.callbacks.faults import FaultBarrier
 from lightning_leep.callbacks.forecasting import Outlook
 from lightning_leep.callbacks.logs import ADVICE, RunLogs
-from lightning_leep.callbacks.measurement import MonitorReader, epochs_trained, extended, missing_monitor_message
+from lightning_leep.callbacks.measurement import EpochScale, MonitorReader, extended, missing_monitor_message
 from lightning_leep.callbacks.source import ScoredSource
 from lightning_leep.callbacks.stopping import HopelessRule, may_end
 from lightning_leep.forecast import AccuracyCurve, RunningForecast
@@ -58,6 +58,7 @@ class TransferWatch:
         self._rule = HopelessRule(target)
         self._start = time.perf_counter() - (seconds[-1] if seconds else 0.0)
         self.reader = None if monitor is None else MonitorReader(monitor)
+        self._scale = EpochScale()
         self._epoch_is_over = False
 
     def start(self, scored: ScoredSource | None) -> None:
@@ -83,7 +84,9 @@ class TransferWatch:
         if self.reader is not None:
             with self._measuring(self.reader):
                 accuracy = self.reader.end_validation(trainer.callback_metrics)
-                self._add(epochs_trained(trainer, self.curve), accuracy)
+                if accuracy is not None:
+                    self.curve, epoch = self._scale.place(trainer, self.curve)
+                    self._add(epoch, accuracy)
             self._stop_if_hopeless(trainer, trainer.current_epoch + bool(trainer.is_last_batch))
 
     def end_epoch(self) -> None:
@@ -108,6 +111,18 @@ class TransferWatch:
         with self.barrier.contain("log how the run came out", ADVICE):
             self.logs.end(self.report, self.curve, self.outlook, self.reference, self.stopped)
 
+    def measured(self) -> tuple[AccuracyCurve, tuple[float, ...]]:
+        """Curve and seconds for a checkpoint, with what the epoch that is ending has logged outside validation."""
+        trainer = self.logs.trainer
+        if self.reader is not None and self._epoch_is_over:
+            with self._measuring(self.reader):
+                accuracy = self.reader.logged_in_epoch(trainer.callback_metrics)
+                # Lightning counts the epoch after the hooks in which checkpoints are saved, or before `on_train_end`.
+                finished = trainer.fit_loop.epoch_progress.current.ready
+                if accuracy is not None and not (len(self.curve) and self.curve.epochs[-1] >= finished):
+                    return extended(self.curve, finished, accuracy), (*self.seconds, self._elapsed)
+        return self.curve, self.seconds
+
     def ran_its_course(self, trainer: Any) -> bool:
         """Whether others can learn from this run: it was not stopped, and saw each batch of its data once at least."""
         if self.stopped or trainer.overfit_batches:
@@ -123,18 +138,19 @@ class TransferWatch:
         if reader is None:
             return
         with self._measuring(reader):
-            self._add(float(trainer.current_epoch), reader.end_epoch(trainer.callback_metrics))
+            self.curve = self._scale.end_epoch(trainer, self.curve)
+            accuracy = reader.end_epoch(trainer.callback_metrics)
+            if accuracy is not None:
+                self._add(float(trainer.current_epoch), accuracy)
         due = last or reader.num_validations > 0 or not trainer.enable_validation
         if due and not reader.found:
             with self.barrier.contain("find the achieved accuracy", "Nothing else is affected."):
                 others = [name for name in trainer.callback_metrics if not name.startswith(self.logs.prefix)]
                 raise ValueError(missing_monitor_message(reader.monitor, others))
 
-    def _add(self, epoch: float, accuracy: float | None) -> None:
-        if accuracy is None:
-            return
+    def _add(self, epoch: float, accuracy: float) -> None:
         self.curve = extended(self.curve, epoch, accuracy)
-        self.seconds = (*self.seconds[: len(self.curve) - 1], time.perf_counter() - self._start)
+        self.seconds = (*self.seconds[: len(self.curve) - 1], self._elapsed)
         with self.barrier.contain("update the forecast", "The achieved accuracy is logged all the same."):
             self.running = self.outlook.update(self.curve)
         if self.running is None or self.running.eta_epochs is None:  # what cannot be said any more is not left there
@@ -157,6 +173,10 @@ class TransferWatch:
             trainer.should_stop = True
             rank_zero_info(f"LEEPCallback stops training. {reason}")
             self.logs.text(f"**Stopped.** {reason}", "stopped")
+
+    @property
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._start
 
     def _measuring(self, reader: MonitorReader) -> AbstractContextManager[None]:
         return self.barrier.contain(

@@ -137,7 +137,7 @@ def test_one_of_several_validation_loaders():
 )
 def test_place_in_training(options, epochs):
     curve = curve_of(Scripted(), **options)
-    assert curve.epochs[: len(epochs)] == pytest.approx(epochs)
+    assert curve.epochs == pytest.approx(epochs)
     assert curve.accuracy == tuple(VALUES[: len(curve)])
 
 
@@ -159,10 +159,25 @@ class Finite(IterableDataset):
         yield from zip(*make_data().tensors, strict=True)
 
 
-def test_end_of_an_epoch_of_unknown_length():
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"max_epochs": 2}, (1.0, 2.0)),
+        # Five batches an epoch: known once the first has ended, when what was counted in it takes its place.
+        ({"val_check_interval": 2, "max_epochs": 2}, (0.4, 0.8, 1.4, 1.8)),
+        ({"val_check_interval": 5, "max_epochs": 2}, (1.0, 2.0)),
+        ({"val_check_interval": 1, "max_epochs": 1, "batch_size": 13}, (0.25, 0.5, 0.75, 1.0)),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 2}, (0.6, 1.2, 1.8)),
+        ({"val_check_interval": 2, "max_epochs": 1}, (0.4, 0.8)),
+    ],
+    ids=str,
+)
+def test_place_in_epochs_of_unknown_length(options, epochs):
     callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
-    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=10), max_epochs=2)
-    assert callback.curve.epochs == (1.0, 2.0)
+    options = {"batch_size": 10, **options}
+    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=options.pop("batch_size")), **options)
+    assert callback.curve.epochs == pytest.approx(epochs)
+    assert callback.curve.accuracy == tuple(VALUES[: len(epochs)])
 
 
 @pytest.mark.parametrize(
