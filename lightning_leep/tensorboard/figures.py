@@ -70,13 +70,11 @@ def predicted_vs_achieved_figure(
     band = () if expected is None else (*expected.low, *expected.high)
     _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
     axes.set(xlabel="epochs trained", ylabel="accuracy")
-    # Two columns have room for long lines, by which their styles are told apart.
-    columns, length = (3, 1.3) if interval is None and expected is None else (2, 2.0)
     figure.legend(
         loc="outside lower center",
-        ncols=columns,
+        ncols=2,
         frameon=False,
-        handlelength=length,
+        handlelength=2.0,  # room for long lines, by which their styles are told apart
         columnspacing=0.9,
         handletextpad=0.4,
     )

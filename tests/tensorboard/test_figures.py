@@ -71,6 +71,7 @@ def test_expected_curve_has_a_band_and_everything_is_named():
         (AccuracyCurve(), 0.5, None, None),
         (AccuracyCurve(), 0.5, None, AccuracyCurve()),
         (AccuracyCurve((1,), (0.5,)), 0.5, None, None),
+        (AccuracyCurve((1, 2), (1.0, 0.9)), 1.0, None, AccuracyCurve((1, 2), (1.0, 0.9))),
         (AccuracyCurve((0.25, 0.5), (1, 1)), 1.0, (0.9, 1.0), 1.0),
         (AccuracyCurve((0, 1), (0, 0)), 0.0, (0.0, 0.1), AccuracyCurve((1, 9), (0.2, 0.9))),
         (AccuracyCurve(tuple(range(300)), (0.999,) * 300), 0.2, (0.1, 0.3), 0.95),
