@@ -2,6 +2,7 @@
 
 import math
 
+from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.report import TransferabilityReport
 
 #: ``feature_layer`` of a report whose source has no layer to take features from. No module can have this name.
@@ -19,12 +20,20 @@ def notes(report: TransferabilityReport, nleep: bool = False) -> tuple[str, ...]
         nleep: Whether N-LEEP was asked for.
     """
     sentences = [*doubts(report), *_optimism(report), *_classes(report), *_estimates(report)]
-    if nleep and report.nleep is None:
-        sentences.append(
+    if nleep:
+        sentences += _nleep(report)
+    return tuple(sentences)
+
+
+def _nleep(report: TransferabilityReport) -> list[str]:
+    if report.nleep is None:
+        return [
             f"N-LEEP could not be computed: its mixture of 5 C = {5 * report.num_target_classes} Gaussians needs at "
             f"least as many images (there are {report.num_samples}), and features."
-        )
-    return tuple(sentences)
+        ]
+    if report.num_samples > MAX_FIT_ROWS:
+        return [f"The mixture of N-LEEP is fitted to {MAX_FIT_ROWS} of the rows, chosen at random; all are scored."]
+    return []
 
 
 def doubts(report: TransferabilityReport) -> list[str]:
@@ -101,6 +110,11 @@ def _estimates(report: TransferabilityReport) -> list[str]:
             "4096, or torch.compile hides it). So the feature scores (H-score, LogME, linear probe) are made from its "
             "logits. `head=` names another layer."
         )
-    elif report.feature_layer is None:
+    if report.num_features is not None and report.h_score is None:
+        sentences.append(
+            "Some features are NaN, infinite or too large for their fourth powers, so that there are no feature scores "
+            "(H-score, LogME, linear probe)."
+        )
+    if report.feature_layer is None:
         sentences.append("Neither the features nor the outputs of the source are narrow enough for feature scores.")
     return sentences

@@ -175,6 +175,18 @@ def test_estimates():
     assert [note for note in found if note.startswith("Whether LEEP can be told from noise is not known here")]
 
 
+@pytest.mark.parametrize(("num_samples", "said"), [(10_000, False), (10_001, True)])
+def test_nleep_of_a_mixture_that_is_fitted_to_a_part(num_samples, said):
+    found = notes(TransferabilityReport(**{**CLEAN, "num_samples": num_samples}, nleep=-0.5), nleep=True)
+    assert any("fitted to 10000 of the rows" in note for note in found) == said
+
+
+@pytest.mark.parametrize(("h_score", "said"), [(None, True), (0.0, False)])
+def test_features_that_are_not_finite(h_score, said):
+    assert any("features are NaN, infinite" in note for note in notes_of(num_features=8, h_score=h_score)) == said
+    assert not any("NaN" in note for note in notes_of(num_features=None, h_score=None))
+
+
 def test_nleep_that_was_asked_for_in_vain():
     assert "needs at least as many images (there are 1000)" in notes_of(nleep=True)[0]
     assert "5 C = 20 Gaussians" in notes_of(nleep=True)[0]

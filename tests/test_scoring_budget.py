@@ -51,6 +51,12 @@ class TestBudget:
         assert sum(t.nbytes for t in rows_of(collectors[0])) == N * (row * Z + feature * D + 16)
         assert "do not fit" in run(needed - 1, Source(dtype)).memory
 
+    def test_nleep_needs_nothing_more(self, collectors):
+        assert f"({self.NEEDED} of" in run(self.NEEDED, nleep=True).memory
+        metrics = collectors[0].metrics
+        held = {id(t): t.nbytes for metric in metrics for name in ("rows", "labels") for t in getattr(metric, name, [])}
+        assert sum(held.values()) == N * (4 * Z + 4 * D + 16)
+
     def test_logits_as_features(self, collectors):
         source = Source()
         needed = 5 * BATCH * (2 * 4 * Z + 16)
