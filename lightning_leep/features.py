@@ -101,11 +101,10 @@ class HeadInput:
     def _choose(self, num_source_classes: int) -> LayerInput | None:
         """The layer that makes the source's outputs, as far as names and sizes tell; None if they do not."""
         common = [run for run in self._common.values() if num_source_classes in self._sizes.get(run.name, ())]
-        common.sort(key=lambda run: HEAD_NAMES.index(_last_part(run.name)))
-        linear = next((run for run in common if isinstance(run.layer, nn.Linear)), None)
-        if linear is not None:
-            return linear
-        block = common[0] if common else None
+        linear = [run for run in common if isinstance(run.layer, nn.Linear)]
+        if linear:
+            return linear[-1]  # to run
+        block = common[-1] if common else None
         last = self._last
         if last is None or num_source_classes not in self._sizes.get(last.name, ()) or self._is_adapter(last.name):
             return block
@@ -117,9 +116,9 @@ class HeadInput:
         block = name.rpartition(".")[0]
         while block and isinstance(self.layers[block], nn.ModuleDict | nn.ModuleList):  # these never run themselves
             block = block.rpartition(".")[0]
-        if not block or isinstance(self.layers[block], nn.Sequential):
+        if isinstance(self.layers[block], nn.Sequential):
             return False  # one after the other
-        return any(
+        return any(  # never within the source as a whole, whose layers mostly run one after the other
             other != name and other.startswith(f"{block}.") and sizes == self._sizes[name]
             for other, sizes in self._sizes.items()
             if isinstance(self.layers[other], nn.Linear)
@@ -159,9 +158,10 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
 
     Without ``head`` it is the first of these that makes as many outputs as the source returns:
 
-    1. the linear layer under a name that ends in ``fc``, ``classifier``, ``head`` or ``linear``;
+    1. the linear layer under a name that ends in ``fc``, ``classifier``, ``head`` or ``linear``: of each name the least
+       deep one, of these the last to run;
     2. the linear layer that runs last, inside the module under such a name if that makes as many outputs as well.
-       It does not count if another one of the same module makes outputs too, which are then added (LoRA);
+       It does not count if another one of the same submodule makes as many, which are then added (LoRA);
     3. the module under such a name, whatever it is: a convolution, a linear layer with an adapter.
 
     Args:

@@ -182,11 +182,124 @@ def test_common_name_counts_within_data_parallel():
     assert_scored_on(nn.DataParallel(source), "module.head", given_to(source, "head"))
 
 
+class Auxiliary(nn.Module):
+    """A linear layer without use runs last, so that the head has to be known by its name."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.projection = net, nn.Linear(Z, 2)
+
+    def forward(self, x):
+        logits = self.net(x)
+        self.projection(logits)
+        return logits
+
+
 def test_the_least_deep_of_modules_of_a_common_name():
     source = Net("fc", nn.Linear(D, Z))
     source.backbone = nn.Sequential(nn.Linear(5, D), Net("fc", nn.Linear(D, D)))
     source.backbone[1].backbone = nn.Tanh()
-    assert_scored_on(source, "fc", given_to(source, "fc"))
+    assert_scored_on(Auxiliary(source), "net.fc", given_to(source, "fc"))
+
+
+def test_the_last_of_modules_of_a_common_name_that_lie_as_deep():
+    first, source = Net("fc", nn.Linear(D, 5)), Net("fc", nn.Linear(D, Z))
+    with torch.no_grad():
+        features = source.backbone(first(X))
+    assert_scored_on(Auxiliary(nn.Sequential(first, source)), "net.1.fc", features)
+
+
+def test_the_last_to_run_of_two_common_names():
+    source = Net("fc", nn.Linear(D, Z))
+    calibrated = nn.Sequential()
+    calibrated.linear, calibrated.tanh, calibrated.head = source, nn.Tanh(), nn.Linear(Z, Z)
+    with torch.no_grad():
+        assert_scored_on(Auxiliary(calibrated), "net.head", source(X).tanh())
+
+
+def test_adapter_of_a_classifier_of_tokens():
+    """``[N, T, d]`` goes in, ``[N, T, Z]`` comes out."""
+
+    class Tagger(Net):
+        def forward(self, x):
+            return super().forward(x).movedim(-1, 1)
+
+    source = Tagger("classifier", LowRank(nn.Linear(D, Z)))
+    report = run(source, Y.reshape(12, 5), X.reshape(12, 5, 5))
+    assert report.feature_layer == "classifier"
+    assert_scores_of(report, given_to(source, "classifier"))
+
+
+class Hidden(nn.Module):
+    """A nonlinearity, then what is named."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        setattr(self, name, layer)
+
+    def forward(self, x):
+        return getattr(self, self.name)(x.tanh())
+
+
+def test_head_within_a_classifier():
+    """Both make the outputs and neither is a linear layer: the one that starts last is the last step."""
+    source = Net("classifier", Hidden("head", LowRank(nn.Linear(D, Z))))
+    assert_scored_on(source, "classifier.head", given_to(source, "classifier").tanh())
+
+
+def test_layer_of_as_many_outputs_elsewhere_is_not_added():
+    source = Net("out", nn.Linear(D, Z))
+    chain = nn.Sequential(source, Hidden("last", nn.Linear(Z, Z)))
+    with torch.no_grad():
+        assert_scored_on(chain, "1.last", source(X).tanh())
+
+
+def test_head_of_one_number_for_each_image_is_none():
+    class Score(nn.Module):
+        def forward(self, x):
+            return x.mean(1)
+
+    class Model(Net):
+        def forward(self, x):
+            h = self.backbone(x)
+            return self.out(h) * self.head(h).unsqueeze(1).sigmoid()
+
+    source = Model("head", Score())
+    source.out = nn.Linear(D, Z)
+    assert_scored_on(source, "out", given_to(source, "head"))
+
+
+def test_named_head_that_does_not_run_for_every_batch():
+    """The features of an earlier batch are not those of a later one."""
+
+    class Sometimes(Net):
+        def forward(self, x):
+            return super().forward(x) if x[0, 0] > 0 else x[:, [0]].expand(-1, Z)
+
+    source = Sometimes("fc", nn.Linear(D, Z))
+    with capture_head_input(source, "fc") as capture, torch.no_grad():
+        assert capture.take(source(X.abs()), Y) is not None
+        with pytest.raises(ValueError, match="'fc' did not run"):
+            capture.take(source(-X.abs()), Y)
+
+
+def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
+    """Two linear layers that are added make no features; one of them alone does."""
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both, self.first, self.second = True, nn.Linear(D, Z), nn.Linear(D, Z)
+
+        def forward(self, x):
+            return self.first(x) + self.second(x) if self.both else self.second(x)
+
+    source = Net("out", Parallel())
+    with capture_head_input(source) as capture, torch.no_grad():
+        assert capture.take(source(X), Y) is None
+        source.out.both = False
+        assert torch.equal(capture.take(source(X), Y), given_to(source, "out"))
 
 
 def test_classifier_that_returns_no_tensor():
