@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from itertools import chain
 
 import pytest
 import torch
@@ -210,6 +211,46 @@ def test_a_fault_on_one_process_is_raised_on_all(world_size):
             assert rank == 1 or messages[name] == "It failed on process 1; the message there says why."
     assert "call 2" in results[1]["call", 2][1]
     assert "an iterator" in results[1]["iterator"][1]
+
+
+def overflow_on_one(rank, world_size):
+    """A feature of process 0 is infinite, while the outputs are not."""
+    shard = split((N - 30, 30), rank)
+    images = shard[0].index_fill(0, torch.tensor([3]), torch.inf) if rank == 0 else shard[0]
+    source = nn.Sequential(nn.Linear(5, D), nn.Hardtanh(), nn.Linear(D, Z))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        source.apply(lambda module: module.reset_parameters() if isinstance(module, nn.Linear) else None)
+    source[0].weight.data.abs_()  # so that an infinite row stays infinite and no NaN
+    loader = DataLoader(TensorDataset(images, shard[1]), batch_size=BATCH)
+    return [
+        fields_of(score(source, loader, C, progress=False, head="0", **kwargs))
+        for kwargs in ({"nleep": True}, {"memory": "second_pass"})
+    ]
+
+
+def test_feature_of_one_process_that_is_not_finite():
+    for found in chain.from_iterable(run_processes(overflow_on_one, 2)):
+        names = ("h_score", "h_score_unshrunk", "log_me", "nleep", "linear_probe_accuracy")
+        assert [found[name] for name in names] == [None] * len(names)
+        assert all(math.isfinite(found[name]) for name in ("leep", "leave_one_out_leep", "nce", "eep_accuracy"))
+        assert any("Some features are NaN, infinite" in note for note in found["notes"])
+
+
+def changing(rank, world_size):
+    """Another image on process 1 in the second reading."""
+
+    class Changing(TensorDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image + torch.randn_like(image) * (rank == 1), label
+
+    return attempt(Source(), DataLoader(Changing(*split((N - 30, 30), rank)), batch_size=BATCH), memory="second_pass")
+
+
+def test_other_rows_of_one_process_in_the_second_pass():
+    for kind, message, _ in run_processes(changing, 2):
+        assert (kind, "rows whose sums differ" in message) == ("ValueError", True)
 
 
 def missing_scikit_learn(rank, world_size):
