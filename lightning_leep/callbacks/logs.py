@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from lightning_leep.tensorboard import (
     report_markdown,
     report_tags,
     running_tags,
+    shown_transfers,
     strongest_sources_figure,
     takes_figures,
     validation_tags,
@@ -130,7 +130,7 @@ class RunLogs:
         self, report: TransferabilityReport, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None
     ) -> None:
         forecast = outlook.accuracy
-        history = [record for record in outlook.history if len(record.curve) and isfinite(record.report.leep)]
+        history = shown_transfers(outlook.history)
         if forecast is not None:
             self._figure(
                 "predicted_vs_achieved",

@@ -2,7 +2,7 @@
 
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.history import history_figure, levels_figure
+from lightning_leep.tensorboard.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.hparams import log_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     PREFIX,
@@ -29,6 +29,7 @@ __all__ = [
     "report_markdown",
     "report_tags",
     "running_tags",
+    "shown_transfers",
     "strongest_sources_figure",
     "takes_figures",
     "validation_tags",

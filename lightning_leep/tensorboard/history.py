@@ -1,7 +1,7 @@
 """This run among earlier transfers: its LEEP and accuracy beside theirs, its curve beside those of levels of LEEP."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
@@ -23,6 +23,15 @@ LEVEL_MARKERS = "ovs^D"
 LEVEL_LINES = (":", "-.", "--", (0, (5, 1, 1, 1)), "-")
 
 
+def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
+    """The transfers that the figures show: complete ones with a validation and a LEEP, none from random weights."""
+    return [
+        record
+        for record in history
+        if record.complete and record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+    ]
+
+
 @styled
 def history_figure(
     report: TransferabilityReport,
@@ -37,7 +46,7 @@ def history_figure(
 
     Args:
         report: Scores of this run.
-        history: Earlier transfers to compare with, of one strategy; those without a validation are left out.
+        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
         forecast: What was expected of this run.
         curve: Its validations so far.
 
@@ -46,7 +55,7 @@ def history_figure(
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If no earlier transfer has a validation and a LEEP.
+        ValueError: If there is none to show.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
@@ -72,7 +81,7 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
     The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`), fewer in a short history.
 
     Args:
-        history: Earlier transfers to compare with, of one strategy; those without a validation are left out.
+        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
         curve: Validations of this run so far.
 
     Returns:
@@ -80,7 +89,7 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If no earlier transfer has a validation and a LEEP.
+        ValueError: If there is none to show.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
@@ -107,9 +116,9 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
 
 
 def _levels(history: Sequence[TransferRecord]) -> tuple[LEEPLevel, ...]:
-    records = [record for record in history if len(record.curve) and math.isfinite(record.report.leep)]
+    records = shown_transfers(history)
     if not records:
-        raise ValueError("`history` must hold at least one transfer with a validation and a LEEP, got none.")
+        raise ValueError("`history` must hold at least one complete transfer with a validation and a LEEP, got none.")
     return leep_levels(records, min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL)))
 
 

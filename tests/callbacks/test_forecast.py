@@ -160,6 +160,16 @@ def test_from_scratch_nothing_is_predicted_without_a_history_of_it(tmp_path):
     assert load_history(tmp_path / "history")[0].strategy == "scratch"
 
 
+@pytest.mark.parametrize(("strategy", "complete"), [("scratch", True), ("all", False)])
+def test_a_history_of_runs_that_no_figure_shows(strategy, complete, tmp_path):
+    for record in save_earlier(tmp_path / "earlier", strategy=strategy):
+        save_record(replace(record, complete=complete), tmp_path / "history")
+    logger = TensorBoardLogger(tmp_path / "logs")
+    callback = LEEPCallback(make_source(), history=tmp_path / "history", strategy=strategy, strict=True)
+    fit(Classifier(), callback, logger=logger)
+    assert "leep/history" not in events(logger.log_dir).Tags()["images"]
+
+
 def test_resumed_run_keeps_its_forecast(tmp_path):
     history = tmp_path / "history"
     saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)

@@ -112,13 +112,17 @@ def test_a_history_of_equal_accuracies_looks_flat(report):
     assert high - low > 0.08
 
 
-def test_transfers_without_validation_or_leep_are_left_out(report):
-    empty = make_record(curve=AccuracyCurve())
-    unscored = make_record(report=make_report(leep=math.nan))
-    assert marks(history_figure(report, [empty, unscored, transfer(-1, 0.7)])) == {(-1.0, 0.7)}
+def test_transfers_that_others_cannot_learn_from_are_left_out(report):
+    left_out = [
+        make_record(curve=AccuracyCurve()),
+        make_record(report=make_report(leep=math.nan)),
+        dataclasses.replace(transfer(-0.8, 0.6), complete=False),
+        dataclasses.replace(transfer(-0.8, 0.6), strategy="scratch"),
+    ]
+    assert marks(history_figure(report, [*left_out, transfer(-1, 0.7)])) == {(-1.0, 0.7)}
     for draw in (lambda history: history_figure(report, history), levels_figure):
-        for history in ([], [empty, unscored]):
-            with pytest.raises(ValueError, match="`history` must hold at least one transfer"):
+        for history in ([], left_out):
+            with pytest.raises(ValueError, match="`history` must hold at least one complete transfer"):
                 draw(history)
 
 
