@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from lightning_leep.functional import h_score, linear_probe, log_me
+from lightning_leep.notes import LOGITS
 
 C, Z, D = 3, 7, 6
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
@@ -29,6 +30,31 @@ class Net(nn.Module):
 def sequential_classifier():
     """As in VGG: the last layer is ``classifier.3``."""
     return nn.Sequential(nn.Linear(D, D), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(D, Z))
+
+
+class LowRank(nn.Module):
+    """A linear layer with an adapter of rank 2, as PEFT builds it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, base.out_features, bias=False)})
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+
+class Hidden(nn.Module):
+    """A nonlinearity, then what is named."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        setattr(self, name, layer)
+
+    def forward(self, x):
+        return getattr(self, self.name)(x.tanh())
 
 
 def given_to(source, layer):
@@ -57,6 +83,20 @@ def assert_scores_of(report, features, target=Y):
     assert report.linear_probe_accuracy == pytest.approx(expected.accuracy.item(), abs=1e-9)
     assert report.linear_probe_log_likelihood == pytest.approx(expected.log_likelihood.item(), rel=1e-5)
     assert report.num_features == features.shape[1]
+
+
+def assert_scored_on(source, layer, features, **kwargs):
+    report = run(source, **kwargs)
+    assert report.feature_layer == layer
+    assert_scores_of(report, features)
+
+
+def assert_scored_on_logits(source, **kwargs):
+    report = run(source, **kwargs)
+    assert report.feature_layer == LOGITS
+    with torch.no_grad():
+        assert_scores_of(report, source(X))
+    assert any("made from its logits" in note for note in report.notes)
 
 
 def hooks(source):
