@@ -80,7 +80,7 @@ def test_forecast_is_updated_after_each_validation(run):
     convergence = forecast_convergence(callback.report, history, strategy="all")
     for i in range(4):
         curve = AccuracyCurve(callback.curve.epochs[: i + 1], callback.curve.accuracy[: i + 1])
-        running = update_forecast(callback.forecast, curve, max_epochs=4, convergence=convergence)
+        running = update_forecast(callback.forecast, curve, max_epochs=4, convergence=convergence, test_size=40)
         for name, value in (("", running.value), ("_low", running.low), ("_high", running.high)):
             logged = values(board, f"leep_running/running_forecast{name}")
             assert logged[i] == pytest.approx(value)
