@@ -1,13 +1,16 @@
 """`stop_when_hopeless` ends a run that cannot reach a target, on all processes, and says why."""
 
+import math
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.forecasting import Outlook, reason_to_stop
+from lightning_leep.callbacks.stopping import PATIENCE, HopelessRule
 from lightning_leep.forecast import AccuracyCurve, RunningForecast, load_history
+from lightning_leep.forecast.running import MIN_VALIDATIONS
 from tests.callbacks.earlier import save_earlier
 from tests.callbacks.support import Classifier, fit, make_source, make_trainer, train_loader, trained_state, val_loader
 from tests.callbacks.test_logging import events
@@ -42,7 +45,7 @@ def trained(module, target, folder, **kwargs):
 @pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
 def test_a_hopeless_run_is_stopped_early(module, tmp_path):
     callback, trainer = trained(module(), 0.95, tmp_path)
-    assert 1 <= trainer.current_epoch < EPOCHS
+    assert PATIENCE <= trainer.current_epoch < EPOCHS
     assert trainer.should_stop
     assert max(callback.curve.accuracy) == pytest.approx(0.3)
 
@@ -60,8 +63,9 @@ def test_the_reason_is_logged_and_shown(tmp_path, caplog):
     report = read.Tensors("leep/report/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "**Stopped.**" in report
     high = [event.value for event in read.Scalars("leep_running/running_forecast_high")]
-    assert high[-1] < 0.95
-    assert all(value >= 0.95 for value in high[:-1])
+    assert f"at {PATIENCE} validations in a row" in message
+    assert all(value < 0.95 for value in high[-PATIENCE:])
+    assert all(value >= 0.95 for value in high[:-PATIENCE][-1:])
 
 
 def test_its_record_is_marked_and_teaches_nothing(tmp_path):
@@ -74,37 +78,155 @@ def test_its_record_is_marked_and_teaches_nothing(tmp_path):
     assert callback.forecast.num_records == 0
 
 
-@pytest.mark.parametrize(("module", "target"), [(Stuck, 0.2), (Stuck, None), (Classifier, 0.0)])
-def test_a_run_with_hope_goes_on(module, target, tmp_path):
-    callback, trainer = trained(module(), target, tmp_path)
-    assert trainer.current_epoch == EPOCHS
+class Scripted(Stuck):
+    """Validations show one given accuracy after the other, the last one again and again."""
+
+    def __init__(self, *levels):
+        super().__init__()
+        self.levels = levels
+
+    @property
+    def level(self):
+        return self.levels[min(self.current_epoch, len(self.levels) - 1)]
+
+
+#: Rises along a cosine until the end, as with a learning rate that is brought down.
+LATE = tuple(0.6 - 0.3 * math.cos(math.pi * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
+
+
+def test_a_run_with_hope_goes_on(tmp_path):
+    """The target is reached late, and at no validation before is it out of reach; a higher one is."""
+    callback, trainer = trained(Scripted(*LATE), 0.85, tmp_path)
+    assert callback.curve.epoch_reaching(0.85) == EPOCHS - 2
+    assert trainer.current_epoch == len(callback.curve) == EPOCHS
+    assert load_history(tmp_path / "history")[0].complete
+    _, trainer = trained(Scripted(*LATE[: EPOCHS // 3]), 0.85, tmp_path / "other")
+    assert trainer.current_epoch < EPOCHS
+
+
+@pytest.mark.parametrize("target", [0.2, None])
+def test_a_target_that_is_reached_or_not_given_stops_nothing(target, tmp_path):
+    callback, _ = trained(Stuck(), target, tmp_path)
     assert len(callback.curve) == EPOCHS
     assert load_history(tmp_path / "history")[0].complete
 
 
 def test_min_epochs_are_trained_all_the_same(tmp_path):
+    """It would have been stopped long before; then it is, at once."""
+    _, free = trained(Stuck(), 0.95, tmp_path / "free")
+    assert free.current_epoch < EPOCHS - 1
     _, trainer = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS - 1)
+    assert trainer.current_epoch == EPOCHS - 1
+    assert not load_history(tmp_path / "history")[0].complete
+
+
+def test_min_steps_are_trained_all_the_same(tmp_path):
+    _, trainer = trained(Stuck(), 0.95, tmp_path, min_steps=5 * (EPOCHS - 1))  # 5 batches an epoch
     assert trainer.current_epoch == EPOCHS - 1
 
 
-RUNNING = RunningForecast(value=0.5, low=0.4, high=0.6, coverage=0.9, eta_epochs=None, num_validations=1)
-CURVE = AccuracyCurve((1, 2), (0.3, 0.4))
+def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path, caplog):
+    """Out of reach from the fourth validation to the seventh, reached at the eighth, asked again at the tenth."""
+    with caplog.at_level("INFO"):
+        callback, trainer = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
+    assert trainer.current_epoch == EPOCHS
+    assert not trainer.should_stop
+    assert "LEEPCallback stops" not in caplog.text
+    assert load_history(tmp_path / "history")[0].complete
+    assert callback.curve.best == pytest.approx(0.9)
+
+
+def test_a_run_whose_epochs_are_all_wanted_is_complete(tmp_path):
+    _, trainer = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
+    assert trainer.current_epoch == EPOCHS
+    assert load_history(tmp_path / "history")[0].complete
+
+
+def forecast(high, number):
+    return RunningForecast(value=0.5, low=0.4, high=high, coverage=0.9, eta_epochs=None, num_validations=number)
 
 
 @pytest.mark.parametrize(
-    ("running", "curve", "max_epochs", "target", "stops"),
+    ("highs", "stops"),
     [
-        (RUNNING, CURVE, 5, 0.61, True),
-        (RUNNING, CURVE, None, 0.61, True),
-        (RUNNING, CURVE, 5, 0.6, False),  # the end of the interval is still in it
-        (RUNNING, CURVE, 2, 0.61, False),  # the run is over anyway
-        (RUNNING, AccuracyCurve(), 5, 0.61, False),  # a forecast alone ends no run
-        (None, CURVE, 5, 0.61, False),
+        ((0.6, 0.6, 0.6, 0.6), [4]),
+        ((0.6, 0.6, 0.6, 0.6, 0.5), [4, 5]),  # asked again
+        ((0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6), [8]),  # counted anew; the end of the interval is still in it
+        ((0.7, 0.7, 0.7, 0.7, 0.7), []),
     ],
 )
-def test_when_to_stop(running, curve, max_epochs, target, stops):
-    reason = reason_to_stop(running, curve, Outlook(strategy="head", max_epochs=max_epochs), target)
-    assert (reason is not None) == stops
+def test_several_validations_in_a_row(highs, stops):
+    rule, curve, reasons = HopelessRule(0.7), AccuracyCurve(), []
+    assert rule.reason(None, curve) is None
+    assert rule.reason(forecast(0.6, 0), curve) is None  # a forecast alone ends no run
+    for number, high in enumerate(highs, 1):
+        curve = curve.append(number, 0.4)
+        reasons.append(rule.reason(forecast(high, number), curve))
+        assert rule.reason(forecast(high, number), curve) is None  # no new validation
+    assert [number for number, reason in enumerate(reasons, 1) if reason] == stops
+
+
+class Unfreezing(pl.callbacks.BaseFinetuning):
+    """The callback that unfreezes layers, with nothing to unfreeze."""
+
+    def freeze_before_training(self, pl_module):
+        pass
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        pass
+
+
+def test_unfreezing_cannot_be_foreseen_without_earlier_transfers(tmp_path):
+    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, stop_when_hopeless=0.95)
+    with pytest.warns(UserWarning, match="will not stop this run.* A callback unfreezes layers") as caught:
+        trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
+    assert len([w for w in caught if "will not stop" in str(w.message)]) == 1
+    assert trainer.current_epoch == EPOCHS
+    save_earlier(tmp_path, strategy="gradual", epochs=EPOCHS)
+    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, stop_when_hopeless=0.95)
+    trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
+    assert trainer.current_epoch < EPOCHS
+
+
+def test_a_target_without_a_monitor_is_warned_of():
+    callback = LEEPCallback(make_source(), None, history=False, strict=True, stop_when_hopeless=0.95)
+    with pytest.warns(UserWarning, match="will not stop this run.* Without `monitor`"):
+        fit(Stuck(), callback)
+
+
+def test_from_scratch_the_curve_alone_is_enough(tmp_path):
+    callback = LEEPCallback(make_source(), history=tmp_path, strategy="scratch", strict=True, stop_when_hopeless=0.95)
+    trainer = fit(Stuck(), callback, max_epochs=EPOCHS)
+    assert callback.forecast is None
+    assert PATIENCE + MIN_VALIDATIONS - 1 <= trainer.current_epoch < EPOCHS
+
+
+class StopAfter(pl.Callback):
+    """A user who ends training after a number of batches."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.batches
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "complete"),
+    [
+        (1, {}, False),  # of 5 batches
+        (4, {}, False),
+        (5, {}, True),
+        (7, {}, True),
+        (99, {"max_epochs": 1, "max_steps": 2, "val_check_interval": 2}, True),  # that is all that was wanted
+        (99, {"overfit_batches": 2}, False),
+    ],
+)
+def test_which_records_are_complete(batches, options, complete, tmp_path):
+    callback = LEEPCallback(make_source(), history=tmp_path, strict=True)
+    fit(Stuck(), callback, StopAfter(batches), **{"min_epochs": 0, **options})
+    (record,) = load_history(tmp_path)
+    assert record.complete == complete
 
 
 @pytest.mark.parametrize(
