@@ -81,7 +81,8 @@ def choose_memory(memory: str | int, top_k: int, needed: int | None, nleep: bool
     if memory == "cpu":
         return RowMemory(on_cpu=True, description="rows kept on the CPU")
     if memory == "bfloat16":
-        return RowMemory(dtype=torch.bfloat16, description="rows kept in bfloat16: scores are those of the rounded rows")
+        description = "rows kept in bfloat16: scores are those of the rounded rows"
+        return RowMemory(dtype=torch.bfloat16, description=description)
     if memory == "second_pass":
         return RowMemory(keep_rows=False, description="no rows kept; the loader was read twice")
     if memory == "top_k":
