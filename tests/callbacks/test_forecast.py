@@ -100,6 +100,35 @@ def test_epochs_to_go_are_not_logged_before_there_is_something_to_say():
     assert recording.of("leep/eta_epochs")
 
 
+class Uneven(Classifier):
+    """Rises, falls back and rises again."""
+
+    levels = (0.4, 0.6, 0.7, 0.75, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", torch.tensor(self.levels[self.current_epoch]))
+
+
+class EtaAfterEachValidation(pl.Callback):
+    def __init__(self):
+        self.shown = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.shown.append("leep/eta_epochs" in trainer.callback_metrics)
+
+
+def test_epochs_to_go_that_cannot_be_said_any_more_are_gone():
+    recording, look = Recording(), EtaAfterEachValidation()
+    callback = LEEPCallback(make_source(), history=False, strict=True)
+    epochs = len(Uneven.levels)
+    fit(Uneven(), callback, look, logger=recording, max_epochs=epochs, limit_train_batches=1, log_every_n_steps=1)
+    steps = [step for step, _ in recording.of("leep/achieved_accuracy")]
+    said = {step for step, _ in recording.of("leep/eta_epochs")}
+    assert look.shown == [step in said for step in steps]
+    # They were said, and then not any more.
+    assert any(before and not after for before, after in zip(look.shown, look.shown[1:], strict=False))
+
+
 def test_text_states_the_forecast_from_the_start_and_how_it_came_out(run):
     callback, history, _, board = run
     convergence = forecast_convergence(callback.report, history, strategy="all")
@@ -168,6 +197,29 @@ def test_a_history_of_runs_that_no_figure_shows(strategy, complete, tmp_path):
     callback = LEEPCallback(make_source(), history=tmp_path / "history", strategy=strategy, strict=True)
     fit(Classifier(), callback, logger=logger)
     assert "leep/history" not in events(logger.log_dir).Tags()["images"]
+
+
+def test_from_scratch_the_curve_alone_is_continued(tmp_path):
+    recording = Recording()
+    callback = LEEPCallback(make_source(), history=tmp_path, strategy="scratch", strict=True)
+    fit(Classifier(), callback, logger=recording, max_epochs=5, log_every_n_steps=1)
+    assert callback.forecast is None
+    steps = [step for step, _ in recording.of("leep/achieved_accuracy")]
+    assert [step for step, _ in recording.of("leep_running/running_forecast")] == steps[2:]
+    curve = AccuracyCurve(callback.curve.epochs[:3], callback.curve.accuracy[:3])
+    running = update_forecast(None, curve, max_epochs=5, test_size=40)
+    assert recording.of("leep_running/running_forecast_high")[0][1] == pytest.approx(running.high)
+    assert not recording.of("leep/predicted_accuracy")
+
+
+def test_another_module_in_the_same_trainer_starts_its_curve_anew(tmp_path):
+    """The Trainer counts its epochs on, the forecast those of the module."""
+    report = save_earlier(tmp_path)[0].report
+    forecast = forecast_accuracy(report, strategy="all")
+    first = Outlook(strategy="all", accuracy=forecast, max_epochs=5, test_size=40)
+    second = Outlook(strategy="all", accuracy=forecast, max_epochs=12, test_size=40, first_epoch=7)
+    levels = (0.3, 0.4, 0.45)
+    assert first.update(AccuracyCurve((1, 2, 3), levels)) == second.update(AccuracyCurve((8, 9, 10), levels))
 
 
 def test_resumed_run_keeps_its_forecast(tmp_path):
