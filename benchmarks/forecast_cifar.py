@@ -169,13 +169,13 @@ def print_running(records: list[TransferRecord], size: int, splits: int) -> None
                 eta = math.nan if now.eta_epochs is None else abs(now.eta_epochs - max(0.0, (arrived or 0.0) - k))
                 too_low.append(is_hopeless(now, best))
                 rows.append((abs(now.value - best), now.low <= best <= now.high, now.high - now.low, eta))
-            excluded.append(any(all(too_low[k : k + 3]) for k in range(1, epochs - 2)))
+            excluded.append(any(all(too_low[k : k + 4]) for k in range(1, epochs - 3)))
     for k, rows in results.items():
         error, held, width, eta = np.array(rows, dtype=float).T
         said = np.isfinite(eta)
         eta_error = f"{eta[said].mean():8.2f}" if said.any() else ""
         print(f"{k:6}{error.mean():8.4f}{held.mean():10.3f}{width.mean():8.3f}{said.mean():10.2f}{eta_error}")
-    print(f"runs whose best accuracy was called hopeless at three validations in a row: {np.mean(excluded):.3f}")
+    print(f"runs whose best accuracy was called hopeless at four validations in a row: {np.mean(excluded):.3f}")
 
 
 def main() -> None:

@@ -79,12 +79,13 @@ class LEEPCallback(ResumableCallback):
             strategy are compared. None finds it by ``requires_grad`` and by what is equal to the source's weights.
         data_name: Name of the target data in the record; by default the class of the datamodule or data set.
         model_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
-        stop_when_hopeless: Accuracy without which the run is not worth its time: when four validations in a row leave
-            the interval of the running forecast below it, training ends by ``trainer.should_stop``, but not before
-            ``min_epochs`` and ``min_steps``. The forecast continues the curve: it foresees a slow start, or a rise that
-            follows a learning rate brought down to the end, but no jump after a step of the learning rate, a long
-            warm-up or an unfreezing. Do not set it with those; while a ``BaseFinetuning`` callback is in the Trainer it
-            is heeded only if the history knows how such transfers converge. None never stops.
+        stop_when_hopeless: Accuracy without which the run is not worth its time: when four validations in a row, over a
+            tenth of the training, leave the interval of the running forecast below it, training ends by
+            ``trainer.should_stop``, but not before ``min_epochs`` and ``min_steps``. The forecast continues the curve:
+            it foresees a slow start, or a rise that follows a learning rate brought down to the end, but no jump after
+            a step of the learning rate, a long warm-up or an unfreezing. Do not set it with those; while a
+            ``BaseFinetuning`` callback is in the Trainer it is heeded only if the history knows how such transfers
+            converge. None never stops.
         target_class_names: Names for the figures; by default found in the datamodule or the data set.
         source_class_names: Names for the figures; by default found in the source.
         name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one

@@ -6,8 +6,9 @@ from lightning_leep.callbacks.forecasting import Outlook
 from lightning_leep.callbacks.strategy import is_finetuning
 from lightning_leep.forecast import AccuracyCurve, RunningForecast, is_hopeless
 
-#: Validations in a row that have to exclude the target: one may be a bad one.
-PATIENCE = 4
+#: Validations in a row that have to exclude the target (one may be a bad one), and the part of the training between the
+#: first and the last of them (there may be many in each epoch).
+PATIENCE, SPAN = 4, 0.1
 
 
 def check_target(target: float | None) -> float | None:
@@ -38,18 +39,23 @@ class HopelessRule:
         self._excluded = 0
         self._asked = 0
 
-    def reason(self, running: RunningForecast | None, curve: AccuracyCurve) -> str | None:
+    def reason(
+        self, running: RunningForecast | None, curve: AccuracyCurve, max_epochs: float | None = None
+    ) -> str | None:
         """Why the run need not go on, in a sentence; None if it may, or after no new validation.
 
         Args:
             running: The forecast after the last validation, if there is one.
             curve: The validations so far.
+            max_epochs: Epochs of the whole training, if known.
         """
         if self.target is None or running is None or running.num_validations in (0, self._asked):
             return None
         self._asked = running.num_validations
         self._excluded = self._excluded + 1 if is_hopeless(running, self.target) else 0
         if self._excluded < PATIENCE:
+            return None
+        if curve.epochs[-1] - curve.epochs[-self._excluded] < SPAN * (max_epochs or 0):
             return None
         return (
             f"After {curve.epochs[-1]:g} epochs its best accuracy is expected to end between {running.low:.3f} and "

@@ -164,7 +164,7 @@ class TransferWatch:
         """
         if self._rule.target is None:
             return
-        reason = self._rule.reason(self.running, self.curve)
+        reason = self._rule.reason(self.running, self.curve, self.outlook.max_epochs)
         if not may_end(trainer, epochs, self.outlook):
             reason = None
         reason = trainer.strategy.broadcast(reason)

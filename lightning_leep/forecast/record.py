@@ -50,8 +50,9 @@ class TransferRecord:
         dataset: Name of the target data, empty if unknown.
         model: Name of the source model, empty if unknown.
         versions: Library versions, see :func:`library_versions`.
-        complete: Whether training took its course; False if it was ended because it seemed hopeless. What such a run
-            achieved says too little of what it could have, and no forecast rests on it.
+        complete: Whether training took its course; False if it was ended because it seemed hopeless, or before it had
+            seen all the data once. What such a run achieved says too little of what it could have, and no forecast
+            rests on it.
         created: Time of writing, ISO 8601 in UTC, so that the order of the texts is that in time. A time of another
             zone is converted, one without a zone is taken to be in UTC.
 

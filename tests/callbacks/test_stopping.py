@@ -166,6 +166,15 @@ def test_several_validations_in_a_row(highs, stops):
     assert [number for number, reason in enumerate(reasons, 1) if reason] == stops
 
 
+def test_many_validations_in_an_epoch_are_no_long_time():
+    """Ten in each of 20 epochs: four in a row are over after 0.3 epochs, a tenth of the training is 2 epochs."""
+    rule, curve, stops = HopelessRule(0.7), AccuracyCurve(), []
+    for number in range(1, 31):
+        curve = curve.append(number / 10, 0.4)
+        stops.append(rule.reason(forecast(0.6, number), curve, 20) is not None)
+    assert stops == [number >= 21 for number in range(1, 31)]
+
+
 class Unfreezing(pl.callbacks.BaseFinetuning):
     """The callback that unfreezes layers, with nothing to unfreeze."""
 
