@@ -23,7 +23,7 @@ from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.ridge import fit_ridge
 from lightning_leep.report import TransferabilityReport
 
-CONVERGED = "It presumes training until the accuracy stops rising; a shorter run stays below."
+CONVERGED = "The forecast presumes training until the accuracy stops rising; a shorter run stays below."
 
 
 @dataclass(frozen=True, kw_only=True)
