@@ -102,6 +102,10 @@ class NLEEP(FeatureMetric):
         # Number of rows scored and sum of their scores, filled once the processes are synchronised.
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        super()._reduce_states(incoming_state)
+        self.rows, self.labels = join_last(self.rows, self.labels)
+
     def keep(self, rows: Tensor, target: Tensor) -> None:
         """Hold on to the rows of one batch (a reference, until small ones are joined) and to a copy of its labels."""
         if rows.shape[0]:

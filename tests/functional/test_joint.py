@@ -250,3 +250,11 @@ def test_leave_one_out_is_the_eep_of_the_other_rows(task):
     joint = joint_probability(theta, labels, num_target_classes)
     likelihood = leave_one_out_likelihood(theta, labels, joint, counts, prior_weight)
     np.testing.assert_allclose(likelihood, np.array(expected), rtol=1e-11)
+
+
+def test_sums_that_are_a_rounding_error_below_the_row_leave_nothing():
+    """As float32 sums may be, where there is no float64. What is left is the prior: 1/2 of weight 1, of 1 and 1 + 1."""
+    theta = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    joint = torch.tensor([[1.0 - 1e-3, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    likelihood = leave_one_out_likelihood(theta, torch.tensor([0, 0, 1]), joint, torch.tensor([2, 1]))
+    assert likelihood.tolist() == [0.5 / 1.0, 0.5 / 2.0]
