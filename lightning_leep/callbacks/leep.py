@@ -249,9 +249,12 @@ class LEEPCallback(ResumableCallback):
                         self._keeper.save(trainer, watch, model, self._trained.word, self._first_epoch)
 
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
-        """Leave the loggers as they were, also after a fit with nothing to train."""
+        """Leave the loggers as they were, also after a fit with nothing to train, and no run without HPARAMS."""
         if self._logs is not None:
             self._logs.release_hparams()
+            if self is leep_callbacks(trainer)[0] and self.report is not None:
+                self._logs.complete_hparams()
+        self._logs = None
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
@@ -264,7 +267,7 @@ class LEEPCallback(ResumableCallback):
         """The watch, for the last time: what is validated or tested after this is no part of the fit."""
         if self._logs is not None:
             self._logs.release_hparams()
-        watch, self._watch, self._logs = self._watch, None, None
+        watch, self._watch = self._watch, None
         try:
             yield watch
         finally:

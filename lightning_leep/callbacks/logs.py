@@ -15,6 +15,7 @@ from lightning_leep.forecast.curve import Reference
 from lightning_leep.report import TransferabilityReport
 from lightning_leep.tensorboard import (
     association_figure,
+    complete_hparams,
     convergence_tags,
     history_figure,
     hparam_tags,
@@ -74,6 +75,10 @@ class RunLogs:
         """Leave the loggers as they were."""
         while self._widened:
             self._widened.pop()()
+
+    def complete_hparams(self) -> None:
+        """Write the row of HPARAMS of a run that has none, once all hooks of the fit have had their chance."""
+        self._each_logger("add HPARAMS to", lambda logger: complete_hparams(logger, self.own_hparams, self.hparam_tags))
 
     def report(self, report: TransferabilityReport, outlook: Outlook, scored: ScoredSource | None) -> None:
         """The report and what is expected, before the first step of training.

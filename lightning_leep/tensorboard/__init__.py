@@ -3,7 +3,7 @@
 from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.history import history_figure, levels_figure, shown_transfers
-from lightning_leep.tensorboard.hparams import log_hparams, widen_hparams
+from lightning_leep.tensorboard.hparams import complete_hparams, log_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     PREFIX,
     convergence_tags,
@@ -18,6 +18,7 @@ from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figure
 __all__ = [
     "PREFIX",
     "association_figure",
+    "complete_hparams",
     "convergence_tags",
     "history_figure",
     "hparam_tags",

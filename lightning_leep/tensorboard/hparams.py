@@ -6,9 +6,9 @@ log directory the experiment of one counts for all. The value in a metric's colu
 
 Lightning's TensorBoardLogger writes an experiment with the metric ``hp_metric`` (-1) when training starts, if a module
 or data module has called ``save_hyperparameters()``. Whatever is written after it is lost, and whatever was written
-before it, by the user, counts. So nothing of ours is written but in that very place: :func:`widen_hparams` adds columns
-to the record that Lightning is about to write. The values follow by themselves, as scalars are logged. A run folder of
-its own would not help: one more row, and the same columns.
+before it, by the user, counts. So :func:`widen_hparams` adds columns to the record that Lightning is about to write,
+and only where nobody has written one by the end of the fit :func:`complete_hparams` does. The values follow by
+themselves, as scalars are logged. A run folder of its own would not help: one more row, and the same columns.
 """
 
 from argparse import Namespace
@@ -46,14 +46,9 @@ def widen_hparams(
     Returns:
         What takes it back; it may be called more than once.
     """
-    original = getattr(logger, "log_hyperparams", None)
-    defined = next((cls.__module__ for cls in type(logger).__mro__ if "log_hyperparams" in vars(cls)), "")
-    if (
-        not getattr(logger, "_default_hp_metric", False)
-        or defined.split(".")[0] not in LIGHTNING
-        or "log_hyperparams" in vars(logger)
-    ):
+    if not _writes_rows(logger) or "log_hyperparams" in vars(logger):
         return lambda: None
+    original = logger.log_hyperparams
     tags = ("hp_metric", *metric_tags)
 
     def take_back() -> None:
@@ -65,18 +60,32 @@ def widen_hparams(
         if metrics is None:
             with guard():
                 log_hparams(logger, {**_as_mapping(params), **hparams}, tags)
-        original(params, metrics, *args, **kwargs)  # type: ignore[misc]  # only a logger has `_default_hp_metric`
+        original(params, metrics, *args, **kwargs)
 
     # In place of the method, since no hook comes after the user's and before Lightning's own call.
     logger.log_hyperparams = log_hyperparams
     return take_back
 
 
-def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
-    """Write the run's row of HPARAMS, for a run that would have none: the callback never does so by itself.
+def complete_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
+    """Write the run's row of HPARAMS at the end of a fit in which neither Lightning nor the user has written one.
 
-    Where the run has a row, that one stays as it is. ``log_hparams(trainer.logger, {"lr": 0.1}, hparam_tags())`` after
-    ``fit`` shows the transfer of a module that does not call ``save_hyperparameters()``.
+    A logger that writes none by itself (``default_hp_metric=False``) is left to the user, who may do so later.
+
+    Args:
+        logger: A Lightning logger; one that is not TensorBoard's is passed over.
+        hparams: Hyper-parameters.
+        metric_tags: Tags of the scalars that become columns.
+    """
+    if _writes_rows(logger) and not getattr(logger, "hparams", None):
+        log_hparams(logger, hparams, metric_tags)
+
+
+def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
+    """Write the run's row of HPARAMS; where the run has one, that one stays as it is.
+
+    ``log_hparams(trainer.logger, {"lr": 0.1}, hparam_tags())`` after ``fit`` shows the transfer where the logger has
+    ``default_hp_metric=False`` and nobody has written a row.
 
     Args:
         logger: A Lightning logger; one that is not TensorBoard's is passed over.
@@ -118,6 +127,12 @@ def flatten_hparams(hparams: Mapping[str, Any]) -> dict[str, bool | int | float 
         else:
             flat[str(name)] = value if type(value) in (bool, int, float, str) else str(value)
     return flat
+
+
+def _writes_rows(logger: Any) -> bool:
+    """Whether it is a TensorBoardLogger with Lightning's own way to write HPARAMS, not turned off by the user."""
+    defined = next((cls.__module__ for cls in type(logger).__mro__ if "log_hyperparams" in vars(cls)), "")
+    return bool(getattr(logger, "_default_hp_metric", False)) and defined.split(".")[0] in LIGHTNING
 
 
 def _as_mapping(params: Any) -> Mapping[str, Any]:

@@ -160,6 +160,8 @@ def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, d
         assert set(metrics) < set(after[1])
         for shown, wider in zip(rows["run"], after[2]["run"], strict=True):
             assert shown.items() < wider.items()
+    elif default and not saved and moment == "after":  # the callback has written the row that nobody had
+        assert (set(after[0]), after[1]) == ({"leep/source", "leep/strategy"}, hparam_tags())
     else:
         assert (hparams, metrics) == (["mine"], ["my_metric"])
         assert after == (hparams, metrics, rows)
@@ -186,10 +188,21 @@ def test_a_logger_that_writes_rows_in_a_way_of_its_own_is_left_to_it(tmp_path):
         assert table(folder)[:2] == (["mine"], ["my_metric"])
 
 
-@pytest.mark.parametrize(("options", "saved"), [({"default_hp_metric": False}, True), ({}, None), ({}, False)])
-def test_where_lightning_writes_no_row_the_user_can(tmp_path, options, saved):
+@pytest.mark.parametrize("saved", [None, False])
+def test_a_run_in_which_nobody_wrote_a_row_has_one(tmp_path, saved):
     callback = leep()
-    logger = fit(tmp_path, Model(saved=saved), [callback], **options)
+    fit(tmp_path, Model(saved=saved), [callback])
+    hparams, metrics, rows = table(tmp_path)
+    assert metrics == hparam_tags()
+    assert rows["run"][0] == {"leep/source": "resnet", "leep/strategy": "all"}
+    assert set(hparams) == set(rows["run"][0])
+    assert rows["run"][1]["leep/predicted_accuracy"] == pytest.approx(callback.forecast.value)
+    assert rows["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
+
+
+def test_where_rows_are_left_to_the_user_one_line_writes_one(tmp_path):
+    callback = leep()
+    logger = fit(tmp_path, Model(), [callback], default_hp_metric=False)
     assert table(tmp_path) == ([], [], {})
     log_hparams(logger, {"lr": 0.1}, hparam_tags())
     logger.finalize("success")
