@@ -117,7 +117,6 @@ class DigitClassifier(pl.LightningModule):
         source: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters("num_classes", "strategy", "learning_rate")  # a row in TensorBoard's HPARAMS
         if strategy not in ("head", "all", "scratch"):
             raise ValueError(f"`strategy` must be one of head, all, scratch, got {strategy!r}.")
         self.strategy = strategy

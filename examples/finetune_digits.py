@@ -41,13 +41,11 @@ class CurveRecorder(pl.Callback):
 
 def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str) -> AccuracyCurve:
     pl.seed_everything(0, verbose=False)
-    # TensorBoard takes the columns of HPARAMS for all runs from one: it must not be the reference, which has no scores.
-    logger = TensorBoardLogger(folder, name=f"digits_{strategy}", default_hp_metric=strategy != "scratch")
     trainer = pl.Trainer(
         max_epochs=epochs,
         default_root_dir=folder,  # the history goes there
         accelerator="cpu",
-        logger=logger,
+        logger=TensorBoardLogger(folder, name=f"digits_{strategy}"),
         callbacks=[callback],
         enable_progress_bar=False,
         enable_model_summary=False,
