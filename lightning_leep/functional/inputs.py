@@ -10,6 +10,9 @@ SUM_TOLERANCE = 1e-3
 #: Rows of probabilities further than this from a sum of 1 are rescaled; nearer ones are used as they are, uncopied.
 RESCALE_ABOVE = 2e-6
 
+#: Half-precision logits that are converted at once: what has been converted lives beside the result until it is used.
+LOGITS_AT_ONCE = 2**21
+
 
 def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
@@ -107,17 +110,17 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
         ValueError: If logits hold NaN or +inf, or probabilities are not finite, negative or do not sum to 1.
     """
     half = preds.dtype.itemsize < 4
-    rows = preds.float() if half else preds
-    if rows.shape[0] == 0:
-        return rows
+    if preds.shape[0] == 0:
+        return preds.float() if half else preds
     if from_logits:
-        rows = rows.softmax(dim=1)
+        rows = _softmax_of_half(preds) if half else preds.softmax(dim=1)
         if validate_args and not bool(rows.sum().isfinite()):
             raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
         return rows
+    rows = preds.detach().float() if half else preds  # a copy of its own if half
     sums = rows.sum(dim=1)  # [n]
     if not validate_args:
-        return rows / sums.unsqueeze(1) if half else rows
+        return rows.div_(sums.unsqueeze(1)) if half else rows
     # NaN fails every comparison, so each test is written as "not (what is wanted)".
     if not bool(rows.amin() >= 0):
         raise ValueError(
@@ -134,4 +137,15 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
     if deviation <= RESCALE_ABOVE:
         return rows
     # Row by row, so that what becomes of a row does not depend on the batch that it came in.
-    return rows / torch.where(deviations > RESCALE_ABOVE, sums, 1.0).unsqueeze(1)
+    divisor = torch.where(deviations > RESCALE_ABOVE, sums, 1.0).unsqueeze(1)  # [n, 1]
+    return rows.div_(divisor) if half else rows / divisor
+
+
+def _softmax_of_half(logits: Tensor) -> Tensor:
+    """Softmax ``[n, Z]`` in float32, without a float32 copy of all logits beside it."""
+    logits = logits.detach()
+    rows = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    size = max(1, LOGITS_AT_ONCE // logits.shape[1])
+    for part, of_half in zip(rows.split(size), logits.split(size), strict=True):
+        torch.softmax(of_half.float(), dim=1, out=part)
+    return rows
