@@ -100,6 +100,7 @@ def score(
         OtherProcessError: If another process failed; its own error is raised there.
     """
     check_num_classes("num_target_classes", num_target_classes)
+    num_target_classes = int(num_target_classes)  # a report is written as JSON
     check_ignore_index(ignore_index)
     for name, flag in (("from_logits", from_logits), ("progress", progress), ("nleep", nleep)):
         check_flag(name, flag)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_leep import score
+from lightning_leep import LEEPMetric, TransferabilityReport, score
 from lightning_leep.functional import leep
 
 C, Z = 4, 7
@@ -230,3 +230,13 @@ def test_progress_bar_is_shown_by_the_first_process_only(source, data, capsys, m
     monkeypatch.setattr("lightning_leep.execution.rank_zero_only.rank", 1)
     score(source, DataLoader(data), C)
     assert capsys.readouterr().err == ""
+
+
+def test_numbers_of_numpy_are_numbers():
+    """The number of classes is often the largest label of an array, plus one."""
+    images, labels = torch.randn(40, 3), torch.arange(40) % 2
+    report = score(torch.nn.Linear(3, 5), [(images, labels)], np.int64(2), ignore_index=np.int64(-1), progress=False)
+    assert report.num_target_classes == 2
+    assert TransferabilityReport.from_json(report.to_json()) == report
+    metric = LEEPMetric(np.int64(2), np.int32(5))
+    assert (type(metric.num_target_classes), type(metric.num_source_classes)) == (int, int)

@@ -1,5 +1,7 @@
 """Checks and layout of classification inputs: source outputs ``preds`` beside integer labels ``target``."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,8 @@ LOGITS_AT_ONCE = 2**21
 
 
 def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
-    """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``, of Python or of NumPy."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
 
 
@@ -28,7 +30,7 @@ def check_flag(name: str, value: object) -> None:
 
 def check_ignore_index(ignore_index: object) -> None:
     """Raise ``ValueError`` unless ``ignore_index`` is an integer or None."""
-    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
         raise ValueError(f"`ignore_index` must be an integer or None, got {ignore_index!r}.")
 
 

@@ -55,8 +55,8 @@ class FeatureMetric(AdditiveMetric):
         check_num_classes("num_features", num_features)
         check_ignore_index(ignore_index)
         super().__init__(**kwargs)
-        self.num_target_classes = num_target_classes
-        self.num_features = num_features
+        self.num_target_classes = int(num_target_classes)
+        self.num_features = int(num_features)
         self.ignore_index = ignore_index
         self.add_validation(validate_args)
         self.add_states()

@@ -45,8 +45,8 @@ class SourceOutputMetric(AdditiveMetric):
         check_ignore_index(ignore_index)
         check_flag("from_logits", from_logits)
         super().__init__(**kwargs)
-        self.num_target_classes = num_target_classes
-        self.num_source_classes = num_source_classes
+        self.num_target_classes = int(num_target_classes)
+        self.num_source_classes = int(num_source_classes)
         self.from_logits = from_logits
         self.ignore_index = ignore_index
         self.add_validation(validate_args)
