@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TypeAlias
 
 import fsspec
-from fsspec.implementations.cached import CachingFileSystem
 
 Folder: TypeAlias = str | os.PathLike[str]
 
@@ -22,12 +21,11 @@ def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a folder and the path there.
 
     Args:
-        folder: Path or fsspec URL. Two colons in it are part of a path, unless a protocol is beside them: then they
-            chain file systems, which only makes sense for a cache (``simplecache::s3://bucket/folder``).
+        folder: Path or fsspec URL. Two colons in it are part of a path, unless a protocol is beside them.
 
     Raises:
-        ValueError: If it is any other chain, of which fsspec would ignore a part or read back another file than it
-            wrote, or if the protocol is unknown.
+        ValueError: If it is a chain of file systems, of which fsspec would ignore a part or read back another file
+            than it wrote, or if the protocol is unknown.
         ImportError: If the package that a protocol needs is missing.
     """
     path = os.fspath(folder)
@@ -36,10 +34,7 @@ def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
     if {part.split("://")[0] for part in path.split("::")}.isdisjoint(fsspec.available_protocols()):
         local = fsspec.filesystem("file")
         return local, local._strip_protocol(path)
-    fs, root = fsspec.core.url_to_fs(path)
-    if not isinstance(fs, CachingFileSystem):
-        raise ValueError(f"`folder` must be a path or the URL of one file system, got the chain of several {path!r}.")
-    return fs, root
+    raise ValueError(f"`folder` must be a path or the URL of one file system, got the chain of several {path!r}.")
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:

@@ -96,7 +96,7 @@ def save_record(record: TransferRecord, folder: Folder) -> str:
         Path of the new file, with its protocol where it is not a local one.
 
     Raises:
-        ValueError: If ``folder`` is a chain of file systems (other than a cache), or its protocol is unknown.
+        ValueError: If ``folder`` is a chain of file systems, or its protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.makedirs(root, exist_ok=True)
@@ -115,7 +115,7 @@ def load_history(folder: Folder) -> History:
         folder: Path or fsspec URL; one that does not exist yet is an empty history.
 
     Raises:
-        ValueError: If ``folder`` is a file or a chain of file systems (other than a cache), or its protocol is unknown.
+        ValueError: If ``folder`` is a file or a chain of file systems, or its protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.invalidate_cache()  # other processes add files

@@ -9,7 +9,6 @@ import time
 import warnings
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from lightning_leep.forecast import load_history, save_record
@@ -143,24 +142,16 @@ def test_colons_are_part_of_a_local_path(name, relative, tmp_path, monkeypatch):
         "file://{0}/a::b",
         "memory://a::b",
         "{0}/a::local",
+        "simplecache::memory://x",
         "zip://x::{0}/x.zip",
     ],
 )
-def test_a_chain_that_loses_a_part_is_refused(chain, tmp_path):
+def test_a_chain_is_refused(chain, tmp_path):
     chain = chain.format(tmp_path)
     for use in (load_history, lambda folder: save_record(make_record(), folder)):
-        with pytest.raises((ValueError, FileNotFoundError), match=f"chain of several|{tmp_path}/x.zip"):
+        with pytest.raises(ValueError, match="chain of several"):
             use(chain)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_before_another_file_system(tmp_path):
-    folder = f"simplecache::memory://{tmp_path.name}"
-    path = save_record(make_record(dataset="cached"), folder)
-    with fsspec.open(path) as file:
-        assert b"cached" in file.read()
-    assert [record.dataset for record in load_history(folder)] == ["cached"]
-    fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
 def test_protocol_that_nobody_knows():

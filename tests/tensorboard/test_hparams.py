@@ -180,7 +180,7 @@ def test_a_logger_that_writes_rows_in_a_way_of_its_own_is_left_to_it(tmp_path):
     class Own(TensorBoardLogger):
         def log_hyperparams(self, params, metrics=None, step=None):
             if metrics:
-                super().log_hyperparams(params, metrics, step)
+                super().log_hyperparams(params, metrics)
 
     for moment in ("on_fit_start", "on_train_end"):
         folder = tmp_path / moment
@@ -319,7 +319,8 @@ def test_datamodule_counts_as_well(tmp_path):
 
     logger = TensorBoardLogger(tmp_path, name="", version="run")
     make_trainer(leep(), logger=logger).fit(Model(), datamodule=Data())
-    assert set(table(tmp_path)[0]) == {"lr", "optimizer", "size", "leep/source", "leep/strategy"}
+    shown = set(table(tmp_path)[0]) - {"_class_path"}  # which Lightning 2.4 shows, and later ones do not
+    assert shown == {"lr", "optimizer", "size", "leep/source", "leep/strategy"}
 
 
 def test_other_loggers_are_passed_over(tmp_path):
