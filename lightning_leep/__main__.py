@@ -61,6 +61,7 @@ def table(history: History, width: int | None = None, encoding: str = "utf-8") -
         below.append(LEGEND)
     if missing:
         below.append(f"Too narrow for: {', '.join(missing)}")
+    text = text.encode(encoding, "replace").decode(encoding)  # the mark of a cut name, one place in any encoding
     return "\n".join([text, *(textwrap.fill(line, width or len(line)) for line in below)])
 
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 if the history cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m lightning_leep", description="Histories of transfers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("history", help="show the transfers recorded in a folder as a table")
+    command = commands.add_parser("history", help="show a folder of transfers as a table (rich fits it to a terminal)")
     command.add_argument("path", help="folder of records, or its fsspec URL")
     command.add_argument("--strategy", help="only transfers of this strategy, such as head or all")
     options = parser.parse_args(arguments)

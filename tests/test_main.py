@@ -84,7 +84,7 @@ def test_a_terminal_of_80_columns(wide):
     assert " ".join(header.split()) == "date data model trained classes LEEP probe achieved"
     for row in rows[:2]:
         assert len(row) <= 80
-        assert re.match(r"2026-01-02  TensorD\w*\.\.\. +vit_\w+\.\.\. +scratch +1000 ", row)
+        assert re.match(r"2026-01-02  TensorD\w*… +vit_\w+… +scratch +1000 ", row)
     numbers = {tuple(row.split()[-3:]) for row in rows[:2]}
     assert numbers == {("-12.345", "0.123", "0.234*"), ("-1.500", "0.456", "0.567")}
     assert rows[2].startswith("* ended early")
@@ -98,6 +98,13 @@ def test_numbers_are_whole_at_any_width(wide, width):
     assert "0.234*" in text
     for number in re.findall(r"-?\d+\.\d+", text.split("*")[0].replace("0.234", "")):
         assert number in ("-12.345", "-12.456", "-1.500", "-1.611", "0.123", "0.456", "0.567", "1.0")
+
+
+def test_cut_names_in_an_encoding_without_an_ellipsis(wide):
+    text = command.table(load_history(wide), 80, "ascii")
+    assert text.isascii()
+    assert re.search(r"TensorD\w*\? +vit_\w+\? +scratch", text)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_run_that_ended_early_is_marked():
