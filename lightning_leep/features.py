@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 #: Last parts of the names under which common models keep their classifier or its last layer.
@@ -172,7 +173,8 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
         ValueError: If ``module`` has no submodule ``head``.
     """
     # A module may have several names, each good enough for a user.
-    layers = {} if module is None else dict(module.named_modules(remove_duplicate=head is None))
+    named = () if module is None else module.named_modules(remove_duplicate=head is None)
+    layers = {name: layer for name, layer in named if not isinstance(layer, torch.jit.ScriptModule)}  # takes no hooks
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     if head is not None and head not in layers:
         raise ValueError(f"`head` must name a submodule of the source, got {head!r}. Its linear layers: {linear}.")

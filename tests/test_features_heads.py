@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_leep import score
 from tests.sources import (
     D,
     Hidden,
@@ -204,3 +205,13 @@ def test_convolution_with_as_many_features_as_rows_and_columns():
     features = inputs.tanh().movedim(1, -1).reshape(45, 3)
     target = Y[:45].reshape(5, 3, 3)
     assert_scores_of(run(source, target, inputs, head="1"), features, target.reshape(45))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated.*")
+def test_scripted_source_with_a_layer_of_a_common_name_has_no_features():
+    """Scripted layers take no hooks."""
+    module = nn.Sequential()
+    module.backbone, module.fc = nn.Linear(5, 8), nn.Linear(8, 6)
+    labels = torch.arange(30) % 3
+    report = score(torch.jit.script(module.eval()), [(torch.randn(30, 5), labels)], 3, progress=False)
+    assert (report.feature_layer, report.num_features) == ("(logits)", 6)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_leep.reachable import reachable
 
@@ -53,7 +54,7 @@ def preserved_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         modules: Each with its own buffers; those of submodules do not count.
     """
     buffers = [(layer, name, buffer) for layer in modules for name, buffer in layer.named_buffers(recurse=False)]
-    buffers = [place for place in buffers if not place[2].is_meta]
+    buffers = [place for place in buffers if not (place[2].is_meta or is_lazy(place[2]))]
     values = [buffer.detach().clone() for _, _, buffer in buffers]
     try:
         yield

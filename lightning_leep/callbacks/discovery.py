@@ -40,7 +40,7 @@ def find_class_names(datamodule: Any, dataset: Any, num_target_classes: int) -> 
 
 def find_source_class_names(source: Any, num_source_classes: int) -> tuple[str, ...] | None:
     """Names of the source classes, from the source's ``classes`` or its Hugging Face ``config.id2label``, else None."""
-    labels = _attribute(_attribute(source, "config"), "id2label")
+    labels = attribute(attribute(source, "config"), "id2label")
     if isinstance(labels, Mapping) and sorted(labels) == list(range(num_source_classes)):
         return tuple(str(labels[z]) for z in range(num_source_classes))
     names = _names(source)
@@ -49,9 +49,9 @@ def find_source_class_names(source: Any, num_source_classes: int) -> tuple[str, 
 
 def _statements(datamodule: Any, module: Any, dataset: Any) -> Iterator[tuple[str, int]]:
     for place, holder in (("datamodule", datamodule), ("module", module)):
-        hparams = _attribute(holder, "hparams")
+        hparams = attribute(holder, "hparams")
         for name in COUNT_NAMES:
-            if (count := _count(_attribute(holder, name))) is not None:
+            if (count := _count(attribute(holder, name))) is not None:
                 yield f"{place}.{name}", count
             if isinstance(hparams, Mapping) and (count := _count(hparams.get(name))) is not None:
                 yield f"{place}.hparams.{name}", count
@@ -59,7 +59,7 @@ def _statements(datamodule: Any, module: Any, dataset: Any) -> Iterator[tuple[st
             yield f"names of {place}", len(names)
     for layer in _layers(dataset):
         for name in COUNT_NAMES:
-            if (count := _count(_attribute(layer, name))) is not None:
+            if (count := _count(attribute(layer, name))) is not None:
                 yield f"{type(layer).__name__}.{name}", count
         if (names := _names(layer)) is not None:
             yield f"class names of {type(layer).__name__}", len(names)
@@ -75,12 +75,13 @@ def _layers(dataset: Any) -> Iterator[Any]:
             continue
         seen.add(id(layer))
         yield layer
-        queue.append(_attribute(layer, "dataset"))
-        parts = _attribute(layer, "datasets")
+        queue.append(attribute(layer, "dataset"))
+        parts = attribute(layer, "datasets")
         queue.extend(parts if isinstance(parts, list | tuple) else [])
 
 
-def _attribute(holder: Any, name: str) -> Any:
+def attribute(holder: Any, name: str) -> Any:
+    """An attribute that an object of the user's may have; None if it has not, or fails to say."""
     try:
         return getattr(holder, name, None)
     except Exception:  # a property that is not ready says nothing
@@ -99,11 +100,11 @@ def _count(value: Any) -> int | None:
 
 def _names(holder: Any) -> tuple[str, ...] | None:
     for name in CLASS_NAMES:
-        value = _attribute(holder, name)
+        value = attribute(holder, name)
         if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
             return tuple(map(str, value))
-    features = _attribute(holder, "features")
+    features = attribute(holder, "features")
     if isinstance(features, Mapping):
-        labels = [_attribute(features.get(column), "names") for column in LABEL_COLUMNS]
+        labels = [attribute(features.get(column), "names") for column in LABEL_COLUMNS]
         return next((tuple(map(str, names)) for names in labels if isinstance(names, list | tuple) and names), None)
     return None

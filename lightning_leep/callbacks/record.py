@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning_leep.callbacks.discovery import attribute
 from lightning_leep.callbacks.watch import TransferWatch
 from lightning_leep.forecast import AccuracyCurve, TransferRecord, save_record
 from lightning_leep.forecast.history import Folder
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
+#: Data sets within data sets that are looked through; one that hands on unknown attributes may be endless.
+MOST_WRAPPERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,11 @@ class RecordKeeper:
             return self.data_name
         if trainer.datamodule is not None:
             return type(trainer.datamodule).__name__
-        dataset = getattr(trainer.train_dataloader, "dataset", None)
-        while (inner := getattr(dataset, "dataset", None)) is not None:
+        dataset = attribute(trainer.train_dataloader, "dataset")
+        for _ in range(MOST_WRAPPERS):
+            inner = attribute(dataset, "dataset")
+            if inner is None or inner is dataset:
+                break
             dataset = inner
         return "" if dataset is None else type(dataset).__name__
 

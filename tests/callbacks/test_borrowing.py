@@ -97,6 +97,13 @@ def test_modules_without_storage_are_left_alone():
     assert sketch.running_mean.is_meta
 
 
+def test_buffers_that_do_not_exist_yet_are_left_alone():
+    module = nn.LazyBatchNorm1d()
+    with preserved_buffers([module]):
+        module(torch.randn(6, 3))
+    assert module.running_mean.shape == (3,)
+
+
 def test_shared_weights_are_found():
     source = make_source()
     assert shares_weights(source, nn.Sequential(source[0], nn.Linear(8, 3)))

@@ -91,6 +91,22 @@ def test_name_of_the_data_set_below_a_subset(tmp_path):
     assert load_history(tmp_path)[0].dataset == "TensorDataset"
 
 
+class HandsOn(Subset):
+    """A data set that answers for whatever it does not know."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+def test_name_of_a_data_set_that_seems_to_hold_itself(tmp_path):
+    data = HandsOn(make_data(), range(20))
+    data.dataset.dataset = data
+    fit(Classifier(), scored(tmp_path, num_target_classes=3), loader=train_loader(data))
+    assert load_history(tmp_path)[0].dataset in ("HandsOn", "TensorDataset")
+
+
 def test_default_folder_is_under_the_trainers_root(tmp_path):
     for _ in range(2):
         fit(Classifier(), LEEPCallback(make_source(), strict=True), default_root_dir=tmp_path)
