@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning_leep.callbacks.forecasting import Outlook
 from lightning_leep.callbacks.strategy import is_finetuning
+from lightning_leep.checks import check_real
 from lightning_leep.forecast import AccuracyCurve, RunningForecast, is_hopeless
 
 #: Validations in a row that have to exclude the target (one may be a bad one), and the part of the training between the
@@ -20,10 +21,7 @@ def check_target(target: float | None) -> float | None:
     """
     if target is None:
         return None
-    if isinstance(target, bool) or not isinstance(target, int | float):
-        raise TypeError(f"`stop_when_hopeless` must be an accuracy or None, got {target!r}.")
-    if not 0 <= target <= 1:
-        raise ValueError(f"`stop_when_hopeless` must lie in 0..1, got {target}.")
+    check_real("stop_when_hopeless", target, 0, 1, missing=False)
     return float(target)
 
 
