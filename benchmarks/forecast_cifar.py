@@ -19,14 +19,13 @@ import numpy as np
 
 from lightning_leep import TransferabilityReport
 from lightning_leep.forecast import (
-    AccuracyCurve,
     AccuracyForecast,
-    TransferRecord,
     forecast_accuracy,
     forecast_convergence,
     is_hopeless,
     update_forecast,
 )
+from lightning_leep.records import AccuracyCurve, TransferRecord
 
 FAMILIES = {
     "uniform": "2-100 classes (uniform) x 20-200 images",

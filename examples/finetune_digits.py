@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_leep import LEEPCallback
-from lightning_leep.forecast import AccuracyCurve, convergence_scalars
+from lightning_leep.records import AccuracyCurve, convergence_scalars
 
 #: One chart of TensorBoard's CUSTOM SCALARS in which achieved accuracy rises into the predicted lines.
 OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_accuracy"]]}}

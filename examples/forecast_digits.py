@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_leep import LEEPCallback
-from lightning_leep.forecast import forecast_accuracy, forecast_convergence, load_history
+from lightning_leep.forecast import forecast_accuracy, forecast_convergence
+from lightning_leep.records import load_history
 from lightning_leep.tensorboard import history_figure, levels_figure, predicted_vs_achieved_figure
 
 #: Source digits: five of them, so that every transfer can find new ones.

@@ -13,8 +13,8 @@ from lightning_leep.metrics import (
     NegativeConditionalEntropy,
     transferability_metrics,
 )
-from lightning_leep.report import TransferabilityReport
-from lightning_leep.scoring import score
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.scoring.run import score
 
 __version__ = "0.1.0"
 

@@ -7,19 +7,19 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import nn
 
-from lightning_leep.batches import Adapter, split_batch
-from lightning_leep.callbacks.forecasting import HISTORY_ADVICE, HISTORY_TASK, look_ahead
-from lightning_leep.callbacks.logs import RunLogs
-from lightning_leep.callbacks.measurement import as_reference
+from lightning_leep.callbacks.fit.logs import RunLogs
+from lightning_leep.callbacks.fit.monitor import as_reference
+from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
+from lightning_leep.callbacks.fit.record import RecordKeeper, validation_rows
+from lightning_leep.callbacks.fit.state import ResumableCallback
+from lightning_leep.callbacks.fit.watch import TransferWatch
+from lightning_leep.callbacks.hopeless import check_target
 from lightning_leep.callbacks.names import automatic_names
-from lightning_leep.callbacks.record import RecordKeeper, validation_rows
-from lightning_leep.callbacks.resumable import ResumableCallback
-from lightning_leep.callbacks.source import SourceScorer
-from lightning_leep.callbacks.stopping import check_target
-from lightning_leep.callbacks.strategy import STRATEGY_ADVICE, STRATEGY_TASK
-from lightning_leep.callbacks.watch import TransferWatch
-from lightning_leep.forecast import AccuracyCurve
-from lightning_leep.forecast.history import Folder
+from lightning_leep.callbacks.source.scorer import SourceScorer
+from lightning_leep.layers.trained_part import STRATEGY_ADVICE, STRATEGY_TASK
+from lightning_leep.records import AccuracyCurve
+from lightning_leep.records.history import Folder
+from lightning_leep.scoring.batches import Adapter, split_batch
 
 SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
 
@@ -38,10 +38,10 @@ class LEEPCallback(ResumableCallback):
       is predicted, with their differences to the prediction (:func:`~lightning_leep.tensorboard.validation_tags`) and
       to a reference; ``leep/eta_epochs``, the epochs still to go to 99% of the final accuracy, once that can be said;
       ``leep_running/``, the forecast given the curve so far;
-    - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.forecast.convergence_scalars`.
+    - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.records.convergence_scalars`.
 
     When training ends in the ordinary way, by early stopping or by ``stop_when_hopeless``, a
-    :class:`~lightning_leep.forecast.TransferRecord` of a run with a validation joins the history, from which later
+    :class:`~lightning_leep.records.TransferRecord` of a run with a validation joins the history, from which later
     forecasts learn. A run that breaks off with an error or an interruption leaves none: it has not shown what the
     transfer can reach. Nor does one with ``fast_dev_run``. A run that goes on, from a checkpoint or by another ``fit``
     of its Trainer, keeps its report, its forecast and its curve, and adds a record when it has trained on; a new fit
@@ -60,7 +60,7 @@ class LEEPCallback(ResumableCallback):
             scores all that it yields there.
         max_samples: Largest number of rows to score, a random subset.
         reference: What to compare with, such as the same network trained from scratch: an
-            :class:`~lightning_leep.forecast.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
+            :class:`~lightning_leep.records.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
         from_logits: Whether the source returns logits or probabilities.
         ignore_index: Label of the rows that are left out.
         adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.

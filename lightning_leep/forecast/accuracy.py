@@ -7,8 +7,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lightning_leep.forecast.conformal import check_coverage, jackknife_plus, leave_one_out, min_records
-from lightning_leep.forecast.link import (
+from lightning_leep.forecast.repeats import exchangeable_records
+from lightning_leep.forecast.statistics.conformal import check_coverage, jackknife_plus, leave_one_out, min_records
+from lightning_leep.forecast.statistics.novelty import pull_inside
+from lightning_leep.forecast.statistics.ridge import fit_ridge
+from lightning_leep.forecast.transfer_point import (
     LINEAR_PROBE,
     TransferPoint,
     describe_outside,
@@ -17,11 +20,8 @@ from lightning_leep.forecast.link import (
     model_error,
     sigmoid,
 )
-from lightning_leep.forecast.novelty import pull_inside
-from lightning_leep.forecast.record import TransferRecord
-from lightning_leep.forecast.repeats import exchangeable_records
-from lightning_leep.forecast.ridge import fit_ridge
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.transfer import TransferRecord
 
 CONVERGED = "The forecast presumes training until the accuracy stops rising; a shorter run stays below."
 
@@ -35,7 +35,7 @@ class AccuracyForecast:
         low: Lower end of the interval.
         high: Upper end of the interval.
         coverage: How often intervals made in this way are meant to hold the achieved accuracy.
-        strategy: What will be trainable, see :class:`~lightning_leep.forecast.TransferRecord`.
+        strategy: What will be trainable, see :class:`~lightning_leep.records.TransferRecord`.
         basis: What the forecast rests on, in words.
         num_records: Earlier transfers that it rests on, or earlier runs of this one; 0 without a history.
         out_of_range: Whether the transfer lies outside what nearly all of the history has seen.
@@ -90,13 +90,13 @@ def forecast_accuracy(
     trained network (:math:`\tau` on the logit scale). Where there were no features, the value is the accuracy of the
     expected empirical predictor and the interval is open upwards: a trained head is usually better.
 
-    With at least :func:`~lightning_leep.forecast.conformal.min_records` earlier transfers of the same strategy,
-    logit(achieved) - logit(p) is regressed (:func:`~lightning_leep.forecast.ridge.fit_ridge`) on logit(p), log C,
+    With at least ``min_records`` earlier transfers of the same strategy,
+    logit(achieved) - logit(p) is regressed (``fit_ridge``) on logit(p), log C,
     log(n / C), and LEEP and leave-one-out LEEP above their floor: few or uninformative records leave p as it is. The
     interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. Runs of one transfer
     count once, unless there are enough of the new transfer itself, on which the forecast rests alone then
     (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A transfer further out than nearly all of the
-    history (:func:`~lightning_leep.forecast.novelty.pull_inside`) is corrected like those nearest to it, and its
+    history (``pull_inside``) is corrected like those nearest to it, and its
     interval is widened to hold the one without history as well.
 
     Training from scratch uses nothing of the source: logit(achieved) itself is regressed on log C and log n alone.

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
-from lightning_leep.forecast.aligned import (
+from lightning_leep.forecast.mean_curve import (
     MeanCurve,
     average_curves,
     difference_curve,
@@ -16,10 +16,10 @@ from lightning_leep.forecast.aligned import (
     relative_curve,
     with_references,
 )
-from lightning_leep.forecast.conformal import Array, check_coverage
-from lightning_leep.forecast.record import TransferRecord
 from lightning_leep.forecast.repeats import exchangeable_records
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.forecast.statistics.conformal import Array, check_coverage
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.transfer import TransferRecord
 
 # Fewest records that a convergence forecast averages, and as many levels as the paper divides its scores into.
 MIN_RECORDS = 5

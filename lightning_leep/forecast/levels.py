@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_leep.forecast.aligned import MeanCurve, average_curves, difference_curve, with_references
-from lightning_leep.forecast.record import TransferRecord
+from lightning_leep.forecast.mean_curve import MeanCurve, average_curves, difference_curve, with_references
+from lightning_leep.records.transfer import TransferRecord
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Hashable, Iterable, Sequence
 
-from lightning_leep.forecast.history import History
-from lightning_leep.forecast.record import TransferRecord
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.records.history import History
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.transfer import TransferRecord
 
 # Scores of the same rows differ by rounding alone. Those of other rows hardly ever agree so well in all three.
 TOLERANCE = 1e-3

@@ -9,8 +9,8 @@ import numpy as np
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
-from lightning_leep.forecast.curve import AccuracyCurve
-from lightning_leep.forecast.learning_curve import CurveDraws, draw_learning_curves, fit_learning_curve
+from lightning_leep.forecast.statistics.learning_curve import CurveDraws, draw_learning_curves, fit_learning_curve
+from lightning_leep.records.curve import AccuracyCurve
 
 # Validations from which on a curve says something of its own time scale.
 MIN_VALIDATIONS = 3
@@ -63,7 +63,7 @@ def update_forecast(
     """Combine the forecast from before training with the validations so far.
 
     The forecast is the prior of the best accuracy, the validations are fitted by learning curves that saturate or rise
-    until the end (:func:`~lightning_leep.forecast.learning_curve.fit_learning_curve`), and a convergence forecast,
+    until the end (``fit_learning_curve``), and a convergence forecast,
     where there is one, is the prior of their time scale. A jump that the curve does not announce, such as that after a
     step of the learning rate, is not foreseen.
 

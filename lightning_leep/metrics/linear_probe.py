@@ -11,7 +11,7 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_sums,
 )
 from lightning_leep.functional.moments import recentre_moments, total_scatter
-from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 from lightning_leep.metrics.too_few import nan_for_too_few_rows
 

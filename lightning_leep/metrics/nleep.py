@@ -23,7 +23,7 @@ from lightning_leep.functional.nleep import (
     row_keys,
 )
 from lightning_leep.metrics.blocks import join_last
-from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.reduction import sum_reducer
 from lightning_leep.metrics.too_few import nan_for_too_few_rows

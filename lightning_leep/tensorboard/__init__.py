@@ -1,8 +1,8 @@
 """What a person sees of a transfer: scalars, figures, a text panel and columns of HPARAMS."""
 
-from lightning_leep.tensorboard.association import association_figure, strongest_sources_figure
-from lightning_leep.tensorboard.figures import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
+from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
+from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.hparams import complete_hparams, log_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     PREFIX,

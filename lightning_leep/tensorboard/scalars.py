@@ -2,9 +2,9 @@
 
 from math import isfinite
 
-from lightning_leep.forecast.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
 from lightning_leep.forecast.running import RunningForecast
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
+from lightning_leep.records.report import TransferabilityReport
 
 #: Start of the tags of everything drawn over the epochs. What stands before the first "/" is a group in TensorBoard.
 PREFIX = "leep/"
@@ -84,7 +84,7 @@ def running_tags(running: RunningForecast, prefix: str = PREFIX) -> dict[str, fl
 def convergence_tags(
     curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None, prefix: str = PREFIX
 ) -> dict[str, float]:
-    """:func:`~lightning_leep.forecast.convergence_scalars` by tag, single dots as well: ``leep_convergence``.
+    """:func:`~lightning_leep.records.convergence_scalars` by tag, single dots as well: ``leep_convergence``.
 
     But for ``best_accuracy``, which :func:`validation_tags` tells already.
     """

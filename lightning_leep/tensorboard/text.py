@@ -4,9 +4,9 @@ from math import isfinite
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
-from lightning_leep.forecast.curve import AccuracyCurve, Reference, best_accuracy
-from lightning_leep.notes import doubts
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report_notes import doubts
 from lightning_leep.tensorboard.words import epochs, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.

@@ -1,6 +1,6 @@
 """Numbers and curves in words, the same in figures and in the text panel."""
 
-from lightning_leep.forecast.curve import AccuracyCurve
+from lightning_leep.records.curve import AccuracyCurve
 
 
 def percent(value: float) -> str:

@@ -10,8 +10,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
-from tests.callbacks.test_logging import Recording, events
+from tests._helpers.support import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
+from tests.callbacks.fit.test_logs import Recording, events
 
 
 class BrokenError(Exception):
@@ -170,7 +170,7 @@ def test_fault_in_what_is_written_down(monkeypatch, recwarn):
     def broken(*args, **kwargs):
         raise BrokenError("no words")
 
-    monkeypatch.setattr("lightning_leep.callbacks.logs.report_markdown", broken)
+    monkeypatch.setattr("lightning_leep.callbacks.fit.logs.report_markdown", broken)
     callback = LEEPCallback(make_source())
     module, plain = Classifier(), Classifier()
     fit(module, callback)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.data import Dataset, SubsetRandomSampler
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import (
+from tests._helpers.distributed import run_processes
+from tests._helpers.support import (
     Classifier,
     D,
     Z,
@@ -24,7 +25,6 @@ from tests.callbacks.support import (
     trained_state,
     val_loader,
 )
-from tests.distributed import run_processes
 
 pytestmark = pytest.mark.distributed
 

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.identical import Noisy, explicit
-from tests.callbacks.support import (
+from tests._helpers.distributed import run_processes
+from tests._helpers.identical import Noisy, explicit
+from tests._helpers.support import (
     DATA,
     Classifier,
     fit,
@@ -21,7 +22,6 @@ from tests.callbacks.support import (
     trained_state,
     val_loader,
 )
-from tests.distributed import run_processes
 
 pytestmark = pytest.mark.distributed
 

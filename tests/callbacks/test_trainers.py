@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningCLI as LightningLightningCLI
 from pytorch_lightning.cli import LightningCLI
 
 from lightning_leep import LEEPCallback
-from tests.callbacks.support import (
+from tests._helpers.support import (
     C,
     Classifier,
     D,
@@ -103,7 +103,7 @@ CONFIGURATIONS = {
                 "reference": [0.3, 0.4],
                 "from_logits": True,
                 "ignore_index": -100,
-                "adapter": "lightning_leep.batches.split_batch",
+                "adapter": "lightning_leep.scoring.batches.split_batch",
                 "target_class_names": ["a", "b", "c"],
                 "name": "linear",
                 "seed": 3,

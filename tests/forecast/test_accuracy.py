@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_leep.forecast.accuracy import forecast_accuracy, wilson_interval
-from lightning_leep.forecast.link import HEAD_MODEL_ERROR, OTHER_MODEL_ERROR, from_logit, logit
-from tests.forecast.simulate import make_record, make_report, simulate_history
+from lightning_leep.forecast.transfer_point import HEAD_MODEL_ERROR, OTHER_MODEL_ERROR, from_logit, logit
+from tests._helpers.simulate import make_record, make_report, simulate_history
 
 
 def held(forecast, record) -> bool:

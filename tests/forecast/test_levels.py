@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lightning_leep.forecast.curve import AccuracyCurve
 from lightning_leep.forecast.levels import leep_levels
-from tests.forecast.simulate import make_record, make_report
+from lightning_leep.records.curve import AccuracyCurve
+from tests._helpers.simulate import make_record, make_report
 
 
 def record(leep, *accuracy, **values):

@@ -17,7 +17,7 @@ from lightning_leep import (
     NegativeConditionalEntropy,
     transferability_metrics,
 )
-from tests.distributed import run_processes
+from tests._helpers.distributed import run_processes
 
 C, Z, D = 3, 7, 5
 NAMES = {"leep", "leave_one_out_leep", "eep_accuracy", "nce", "linear_probe_accuracy", "h_score", "log_me"}

@@ -8,7 +8,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from lightning_leep import EEPAccuracy, LEEPMetric
-from tests.helpers import (
+from tests._helpers.helpers import (
     assert_unchanged,
     random_task,
     reference_eep_accuracy,

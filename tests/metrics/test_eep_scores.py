@@ -9,8 +9,8 @@ from torchmetrics import MetricCollection
 
 from lightning_leep import EEPScores, LEEPMetric
 from lightning_leep.functional import leep
-from tests.distributed import counted_traffic, run_processes
-from tests.helpers import (
+from tests._helpers.distributed import counted_traffic, run_processes
+from tests._helpers.helpers import (
     assert_unchanged,
     random_task,
     reference_conditional,

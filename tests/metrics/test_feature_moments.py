@@ -16,11 +16,11 @@ from torchmetrics.wrappers import BootStrapper
 from lightning_leep.functional.h_score import h_score
 from lightning_leep.functional.log_me import log_me
 from lightning_leep.functional.nleep import nleep
-from lightning_leep.metrics.feature_moments import FeatureMetric
+from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.h_score import HScore
 from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nleep import NLEEP
-from tests.helpers import assert_unchanged, snapshot
+from tests._helpers.helpers import assert_unchanged, snapshot
 
 C, D = 3, 5
 

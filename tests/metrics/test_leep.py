@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_leep import LEEPMetric
 from lightning_leep.functional import leep
-from tests.helpers import (
+from tests._helpers.helpers import (
     assert_unchanged,
     random_task,
     reference_leep,

@@ -8,8 +8,8 @@ import torch
 from lightning_leep.functional.nleep import nleep
 from lightning_leep.metrics import FeatureScores
 from lightning_leep.metrics.nleep import NLEEP
-from tests.distributed import run_processes
-from tests.helpers import assert_unchanged, snapshot
+from tests._helpers.distributed import run_processes
+from tests._helpers.helpers import assert_unchanged, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -11,8 +11,8 @@ import torch
 from lightning_leep import EEPAccuracy, LEEPMetric
 from lightning_leep.functional import leep
 from lightning_leep.metrics import EEPScores
-from tests.distributed import run_processes
-from tests.helpers import (
+from tests._helpers.distributed import run_processes
+from tests._helpers.helpers import (
     AllocatedBytes,
     assert_unchanged,
     random_task,
@@ -21,7 +21,7 @@ from tests.helpers import (
     reference_softmax,
     snapshot,
 )
-from tests.memory import needs_peak_memory, peak_extra_bytes
+from tests._helpers.memory import needs_peak_memory, peak_extra_bytes
 
 EXACT = {"rel": 1e-12, "abs": 1e-12}
 

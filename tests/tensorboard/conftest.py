@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_leep.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lightning_leep.forecast import AccuracyCurve
+from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import log_figure, log_text, predicted_vs_achieved_figure, takes_figures
 
 

@@ -1,0 +1,1 @@
+"""During training: what is measured, forecast, logged and recorded."""

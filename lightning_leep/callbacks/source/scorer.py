@@ -1,0 +1,208 @@
+"""Scoring the source model on the training data from within a Trainer."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities import move_data_to_device
+from torch import Tensor, nn
+
+from lightning_leep.callbacks.source.class_info import (
+    find_class_names,
+    find_num_target_classes,
+    find_source_class_names,
+)
+from lightning_leep.callbacks.source.hooks import skipped_batch_hooks
+from lightning_leep.callbacks.source.isolation import (
+    borrowed_module,
+    preserved_buffers,
+    preserved_generators,
+    shares_weights,
+)
+from lightning_leep.callbacks.source.training_data import ScoringData, check_not_trained_on, given_data, training_data
+from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.scoring.batches import Adapter, source_module, split_batch
+from lightning_leep.scoring.execution import evaluation_mode
+from lightning_leep.scoring.memory import check_memory
+from lightning_leep.scoring.run import score
+from lightning_leep.utils.distributed import on_every_process
+from lightning_leep.utils.reachable import outermost, reachable_modules
+
+#: Strategies under which a forward pass of the trained module is a collective.
+SHARDING_STRATEGIES = {"FSDPStrategy", "ModelParallelStrategy"}
+
+
+@dataclass(frozen=True)
+class ScoredSource:
+    """The report, and the names of the classes where they were found."""
+
+    report: TransferabilityReport
+    target_class_names: Sequence[str] | None
+    source_class_names: Sequence[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceScorer:
+    """What LEEPCallback was told about scoring; its arguments of the same names.
+
+    Raises:
+        TypeError: If one has the wrong type.
+        ValueError: If one has an impossible value.
+    """
+
+    source: Callable[..., Any] | None
+    num_target_classes: int | None
+    dataloader: Iterable[Any] | None
+    max_samples: int | None
+    from_logits: bool
+    ignore_index: int | None
+    adapter: Adapter
+    head: str | None
+    memory: str | int
+    top_k: int
+    num_permutations: int
+    nleep: bool
+    target_class_names: Sequence[str] | None
+    source_class_names: Sequence[str] | None
+    seed: int
+    progress: bool
+
+    def __post_init__(self) -> None:
+        if self.source is not None and not callable(self.source):
+            raise TypeError(f"`source` must be a module, a function or None, got {type(self.source).__name__}.")
+        if not callable(self.adapter):
+            raise TypeError(f"`adapter` must be a function, got {type(self.adapter).__name__}.")
+        if self.dataloader is not None and not isinstance(self.dataloader, Iterable):
+            raise TypeError(f"`dataloader` must be iterable, got {type(self.dataloader).__name__}.")
+        if self.num_target_classes is not None:
+            check_num_classes("num_target_classes", self.num_target_classes)
+        if self.max_samples is not None:
+            check_num_classes("max_samples", self.max_samples, minimum=2)
+        check_ignore_index(self.ignore_index)
+        check_memory(self.memory, self.top_k, self.nleep)
+        check_num_permutations(self.num_permutations)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"`seed` must be an integer, got {type(self.seed).__name__}.")
+        for argument in ("target_class_names", "source_class_names"):
+            names = getattr(self, argument)
+            if isinstance(names, str) or not isinstance(names, Sequence | None):
+                raise TypeError(f"`{argument}` must be a sequence of names, got {type(names).__name__}.")
+
+    def run(self, trainer: Any, pl_module: Any) -> ScoredSource:
+        """Score the source; on all processes or, if it fails on one, on none.
+
+        Raises:
+            Exception: What went wrong, on the first process where it did; ``OtherProcessError`` on the others.
+        """
+        device = trainer.strategy.root_device
+        with ExitStack() as stack:
+
+            def prepare() -> tuple[Callable[..., Any], ScoringData, int]:
+                source = self.find_source(pl_module)
+                _check_weights(trainer, pl_module, source_module(source))
+                data = self.find_data(trainer)
+                classes = self.num_target_classes or find_num_target_classes(
+                    trainer.datamodule, pl_module, data.dataset
+                )
+                if self.target_class_names is not None and len(self.target_class_names) != classes:
+                    raise ValueError(
+                        f"`target_class_names` must name the {classes} target classes, "
+                        f"got {len(self.target_class_names)} names."
+                    )
+                # A function may call modules that it does not show, those of the module in training for example.
+                stack.enter_context(preserved_buffers(reachable_modules(source, pl_module)))
+                stack.enter_context(evaluation_mode(source, pl_module))
+                for module in outermost(reachable_modules(source)):
+                    stack.enter_context(borrowed_module(module, device, pl_module))
+                stack.enter_context(preserved_generators(data.batches, self.adapter, source, pl_module))
+                return source, data, classes
+
+            # A process that cannot even start must not leave the others waiting in the middle of scoring.
+            source, data, num_target_classes = on_every_process(prepare, device)
+            report = on_every_process(
+                lambda: score(
+                    source,
+                    data.batches,
+                    num_target_classes,
+                    from_logits=self.from_logits,
+                    ignore_index=self.ignore_index,
+                    adapter=self.adapter,
+                    head=self.head,
+                    memory=self.memory,
+                    top_k=self.top_k,
+                    num_permutations=self.num_permutations,
+                    nleep=self.nleep,
+                    device=device,
+                    precision=trainer.precision_plugin.forward_context,
+                    transfer=_transfer(trainer, pl_module, source),
+                    progress=self.progress and trainer.progress_bar_callback is not None,
+                ),
+                device,
+            )
+        return ScoredSource(
+            replace(report, notes=(*report.notes, *data.notes, *self.notes(trainer, pl_module))),
+            self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
+            self.source_class_names or find_source_class_names(source, report.num_source_classes),
+        )
+
+    def find_source(self, pl_module: Any) -> Callable[..., Any]:
+        """The source that was given, or the module's own ``source_logits``."""
+        source = self.source if self.source is not None else getattr(pl_module, "source_logits", None)
+        if not callable(source):
+            raise ValueError(
+                f"There is no source model: {type(pl_module).__name__} has no method `source_logits(inputs)`. Add one, "
+                "or pass `source=`, the pre-trained classifier with its original head, to LEEPCallback."
+            )
+        return source
+
+    def find_data(self, trainer: Any) -> ScoringData:
+        """This process's rows."""
+        if self.dataloader is None:
+            return training_data(trainer, self.max_samples, self.seed)
+        data = given_data(self.dataloader, self.max_samples, self.seed)
+        check_not_trained_on(data.batches, trainer)
+        return data
+
+    def notes(self, trainer: Any, pl_module: Any) -> tuple[str, ...]:
+        """What the report has to say about batches that training sees and scoring does not."""
+        return skipped_batch_hooks(trainer, pl_module) if self.adapter is split_batch else ()
+
+
+def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None) -> None:
+    """Raise ``ValueError`` where a source that may share the module's weights would be misread or wait for ever."""
+    if module is not None and not shares_weights(module, pl_module):
+        return
+    strategy = trainer.strategy
+    names = {cls.__name__ for cls in type(strategy).__mro__}
+    if SHARDING_STRATEGIES & names or getattr(strategy, "zero_stage_3", False):
+        raise ValueError(
+            f"{type(strategy).__name__} spreads the module's weights over the processes. Pass `source=`, a module with "
+            "weights of its own, to LEEPCallback."
+        )
+    if trainer.ckpt_path is not None and trainer.global_step > 0:
+        raise ValueError(
+            f"The checkpoint holds no report, and the source's weights may have been trained for {trainer.global_step} "
+            "steps already. Pass `source=`, a module with weights of its own, to LEEPCallback."
+        )
+
+
+def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Bring a batch to the device and to the dtype that the source computes in."""
+    device = trainer.strategy.root_device
+    convert = trainer.precision_plugin.convert_input
+    module = source_module(source)
+    modules = outermost(reachable_modules(source)) if module is None else [module]
+    if not any(shares_weights(module, pl_module) for module in modules):
+        # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
+        dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
+        if dtype is not None:
+
+            def convert(batch: Any) -> Any:
+                return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+    # Not `strategy.batch_to_device`: it would run the user's batch hooks (mix-up, say).
+    return lambda batch: move_data_to_device(convert(batch), device)

@@ -1,0 +1,117 @@
+"""Curves of several runs on common epochs, and weighted averages of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from lightning_leep.forecast.statistics.conformal import Array
+from lightning_leep.records.curve import AccuracyCurve
+from lightning_leep.records.history import History
+from lightning_leep.records.transfer import TransferRecord
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """A weighted average of curves with a band.
+
+    Attributes:
+        epochs: Epochs trained.
+        mean: The average at each of them.
+        low: Lower end of the band.
+        high: Upper end of the band.
+        num_curves: Curves that it averages.
+    """
+
+    epochs: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    num_curves: int
+
+
+def effective_number(weights: Array) -> float:
+    """Kish's effective number of records, (sum of w)^2 / sum of w^2, over the last dimension."""
+    return weights.sum(-1) ** 2 / np.square(weights).sum(-1)
+
+
+def average_curves(
+    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+    weights: Array,
+    coverage: float,
+    bounds: tuple[float, float],
+) -> MeanCurve | None:
+    r"""Weighted average of curves that may have been measured at different epochs.
+
+    A curve counts at an epoch where it was measured or lies on a straight line between two measurements, never outside
+    them. Epochs at which curves of less than half of the weight were measured are left out, because the average would
+    jump to those few. The band is for one more curve: mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted
+    standard deviation s, each epoch by itself, cut at ``bounds``.
+
+    Args:
+        curves: Epochs and values of each.
+        weights: Weight of each, not negative, ``[n]``.
+        coverage: Coverage of the band, if deviations are normal.
+        bounds: Smallest and largest possible value.
+
+    Returns:
+        The average; None without two curves of positive weight that overlap.
+    """
+    if np.count_nonzero(weights) < 2:
+        return None
+    epochs = np.unique([epoch for times, _ in curves for epoch in times])  # [t]
+    values = np.stack([np.interp(epochs, times, heights, np.nan, np.nan) for times, heights in curves])  # [n, t]
+    measured = np.where(np.isnan(values), 0, weights[:, None])  # [n, t]
+    counted = np.count_nonzero(measured, axis=0) >= 2
+    keep = counted & (measured.sum(0) >= 0.5 * weights.sum())
+    if not keep.any():
+        return None
+    epochs, values, measured = epochs[keep], np.nan_to_num(values[:, keep]), measured[:, keep]
+    share = measured / measured.sum(0)  # [n, t]
+    mean = (share * values).sum(0)
+    number = effective_number(measured.T)
+    # Weighted variance divided by 1 - 1 / n_eff, which is unbiased for weights that do not depend on the values.
+    spread = np.sqrt((share * (values - mean) ** 2).sum(0) / (1 - 1 / number))
+    half = NormalDist().inv_cdf((1 + coverage) / 2) * spread * np.sqrt(1 + 1 / number)
+    low, high = np.maximum(mean - half, bounds[0]), np.minimum(mean + half, bounds[1])
+    columns = [tuple(column.tolist()) for column in (epochs, mean, low, high)]
+    return MeanCurve(columns[0], columns[1], columns[2], columns[3], num_curves=int(np.count_nonzero(weights)))
+
+
+def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
+    """The same records, those without a reference given the curve of the same data trained from scratch.
+
+    That is the latest complete record of strategy "scratch" with the same data set name (not empty), rows and rows of
+    each class: names alone may be those of classes that wrap any data. Records of that strategy get none.
+    """
+    records = list(records)
+    scratch = {
+        _data(record): record.curve  # the latest one stays
+        for record in History(records)
+        if record.strategy == "scratch" and record.dataset and record.complete and len(record.curve)
+    }
+    return [
+        replace(record, reference=scratch[_data(record)])
+        if record.reference is None and record.strategy != "scratch" and _data(record) in scratch
+        else record
+        for record in records
+    ]
+
+
+def _data(record: TransferRecord) -> tuple[str, int, tuple[int, ...]]:
+    return record.dataset, record.report.num_samples, tuple(record.report.class_counts)
+
+
+def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Epochs and accuracy minus reference where both were measured; None if nowhere."""
+    if record.reference is None:
+        return None
+    differences = record.curve.difference_to(record.reference)
+    pairs = [(e, d) for e, d in zip(record.curve.epochs, differences, strict=True) if d is not None]
+    return (tuple(e for e, _ in pairs), tuple(d for _, d in pairs)) if pairs else None
+
+
+def relative_curve(curve: AccuracyCurve) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Epochs and accuracy as a fraction of the best."""
+    return curve.epochs, tuple(accuracy / curve.best for accuracy in curve.accuracy)

@@ -1,0 +1,1 @@
+"""Statistics that forecasts rest on, which know nothing of transfers."""

@@ -1,0 +1,104 @@
+"""The ways in which an accuracy may rise during training, apart from its height: a grid of shapes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_leep.forecast.statistics.conformal import Array
+
+# Exponents c of the approach (1 + t / tau)^-c, infinity for the exponential one, and how likely they are beforehand.
+EXPONENTS = ((0.5, 0.08), (1.0, 0.17), (2.0, 0.25), (math.inf, 0.5))
+# Part of the way that follows the schedule of the run rather than a time scale of its own, and how likely that is.
+SCHEDULE_SHARES = ((0.0, 0.7), (0.25, 0.12), (0.5, 0.1), (0.75, 0.08))
+# Time scales, on a logarithmic grid: the longest one in units of the whole training.
+NUM_TIME_SCALES, LONGEST = 64, 10.0
+# Beyond this many time scales every approach has less than 1% of its way left.
+ENDLESS = 1e4
+
+
+@dataclass(frozen=True)
+class CurveShapes:
+    r"""What is left of the way from the accuracy before training to that at its end, in k ways.
+
+    .. math:: l(t) = (1 - b) \frac{\varphi(t / \tau) - \varphi(T / \tau)}{1 - \varphi(T / \tau)} + b\, h(t / T), \qquad
+        \varphi(u) = (1 + u)^{-c},\ c = \tfrac12, 1, 2, \text{ or } e^{-u}, \qquad
+        h(s) = \tfrac12 (1 + \cos \pi s) \text{ or } 1 - s.
+
+    The first term saturates, as training at a constant learning rate does. The second rises until the very end, as with
+    a learning rate that is brought down along a cosine or a line; without an end there is none.
+
+    Attributes:
+        time_scale: tau in epochs, ``[k]``.
+        exponent: c, ``[k]``.
+        share: b, ``[k]``.
+        straight: Whether h is the line, ``[k]``.
+        end: T in epochs; infinity for endless training.
+    """
+
+    time_scale: Array
+    exponent: Array
+    share: Array
+    straight: Array
+    end: float
+
+    def __getitem__(self, index: Array) -> "CurveShapes":
+        """Some of the shapes, or the same ones repeatedly."""
+        return CurveShapes(
+            self.time_scale[index], self.exponent[index], self.share[index], self.straight[index], self.end
+        )
+
+    def left(self, epochs: Array) -> Array:
+        """What is left of the way after ``epochs [t]`` or ``[k, t]``: 1 at the start, 0 at the end; ``[k, t]``."""
+        saturating = self._saturating(epochs)
+        if math.isinf(self.end):
+            return saturating
+        at_the_end = self._saturating(np.array([self.end]))  # [k, 1]
+        done = epochs / self.end
+        scheduled = np.where(self.straight[:, None], 1 - done, (1 + np.cos(np.pi * done)) / 2)
+        share = self.share[:, None]
+        return (1 - share) * (saturating - at_the_end) / (1 - at_the_end) + share * scheduled
+
+    def epoch_of(self, left: Array) -> Array:
+        """Epochs at which ``left [k]`` in 0..1 is left of the way, ``[k]``; at least 1% without an end."""
+        low, high = np.zeros_like(left), np.minimum(self.end, ENDLESS * self.time_scale)
+        for _ in range(32):  # bisection: what is left decreases
+            middle = (low + high) / 2
+            later = self.left(middle[:, None])[:, 0] > left
+            low, high = np.where(later, middle, low), np.where(later, high, middle)
+        return (low + high) / 2
+
+    def _saturating(self, epochs: Array) -> Array:
+        units, c = epochs / self.time_scale[:, None], self.exponent[:, None]
+        return np.where(np.isinf(c), np.exp(-units), (1 + units) ** -np.where(np.isinf(c), 1, c))
+
+
+def curve_shapes(epochs: Array, end: float) -> tuple[CurveShapes, Array]:
+    """The shapes that are thought possible, and how likely each is beforehand.
+
+    Time scales reach from a tenth of the first validation to ten times the end (or twice what has been seen), each as
+    likely as the next on a logarithmic scale.
+
+    Args:
+        epochs: Epochs of the validations so far, ``[t]``, at least one.
+        end: Epochs at the end of training; infinity if it never ends.
+    """
+    horizon = end if math.isfinite(end) else 2 * epochs[-1] + 1
+    first = epochs[epochs > 0][0] if (epochs > 0).any() else horizon
+    shares: Sequence[tuple[float, bool, float]] = [(0.0, False, 1.0)]
+    if math.isfinite(end):
+        shares = [
+            (share, straight, weight / 2 if share else weight)
+            for share, weight in SCHEDULE_SHARES
+            for straight in ((False, True) if share else (False,))
+        ]
+    time_scale, exponent, share, straight, weight = np.array(
+        [
+            (time_scale, exponent, share, straight, likely * weight)
+            for time_scale in np.geomspace(0.1 * first, LONGEST * horizon, NUM_TIME_SCALES)
+            for exponent, likely in EXPONENTS
+            for share, straight, weight in shares
+        ]
+    ).T
+    return CurveShapes(time_scale, exponent, share, straight.astype(bool), end), weight / weight.sum()

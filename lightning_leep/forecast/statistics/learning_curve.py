@@ -1,0 +1,215 @@
+"""Learning curves that agree with a few validations and a prior: closed-form normal posteriors, and draws from them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_leep.forecast.statistics.conformal import Array
+from lightning_leep.forecast.statistics.curve_shapes import CurveShapes, curve_shapes
+
+# Standard deviation of a true curve around those of the family, the same for all validations to come ...
+MISFIT = 0.007
+# ... and of the logarithm of its rise still to come: shapes are known but roughly.
+RISE_SPREAD = 0.3
+# Probability that only a part of that rise comes, any part: networks overfit.
+EARLY_ENDS = 0.2
+# Standard deviations of single validations around their curve, and how likely they are beforehand: on unknown rows,
+NOISE_LEVELS = ((0.0, 0.2), (0.005, 0.2), (0.01, 0.2), (0.02, 0.2), (0.04, 0.12), (0.08, 0.08))
+# or of the weights alone, where the rows are counted,
+TRAINING_NOISE_LEVELS = ((0.0, 0.3), (0.005, 0.3), (0.01, 0.25), (0.02, 0.15))
+# beside this part of their sampling error: part of it stays, because each validation has the same rows.
+SAMPLING_PARTS = ((0.3, 0.4), (1.0, 0.6))
+# Beforehand the final accuracy may be anything; what is expected of the best one comes in as weights of the draws.
+FINAL_SPREAD = 0.3
+# That may be off by more than it says: it is 4 times as wide with probability 0.05, and says nothing with 0.01.
+PRIOR_SPREADS, NOTHING = ((1.0, 0.94), (4.0, 0.05)), 0.01
+# Accuracy before training as a fraction of the final one: between chance and a head that is already of use.
+START, START_SPREAD = 0.25, 0.25
+# Epochs that earlier transfers took are believed up to a factor of 1.5 either way (one standard deviation).
+ARRIVAL_SPREAD = math.log(1.5)
+NUM_DRAWS, MOST_PLANNED = 4096, 64
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Normal posteriors of the accuracies at both ends, one for each noise (j) and shape (k), and their weights.
+
+    Attributes:
+        shapes: The shapes, k of them.
+        noise: Standard deviation of single validations, ``[j]``.
+        weights: Probability of each noise and shape, ``[j, k]``.
+        mean: Of the final accuracy and of that before training, ``[j, k, 2]``.
+        covariance: Of both, ``[j, k, 2, 2]``.
+    """
+
+    shapes: CurveShapes
+    noise: Array
+    weights: Array
+    mean: Array
+    covariance: Array
+
+
+@dataclass(frozen=True)
+class CurveDraws:
+    """Weighted draws of learning curves.
+
+    Attributes:
+        shapes: Shape of each, s of them.
+        start: Accuracy before training, ``[s]``.
+        final: Accuracy at the end, ``[s]``.
+        best: Highest accuracy of any validation, past or to come, ``[s]``.
+        weights: How likely each is, ``[s]``, with sum 1.
+    """
+
+    shapes: CurveShapes
+    start: Array
+    final: Array
+    best: Array
+    weights: Array
+
+    def epoch_of(self, fraction: float) -> Array:
+        """Epochs at which each curve is at a fraction of its final accuracy, ``[s]``; 0 where it starts beyond."""
+        way = self.final - self.start
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = np.where(way > 0, (1 - fraction) * self.final / way, 1)
+        return self.shapes.epoch_of(np.clip(left, 0, 1))
+
+    def quantiles(self, values: Array, levels: tuple[float, ...]) -> list[float]:
+        """Weighted quantiles of ``values [s]``."""
+        order = np.argsort(values, kind="stable")
+        cumulated = np.cumsum(self.weights[order])
+        positions = np.searchsorted(cumulated, np.array(levels) * cumulated[-1])
+        return values[order][np.minimum(positions, len(values) - 1)].tolist()
+
+
+def fit_learning_curve(
+    epochs: Array,
+    accuracy: Array,
+    end: float,
+    *,
+    mean: float,
+    arrivals: Sequence[tuple[float, float]] = (),
+    test_size: int | None = None,
+) -> Posterior:
+    r"""Fit learning curves to validations.
+
+    A curve goes from :math:`y_0` before training to :math:`y_T` at the end, :math:`y(t) = y_T + (y_0 - y_T) l(t)` with
+    the shapes l of ``CurveShapes``, and validations lie around it with
+    normal noise. Beforehand :math:`y_T` is normal with standard deviation 0.3, and :math:`y_0` is about a quarter of
+    its mean. For one shape and noise the model is linear in :math:`(y_T, y_0)`: the posterior is normal and the
+    evidence is known exactly. Shapes and noises are weighted by it.
+
+    Args:
+        epochs: Epochs of the validations, ``[t]``, at least one.
+        accuracy: Their accuracies, ``[t]``.
+        end: Epochs T at the end of training, at least the last validation's; infinity if it never ends.
+        mean: Prior mean of the final accuracy.
+        arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers took to it; curves that
+            start and arrive like those become likelier.
+        test_size: Rows m of each validation, whose sampling error is :math:`\sqrt{p (1 - p) / m}`; None if unknown.
+    """
+    shapes, prior = curve_shapes(epochs, end)
+    log_prior = np.log(prior)  # [k]
+    for fraction, usual in arrivals:
+        arrival = shapes.epoch_of(np.full(len(prior), (1 - fraction) / (1 - START)))
+        log_prior = log_prior - 0.5 * (np.log(arrival / max(usual, 1e-9)) / ARRIVAL_SPREAD) ** 2
+    noise, share = _noises(accuracy, test_size)  # [j] each
+    scale = np.hypot(noise, MISFIT)[:, None]  # [j, 1]
+
+    left = shapes.left(epochs)  # [k, t]
+    design = np.stack([1 - left, left], axis=2)  # [k, t, 2]
+    gram, moment = np.einsum("kti,ktj->kij", design, design), np.einsum("kti,t->ki", design, accuracy)
+    prior_mean = np.array([mean, START * mean])
+    prior_deviation = np.array([FINAL_SPREAD, START_SPREAD * mean + 0.01])
+    prior_precision = np.diag(prior_deviation**-2)
+    precision = prior_precision + gram / scale[..., None, None] ** 2  # [j, k, 2, 2]
+    pull = prior_precision @ prior_mean + moment / scale[..., None] ** 2  # [j, k, 2]
+    covariance = np.linalg.inv(precision)
+    centre = np.einsum("jkab,jkb->jka", covariance, pull)
+    squares = accuracy @ accuracy - 2 * np.einsum("ka,jka->jk", moment, centre)
+    squares = squares + np.einsum("jka,kab,jkb->jk", centre, gram, centre)  # of the residuals
+    misfit = squares / scale**2 + np.square((centre - prior_mean) / prior_deviation).sum(2)
+    log_weight = log_prior - 0.5 * misfit - 0.5 * np.linalg.slogdet(precision)[1]
+    log_weight += np.log(share)[:, None] - len(epochs) * np.log(scale)  # [j, k]
+    weights = np.exp(log_weight - log_weight.max())
+    return Posterior(shapes, noise, weights / weights.sum(), centre, covariance)
+
+
+def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean: float, deviation: float) -> CurveDraws:
+    """Draw curves, the validations that they would show, and so the best accuracy of the whole run.
+
+    The validations to come are taken to follow at the pace of those so far; without an end there is one, at the
+    plateau. The draws are weighted by the density of what was expected of the best accuracy.
+
+    Args:
+        posterior: Curves that agree with the validations so far.
+        epochs: Epochs of those, ``[t]``.
+        best: Best accuracy so far.
+        mean: What the best accuracy was expected to be, the same as in the fit.
+        deviation: Standard deviation of that; infinity if nothing was expected.
+
+    Returns:
+        The draws; the same ones for the same arguments.
+    """
+    # A fixed generator: a forecast is a function of its arguments.
+    generator = np.random.default_rng(0)
+    cumulated = np.cumsum(posterior.weights)
+    quantiles = (np.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS * cumulated[-1]
+    noise_index, shape_index = np.unravel_index(np.searchsorted(cumulated, quantiles), posterior.weights.shape)
+    shapes, noise = posterior.shapes[shape_index], posterior.noise[noise_index]
+    factor = np.linalg.cholesky(posterior.covariance)[noise_index, shape_index]  # [s, 2, 2]
+    normal = generator.standard_normal((NUM_DRAWS, 2))
+    ends = posterior.mean[noise_index, shape_index] + np.einsum("sab,sb->sa", factor, normal)
+    final, start = np.clip(ends, 0, 1).T
+
+    ahead = planned_validations(epochs, shapes.end)  # [u]
+    left = shapes.left(np.concatenate([epochs[-1:], ahead]))  # [s, 1 + u]
+    heights = final[:, None] + (start - final)[:, None] * left
+    now, rise = heights[:, :1], heights[:, 1:] - heights[:, :1]
+    part = np.exp(RISE_SPREAD * generator.standard_normal((NUM_DRAWS, 1)))
+    ends_early = generator.random((NUM_DRAWS, 1)) < EARLY_ENDS
+    rise = rise * np.where(ends_early, generator.random((NUM_DRAWS, 1)), part)
+    shown = now + rise + MISFIT * generator.standard_normal((NUM_DRAWS, 1))
+    shown = shown + noise[:, None] * generator.standard_normal(shown.shape)
+    reached = np.clip(shown.max(1), best, 1)  # what has been reached is reached
+
+    expected = NOTHING + sum(part * _normal_density(reached, mean, k * deviation) for k, part in PRIOR_SPREADS)
+    weights = expected / _normal_density(reached, mean, FINAL_SPREAD)
+    return CurveDraws(shapes, start, final, reached, weights / weights.sum())
+
+
+def planned_validations(epochs: Array, end: float) -> Array:
+    """Epochs of the validations to come, at the mean distance of those so far, the last one at the end.
+
+    Example:
+        >>> planned_validations(np.array([1.0, 2.0]), 5.0)
+        array([3., 4., 5.])
+    """
+    if math.isinf(end):
+        return np.array([math.inf])
+    pace = (epochs[-1] - epochs[0]) / (len(epochs) - 1) if len(epochs) > 1 else epochs[-1]
+    number = (end - epochs[-1]) / pace if pace > 0 else 1
+    number = int(min(max(1, round(number)), MOST_PLANNED))
+    return np.linspace(epochs[-1], end, number + 1)[1:]
+
+
+def _noises(accuracy: Array, test_size: int | None) -> tuple[Array, Array]:
+    """Standard deviations of single validations, and how likely each is, ``[j]``."""
+    if test_size is None:
+        levels, shares = np.array(NOISE_LEVELS).T
+        return levels, shares
+    p = (test_size * accuracy.mean() + 1) / (test_size + 2)  # Laplace: rows that were all right may yet be wrong
+    sampling = math.sqrt(p * (1 - p) / test_size)
+    pairs = [
+        (math.hypot(level, part * sampling), weight * share)
+        for level, weight in TRAINING_NOISE_LEVELS
+        for part, share in SAMPLING_PARTS
+    ]
+    levels, shares = np.array(pairs).T
+    return levels, shares
+
+
+def _normal_density(values: Array, mean: float, deviation: float) -> Array:
+    return np.exp(-0.5 * ((values - mean) / deviation) ** 2) / (math.sqrt(2 * math.pi) * deviation)

@@ -1,0 +1,1 @@
+"""Which layers came from the source, and which of them are trained."""

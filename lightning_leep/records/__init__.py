@@ -1,0 +1,16 @@
+"""What is known of transfers, as plain data that is written as JSON: reports, curves, records, histories."""
+
+from lightning_leep.records.curve import AccuracyCurve, convergence_scalars
+from lightning_leep.records.history import History, load_history, save_record
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.transfer import TransferRecord
+
+__all__ = [
+    "AccuracyCurve",
+    "History",
+    "TransferRecord",
+    "TransferabilityReport",
+    "convergence_scalars",
+    "load_history",
+    "save_record",
+]

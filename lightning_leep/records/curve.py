@@ -1,0 +1,181 @@
+"""Accuracy measured at each validation of one training run, and how fast it rose."""
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lightning_leep.utils.checks import real_numbers
+
+#: No run trains for so long; from here on floating-point numbers skip whole epochs.
+MAX_EPOCHS = 2.0**53
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """Validation accuracy of one run against the epochs trained, immutable.
+
+    An epoch is counted when it has been trained: the validation after the first epoch is at 1, one in the middle of it
+    at 0.5, one before training at 0. Every epoch that is answered below is that of the *first validation* at which
+    something holds, never a point between two: there the accuracy was not seen.
+
+    Attributes:
+        epochs: Epochs trained before each validation, strictly increasing, >= 0.
+        accuracy: Accuracy in 0..1 at each of them.
+
+    Raises:
+        TypeError: If they hold something else than numbers.
+        ValueError: If the lengths differ, the epochs do not increase, or an accuracy lies outside 0..1 (one given in
+            per cent has to be divided by 100).
+
+    Example:
+        >>> curve = AccuracyCurve().append(1, 0.4).append(2, 0.7).append(3, 0.8)
+        >>> curve.best, curve.epochs_to(0.5), curve.epochs_to(0.99), curve.epoch_reaching(0.9)
+        (0.8, 1.0, 3.0, None)
+    """
+
+    epochs: tuple[float, ...] = ()
+    accuracy: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        epochs, accuracy = real_numbers("epochs", self.epochs), real_numbers("accuracy", self.accuracy)
+        if len(epochs) != len(accuracy):
+            raise ValueError(
+                f"`epochs` and `accuracy` must have one entry a validation, got {len(epochs)} and {len(accuracy)}."
+            )
+        for epoch, previous in zip(epochs, (-math.inf, *epochs), strict=False):
+            if not (0 <= epoch < MAX_EPOCHS and epoch > previous):
+                raise ValueError(
+                    f"`epochs` must be finite (below 2^53), not negative and strictly increasing, "
+                    f"got {epoch:g} after {previous:g}."
+                )
+        for value in accuracy:
+            if not 0 <= value <= 1:
+                raise ValueError(f"`accuracy` must lie in 0..1 (divide a percentage by 100), got {value:g}.")
+        object.__setattr__(self, "epochs", epochs)
+        object.__setattr__(self, "accuracy", accuracy)
+
+    def __len__(self) -> int:
+        """Number of validations."""
+        return len(self.epochs)
+
+    def append(self, epoch: float, accuracy: float) -> "AccuracyCurve":
+        """The curve with one later validation."""
+        return AccuracyCurve((*self.epochs, epoch), (*self.accuracy, accuracy))
+
+    @property
+    def best(self) -> float:
+        """Highest accuracy of any validation."""
+        self._check_not_empty("best accuracy")
+        return max(self.accuracy)
+
+    @property
+    def final(self) -> float:
+        """Accuracy of the last validation."""
+        self._check_not_empty("final accuracy")
+        return self.accuracy[-1]
+
+    def accuracy_at(self, epoch: float) -> float | None:
+        """Accuracy after ``epoch`` epochs, on a straight line between neighbours; None outside the measured span."""
+        if not self.epochs or not self.epochs[0] <= epoch <= self.epochs[-1]:
+            return None
+        right = next(i for i, measured in enumerate(self.epochs) if measured >= epoch)
+        if self.epochs[right] == epoch:
+            return self.accuracy[right]
+        weight = (epoch - self.epochs[right - 1]) / (self.epochs[right] - self.epochs[right - 1])
+        return (1 - weight) * self.accuracy[right - 1] + weight * self.accuracy[right]
+
+    def epoch_reaching(self, level: float) -> float | None:
+        """Epochs trained at the first validation with an accuracy of at least ``level``; None if there is none."""
+        return next((e for e, a in zip(self.epochs, self.accuracy, strict=True) if a >= level), None)
+
+    def epochs_to(self, fraction: float) -> float | None:
+        """Epochs trained at the first validation with at least ``fraction`` of the best accuracy; None if empty.
+
+        Raises:
+            ValueError: If ``fraction`` lies outside 0..1.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"`fraction` must lie in 0..1, got {fraction}.")
+        return self.epoch_reaching(fraction * self.best) if self.epochs else None
+
+    def area_under_curve(self) -> float:
+        """Mean height of the curve in 0..1: trapezoids over the epochs from first to last validation, by that span.
+
+        A single validation has no span and answers its own accuracy.
+        """
+        self._check_not_empty("area under the curve")
+        if len(self) == 1:
+            return self.accuracy[0]
+        pieces = (
+            (self.epochs[i] - self.epochs[i - 1]) * (self.accuracy[i] + self.accuracy[i - 1]) / 2
+            for i in range(1, len(self))
+        )
+        # The trapezoids may round past the extremes that they average.
+        mean = math.fsum(pieces) / (self.epochs[-1] - self.epochs[0])
+        return min(max(mean, min(self.accuracy)), max(self.accuracy))
+
+    def difference_to(self, reference: "Reference") -> tuple[float | None, ...]:
+        """Accuracy minus the reference after as many epochs, for each validation.
+
+        A reference curve that was validated at other epochs is read on the straight line between two of them; where it
+        was not measured (before its first, after its last validation) the entry is None.
+        """
+        levels = (reference_accuracy(reference, epoch) for epoch in self.epochs)
+        return tuple(None if level is None else a - level for a, level in zip(self.accuracy, levels, strict=True))
+
+    def epoch_passing(self, reference: "Reference") -> float | None:
+        """Epochs trained at the first validation that exceeds the reference after as many epochs; None if none does."""
+        differences = self.difference_to(reference)
+        return next((e for e, d in zip(self.epochs, differences, strict=True) if d is not None and d > 0), None)
+
+    def _check_not_empty(self, what: str) -> None:
+        if not self.epochs:
+            raise ValueError(f"An AccuracyCurve without validations has no {what}.")
+
+
+Reference: TypeAlias = AccuracyCurve | float
+
+
+def reference_accuracy(reference: Reference, epoch: float) -> float | None:
+    """Accuracy of the reference after ``epoch`` epochs: the number itself, or the curve there (None outside it)."""
+    return reference.accuracy_at(epoch) if isinstance(reference, AccuracyCurve) else float(reference)
+
+
+def best_accuracy(reference: Reference) -> float | None:
+    """Best that the reference ever had: the number itself, or the curve's (None if it has no validation)."""
+    if isinstance(reference, AccuracyCurve):
+        return reference.best if len(reference) else None
+    return float(reference)
+
+
+def convergence_scalars(
+    curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None
+) -> dict[str, float]:
+    """How far and how fast a run came, by name; a quantity that does not exist is left out.
+
+    Accuracies are in 0..1 and times in epochs trained.
+
+    Args:
+        curve: Accuracy per validation; an empty one answers an empty dictionary.
+        predicted: Accuracy that was predicted before training.
+        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
+
+    Returns:
+        ``best_accuracy``, ``final_accuracy``, ``area_under_curve``, ``epochs_to_50_percent``, ``epochs_to_90_percent``,
+        ``epochs_to_99_percent`` (of the best accuracy), ``epoch_prediction_reached``, ``epoch_reference_passed`` (above
+        the reference after as many epochs) and ``epoch_reference_best_reached`` (at least the best that the reference
+        ever had).
+    """
+    if not len(curve):
+        return {}
+    values = {
+        "best_accuracy": curve.best,
+        "final_accuracy": curve.final,
+        "area_under_curve": curve.area_under_curve(),
+        **{f"epochs_to_{percent}_percent": curve.epochs_to(percent / 100) for percent in (50, 90, 99)},
+        "epoch_prediction_reached": None if predicted is None else curve.epoch_reaching(predicted),
+    }
+    if reference is not None and (level := best_accuracy(reference)) is not None:
+        values["epoch_reference_passed"] = curve.epoch_passing(reference)
+        values["epoch_reference_best_reached"] = curve.epoch_reaching(level)
+    return {name: value for name, value in values.items() if value is not None}

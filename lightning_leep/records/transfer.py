@@ -1,0 +1,222 @@
+"""One finished transfer: what was known before it, how it was trained and what it achieved."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
+from lightning_leep.records.report import TransferabilityReport, check_report
+from lightning_leep.utils.checks import check_real, check_size, check_text, real_numbers
+
+FORMAT = "lightning_leep.transfer"
+SCHEMA_VERSION = 1
+
+
+def library_versions() -> dict[str, str]:
+    """Version of Python and of each installed library that a result may depend on."""
+    versions = {"python": platform.python_version()}
+    for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecord:
+    """What one transfer was predicted to do and what it did, frozen and JSON-serialisable.
+
+    Attributes:
+        report: Scores of the source on the target data, taken before training.
+        curve: Accuracy on held-out target data at each validation.
+        strategy: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "part" (some of
+            them, or adapters), "gradual" (more and more of them), "scratch" (every parameter, from random weights) or a
+            word of the user's own. Only transfers of one strategy are compared.
+        wall_seconds: Seconds of training before each validation; empty if they were not taken.
+        reference: Accuracy of the same network trained from scratch on the same data: per epoch, or one final number.
+        test_size: Labelled rows in each validation; None if unknown.
+        optimizer: Class name of the optimizer, empty if unknown.
+        learning_rate: Its first learning rate.
+        dataset: Name of the target data, empty if unknown.
+        model: Name of the source model, empty if unknown.
+        versions: Library versions, see :func:`library_versions`.
+        complete: Whether training took its course; False if it was ended because it seemed hopeless, or before it had
+            seen all the data once. What such a run achieved says too little of what it could have, and no forecast
+            rests on it.
+        created: Time of writing, ISO 8601 in UTC, so that the order of the texts is that in time. A time of another
+            zone is converted, one without a zone is taken to be in UTC.
+
+    Raises:
+        TypeError: If a value, or one in the report, has the wrong type.
+        ValueError: If the report holds an impossible value, ``strategy`` is empty, a size is not positive,
+            ``reference`` lies outside 0..1, ``created`` is no time, or ``wall_seconds`` is neither empty nor one
+            finite, not decreasing number a validation.
+    """
+
+    report: TransferabilityReport
+    curve: AccuracyCurve
+    strategy: str
+    wall_seconds: tuple[float, ...] = ()
+    reference: Reference | None = None
+    test_size: int | None = None
+    optimizer: str = ""
+    learning_rate: float | None = None
+    dataset: str = ""
+    model: str = ""
+    complete: bool = True
+    versions: Mapping[str, str] = field(default_factory=library_versions)
+    created: str = field(default_factory=_now)
+
+    def __post_init__(self) -> None:
+        check_report(self.report)
+        if not isinstance(self.curve, AccuracyCurve):
+            raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
+        check_text("strategy", self.strategy, empty=False)
+        for name in ("optimizer", "dataset", "model"):
+            check_text(name, getattr(self, name))
+        if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
+            check_real("reference", self.reference, 0, 1, missing=False)
+        if self.test_size is not None:
+            check_size("test_size", self.test_size)
+        if self.learning_rate is not None:
+            check_real("learning_rate", self.learning_rate)
+        if not isinstance(self.complete, bool):
+            raise TypeError(f"`complete` must be True or False, got {self.complete!r}.")
+        if not isinstance(self.versions, Mapping):
+            raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
+        for text in (*self.versions, *self.versions.values()):
+            check_text("versions", text)
+        seconds = real_numbers("wall_seconds", self.wall_seconds)
+        ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
+        if not ordered or len(seconds) not in (0, len(self.curve)):
+            raise ValueError(
+                "`wall_seconds` must be empty or hold one finite, not decreasing number for each of the "
+                f"{len(self.curve)} validations, got {list(seconds)}."
+            )
+        object.__setattr__(self, "wall_seconds", seconds)
+        object.__setattr__(self, "created", _utc(self.created))
+
+    @property
+    def achieved(self) -> float | None:
+        """Accuracy that the run reached: the highest of its validations; None if there was none."""
+        return self.curve.best if len(self.curve) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain Python values, the parts nested; a number that is not finite becomes None."""
+        names = (f.name for f in fields(self) if f.name not in ("report", "curve", "reference"))
+        plain = {name: getattr(self, name) for name in names}
+        return {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            **plain,
+            "wall_seconds": list(self.wall_seconds),
+            "learning_rate": _finite(self.learning_rate),
+            "versions": dict(self.versions),
+            "report": self.report.to_dict(),
+            "curve": _curve_to_dict(self.curve),
+            "reference": _curve_to_dict(self.reference)
+            if isinstance(self.reference, AccuracyCurve)
+            else self.reference,
+        }
+
+    def to_json(self) -> str:
+        """The record as one JSON object."""
+        return json.dumps(self.to_dict(), allow_nan=False, indent=1)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
+        """Inverse of :meth:`to_dict`.
+
+        A score that the report has learned since the record was written is None (NaN where a number is required).
+
+        Raises:
+            ValueError: If it is something else than a record, a newer version of one, or holds an impossible value.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise ValueError("not a record of a transfer")
+        schema = values.get("schema_version")
+        if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
+            raise ValueError(f"written by a newer version (schema {schema!r}, this one reads up to {SCHEMA_VERSION})")
+        rest = {name: value for name, value in values.items() if name not in ("format", "schema_version")}
+        if unknown := sorted(set(rest) - {f.name for f in fields(cls)}):
+            raise ValueError(f"written by a newer version (unknown fields {unknown})")
+        try:
+            rest["report"] = _report_from_dict(rest["report"])
+            rest["curve"] = _curve_from_dict(rest["curve"])
+            if isinstance(rest.get("reference"), Mapping):
+                rest["reference"] = _curve_from_dict(rest["reference"])
+            return cls(**rest)
+        except KeyError as error:
+            raise ValueError(f"damaged (no {error})") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"damaged ({error})") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TransferRecord":
+        """Inverse of :meth:`to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """One row of a table: plain scalars only, every record with the same columns but for what it never measured.
+
+        The scores keep their names in the report (``seconds`` there becomes ``scoring_seconds``), ``achieved_accuracy``
+        is :attr:`achieved`, and :func:`~lightning_leep.records.convergence_scalars` describes the curve.
+        """
+        report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
+        report["scoring_seconds"] = report.pop("seconds")
+        return {
+            "created": self.created,
+            "dataset": self.dataset,
+            "model": self.model,
+            "strategy": self.strategy,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "test_size": self.test_size,
+            "complete": self.complete,
+            "achieved_accuracy": self.achieved,
+            "epochs": self.curve.epochs[-1] if len(self.curve) else None,
+            "wall_seconds": self.wall_seconds[-1] if self.wall_seconds else None,
+            **report,
+            **convergence_scalars(self.curve, reference=self.reference),
+            **{f"version_{name.replace('-', '_')}": value for name, value in self.versions.items()},
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _curve_to_dict(curve: AccuracyCurve) -> dict[str, list[float]]:
+    return {"epochs": list(curve.epochs), "accuracy": list(curve.accuracy)}
+
+
+def _curve_from_dict(values: Any) -> AccuracyCurve:
+    if not isinstance(values, Mapping) or set(values) != {"epochs", "accuracy"}:
+        raise ValueError(f"a curve must hold `epochs` and `accuracy`, got {values!r}.")
+    return AccuracyCurve(values["epochs"], values["accuracy"])
+
+
+def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
+    """A report that may lack the scores that reports have learned since; those become None, or NaN if required."""
+    learned = {f.name for f in fields(TransferabilityReport) if f.type is float and f.default is MISSING}
+    return TransferabilityReport.from_dict({**dict.fromkeys(learned), **values})
+
+
+def _utc(created: Any) -> str:
+    """The same time in UTC with microseconds, always of one form."""
+    check_text("created", created)
+    try:
+        time = datetime.fromisoformat(created)
+        return (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        raise ValueError(f"`created` must be a time in the form of ISO 8601, got {created!r}.") from None

@@ -1,0 +1,5 @@
+"""One pass of a source model over labelled data, and the report that comes of it."""
+
+from lightning_leep.scoring.run import score
+
+__all__ = ["score"]

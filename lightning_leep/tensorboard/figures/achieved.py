@@ -1,0 +1,116 @@
+"""The accuracy that was predicted before training and the one that training achieved, in one figure."""
+
+from typing import TYPE_CHECKING
+
+from lightning_leep.forecast.mean_curve import MeanCurve
+from lightning_leep.records.curve import AccuracyCurve, Reference
+from lightning_leep.tensorboard.figures.style import (
+    ACHIEVED_COLOR,
+    EXPECTED_COLOR,
+    PREDICTED_COLOR,
+    REFERENCE_COLOR,
+    new_figure,
+    styled,
+)
+from lightning_leep.tensorboard.words import percent, progress_sentence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Longer curves are drawn without a marker at each validation.
+MARKED_VALIDATIONS = 40
+
+
+@styled
+def predicted_vs_achieved_figure(
+    curve: AccuracyCurve,
+    predicted: float,
+    predicted_label: str,
+    interval: tuple[float, float] | None = None,
+    reference: Reference | None = None,
+    title: str = "Predicted and achieved accuracy",
+    expected: MeanCurve | None = None,
+) -> "Figure":
+    """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
+
+    Args:
+        curve: Accuracy per validation; an empty one leaves the prediction alone in the figure.
+        predicted: Accuracy in 0..1 that was predicted before training.
+        predicted_label: What the prediction is, in a few words.
+        interval: Lowest and highest accuracy that the prediction allows.
+        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
+        title: Heading of the figure.
+        expected: Accuracy that is expected at each epoch, with its own band.
+
+    Returns:
+        A matplotlib figure that pyplot does not know, to be drawn or saved by the caller.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If ``predicted`` lies outside 0..1, or ``interval`` is not ``low <= high`` within 0..1.
+    """
+    if not 0 <= predicted <= 1:
+        raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
+    figure = new_figure(3.0, title, f"{progress_sentence(curve, predicted, interval)}\nPrediction: {predicted_label}.")
+    axes = figure.add_subplot()
+    if interval is not None:
+        axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
+    if expected is not None:
+        axes.fill_between(expected.epochs, expected.low, expected.high, color=EXPECTED_COLOR, alpha=0.18, lw=0)
+        axes.plot(expected.epochs, expected.mean, "-.", color=EXPECTED_COLOR, label="expected on the way")
+    _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
+    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=_predicted_label(predicted, interval))
+    if isinstance(reference, AccuracyCurve):
+        _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
+    elif reference is not None:
+        axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
+    band = () if expected is None else (*expected.low, *expected.high)
+    _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
+    axes.set(xlabel="epochs trained", ylabel="accuracy")
+    figure.legend(
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        handlelength=2.0,  # room for long lines, by which their styles are told apart
+        columnspacing=0.9,
+        handletextpad=0.4,
+    )
+    return figure
+
+
+def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
+    if len(curve):
+        form = form if len(curve) <= MARKED_VALIDATIONS else form[1:]
+        axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
+
+
+def _predicted_label(predicted: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return f"predicted {percent(predicted)}"
+    return f"predicted {percent(predicted)} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
+
+
+def _scale(
+    axes: "Axes",
+    curve: AccuracyCurve,
+    reference: Reference | None,
+    levels: tuple[float, ...],
+    epochs: tuple[float, ...],
+) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
+    if reference is not None and not isinstance(reference, AccuracyCurve):
+        levels = (*levels, reference)
+    heights = (*curve.accuracy, *other.accuracy, *levels)
+    # At least 10 points high: a flat curve must not look like a storm.
+    margin = max(0.08 * (max(heights) - min(heights)), 0.05)
+    # A line at 0% or 100% needs room for its own width.
+    axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
+    last = max((*curve.epochs, *other.epochs, *epochs, 1.0))
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

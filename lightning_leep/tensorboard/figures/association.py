@@ -1,0 +1,178 @@
+"""Which source classes stand for which target classes: P(y|z) as a heat map, the strongest ones as a table."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_leep.tensorboard.figures.style import HEAT_MAP, new_figure, styled
+from lightning_leep.tensorboard.words import percent, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 40
+MAX_COLUMNS = 20
+MAX_TABLE_ROWS = 25
+#: Source classes beyond this share of the mass are left out of the heat map.
+MASS_SHOWN = 0.99
+
+
+@styled
+def association_figure(
+    joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
+) -> "Figure":
+    r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
+
+    Rows are the target classes, those of the largest mass where there are more than 40. For each of them there is the
+    column of its own source class, the z of the largest :math:`J(y,z) P(y|z)`, its share in what the expected empirical
+    predictor gives to y; where that takes more than 20 columns, there are fewer rows. The other columns are the source
+    classes of the largest mass, as many as hold 99% of it and at most 20 in all. They are ordered by the target class
+    that they speak for. The figure says what it leaves out.
+
+    Args:
+        joint: Sum of source distributions for each target class, ``[C, Z]``.
+        target_names: Names of the C target classes; by default their numbers.
+        source_names: Names of the Z source classes; by default their numbers.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If ``joint`` is not a matrix of finite, non-negative numbers with a positive sum, or there are not
+            as many names as classes.
+    """
+    joint, targets, sources = _checked(joint, target_names, source_names)
+    conditional = joint / joint.sum(0).clamp(min=torch.finfo(joint.dtype).tiny)  # [C, Z]
+    rows, columns = _shown(joint, (joint * conditional).argmax(1).tolist())
+    conditional = conditional[rows][:, columns]  # [rows, columns]
+    # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
+    order = sorted(
+        range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
+    )
+    columns = [columns[j] for j in order]
+    from matplotlib.ticker import PercentFormatter
+
+    subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
+    figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
+    axes = figure.add_subplot()
+    axes.grid(False)
+    image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
+    axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
+    axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
+    axes.set(xlabel="source class z", ylabel="target class y")
+    figure.colorbar(image, ax=axes, format=PercentFormatter(xmax=1, decimals=0), fraction=0.05, pad=0.02)
+    return figure
+
+
+@styled
+def strongest_sources_figure(
+    joint: Tensor,
+    target_names: Sequence[str] | None = None,
+    source_names: Sequence[str] | None = None,
+    top_k: int = 3,
+) -> "Figure":
+    r"""Table of the source classes that the source model sees in each target class, strongest first.
+
+    A cell holds a source class z and :math:`P(z|y) = J(y,z) / \sum_z J(y,z)`, its mean probability over the rows of the
+    target class.
+
+    Args:
+        joint: Sum of source distributions for each target class, ``[C, Z]``.
+        target_names: Names of the C target classes; by default their numbers.
+        source_names: Names of the Z source classes; by default their numbers.
+        top_k: Source classes for each target class.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: As :func:`association_figure`; or if ``top_k`` is less than 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    joint, targets, sources = _checked(joint, target_names, source_names)
+    rows = [i for i in _largest(joint.sum(1), MAX_TABLE_ROWS) if joint[i].sum() > 0]
+    shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
+    shares = shares[:, :top_k]  # [rows, top_k]
+    subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
+    figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
+    axes = figure.add_subplot()
+    axes.grid(False)
+    axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
+    for i, row in enumerate(shares.tolist()):
+        for rank, share in enumerate(row):
+            if share > 0:
+                name = shorten(sources[int(strongest[i, rank])], min(14, 39 // len(row)))
+                text = f"{name}\n{100 * share:.0f}%" if share >= 0.005 else f"{name}\n<1%"
+                color = "white" if share > 0.65 else "black"
+                axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
+    axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
+    axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
+    axes.tick_params(length=0)
+    return figure
+
+
+def _checked(
+    joint: Tensor, target_names: Sequence[str] | None, source_names: Sequence[str] | None
+) -> tuple[Tensor, Sequence[str], Sequence[str]]:
+    if joint.ndim != 2:
+        raise ValueError(f"`joint` must be a matrix [C, Z], got shape {tuple(joint.shape)}.")
+    joint = joint.detach().to("cpu", torch.float64)
+    if not (bool(joint.isfinite().all()) and bool((joint >= 0).all()) and float(joint.sum()) > 0):
+        raise ValueError("`joint` must hold finite, non-negative sums of probabilities, not all of them zero.")
+    names = []
+    for argument, given, size in (("target_names", target_names, 0), ("source_names", source_names, 1)):
+        if given is not None and len(given) != joint.shape[size]:
+            raise ValueError(
+                f"`{argument}` must name the {joint.shape[size]} classes of `joint`, got {len(given)} names."
+            )
+        names.append([str(i) for i in range(joint.shape[size])] if given is None else [str(name) for name in given])
+    return joint, names[0], names[1]
+
+
+def _largest(mass: Tensor, count: int) -> list[int]:
+    """The ``count`` heaviest entries (of equal ones the first), in their own order."""
+    return sorted(mass.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def _shown(joint: Tensor, own: list[int]) -> tuple[list[int], list[int]]:
+    """Rows, the largest ones, and columns, among them the own one of each row."""
+    rows: list[int] = []
+    columns: dict[int, None] = {}
+    for row in joint.sum(1).argsort(descending=True, stable=True)[:MAX_ROWS].tolist():
+        if joint[row].sum() > 0:  # an absent class has no column of its own
+            if own[row] not in columns and len(columns) == MAX_COLUMNS:
+                break
+            columns[own[row]] = None
+        rows.append(row)
+    mass = joint[rows].sum(0)
+    order = mass.argsort(descending=True, stable=True)
+    before = mass[order].cumsum(0) - mass[order]
+    needed = int(((before < MASS_SHOWN * mass.sum()) & (mass[order] > 0)).sum())
+    for column in order[:needed].tolist():
+        if len(columns) < MAX_COLUMNS:
+            columns[column] = None
+    return sorted(rows), list(columns)
+
+
+def _rows_left_out(joint: Tensor, rows: list[int]) -> str:
+    count = joint.shape[0]
+    return (
+        f"all {count} target classes" if len(rows) == count else f"{len(rows)} of {count} target classes, the largest"
+    )
+
+
+def _columns_left_out(joint: Tensor, rows: list[int], columns: list[int]) -> str:
+    count = joint.shape[1]
+    if len(columns) == count:
+        return f"all {count} source classes"
+    share = percent(float(joint[rows][:, columns].sum() / joint[rows].sum()))
+    return f"{len(columns)} of {count} source classes, with {share} of the probability"
+
+
+def _rank(rank: int) -> str:
+    return "strongest" if rank == 0 else f"{rank + 1}{ {1: 'nd', 2: 'rd'}.get(rank, 'th') }"

@@ -1,0 +1,195 @@
+"""This run among earlier transfers: its LEEP and accuracy beside theirs, its curve beside those of levels of LEEP."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from lightning_leep.forecast.accuracy import AccuracyForecast
+from lightning_leep.forecast.levels import LEEPLevel, leep_levels
+from lightning_leep.records.curve import AccuracyCurve
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.transfer import TransferRecord
+from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, PREDICTED_COLOR, new_figure, styled
+from lightning_leep.tensorboard.words import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Levels of LEEP, as many as in the LEEP paper; fewer for histories with less than so many transfers a level.
+LEVELS = 5
+RECORDS_PER_LEVEL = 4
+LEVEL_MARKERS = "ovs^D"
+LEVEL_LINES = (":", "-.", "--", (0, (5, 1, 1, 1)), "-")
+
+
+def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
+    """The transfers that the figures show: complete ones with a validation and a LEEP, none from random weights."""
+    return [
+        record
+        for record in history
+        if record.complete and record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+    ]
+
+
+@styled
+def history_figure(
+    report: TransferabilityReport,
+    history: Sequence[TransferRecord],
+    forecast: AccuracyForecast | None = None,
+    curve: AccuracyCurve | None = None,
+) -> "Figure":
+    """The accuracy that each earlier transfer achieved against its LEEP, with this run among them.
+
+    This run stands at its own LEEP with the interval of its forecast and, once there is a validation, with what it
+    achieved.
+
+    Args:
+        report: Scores of this run.
+        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
+        forecast: What was expected of this run.
+        curve: Its validations so far.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If there is none to show.
+    """
+    curve = curve if curve is not None else AccuracyCurve()
+    levels = _levels(history)
+    figure = new_figure(3.2, "This run among earlier transfers", _subtitle(levels, forecast, curve))
+    axes = figure.add_subplot()
+    colors = _level_colors(levels)
+    for level in levels:
+        points = [(record.report.leep, record.curve.best) for record in level.records]
+        marker = LEVEL_MARKERS[level.level - 1]
+        axes.plot(*zip(*points, strict=True), marker, color=colors[level.level], markersize=6, alpha=0.8)
+    _draw_this_run(axes, report, forecast, curve)
+    axes.set(xlabel="LEEP (0 is perfect)", ylabel="best accuracy")
+    _percent_axis(axes)
+    if axes.get_legend_handles_labels()[0]:
+        _legend(figure, columns=2)
+    return figure
+
+
+@styled
+def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None = None) -> "Figure":
+    """Average accuracy per epoch of each level of LEEP among earlier transfers, beside the curve of this run.
+
+    The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`), fewer in a short history.
+
+    Args:
+        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
+        curve: Validations of this run so far.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If there is none to show.
+    """
+    curve = curve if curve is not None else AccuracyCurve()
+    levels = _levels(history)
+    colors = _level_colors(levels)
+    subtitle = "Mean accuracy of earlier transfers by their LEEP, with the band of single ones."
+    figure = new_figure(3.2, "How fast earlier transfers were", subtitle)
+    axes = figure.add_subplot()
+    for level in levels:
+        mean = level.accuracy
+        if mean is None:
+            continue
+        color, number = colors[level.level], f"{mean.num_curves} runs"
+        label = f"{_signed(level.low)} to {_signed(level.high)} ({number})"
+        axes.plot(mean.epochs, mean.mean, ls=LEVEL_LINES[level.level - 1], color=color, label=label)
+        axes.fill_between(mean.epochs, mean.low, mean.high, color=color, alpha=0.1, lw=0)
+    if len(curve):
+        form = "-" if len(curve) > 1 else "*"
+        axes.plot(curve.epochs, curve.accuracy, form, color=ACHIEVED_COLOR, lw=3.2, zorder=4, label="this run")
+    axes.set(xlabel="epochs trained", ylabel="accuracy")
+    _percent_axis(axes)
+    if axes.lines:
+        _legend(figure, columns=2)
+    return figure
+
+
+def _levels(history: Sequence[TransferRecord]) -> tuple[LEEPLevel, ...]:
+    records = shown_transfers(history)
+    if not records:
+        raise ValueError("`history` must hold at least one complete transfer with a validation and a LEEP, got none.")
+    return leep_levels(records, min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL)))
+
+
+def _subtitle(levels: Sequence[LEEPLevel], forecast: AccuracyForecast | None, curve: AccuracyCurve) -> str:
+    count = sum(len(level.records) for level in levels)
+    text = f"Each mark is one of {count} transfers." if count > 1 else "The mark is the one earlier transfer."
+    if forecast is None:
+        return text
+    expected = f"Predicted {percent(forecast.value)} ({percent(forecast.low)} to {percent(forecast.high)})"
+    achieved = f", achieved {percent(curve.best)}" if len(curve) else ""
+    return f"{text}\n{expected}{achieved}."
+
+
+def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
+    """Darker for a higher level, from the dark part of the map: its light end is invisible on white."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    last = max(level.level for level in levels)
+    return {level.level: to_hex(colormaps["plasma"](0.8 * (last - level.level) / max(last - 1, 1))) for level in levels}
+
+
+def _legend(figure: "Figure", columns: int) -> None:
+    figure.legend(
+        loc="outside lower center", ncols=columns, frameon=False, handlelength=1.8, columnspacing=0.9, handletextpad=0.4
+    )
+
+
+def _draw_this_run(
+    axes: "Axes", report: TransferabilityReport, forecast: AccuracyForecast | None, curve: AccuracyCurve
+) -> None:
+    if not math.isfinite(report.leep):
+        return
+    if forecast is not None:
+        below, above = forecast.value - forecast.low, forecast.high - forecast.value
+        axes.errorbar(
+            [report.leep],
+            [forecast.value],
+            yerr=[[max(below, 0)], [max(above, 0)]],
+            fmt="_",
+            color=PREDICTED_COLOR,
+            markersize=14,
+            markeredgewidth=2.2,
+            capsize=5,
+            zorder=3,
+            label="this run, predicted",
+        )
+    if len(curve):
+        axes.plot(
+            [report.leep],
+            [curve.best],
+            "*",
+            color=ACHIEVED_COLOR,
+            markersize=15,
+            markeredgecolor="white",
+            zorder=4,
+            label="this run, achieved",
+        )
+
+
+def _percent_axis(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # a number such as -1.025 is wide
+    low, high = axes.get_ylim()
+    # At least 10 points high: equal runs must not look different.
+    margin = max(0.0, 0.05 - (high - low) / 2)
+    axes.set_ylim(max(-0.02, low - margin), min(1.02, high + margin))
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,40 @@
+"""Training with and without the callback, to be compared bit by bit."""
+
+import torch
+from torch.utils.data import Dataset
+
+from lightning_leep import LEEPCallback
+from tests._helpers.support import Classifier, fit, make_data, make_source, trained_state
+
+
+class Noisy(Dataset):
+    """Augments with whatever random source it is given."""
+
+    def __init__(self, draw) -> None:
+        self.rows = make_data()
+        self.draw = draw
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        inputs, label = self.rows[index]
+        return inputs + float(self.draw()), label
+
+
+def explicit(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def run(loader, callback, module_class=Classifier, shared=True, dataloader=None, **kwargs):
+    """Everything that training leaves behind; ``shared`` if the source's body is what is trained."""
+    source = make_source()
+    module = module_class(source)
+    callbacks = []
+    if callback:
+        callbacks.append(LEEPCallback(source if shared else make_source(seed=8), strict=True, dataloader=dataloader))
+    fit(module, *callbacks, loader=loader, **kwargs)
+    if callback:
+        assert callbacks[0].report is not None
+        assert len(callbacks[0].curve) == 2
+    return trained_state(module)

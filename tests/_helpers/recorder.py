@@ -1,0 +1,36 @@
+"""A source that tells which rows are scored."""
+
+import torch
+from torch import nn
+
+from lightning_leep import LEEPCallback
+from tests._helpers.support import DATA, Classifier, fit, make_source, train_loader
+
+
+class Recorder(nn.Module):
+    """A source that remembers the rows that it was shown, and in which mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = make_source()
+        self.shown: list[torch.Tensor] = []
+        self.modes: list[bool] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.shown.append(inputs)
+        self.modes.append(any(layer.training for layer in self.modules()))
+        return self.network(inputs)
+
+    @property
+    def indices(self) -> list[int]:
+        """Rows of ``DATA`` that were shown."""
+        rows = torch.cat(self.shown)
+        return [int((DATA.tensors[0] == row).all(1).nonzero().item()) for row in rows]
+
+
+def score(loader=None, source=None, trainer_options=None, **kwargs):
+    """Fit with the callback; return it and its source."""
+    source = source or Recorder()
+    callback = LEEPCallback(source, strict=True, **kwargs)
+    fit(Classifier(), callback, loader=train_loader(DATA) if loader is None else loader, **(trainer_options or {}))
+    return callback.report, source

@@ -1,0 +1,109 @@
+"""A small source, its data and the comparison of reports, for tests of the scoring pass."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_leep import score
+from lightning_leep.scoring import run as scoring_run
+
+C, Z, D, N, BATCH = 4, 9, 6, 110, 25
+FEW_PERMUTATIONS = {"num_permutations": 19}
+#: What depends on time, on how rows are kept by name, or needs kept rows.
+NOT_COMPARED = {"seconds", "samples_per_second", "memory", "notes", "joint"}
+OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation", "permutation_p_value"}
+OF_KEPT_OUTPUTS = {
+    "leep",
+    "leep_standard_error",
+    "leave_one_out_leep",
+    "leave_one_out_leep_standard_error",
+    "eep_accuracy",
+    "eep_accuracy_standard_error",
+    "leep_low",
+    "leep_high",
+}
+
+
+class Source(nn.Module):
+    """Counts how often it runs."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.backbone, self.fc = nn.Linear(5, D, dtype=dtype), nn.Linear(D, Z, dtype=dtype)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator).to(dtype)
+        self.calls = 0
+        self.dtype = dtype
+
+    def forward(self, x):
+        self.calls += 1
+        return self.fc(self.backbone(x.to(self.dtype)).tanh())
+
+
+def dataset(n=N):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(C, (n,), generator=generator)
+    images = torch.randn(n, 5, generator=generator)
+    images[torch.arange(n), labels] += 1.5
+    return TensorDataset(images, labels)
+
+
+class CountedLoader:
+    """Batches that can be read any number of times; counts the readings."""
+
+    def __init__(self, data=None, has_length=True) -> None:
+        self.loader, self.has_length, self.readings = DataLoader(data or dataset(), batch_size=BATCH), has_length, 0
+
+    def __iter__(self):
+        self.readings += 1
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        if not self.has_length:
+            raise TypeError("no length")
+        return len(self.loader)
+
+
+@contextmanager
+def collected() -> Iterator[list[scoring_run.ScoreCollector]]:
+    """The collectors of the passes within the block, with the states they end with."""
+    kept: list[scoring_run.ScoreCollector] = []
+
+    class Kept(scoring_run.ScoreCollector):
+        def __init__(self, *args):
+            super().__init__(*args)
+            kept.append(self)
+
+    with mock.patch.object(scoring_run, "ScoreCollector", Kept):
+        yield kept
+
+
+def run(memory="device", source=None, loader=None, **kwargs):
+    loader = CountedLoader() if loader is None else loader
+    return score(source or Source(), loader, C, memory=memory, progress=False, **{**FEW_PERMUTATIONS, **kwargs})
+
+
+def fields_of(report, without):
+    names = {f.name for f in dataclasses.fields(report)} - NOT_COMPARED - without
+    return {name: getattr(report, name) for name in names}
+
+
+def same(report, reference, without=frozenset()):
+    close = {
+        name: pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True) if isinstance(value, float) else value
+        for name, value in fields_of(reference, without).items()
+    }
+    assert fields_of(report, without) == close
+    torch.testing.assert_close(report.joint, reference.joint, rtol=1e-12, atol=1e-12)
+
+
+def rows_of(collector):
+    metrics = [collector.outputs, collector.features]
+    return [tensor for metric in metrics for tensor in (*metric.rows, *metric.labels)]

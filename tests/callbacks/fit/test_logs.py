@@ -1,0 +1,185 @@
+"""What reaches TensorBoard, other loggers and other callbacks."""
+
+import csv
+from pathlib import Path
+
+import lightning.pytorch.loggers
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger, Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_leep import LEEPCallback
+from lightning_leep.records import AccuracyCurve, convergence_scalars
+from tests._helpers.support import C, Classifier, Z, fit, make_source
+
+
+def events(folder) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def series(accumulator: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+class Recording(Logger):
+    """A logger of the user's own: nothing but what Lightning demands."""
+
+    name, version = "recording", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics, step=None):
+        self.records.append((step, metrics))
+
+    def log_hyperparams(self, params):
+        pass
+
+    def of(self, tag: str) -> list[tuple[int, float]]:
+        return [(step, metrics[tag]) for step, metrics in self.records if tag in metrics]
+
+
+@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+def run(request, tmp_path_factory):
+    """Three epochs into TensorBoard and a logger of the user's own."""
+    folder = tmp_path_factory.mktemp("run")
+    package = lightning.pytorch if request.param == "lightning.pytorch" else pl
+    board, recording = package.loggers.TensorBoardLogger(folder), Recording()
+    callback = LEEPCallback(make_source(), reference=[0.3, 0.4, 0.5], strict=True, target_class_names=["a", "b", "c"])
+    module = Classifier()
+    trainer = fit(module, callback, logger=[board, recording], max_epochs=3, log_every_n_steps=1)
+    return callback, trainer, events(board.log_dir), recording
+
+
+def test_report_before_the_first_step(run):
+    callback, trainer, board, recording = run
+    for name, value in {**callback.report.scalars(), "floor": callback.report.floor}.items():
+        assert series(board, f"leep_report/{name}") == [(0, pytest.approx(value))]
+        assert recording.of(f"leep_report/{name}") == [(0, value)]
+        assert trainer.callback_metrics[f"leep/{name}"].item() == pytest.approx(value)
+    steps = [step for step, metrics in recording.records if "train_loss" in metrics]
+    first = next(i for i, (_, metrics) in enumerate(recording.records) if "leep_report/leep" in metrics)
+    assert first == 0
+    assert steps[0] == 0
+
+
+def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
+    callback, trainer, board, recording = run
+    predicted = callback.forecast.value
+    measured = series(board, "val_acc")
+    assert len(measured) == 3
+    assert series(board, "leep/achieved_accuracy") == measured
+    assert [value for _, value in measured] == pytest.approx(list(callback.curve.accuracy))
+    steps = [step for step, _ in measured]
+    assert series(board, "leep/predicted_accuracy") == [(step, pytest.approx(predicted)) for step in [0, *steps]]
+    for name, value in (("low", callback.forecast.low), ("high", callback.forecast.high)):
+        assert [v for _, v in series(board, f"leep/predicted_accuracy_{name}")] == [pytest.approx(value)] * 4
+    assert series(board, "leep/prediction_error") == [(s, pytest.approx(predicted - a)) for s, a in measured]
+    best = [max(callback.curve.accuracy[: i + 1]) for i in range(3)]
+    assert series(board, "leep/best_accuracy") == [(s, pytest.approx(b)) for s, b in zip(steps, best, strict=True)]
+    errors = [v for _, v in series(board, "leep/prediction_error_at_best")]
+    assert errors == pytest.approx([predicted - b for b in best], abs=1e-6)
+    assert series(board, "leep/reference_accuracy") == [
+        (step, pytest.approx(level)) for step, level in zip(steps, [0.3, 0.4, 0.5], strict=True)
+    ]
+    difference = [a - level for (_, a), level in zip(measured, [0.3, 0.4, 0.5], strict=True)]
+    assert [v for _, v in recording.of("leep/difference_to_reference")] == pytest.approx(difference)
+    assert trainer.callback_metrics["leep/achieved_accuracy"].item() == pytest.approx(measured[-1][1])
+
+
+def test_convergence_at_the_end(run):
+    callback, trainer, board, _ = run
+    reference = AccuracyCurve((1, 2, 3), (0.3, 0.4, 0.5))
+    wanted = convergence_scalars(callback.curve, callback.forecast.value, reference)
+    assert {"best_accuracy", "epochs_to_90_percent", "area_under_curve"} <= set(wanted)
+    for name, value in wanted.items():
+        tag = f"leep/{name}" if name == "best_accuracy" else f"leep_convergence/{name}"  # known all along
+        assert series(board, tag)[-1][1] == pytest.approx(value)
+        assert trainer.callback_metrics[f"leep/{name}"].item() == pytest.approx(value)
+
+
+def test_no_value_is_logged_twice(run):
+    _, _, _, recording = run
+    seen = [(step, tag) for step, metrics in recording.records for tag in metrics if tag.startswith("leep")]
+    assert len(seen) == len(set(seen))
+
+
+def test_panels(run):
+    callback, _, board, _ = run
+    tags = board.Tags()
+    assert {"leep/predicted_vs_achieved", "leep_source_classes/association", "leep_source_classes/strongest"} == set(
+        tags["images"]
+    )
+    texts = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("leep/report/text_summary")]
+    assert len(texts) == 2
+    assert "Sequential" in texts[0]
+    assert callback.forecast.describe() in texts[0]
+    assert "Achieved accuracy" not in texts[0]
+    assert "Achieved accuracy" in texts[1]
+
+
+def test_csv(tmp_path):
+    logger = CSVLogger(tmp_path)
+    callback = LEEPCallback(make_source(), strict=True)
+    fit(Classifier(), callback, logger=logger)
+    with Path(logger.log_dir, "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    column = [float(row["leep/achieved_accuracy"]) for row in rows if row["leep/achieved_accuracy"]]
+    assert column == pytest.approx(list(callback.curve.accuracy))
+    assert [float(row["leep_report/leep"]) for row in rows if row["leep_report/leep"]] == [callback.report.leep]
+
+
+def test_no_logger_and_a_dummy_logger():
+    for logger in (False, DummyLogger()):
+        callback = LEEPCallback(make_source(), strict=True)
+        trainer = fit(Classifier(), callback, logger=logger)
+        assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
+        assert len(callback.curve) == 2
+
+
+def test_two_callbacks_share_a_run(tmp_path):
+    board = TensorBoardLogger(tmp_path)
+    first, second = LEEPCallback(make_source(), strict=True), LEEPCallback(make_source(4), strict=True)
+    fit(Classifier(), first, second, logger=board)
+    read = events(board.log_dir)
+    assert series(read, "leep_report/leep")[0][1] == pytest.approx(first.report.leep)
+    assert series(read, "leep_2_report/leep")[0][1] == pytest.approx(second.report.leep)
+
+
+def test_the_users_own_values_are_logged_as_without(tmp_path):
+    def own(*callbacks):
+        recording = Recording()
+        fit(Classifier(), *callbacks, logger=recording, log_every_n_steps=1)
+        kept = [(s, {t: v for t, v in m.items() if not t.startswith("leep")}) for s, m in recording.records]
+        return [(step, metrics) for step, metrics in kept if metrics]
+
+    assert own(LEEPCallback(make_source(), strict=True)) == own()
+
+
+def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(
+        tmp_path,
+        monitor="leep/achieved_accuracy",
+        mode="max",
+        filename="{leep/leep:.4f}",
+        auto_insert_metric_name=False,
+    )
+    stopper = pl.callbacks.EarlyStopping("leep/predicted_accuracy", patience=1, mode="max")
+    callback = LEEPCallback(make_source(), strict=True)
+    trainer = fit(Classifier(), callback, stopper, saver, enable_checkpointing=True, max_epochs=5)
+    assert trainer.current_epoch == 2  # a prediction never improves
+    assert saver.best_model_score.item() == pytest.approx(callback.curve.best)
+    assert f"{callback.report.leep:.4f}" in saver.best_model_path
+
+
+def test_figures_show_the_joint_of_the_scoring_pass(run):
+    callback = run[0]
+    assert callback.report.joint.shape == (C, Z)
+    assert callback.report.joint.sum().item() == pytest.approx(50)
+    assert torch.isfinite(callback.report.joint).all()

@@ -1,0 +1,248 @@
+"""The achieved accuracy: whatever way it is logged, and wherever in training it is measured."""
+
+import math
+import re
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_leep import LEEPCallback
+from lightning_leep.callbacks.fit.monitor import MonitorReader, extended
+from lightning_leep.records import AccuracyCurve
+from tests._helpers.support import (
+    Classifier,
+    TrainingOnly,
+    fit,
+    make_data,
+    make_source,
+    make_trainer,
+    train_loader,
+    val_loader,
+)
+
+#: What the modules below log, in turn.
+VALUES = [0.25, 0.5, 0.75, 0.625]
+
+
+class Scripted(Classifier):
+    """Logs the values above instead of a measured accuracy; at sanity checks a value that must not count."""
+
+    def next_value(self) -> torch.Tensor:
+        if self.trainer.sanity_checking:
+            return torch.tensor(0.999)
+        self.position = getattr(self, "position", -1) + 1
+        return torch.tensor(VALUES[self.position])
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def on_validation_epoch_end(self):
+        self.log("val_acc", self.next_value())
+
+
+class InValidationStep(Scripted):
+    def on_validation_epoch_end(self):
+        pass
+
+    def validation_step(self, batch, batch_idx):
+        if batch_idx == 0:
+            self.value = self.next_value()
+        self.log("val_acc", self.value, on_step=True, on_epoch=True)
+
+
+class TwoValidationLoaders(Scripted):
+    on_validation_epoch_end = pl.LightningModule.on_validation_epoch_end
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 0 and dataloader_idx == 0:
+            self.value = self.next_value()
+        self.log("val_acc", self.value)
+
+
+class InTrainingStep(TrainingOnly, Scripted):
+    """An accuracy of training, taken as the mean over the epoch; no validation loop."""
+
+    on_validation_epoch_end = pl.LightningModule.on_validation_epoch_end
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 0:
+            self.value = self.next_value()
+        self.log("val_acc", self.value, on_epoch=True, on_step=False)
+        return super().training_step(batch, batch_idx)
+
+
+class AtTheEndOfTheEpoch(InTrainingStep):
+    """The user's own evaluation, after training and after the callbacks' hooks."""
+
+    training_step = Classifier.training_step
+
+    def on_train_epoch_end(self):
+        self.log("val_acc", self.next_value())
+
+
+class BesideValidation(Scripted):
+    """A training value next to a validation that logs something else."""
+
+    on_validation_epoch_end = pl.LightningModule.on_validation_epoch_end
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", torch.tensor(1.0))
+
+    on_train_epoch_end = AtTheEndOfTheEpoch.on_train_epoch_end
+
+
+def curve_of(module, monitor="val_acc", loader=None, **kwargs):
+    callback = LEEPCallback(make_source(), monitor, strict=True, num_target_classes=3)
+    fit(module, callback, loader=loader, **{"max_epochs": 3, **kwargs})
+    return callback.curve
+
+
+@pytest.mark.parametrize("kind", [Scripted, InValidationStep, InTrainingStep, AtTheEndOfTheEpoch, BesideValidation])
+def test_ways_of_logging(kind):
+    curve = curve_of(kind())
+    assert curve.epochs == (1.0, 2.0, 3.0)
+    assert curve.accuracy == tuple(VALUES[:3])
+
+
+def test_metric_object():
+    module = Classifier()
+    curve = curve_of(module)
+    images, labels = (torch.cat(parts) for parts in zip(*val_loader(), strict=True))
+    with torch.no_grad():
+        achieved = (module.eval()(images).argmax(1) == labels).float().mean().item()
+    assert curve.final == pytest.approx(achieved)
+
+
+def test_one_of_several_validation_loaders():
+    callback = LEEPCallback(make_source(), "val_acc/dataloader_idx_1", strict=True)
+    make_trainer(callback).fit(TwoValidationLoaders(), train_loader(), [val_loader(), val_loader()])
+    assert callback.curve == AccuracyCurve((1, 2), VALUES[:2])
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"val_check_interval": 0.4, "max_epochs": 1}, (0.4, 0.8)),
+        ({"val_check_interval": 0.4, "max_epochs": 2}, (0.4, 0.8, 1.4, 1.8)),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 2}, (0.6, 1.2, 1.8)),
+        ({"check_val_every_n_epoch": 2, "max_epochs": 5}, (2.0, 4.0)),
+        ({"limit_train_batches": 2, "val_check_interval": 0.5, "max_epochs": 2}, (0.5, 1.0, 1.5, 2.0)),
+        ({"max_epochs": -1, "max_steps": 8}, (1.0,)),
+        ({"num_sanity_val_steps": 0, "max_epochs": 1}, (1.0,)),
+        ({"fast_dev_run": True}, (1.0,)),
+    ],
+    ids=str,
+)
+def test_place_in_training(options, epochs):
+    curve = curve_of(Scripted(), **options)
+    assert curve.epochs == pytest.approx(epochs)
+    assert curve.accuracy == tuple(VALUES[: len(curve)])
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from zip(*make_data().tensors, strict=True)
+
+
+def test_validations_of_an_endless_epoch_are_counted():
+    callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
+    loader = DataLoader(Endless(), batch_size=10)
+    fit(Scripted(), callback, loader=loader, max_steps=6, max_epochs=-1, val_check_interval=2)
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
+
+
+class Finite(IterableDataset):
+    def __iter__(self):
+        yield from zip(*make_data().tensors, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"max_epochs": 2}, (1.0, 2.0)),
+        # Five batches an epoch: known once the first has ended, when what was counted in it takes its place.
+        ({"val_check_interval": 2, "max_epochs": 2}, (0.4, 0.8, 1.4, 1.8)),
+        ({"val_check_interval": 5, "max_epochs": 2}, (1.0, 2.0)),
+        ({"val_check_interval": 1, "max_epochs": 1, "batch_size": 13}, (0.25, 0.5, 0.75, 1.0)),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 2}, (0.6, 1.2, 1.8)),
+        ({"val_check_interval": 2, "max_epochs": 1}, (0.4, 0.8)),
+    ],
+    ids=str,
+)
+def test_place_in_epochs_of_unknown_length(options, epochs):
+    callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
+    options = {"batch_size": 10, **options}
+    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=options.pop("batch_size")), **options)
+    assert callback.curve.epochs == pytest.approx(epochs)
+    assert callback.curve.accuracy == tuple(VALUES[: len(epochs)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Classifier, {}),
+        (TrainingOnly, {}),
+        (Classifier, {"limit_val_batches": 0}),
+        (Classifier, {"fast_dev_run": True}),
+    ],
+)
+def test_missing_monitor_lists_what_is_logged(kind, options, recwarn):
+    callback = LEEPCallback(make_source(), "accuracy")
+    fit(kind(), callback, **options)
+    messages = [str(w.message) for w in recwarn if "monitor='accuracy'" in str(w.message)]
+    assert len(messages) == 1
+    validated = kind is Classifier and "limit_val_batches" not in options
+    listed = "'train_loss', 'val_acc'" if validated else "'train_loss'"
+    assert f"Logged so far: {listed}. Call `self.log('accuracy', accuracy)`" in messages[0]
+    assert len(callback.curve) == 0
+    with pytest.raises(ValueError, match="`monitor='accuracy'` was not logged"):
+        fit(kind(), LEEPCallback(make_source(), "accuracy", strict=True), **options)
+
+
+def test_missing_monitor_is_noticed_after_the_first_validation():
+    module = Classifier()
+    with pytest.raises(ValueError, match="was not logged"):
+        fit(module, LEEPCallback(make_source(), "accuracy", strict=True), max_epochs=50)
+    assert len(module.losses) == 5
+
+
+def test_monitor_none_compares_nothing(recwarn):
+    callback = LEEPCallback(make_source(), None, strict=True)
+    trainer = fit(Classifier(), callback)
+    assert len(callback.curve) == 0
+    assert "leep/leep" in trainer.callback_metrics
+    assert not [w for w in recwarn if "LEEP" in str(w.message)]
+
+
+@pytest.mark.parametrize(("value", "words"), [(71.0, "divide a percentage by 100"), (math.nan, "got nan")])
+def test_values_that_are_no_accuracy(value, words, recwarn):
+    class Wrong(Scripted):
+        def next_value(self):
+            return torch.tensor(value)
+
+    callback = LEEPCallback(make_source())
+    fit(Wrong(), callback)
+    messages = [str(w.message) for w in recwarn if "'val_acc'" in str(w.message)]
+    assert len(messages) == 1
+    assert re.search(f"could not use the value of 'val_acc'.*{words}.*Training goes on", messages[0])
+    assert len(callback.curve) == 0
+
+
+def test_rounding_above_one_is_one():
+    assert extended(AccuracyCurve(), 1.0, 1.0000001).accuracy == (1.0,)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        extended(AccuracyCurve(), 1.0, 1.001)
+
+
+def test_old_values_do_not_count():
+    """Lightning keeps the value of the last validation; one that logs nothing measured nothing."""
+    reader = MonitorReader("val_acc")
+    metrics = {"val_acc": torch.tensor(0.5)}
+    reader.start_validation({})
+    assert reader.end_validation(metrics) == 0.5
+    reader.start_validation(metrics)
+    assert reader.end_validation(metrics) is None
+    assert reader.end_epoch(metrics) is None

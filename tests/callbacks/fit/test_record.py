@@ -1,0 +1,304 @@
+"""The record that a fit leaves, as `load_history` reads it back."""
+
+import warnings
+from importlib.metadata import version
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from lightning_leep import LEEPCallback
+from lightning_leep.records import load_history
+from tests._helpers.distributed import run_processes
+from tests._helpers.support import (
+    Classifier,
+    fit,
+    make_data,
+    make_source,
+    make_trainer,
+    train_loader,
+    trained_state,
+    val_loader,
+)
+
+
+def scored(folder, **kwargs):
+    return LEEPCallback(make_source(), history=folder, strict=True, **kwargs)
+
+
+class BrokenError(Exception):
+    pass
+
+
+class BreaksOff(Classifier):
+    """Fails after its first validation."""
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            raise BrokenError
+
+
+class FrozenBody(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.requires_grad_(False)
+
+
+def test_record_holds_what_is_known_of_the_run(tmp_path):
+    callback = scored(tmp_path / "history", reference=[0.3, 0.4])
+    fit(FrozenBody(), callback)
+    (record,) = load_history(tmp_path / "history")
+    assert record.report == callback.report
+    assert record.curve == callback.curve
+    assert record.curve.epochs == (1.0, 2.0)
+    assert len(record.wall_seconds) == 2
+    assert 0 < record.wall_seconds[0] < record.wall_seconds[1] < 60
+    assert record.reference.accuracy == (0.3, 0.4)
+    assert record.test_size == 40
+    assert (record.optimizer, record.learning_rate) == ("SGD", 0.1)
+    assert (record.dataset, record.model, record.strategy) == ("TensorDataset", "Sequential", "head")
+    assert record.versions["torch"] == version("torch")
+    assert record.complete
+
+
+def test_names_that_the_user_gives(tmp_path):
+    fit(Classifier(), scored(tmp_path, data_name="flowers", model_name="resnet", strategy="adapters"))
+    (record,) = load_history(tmp_path)
+    assert (record.dataset, record.model, record.strategy) == ("flowers", "resnet", "adapters")
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return train_loader()
+
+    def val_dataloader(self):
+        return val_loader()
+
+
+def test_names_of_datamodule_and_module(tmp_path):
+    trainer = make_trainer(LEEPCallback(history=tmp_path, strict=True))
+    trainer.fit(Classifier(), datamodule=Data())
+    (record,) = load_history(tmp_path)
+    assert (record.dataset, record.model) == ("Data", "Classifier")  # scored by its own `source_logits`
+
+
+def test_name_of_the_data_set_below_a_subset(tmp_path):
+    fit(Classifier(), scored(tmp_path), loader=train_loader(Subset(make_data(), range(20))))
+    assert load_history(tmp_path)[0].dataset == "TensorDataset"
+
+
+class HandsOn(Subset):
+    """A data set that answers for whatever it does not know."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+def test_name_of_a_data_set_that_seems_to_hold_itself(tmp_path):
+    data = HandsOn(make_data(), range(20))
+    data.dataset.dataset = data
+    fit(Classifier(), scored(tmp_path, num_target_classes=3), loader=train_loader(data))
+    assert load_history(tmp_path)[0].dataset in ("HandsOn", "TensorDataset")
+
+
+def test_default_folder_is_under_the_trainers_root(tmp_path):
+    for _ in range(2):
+        fit(Classifier(), LEEPCallback(make_source(), strict=True), default_root_dir=tmp_path)
+    assert len(load_history(tmp_path / "transfer_history")) == 2
+
+
+def test_url(tmp_path):
+    fit(Classifier(), scored("memory://transfers"))
+    assert len(load_history("memory://transfers")) == 1
+
+
+def test_false_saves_nothing(tmp_path):
+    fit(Classifier(), scored(False), default_root_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "callback", "options"),
+    [
+        (Classifier, {"monitor": None}, {}),  # nothing was achieved
+        (Classifier, {}, {"fast_dev_run": True}),  # the code was tried, not the transfer
+    ],
+)
+def test_runs_without_a_record(module, callback, options, tmp_path):
+    fit(module(), scored(tmp_path / "history", **callback), **options)
+    assert len(load_history(tmp_path / "history")) == 0
+
+
+def test_a_run_that_breaks_off_leaves_no_record(tmp_path):
+    callback = scored(tmp_path / "history")
+    with pytest.raises(BrokenError):
+        fit(BreaksOff(), callback)
+    assert len(callback.curve) == 1
+    assert len(load_history(tmp_path / "history")) == 0
+
+
+class Full(DummyLogger):
+    """Fails at the end of training, where measures of convergence are logged."""
+
+    def log_metrics(self, metrics, step=None):
+        if any(tag.startswith("leep_convergence/") for tag in metrics):
+            raise OSError("disk full")
+
+
+def test_a_fault_of_a_strict_callback_at_the_end_leaves_the_record(tmp_path):
+    callback = scored(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        fit(Classifier(), callback, logger=Full())
+    (record,) = load_history(tmp_path)
+    assert record.curve == callback.curve
+    assert record.curve.epochs == (1.0, 2.0)
+
+
+def test_early_stopping_leaves_a_record(tmp_path):
+    stopper = pl.callbacks.EarlyStopping("val_acc", mode="max", stopping_threshold=0.01)
+    fit(Classifier(), stopper, scored(tmp_path), max_epochs=5)
+    (record,) = load_history(tmp_path)
+    assert record.curve.epochs == (1.0,)
+    assert record.complete
+
+
+def test_resumed_run_adds_one_record_of_the_whole_curve_if_it_trains_on(tmp_path):
+    history = tmp_path / "history"
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    first = scored(history)
+    fit(Classifier(), first, saver, enable_checkpointing=True)
+    for epochs, records in ((2, 1), (3, 2)):
+        callback = scored(history)
+        trainer = make_trainer(callback, max_epochs=epochs)
+        trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
+        assert len(load_history(history)) == records
+    record = load_history(history)[1]
+    assert record.curve.epochs == (1.0, 2.0, 3.0)
+    assert record.curve.accuracy[:2] == first.curve.accuracy
+    assert list(record.wall_seconds) == sorted(record.wall_seconds)
+    assert len(record.wall_seconds) == 3
+
+
+def test_broken_folder_warns_once_and_training_is_the_same(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    module, plain = Classifier(), Classifier()
+    callback = LEEPCallback(make_source(), history=file)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, callback)
+    messages = [str(w.message) for w in caught if "LEEPCallback" in str(w.message)]
+    assert len(messages) == 1
+    assert "could not use the history of transfers" in messages[0]
+    assert "`history=` names a folder" in messages[0]
+    fit(plain)
+    assert trained_state(module) == trained_state(plain)
+    assert callback.forecast is not None  # from the report alone
+    assert file.read_text() == "not a folder"
+    with pytest.raises(ValueError, match="must be a folder"):
+        fit(Classifier(), scored(file))
+
+
+def test_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.warns(UserWarning, match="could not use the history of transfers: OSError: disk full") as caught:
+        fit(Classifier(), LEEPCallback(make_source(), history=tmp_path))
+    assert sum("disk full" in str(w.message) for w in caught) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("history", [True, 3, ""])
+def test_history_that_is_no_folder(history):
+    with pytest.raises(TypeError, match="`history` must be a folder, an fsspec URL, False or None"):
+        LEEPCallback(history=history)
+
+
+@pytest.mark.parametrize("argument", ["strategy", "data_name", "model_name"])
+def test_names_must_be_names(argument):
+    with pytest.raises(TypeError, match=f"`{argument}` must be a name or None"):
+        LEEPCallback(**{argument: ""})
+
+
+class ManyLoaders(Classifier):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        inputs, labels = batch
+        self.log("val_acc", (self(inputs).argmax(1) == labels).float().mean())
+
+
+@pytest.mark.parametrize(
+    ("loaders", "monitor", "options", "expected"),
+    [
+        ([40], "val_acc", {}, 40),
+        ([40], "val_acc", {"limit_val_batches": 1}, 20),
+        ([40, 30], "val_acc/dataloader_idx_1", {}, 30),
+    ],
+)
+def test_rows_of_a_validation(loaders, monitor, options, expected, tmp_path):
+    trainer = make_trainer(scored(tmp_path, monitor=monitor), **options)
+    trainer.fit(
+        ManyLoaders() if len(loaders) > 1 else Classifier(),
+        train_loader(),
+        [DataLoader(make_data(n, seed=5), batch_size=20) for n in loaders],
+    )
+    assert load_history(tmp_path)[0].test_size == expected
+
+
+def test_rows_of_a_validation_of_unknown_length(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(make_data(20, seed=5))
+
+    make_trainer(scored(tmp_path)).fit(Classifier(), train_loader(), DataLoader(Stream(), batch_size=20))
+    assert load_history(tmp_path)[0].test_size is None
+
+
+class Warmup(Classifier):
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.25)
+        return [optimizer], [torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1)]
+
+
+def test_learning_rate_is_the_one_that_the_schedule_started_from(tmp_path):
+    fit(Warmup(), scored(tmp_path))
+    (record,) = load_history(tmp_path)
+    assert (record.optimizer, record.learning_rate) == ("AdamW", 0.25)
+
+
+def two_processes(rank, world_size, folder):
+    callback = LEEPCallback(make_source(), history=f"{folder}/{rank}", strict=True, stop_when_hopeless=0.0)
+    shared = LEEPCallback(make_source(3), history=f"{folder}/shared", strict=True)
+    pl.seed_everything(7)
+    trainer = make_trainer(callback, shared, strategy="ddp", devices=2)
+    trainer.fit(Classifier(), train_loader(), val_loader())
+    return callback.forecast, shared.forecast, len(callback.curve)
+
+
+@pytest.mark.distributed
+def test_two_processes_save_one_record_and_agree_on_the_forecast(tmp_path):
+    first, second = run_processes(two_processes, 2, str(tmp_path), timeout=100)
+    assert first == second
+    assert first[0] is not None
+    # The second process has a folder of its own, which must stay empty.
+    assert [len(load_history(tmp_path / name)) for name in ("0", "1", "shared")] == [1, 0, 1]
+    assert load_history(tmp_path / "0")[0].test_size == 40
+
+
+def test_module_that_is_no_classifier_is_left_alone(tmp_path):
+    callback = LEEPCallback(nn.Linear(32, 3), history=tmp_path / "history", num_target_classes=2, monitor=None)
+    labels = TensorDataset(torch.randn(20, 32), torch.arange(20) % 2)
+    callback_with_data = LEEPCallback(
+        nn.Linear(32, 3), history=tmp_path / "other", num_target_classes=2, dataloader=DataLoader(labels), monitor=None
+    )
+    with pytest.warns(UserWarning, match="could not score the source model"):
+        make_trainer(callback, callback_with_data).fit(BoringModel())
+    assert callback.forecast is None
+    assert callback_with_data.forecast is not None

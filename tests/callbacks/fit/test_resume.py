@@ -1,0 +1,310 @@
+"""State: resuming, fitting again, several callbacks, and what is done outside of training."""
+
+import re
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_leep import LEEPCallback
+from lightning_leep.records import load_history
+from tests._helpers.support import (
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_source,
+    make_trainer,
+    train_loader,
+    trained_state,
+    val_loader,
+)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(D, Z)
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        return self.layer(inputs)
+
+
+def resume(path, *callbacks, **kwargs):
+    module = Classifier()
+    trainer = make_trainer(*callbacks, max_epochs=4, **kwargs)
+    pl.seed_everything(11)
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=path)
+    return module, trainer
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def save(*callbacks):
+        saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+        fit(Classifier(), *callbacks, saver, enable_checkpointing=True)
+        return saver.last_model_path
+
+    return save
+
+
+def test_resumed_run_keeps_its_report_and_its_curve(checkpoint):
+    first = LEEPCallback(Counting(), strict=True)
+    path = checkpoint(first)
+    second = LEEPCallback(Counting(), strict=True)
+    _, trainer = resume(path, second)
+    assert second._scorer.source.calls == 0
+    assert second.report == first.report
+    assert second.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+    assert second.curve.accuracy[:2] == first.curve.accuracy
+    assert float(trainer.callback_metrics["leep/leep"]) == pytest.approx(first.report.leep)
+
+
+def test_resumed_training_is_the_same_with_and_without(checkpoint):
+    path = checkpoint(LEEPCallback(make_source(), strict=True))
+    module, _ = resume(path, LEEPCallback(make_source(), strict=True))
+    plain, _ = resume(path)
+    assert trained_state(module) == trained_state(plain)
+    # A source with weights of its own may be scored late, and that changes nothing either.
+    late = LEEPCallback(make_source(), strict=True)
+    module, _ = resume(checkpoint(), late)
+    assert trained_state(module) == trained_state(plain)
+    assert late.report is not None
+
+
+def test_source_that_was_trained_already_is_not_scored(checkpoint):
+    path = checkpoint()
+    callback = LEEPCallback(source=None)
+    with pytest.warns(UserWarning, match="may have been trained for 10 steps already. Pass `source=`"):
+        resume(path, callback)
+    assert callback.report is None
+
+
+def test_checkpoint_before_the_last_validations_takes_the_curve_back_there(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    fit(Classifier(), LEEPCallback(make_source(), strict=True), saver, enable_checkpointing=True, max_epochs=3)
+    callback = LEEPCallback(make_source(), strict=True)
+    resume(tmp_path / "epoch=0.ckpt", callback)
+    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+
+
+class LogsAtTheEnd(Classifier):
+    """Its accuracy is there after this callback's hook, just before checkpoints are saved."""
+
+    validation_step = pl.LightningModule.validation_step
+
+    def on_train_epoch_end(self):
+        self.log("val_acc", torch.tensor(0.5 + 0.1 * self.current_epoch))
+
+
+def test_checkpoint_has_the_accuracy_of_the_epoch_that_it_ends(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    fit(LogsAtTheEnd(), LEEPCallback(make_source(), strict=True), saver, enable_checkpointing=True)
+    callback = LEEPCallback(make_source(), strict=True)
+    make_trainer(callback, max_epochs=4).fit(LogsAtTheEnd(), train_loader(), ckpt_path=saver.last_model_path)
+    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+    assert callback.curve.accuracy == pytest.approx((0.5, 0.6, 0.7, 0.8))
+
+
+def test_resumed_in_the_middle_of_an_epoch(tmp_path):
+    """The epoch that was broken off counts once, when it is over; its value is logged by the module's own hook."""
+
+    class AtTheEndOfTheEpoch(Classifier):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+        def on_train_epoch_end(self):
+            self.log("val_acc", torch.tensor(0.1 * (self.current_epoch + 1)))
+
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")
+    first = LEEPCallback(make_source(), strict=True)
+    fit(AtTheEndOfTheEpoch(), first, saver, enable_checkpointing=True)
+    callback = LEEPCallback(make_source(), strict=True)
+    trainer = make_trainer(callback, max_epochs=3)
+    trainer.fit(AtTheEndOfTheEpoch(), train_loader(), val_loader(), ckpt_path=tmp_path / "step=7.ckpt")
+    assert callback.report == first.report
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
+    assert callback.curve.accuracy == pytest.approx((0.1, 0.2, 0.3))
+
+
+def test_checkpoint_that_cannot_be_understood(checkpoint, tmp_path):
+    path = checkpoint(LEEPCallback(Counting(), strict=True))
+    content = torch.load(path, weights_only=True)
+    content["callbacks"]["LEEPCallback{'name': 'leep'}"]["report"]["from_the_future"] = 1
+    torch.save(content, tmp_path / "changed.ckpt")
+    callback = LEEPCallback(Counting())
+    with pytest.warns(UserWarning, match="could not read its report from the checkpoint.*from_the_future"):
+        resume(tmp_path / "changed.ckpt", callback)
+    assert callback._scorer.source.calls == 5
+    with pytest.raises(ValueError, match="from_the_future"):
+        resume(tmp_path / "changed.ckpt", LEEPCallback(Counting(), strict=True))
+
+
+def test_second_fit_scores_again():
+    callback = LEEPCallback(Counting(), strict=True)
+    fit(Classifier(), callback)
+    first = callback.report
+    assert callback._scorer.source.calls == 5
+    fit(Classifier(), callback)  # another Trainer
+    assert callback._scorer.source.calls == 10
+    assert callback.report is not first
+    assert callback.report.leep == first.leep
+    assert callback.curve.epochs == (1.0, 2.0)
+
+
+def test_second_fit_of_the_same_module_goes_on(tmp_path):
+    """The source shares its weights, so that it would now be scored with trained ones."""
+    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    module = Classifier()
+    trainer = fit(module, callback)
+    report, forecast, curve, metrics = callback.report, callback.forecast, callback.curve, trainer.callback_metrics
+    predicted = float(metrics["leep/predicted_accuracy"])
+    trainer.fit(module, train_loader(), val_loader())  # it has trained all its epochs
+    assert len(load_history(tmp_path)) == 1
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, train_loader(), val_loader())
+    assert callback.report is report
+    assert callback.forecast == forecast
+    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+    assert callback.curve.accuracy[:2] == curve.accuracy
+    assert float(trainer.callback_metrics["leep/leep"]) == pytest.approx(report.leep)
+    assert float(trainer.callback_metrics["leep/predicted_accuracy"]) == pytest.approx(predicted)
+    first, second = load_history(tmp_path)
+    assert (first.curve, second.curve) == (curve, callback.curve)
+    assert second.report == report
+    assert second.wall_seconds[:2] == first.wall_seconds
+    assert list(second.wall_seconds) == sorted(second.wall_seconds)
+
+
+def test_a_fit_that_was_broken_off_goes_on(tmp_path):
+    class BreaksOff(Classifier):
+        broken = True
+
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1 and self.broken:
+                raise ArithmeticError
+
+    callback, module = LEEPCallback(Counting(), history=tmp_path, strict=True), BreaksOff()
+    trainer = make_trainer(callback, max_epochs=3)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, train_loader(), val_loader())
+    module.broken = False
+    trainer.fit(module, train_loader(), val_loader())
+    assert callback._scorer.source.calls == 5
+    (record,) = load_history(tmp_path)
+    assert record.curve.epochs == callback.curve.epochs == (1.0, 2.0, 3.0)
+
+
+def test_a_fit_that_failed_before_its_first_step_is_no_fit():
+    class FailsToStart(Classifier):
+        failed = False
+
+        def on_train_start(self):
+            if not self.failed:
+                self.failed = True
+                raise ArithmeticError
+
+    callback, module = LEEPCallback(Counting(), strict=True), FailsToStart()
+    trainer = make_trainer(callback)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, train_loader(), val_loader())
+    trainer.fit(module, train_loader(), val_loader())
+    assert callback._scorer.source.calls == 10
+
+
+def test_layers_unfrozen_between_two_fits(tmp_path):
+    callback, module = LEEPCallback(make_source(), history=tmp_path, strict=True), Classifier()
+    module.body.requires_grad_(False)
+    trainer = fit(module, callback)
+    module.body.requires_grad_(True)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, train_loader(), val_loader())
+    assert [record.strategy for record in load_history(tmp_path)] == ["head", "gradual"]
+
+
+def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
+    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    trainer = fit(Classifier(), callback)
+    first = callback.report
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(Classifier(make_source(3)), train_loader(), val_loader())
+    assert callback.report.leep != first.leep
+    old, new = load_history(tmp_path)
+    assert (old.report, new.report) == (first, callback.report)
+    # Its own epochs, whatever the Trainer had done before.
+    assert old.curve.epochs == new.curve.epochs == (1.0, 2.0)
+    assert new.curve.accuracy == callback.curve.accuracy
+
+
+def test_a_second_fit_from_a_checkpoint_takes_what_the_checkpoint_holds(tmp_path):
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    callback, module = LEEPCallback(make_source(), strict=True), Classifier()
+    trainer = fit(module, callback, saver, enable_checkpointing=True)
+    report, curve = callback.report, callback.curve
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert callback.report == report
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
+    assert callback.curve.accuracy[0] == curve.accuracy[0]
+
+
+def test_round_trip_of_the_state():
+    callback = LEEPCallback(make_source(), strict=True)
+    fit(Classifier(), callback)
+    other = LEEPCallback(make_source())
+    other.load_state_dict(callback.state_dict())
+    assert (other.report, other.curve) == (callback.report, callback.curve)
+    assert other.state_dict() == callback.state_dict()
+    empty = LEEPCallback()
+    other.load_state_dict(empty.state_dict())
+    assert (other.report, len(other.curve)) == (None, 0)
+
+
+def test_callbacks_in_one_trainer_have_names_and_keys_of_their_own(tmp_path):
+    callbacks = [LEEPCallback(make_source(seed), strict=True) for seed in range(3)]
+    callbacks.insert(1, LEEPCallback(make_source(4), name="leep_2", strict=True))
+    assert len({callback.state_key for callback in callbacks}) == 4
+    trainer = fit(Classifier(), *callbacks)
+    assert [callback.log_name for callback in callbacks] == ["leep", "leep_2", "leep_3", "leep_4"]
+    for callback in callbacks:
+        logged = trainer.callback_metrics[f"{callback.log_name}/leep"]
+        assert float(logged) == pytest.approx(callback.report.leep)
+    assert len({callback.report.leep for callback in callbacks}) == 4
+    trainer.save_checkpoint(tmp_path / "four.ckpt")
+    again = [LEEPCallback(make_source(seed), name=callback.name) for seed, callback in enumerate(callbacks)]
+    resume(tmp_path / "four.ckpt", *again)
+    assert [callback.report for callback in again] == [callback.report for callback in callbacks]
+
+
+def test_equal_names_are_refused():
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `LEEPCallback`"):
+        make_trainer(LEEPCallback(name="a"), LEEPCallback(name="a"))
+
+
+@pytest.mark.parametrize("task", ["validate", "test", "predict"])
+def test_nothing_happens_without_fit(task, recwarn):
+    class Complete(Classifier):
+        def test_step(self, batch, batch_idx):
+            self.log("test_acc", torch.tensor(0.5))
+
+        def predict_step(self, batch, batch_idx):
+            return self(batch[0])
+
+    callback = LEEPCallback(Counting(), strict=True)
+    trainer = make_trainer(callback)
+    getattr(trainer, task)(Complete(), val_loader())
+    assert (callback.report, callback._scorer.source.calls) == (None, 0)
+    assert not [name for name in trainer.callback_metrics if name.startswith("leep")]
+    assert not [w for w in recwarn if re.search("LEEP", str(w.message))]
+
+
+def test_validation_after_fit_is_no_part_of_it():
+    callback = LEEPCallback(Counting(), strict=True)
+    module = Classifier()
+    trainer = fit(module, callback)
+    before = callback.state_dict()
+    trainer.validate(module, val_loader())
+    assert callback.state_dict() == before

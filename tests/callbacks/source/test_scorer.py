@@ -1,0 +1,254 @@
+"""What may be a source, and how it is called."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_leep import LEEPCallback
+from tests._helpers.support import (
+    DATA,
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_source,
+    reference_scores,
+    train_loader,
+    trained_state,
+)
+
+
+def report_of(source, module=None, **kwargs):
+    options = kwargs.pop("trainer_options", {})
+    callback = LEEPCallback(source, strict=True, **kwargs)
+    fit(module or Classifier(), callback, loader=train_loader(DATA), **options)
+    return callback.report
+
+
+def expected():
+    return reference_scores(make_source().eval()(DATA.tensors[0]), DATA.tensors[1])["leep"]
+
+
+class Caller:
+    """A source that is neither a module nor a method of one."""
+
+    __slots__ = ("networks",)
+
+    def __init__(self, network) -> None:
+        self.networks = {"source": [network]}
+
+    def __call__(self, inputs):
+        return self.networks["source"][0](inputs)
+
+
+AT_HAND: dict[str, nn.Module] = {}
+
+
+def calls_what_is_at_hand(inputs):
+    return AT_HAND["network"](inputs)
+
+
+def global_function(network):
+    AT_HAND["network"] = network
+    return calls_what_is_at_hand
+
+
+#: Ways to give a network as a source, none of which evaluates it.
+KINDS = {
+    "module": lambda network: network,
+    "bound method": lambda network: network.forward,
+    "function": lambda network: lambda inputs: network(inputs),
+    "object with logits": lambda network: lambda inputs: SimpleNamespace(logits=network(inputs)),
+    "partial": partial,
+    "partial of a function": lambda network: partial(lambda net, inputs: net(inputs), network),
+    "object": Caller,
+    "method of an object": lambda network: Caller(network).__call__,
+    "global function": global_function,
+    "the module's own": lambda network: None,
+    "the module's own function": lambda network: None,
+}
+
+
+class CallsItself(Classifier):
+    """``source_logits`` is an attribute, a function that hides the network."""
+
+    def __init__(self, source) -> None:
+        super().__init__(source)
+        self.source_logits = lambda inputs: self.source[0](inputs)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_source(kind, shared):
+    """The score is that of the network in evaluation mode, and neither it nor training is any different afterwards."""
+    source, plain = make_source(), Classifier(make_source())
+    module = (CallsItself if kind == "the module's own function" else Classifier)(source if shared else make_source())
+    if not shared:
+        module.source = [source]
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    report = report_of(KINDS[kind](source), module)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    fit(plain, loader=train_loader(DATA))
+    assert trained_state(module) == trained_state(plain)
+    assert all(layer.training for layer in source.modules())
+    if not shared:
+        assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
+
+
+def test_exported_source():
+    """``torch.export`` gives modules whose ``eval()`` raises."""
+    inputs = (DATA.tensors[0][:10],)
+    exported = torch.export.export(make_source().eval(), inputs).module()
+    assert report_of(exported).leep == pytest.approx(expected(), abs=1e-6)
+
+
+def test_probabilities():
+    network = make_source()
+    report = report_of(lambda inputs: network(inputs).softmax(1), from_logits=False)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+
+
+@pytest.mark.parametrize("memory", ["cpu", "second_pass", 10])
+def test_memory(memory):
+    report = report_of(make_source(), memory=memory)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    assert report.memory != report_of(make_source()).memory
+
+
+def test_named_head():
+    assert report_of(make_source(), head="0").num_features == D
+    assert report_of(make_source()).num_features == 8
+    with pytest.raises(ValueError, match="`head` must name"):
+        report_of(make_source(), head="nowhere")
+
+
+def test_ignored_rows():
+    images, labels = DATA.tensors
+    keep = labels != 0
+    reference = reference_scores(make_source().eval()(images[keep]), labels[keep])
+    report = report_of(make_source(), ignore_index=0, num_target_classes=3)
+    assert (report.leep, report.num_samples) == (pytest.approx(reference["leep"], abs=1e-6), int(keep.sum()))
+
+
+def test_module_without_source_logits():
+    class Plain(Classifier):
+        source_logits = None
+
+    with pytest.raises(ValueError, match=r"Plain has no method `source_logits\(inputs\)`.* or pass `source=`"):
+        report_of(None, Plain())
+
+
+class Rows(Dataset):
+    """Dictionaries, as Hugging Face data sets give them."""
+
+    def __len__(self) -> int:
+        return len(DATA)
+
+    def __getitem__(self, index):
+        return {"inputs": DATA[index][0], "labels": DATA[index][1], "weight": 1.0}
+
+
+class Keyed(Classifier):
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch["inputs"], batch["labels"]), batch_idx)
+
+
+def test_batches_of_dictionaries():
+    network = make_source()
+    callback = LEEPCallback(lambda inputs, weight: network(inputs), strict=True)
+    fit(Keyed(), callback, loader=DataLoader(Rows(), batch_size=10))
+    assert callback.report.leep == pytest.approx(expected(), abs=1e-6)
+    callback = LEEPCallback(make_source(), strict=True, adapter=lambda batch: (batch["inputs"], batch["labels"]))
+    fit(Keyed(), callback, loader=DataLoader(Rows(), batch_size=10))
+    assert callback.report.leep == pytest.approx(expected(), abs=1e-6)
+
+
+class Dtypes(nn.Module):
+    """Records the floating-point types that it computes with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = make_source()
+        self.seen: set = set()
+
+    def forward(self, inputs):
+        logits = self.network(inputs)
+        self.seen.add((inputs.dtype, self.network[0].weight.dtype, logits.dtype))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "shared", "wanted"),
+    [
+        ("32-true", False, (torch.float32, torch.float32, torch.float32)),
+        ("bf16-mixed", False, (torch.float32, torch.float32, torch.bfloat16)),
+        ("bf16-mixed", True, (torch.float32, torch.float32, torch.bfloat16)),
+        ("64-true", True, (torch.float64, torch.float64, torch.float64)),
+        ("64-true", False, (torch.float32, torch.float32, torch.float32)),
+    ],
+)
+def test_precision(precision, shared, wanted):
+    source = Dtypes()
+    module = Classifier(source.network) if shared else Classifier()
+    report = report_of(source, module, trainer_options={"precision": precision})
+    assert source.seen == {wanted}
+    assert source.network[-1].weight.dtype == torch.float32  # the original head is given back as it was
+    tolerance = 0.01 if precision == "bf16-mixed" else 1e-6
+    assert report.leep == pytest.approx(expected(), abs=tolerance)
+    if precision == "bf16-mixed":
+        assert report.leep != pytest.approx(expected(), abs=1e-7)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
+def test_precision_of_what_a_function_calls(precision, shared):
+    """Shared weights are converted by the Trainer, the original head for the pass, other weights not at all."""
+    source = Dtypes()
+    module = Classifier(source.network) if shared else Classifier()
+    report = report_of(lambda inputs: source(inputs), module, trainer_options={"precision": precision})
+    dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}[precision] if shared else torch.float32
+    assert source.seen == {(dtype, dtype, dtype)}
+    assert source.network[-1].weight.dtype == torch.float32
+    assert report.leep == pytest.approx(expected(), abs=0.01 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_scored_once_before_the_first_step():
+    calls = []
+    module = Classifier()
+
+    class Watched(nn.Module):
+        def forward(self, inputs):
+            calls.append((len(module.losses), len(inputs), torch.is_grad_enabled()))
+            return inputs @ torch.ones(D, Z)
+
+    report_of(Watched(), module)
+    assert calls == [(0, 10, False)] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"source": 3}, TypeError, "`source` must be a module, a function or None, got int"),
+        ({"adapter": None}, TypeError, "`adapter` must be a function, got NoneType"),
+        ({"dataloader": 3}, TypeError, "`dataloader` must be iterable, got int"),
+        ({"monitor": ""}, TypeError, "`monitor` must be a name or None, got ''"),
+        ({"name": 3}, TypeError, "`name` must be a name or None, got 3"),
+        ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1, got 0"),
+        ({"max_samples": 1}, ValueError, "`max_samples` must be an integer of at least 2, got 1"),
+        ({"ignore_index": 1.5}, ValueError, "`ignore_index` must be an integer or None, got 1.5"),
+        ({"seed": "a"}, TypeError, "`seed` must be an integer, got str"),
+        ({"target_class_names": "cat"}, TypeError, "`target_class_names` must be a sequence of names, got str"),
+        ({"reference": "a"}, TypeError, "`reference` must be an AccuracyCurve"),
+        ({"reference": True}, TypeError, "`reference` must be an AccuracyCurve"),
+        ({"reference": 71.0}, ValueError, r"`reference` must lie in 0..1, got 71.0"),
+        ({"reference": []}, ValueError, "`reference` must hold at least one accuracy"),
+        ({"reference": [0.5, 50]}, ValueError, "divide a percentage by 100"),
+    ],
+)
+def test_impossible_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LEEPCallback(**arguments)

@@ -1,0 +1,151 @@
+"""Which rows are scored, and that the scores are those of these rows."""
+
+import pytest
+import torch
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+)
+
+from lightning_leep import LEEPCallback
+from tests._helpers.recorder import score
+from tests._helpers.support import (
+    DATA,
+    C,
+    Classifier,
+    fit,
+    make_data,
+    make_source,
+    reference_scores,
+    train_loader,
+)
+
+
+def test_scores_are_those_of_all_training_rows_once():
+    report, source = score()
+    images, labels = DATA.tensors
+    expected = reference_scores(source.network.eval()(images), labels)
+    assert report.leep == pytest.approx(expected["leep"], abs=1e-6)
+    assert report.eep_accuracy == pytest.approx(expected["eep_accuracy"])
+    assert source.indices == list(range(50))
+    assert not any(source.modes)
+    assert report.num_samples == 50
+    assert report.class_counts == tuple(torch.bincount(labels, minlength=C).tolist())
+
+
+def test_max_samples_is_a_random_subset_that_the_seed_alone_decides():
+    _, source = score(max_samples=20)
+    _, again = score(max_samples=20, trainer_options={"seed": 8})
+    _, other = score(max_samples=20, seed=1)
+    assert len(set(source.indices)) == 20
+    assert source.indices == again.indices
+    assert source.indices != other.indices
+    assert source.indices != list(range(20))  # folders are sorted by class
+    report, source = score(max_samples=70)
+    assert (report.num_samples, len(source.indices)) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "shuffle", "wanted"),
+    [
+        ({"limit_train_batches": 2}, False, range(20)),
+        ({"limit_train_batches": 0.4}, False, range(20)),
+        ({"overfit_batches": 2}, True, range(20)),
+        ({"fast_dev_run": 2}, False, range(20)),
+        ({"limit_train_batches": 1.0}, False, range(50)),
+        ({"limit_train_batches": 7}, False, range(50)),
+        ({"limit_train_batches": 2}, True, 20),
+        ({"fast_dev_run": True}, True, 10),
+    ],
+)
+def test_as_many_rows_as_training_may_use(options, shuffle, wanted):
+    _, source = score(train_loader(DATA, shuffle=shuffle), trainer_options=options)
+    if isinstance(wanted, range):
+        assert source.indices == list(wanted)
+    else:
+        assert len(set(source.indices)) == wanted
+
+
+def test_rows_of_a_dropped_last_batch_count():
+    assert score(train_loader(DATA, batch_size=40, drop_last=True))[0].num_samples == 50
+
+
+def test_fast_dev_run_with_batches_of_one_row_scores_two():
+    class Frozen(Classifier):
+        def on_fit_start(self):
+            self.body[1].eval()  # BatchNorm cannot train on one row
+
+    callback = LEEPCallback(make_source(), strict=True)
+    fit(Frozen(), callback, loader=train_loader(DATA, batch_size=1), fast_dev_run=True)
+    assert callback.report.num_samples == 2
+
+
+def test_given_loader_instead_of_the_training_data():
+    others = make_data(30, seed=6)
+    report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))
+    assert torch.equal(torch.cat(source.shown), others.tensors[0])
+    assert report.num_samples == 30
+    report, _ = score(dataloader=[(others.tensors[0][:12], others.tensors[1][:12])])
+    assert report.num_samples == 12
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(*DATA.tensors, strict=True)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [lambda: DataLoader(Stream(), batch_size=10), lambda: [(DATA.tensors[0], DATA.tensors[1])]],
+    ids=["iterable data set", "list of batches"],
+)
+def test_training_data_without_an_index_asks_for_a_loader(loader):
+    with pytest.raises(ValueError, match="Pass `dataloader=`"):
+        score(loader())
+
+
+def test_stream_as_given_loader():
+    report, _ = score(DataLoader(Stream(), batch_size=10), dataloader=DataLoader(Stream(), batch_size=10))
+    assert report.num_samples == 50
+    loader = DataLoader(Stream(), batch_size=10)
+    with pytest.raises(ValueError, match="another loader than the one that is trained on"):
+        score(loader, dataloader=loader)
+    with pytest.raises(ValueError, match="`max_samples` needs a DataLoader over a data set with an index"):
+        score(dataloader=DataLoader(Stream(), batch_size=10), max_samples=10)
+
+
+class Shifted(DataLoader):
+    """Changes its batches where a copy of it would not."""
+
+    def __iter__(self):
+        return ((inputs - 100, labels) for inputs, labels in super().__iter__())
+
+
+class Rebatched(DataLoader):
+    def _get_iterator(self):
+        return iter(list(super()._get_iterator())[:2])
+
+
+@pytest.mark.parametrize("kind", [Shifted, Rebatched])
+def test_loader_that_makes_its_own_batches(kind):
+    """It cannot be copied, but it can be read."""
+    with pytest.raises(ValueError, match=f"{kind.__name__}, the training loader, makes .* Pass `dataloader=`"):
+        score(kind(DATA, batch_size=10))
+    _, source = score(dataloader=kind(DATA, batch_size=10))
+    assert torch.equal(torch.cat(source.shown), torch.cat([inputs for inputs, _ in kind(DATA, batch_size=10)]))
+    with pytest.raises(ValueError, match=f"`max_samples` needs .* got {kind.__name__}"):
+        score(dataloader=kind(DATA, batch_size=10), max_samples=10)
+
+
+def test_the_training_loader_itself_may_be_given():
+    loader = train_loader(DATA, num_workers=1, persistent_workers=True)
+    assert score(loader, dataloader=loader)[0].num_samples == 50
+
+
+def test_several_training_loaders_ask_for_one():
+    class Joint(Classifier):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch["a"], batch_idx)
+
+    with pytest.raises(ValueError, match="one torch DataLoader .* got dict"):
+        fit(Joint(), LEEPCallback(make_source(), strict=True), loader={"a": train_loader(), "b": train_loader()})

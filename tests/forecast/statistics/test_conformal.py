@@ -1,0 +1,101 @@
+"""Jackknife+: hand-derived ends, the coverage theorem on simulated data, invariances."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_leep.forecast.statistics.conformal import jackknife_plus, leave_one_out, min_records
+from lightning_leep.forecast.statistics.ridge import fit_ridge
+
+numbers = st.floats(-100, 100)
+
+
+def mean_fit(x, y, scale):
+    return lambda new: np.full(len(new), y.mean())
+
+
+def reference_interval(predictions, residuals, alpha):
+    """The definition, by counting: k-th smallest with k = floor(alpha (n + 1)) and ceil((1 - alpha)(n + 1))."""
+    n = len(predictions)
+    lower = sorted(m - r for m, r in zip(predictions, residuals, strict=True))
+    upper = sorted(m + r for m, r in zip(predictions, residuals, strict=True))
+    k_low, k_high = math.floor(alpha * (n + 1) + 1e-9), math.ceil((1 - alpha) * (n + 1) - 1e-9)
+    return (-math.inf if k_low < 1 else lower[k_low - 1], math.inf if k_high > n else upper[k_high - 1])
+
+
+def test_by_hand():
+    """n = 3, alpha = 0.5: the 2nd smallest of (0-1, 1-3, 2-2) = (-1, -2, 0) and of (1, 4, 4)."""
+    assert jackknife_plus(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 2.0]), 0.5) == (-1, 4)
+
+
+@given(st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=1, max_size=30), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_matches_the_definition(pairs, coverage):
+    predictions, residuals = np.array(pairs).T
+    expected = reference_interval(predictions, residuals, 1 - coverage)
+    assert jackknife_plus(predictions, residuals, coverage) == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=2, max_size=30),
+    st.floats(0.05, 0.95),
+    st.floats(0.05, 0.95),
+    st.randoms(),
+)
+def test_wider_with_coverage_and_blind_to_order(pairs, first, second, random):
+    predictions, residuals = np.array(pairs).T
+    narrow, wide = (jackknife_plus(predictions, residuals, c) for c in sorted((first, second)))
+    assert wide[0] <= narrow[0]
+    assert narrow[1] <= wide[1]
+    order = random.sample(range(len(pairs)), len(pairs))
+    assert jackknife_plus(predictions[order], residuals[order], second) in (narrow, wide)
+
+
+@pytest.mark.parametrize(("coverage", "least"), [(0.5, 1), (0.75, 3), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
+def test_fewest_records_that_bound_an_interval(coverage, least):
+    assert min_records(coverage) == least
+    for n in (least - 1, least):
+        ends = jackknife_plus(np.zeros(n), np.arange(n, dtype=float), coverage)
+        assert all(math.isfinite(end) for end in ends) == (n == least)
+
+
+@pytest.mark.parametrize("coverage", [0, 1, -0.1, 90, math.nan])
+def test_coverage_has_to_be_a_proportion(coverage):
+    with pytest.raises(ValueError, match="`coverage`"):
+        jackknife_plus(np.zeros(3), np.zeros(3), coverage)
+    with pytest.raises(ValueError, match="`coverage`"):
+        min_records(coverage)
+
+
+def test_leave_one_out_by_hand():
+    """Means of two of (0, 3, 6): 4.5, 3, 1.5; residuals 4.5, 0, 4.5, in units of scales 1, 2, 3."""
+    x, y = np.zeros((3, 1)), np.array([0.0, 3.0, 6.0])
+    predictions, residuals = leave_one_out(mean_fit, x, y, np.array([1.0, 2.0, 3.0]), np.zeros(1))
+    assert predictions.tolist() == [4.5, 3.0, 1.5]
+    assert residuals.tolist() == [4.5, 0.0, 1.5]
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)  # a statistical bound: the same draws each time
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["normal", "skewed", "heavy", "scaled"]))
+def test_coverage_on_exchangeable_data(seed, kind):
+    """At least 1 - 2 alpha (the theorem), and near 1 - alpha: 400 fresh data sets, a band of 4 standard errors."""
+    rng = np.random.default_rng(seed)
+    n, alpha, trials, covered = 19, 0.1, 400, 0
+    for _ in range(trials):
+        x = rng.normal(size=(n + 1, 2))
+        scale = np.exp(0.5 * x[:, 1]) if kind == "scaled" else np.ones(n + 1)
+        noise = {
+            "normal": rng.normal(size=n + 1),
+            "skewed": rng.exponential(size=n + 1),
+            "heavy": rng.standard_t(2, size=n + 1),
+            "scaled": rng.normal(size=n + 1) * scale,
+        }[kind]
+        y = 0.5 * x[:, 0] + noise
+        predictions, residuals = leave_one_out(fit_ridge, x[:n], y[:n], scale[:n], x[n])
+        low, high = jackknife_plus(predictions, residuals * scale[n], 1 - alpha)
+        covered += low <= y[n] <= high
+    error = 4 * math.sqrt(alpha * (1 - alpha) / trials)
+    assert covered / trials >= 1 - 2 * alpha
+    assert 1 - alpha - error <= covered / trials <= 1 - alpha + 0.02 + error

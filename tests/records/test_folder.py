@@ -1,0 +1,159 @@
+"""Files that are there whole or not at all, whatever ends the writer; and where a path leads."""
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from lightning_leep.records import load_history, save_record
+from lightning_leep.records.folder import LEFT_BEHIND_SECONDS, open_folder
+from tests._helpers.simulate import make_record
+
+FORK = multiprocessing.get_context("fork")
+
+
+def run_in_child(function, *arguments) -> int:
+    """Exit code of a forked process: minus the signal that ended it, if one did."""
+    process = FORK.Process(target=function, args=arguments)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def load_without_warning(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return load_history(folder)
+
+
+def _save_with_room_for_500_bytes(folder: Path, action) -> None:
+    signal.signal(signal.SIGXFSZ, action)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    try:
+        save_record(make_record(dataset="cut"), folder)
+    except OSError as error:
+        os._exit(error.errno)
+
+
+def test_a_write_for_which_there_is_no_room_leaves_nothing(tmp_path):
+    save_record(make_record(dataset="whole"), tmp_path)
+    before = set(tmp_path.iterdir())
+    assert run_in_child(_save_with_room_for_500_bytes, tmp_path, signal.SIG_IGN) == 27  # EFBIG
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_writer_killed_in_the_middle_of_a_file_leaves_no_record(tmp_path):
+    save_record(make_record(dataset="whole"), tmp_path)
+    assert run_in_child(_save_with_room_for_500_bytes, tmp_path, signal.SIG_DFL) == -signal.SIGXFSZ
+    (left,) = tmp_path.glob(".*")
+    assert left.stat().st_size == 500  # it was in the middle
+    assert [record.dataset for record in load_without_warning(tmp_path)] == ["whole"]
+
+
+def _save_and_be_killed_at(name: str, folder: Path) -> None:
+    setattr(os, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    save_record(make_record(dataset="cut"), folder)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(call, tmp_path):
+    assert run_in_child(_save_and_be_killed_at, call, tmp_path) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(load_without_warning(tmp_path)) == 0
+
+
+def _save_for_ever(folder: Path, connection) -> None:
+    number = 0
+    while True:
+        save_record(make_record(dataset=f"{number}{'x' * 300_000}"), folder)
+        connection.send(number)
+        number += 1
+
+
+def test_writers_killed_at_any_time_lose_nothing_that_was_saved(tmp_path):
+    rng = random.Random(0)
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        receiver, sender = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=_save_for_ever, args=(folder, sender))
+        process.start()
+        receiver.recv()
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        saved = 1
+        while receiver.poll():
+            receiver.recv()
+            saved += 1
+        numbers = {record.dataset.rstrip("x") for record in load_without_warning(folder)}
+        # One more may have been there already when it could not say so any more.
+        assert {str(i) for i in range(saved)} <= numbers <= {str(i) for i in range(saved + 1)}
+        assert len(list(folder.glob(".*"))) <= 1
+
+
+def test_what_killed_writers_left_a_day_ago_goes_with_the_next_record(tmp_path):
+    for _ in range(2):
+        run_in_child(_save_and_be_killed_at, "replace", tmp_path)
+    old, new = tmp_path.iterdir()
+    mine = tmp_path / ".notes.json.tmp"
+    mine.touch()
+    for file in (old, mine):
+        os.utime(file, (time.time() - LEFT_BEHIND_SECONDS - 60,) * 2)
+    save_record(make_record(), tmp_path)
+    assert not old.exists()
+    assert new.exists()  # its writer may live
+    assert mine.exists()
+    assert len(load_without_warning(tmp_path)) == 1
+
+
+def test_the_content_is_on_the_disk_before_the_name_is_there(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append(os.fstat(file).st_size), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("name"), replace(*paths)))
+    path = save_record(make_record(), tmp_path)
+    assert calls[:2] == [os.path.getsize(path), "name"]
+    assert len(calls) == 3  # and then the folder
+
+
+@pytest.mark.parametrize("name", ["a::b", "::", "runs::2026::x", "a:b"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_colons_are_part_of_a_local_path(name, relative, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save_record(make_record(dataset="here"), name if relative else f"{tmp_path}/{name}")
+    (file,) = (tmp_path / name).iterdir()
+    assert Path(path) == file
+    assert [record.dataset for record in load_history(tmp_path / name)] == ["here"]
+    assert [folder.name for folder in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "dir::file://{0}",
+        "dir://x::file://{0}",
+        "file://{0}/a::b",
+        "memory://a::b",
+        "{0}/a::local",
+        "simplecache::memory://x",
+        "zip://x::{0}/x.zip",
+    ],
+)
+def test_a_chain_is_refused(chain, tmp_path):
+    chain = chain.format(tmp_path)
+    for use in (load_history, lambda folder: save_record(make_record(), folder)):
+        with pytest.raises(ValueError, match="chain of several"):
+            use(chain)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_protocol_that_nobody_knows():
+    with pytest.raises(ValueError, match="nosuch"):
+        open_folder("nosuch://bucket/folder")

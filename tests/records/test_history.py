@@ -1,0 +1,153 @@
+"""A folder of records: whole files, many writers, damaged files, filters."""
+
+import json
+import multiprocessing
+import re
+import warnings
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_leep.records.history import History, load_history, save_record
+from tests._helpers.simulate import make_record, make_report
+
+
+@pytest.fixture(params=["local", "memory", "brackets", "pathlike"])
+def folder(request, tmp_path):
+    if request.param == "memory":
+        url = f"memory://{tmp_path.name}/history"
+        yield url
+        fs = fsspec.filesystem("memory")
+        if fs.exists(f"/{tmp_path.name}"):
+            fs.rm(f"/{tmp_path.name}", recursive=True)
+        return
+    path = tmp_path / ("run[1]*" if request.param == "brackets" else "a") / "history"
+    yield path if request.param == "pathlike" else str(path)
+
+
+def file_names(folder) -> list[str]:
+    fs, root = fsspec.core.url_to_fs(str(folder))
+    return sorted(path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False))
+
+
+def test_saved_records_come_back_oldest_first(folder):
+    records = [make_record(dataset=str(i), created=f"2026-01-0{9 - i}T00:00:00+00:00") for i in range(4)]
+    paths = [save_record(record, folder) for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = load_history(folder)
+    assert list(history) == records[::-1]
+    assert len(set(paths)) == 4
+    assert file_names(folder) == sorted(path.rsplit("/", 1)[-1] for path in paths)  # and no temporary file
+    for path, record in zip(paths, records, strict=True):
+        with fsspec.open(path, expand=False) as file:
+            assert json.loads(file.read())["dataset"] == record.dataset
+
+
+def test_a_folder_that_does_not_exist_yet_is_an_empty_history(folder):
+    assert len(load_history(folder)) == 0
+
+
+def test_a_file_is_no_folder(tmp_path):
+    path = save_record(make_record(), tmp_path)
+    with pytest.raises(ValueError, match="must be a folder"):
+        load_history(path)
+
+
+def _write(folder: str, number: int, barrier) -> None:
+    barrier.wait()
+    for i in range(4):
+        save_record(make_record(dataset=f"{number}-{i}"), folder)
+
+
+def test_50_processes_that_write_at_once_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(50)
+    processes = [context.Process(target=_write, args=(str(tmp_path), i, barrier)) for i in range(50)]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a reader in the middle of it never sees part of a file
+            load_history(tmp_path)
+    assert [process.exitcode for process in processes] == [0] * 50
+    found = {record.dataset for record in load_history(tmp_path)}
+    assert found == {f"{number}-{i}" for number in range(50) for i in range(4)}
+
+
+def test_one_warning_names_every_file_that_is_left_out(folder):
+    kept = make_record()
+    save_record(kept, folder)
+    whole = kept.to_json()
+    newer = {**kept.to_dict(), "schema_version": 99}
+    bad = {
+        "truncated.json": whole[: len(whole) // 2],
+        "empty.json": "",
+        "foreign.json": '{"name": "package"}',
+        "list.json": "[1, 2]",
+        "newer.json": json.dumps(newer),
+        "deep.json": "[" * 100_000,
+    }
+    fs, root = fsspec.core.url_to_fs(str(folder))
+    for name, text in {**bad, "notes.txt": "not ours", ".hidden.json": "not ours"}.items():
+        fs.pipe_file(f"{root}/{name}", text.encode())
+    fs.pipe_file(f"{root}/bytes.json", b"\xff\xfe\x00")
+    fs.makedirs(f"{root}/folder.json", exist_ok=True)
+    with pytest.warns(UserWarning, match="Left out 8 of 9") as caught:
+        history = load_history(folder)
+    assert list(history) == [kept]
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    for name in (*bad, "bytes.json", "folder.json"):
+        assert name in message
+    assert re.search("newer.json.*schema 99", message)
+    assert "notes.txt" not in message
+    assert "hidden" not in message
+    assert caught[0].filename == __file__
+
+
+def test_filters():
+    records = [
+        make_record(strategy="head", dataset="a", model="m", created="2026-01-01T00:00:00"),
+        make_record(strategy="all", dataset="a", model="n", created="2026-01-02T00:00:00"),
+        make_record(strategy="all", report=make_report(7), created="2026-01-03T00:00:00"),
+    ]
+    history = History(records)
+    assert list(history.filter()) == records
+    assert list(history.filter(strategy="all")) == records[1:]
+    assert list(history.filter(dataset="a", model="n")) == [records[1]]
+    assert list(history.filter(num_target_classes=7)) == [records[2]]
+    assert list(history.filter(where=lambda record: record.dataset == "")) == [records[2]]
+    assert isinstance(history[1:], History)
+    assert list(history[1:]) == records[1:]
+    assert history[-1] is records[2]
+
+
+def test_rows_make_a_table():
+    pandas = pytest.importorskip("pandas")
+    history = History([make_record(0.5), make_record(0.6, report=make_report(probe=None))])
+    frame = pandas.DataFrame(history.to_dicts())
+    assert frame["achieved_accuracy"].tolist() == [0.5, 0.6]
+    assert frame["linear_probe_accuracy"].isna().sum() == 1
+
+
+@given(order=st.permutations(range(5)))
+def test_order_does_not_matter_even_among_equal_times(order):
+    records = [make_record(achieved=i / 10) for i in range(5)]
+    assert list(History(records[i] for i in order)) == list(History(records))
+
+
+def test_times_of_all_zones_are_in_order():
+    times = ["2026-01-02T11:00:00+05:00", "2026-01-02T08:00:00Z", "2026-01-02T08:30:00"]  # 6:00, 8:00, 8:30 UTC
+    records = [make_record(created=time) for time in times]
+    assert [record.created[11:16] for record in History(records[::-1])] == ["06:00", "08:00", "08:30"]
+
+
+def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
+    values = make_record().to_dict() | {"dataset": ["x" * 100_000]}
+    (tmp_path / "long.json").write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match="long.json .*`dataset` must be a text") as caught:
+        assert len(load_history(tmp_path)) == 0
+    assert len(str(caught[0].message)) < 1000

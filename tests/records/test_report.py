@@ -1,0 +1,134 @@
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from lightning_leep import TransferabilityReport
+from lightning_leep.records.report import check_report
+
+
+@pytest.fixture
+def report() -> TransferabilityReport:
+    values = {f.name: 0.5 for f in dataclasses.fields(TransferabilityReport) if f.default is dataclasses.MISSING}
+    values |= {"num_samples": 6, "num_target_classes": 3, "num_source_classes": 2, "class_counts": (1, 2, 3)}
+    values |= {"leep": -0.5, "leave_one_out_leep": -0.6}
+    return TransferabilityReport(**values, notes=("One note.",), joint=torch.ones(3, 2))
+
+
+def test_frozen(report):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.leep = 0.0
+
+
+def test_json_round_trip_without_the_joint(report):
+    text = report.to_json()
+    assert "joint" not in json.loads(text)
+    restored = TransferabilityReport.from_json(text)
+    assert restored == report
+    assert isinstance(restored.class_counts, tuple)
+    assert isinstance(restored.num_samples, int)
+
+
+def test_a_number_that_is_not_finite_becomes_null_and_comes_back_as_nan(report):
+    report = dataclasses.replace(report, leep_standard_error=math.nan)
+    text = report.to_json()
+    assert json.loads(text)["leep_standard_error"] is None
+    assert math.isnan(TransferabilityReport.from_json(text).leep_standard_error)
+    assert "leep_standard_error" not in report.scalars()
+
+
+def test_scalars_are_the_finite_numbers(report):
+    scalars = report.scalars()
+    assert scalars["num_samples"] == 6
+    assert all(isinstance(value, float) for value in scalars.values())
+    assert not {"notes", "joint", "class_counts"} & set(scalars)
+
+
+def test_floor_is_minus_the_label_entropy(report):
+    assert report.floor == -report.label_entropy
+
+
+def test_unknown_and_missing_fields_are_named(report):
+    with pytest.raises(ValueError, match="does not have.*'beauty'"):
+        TransferabilityReport.from_dict(report.to_dict() | {"beauty": 1.0})
+    values = report.to_dict()
+    del values["leep"]
+    with pytest.raises(ValueError, match="lacks fields.*leep"):
+        TransferabilityReport.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_samples", 0),
+        ("num_samples", -6),
+        ("num_samples", 7),  # not what the classes hold
+        ("num_target_classes", 4),
+        ("num_source_classes", 10**13),
+        ("num_features", 0),
+        ("class_counts", (1, 2)),
+        ("class_counts", (-1, 4, 3)),
+        ("leep", 0.5),
+        ("leep", math.inf),
+        ("leep", -math.inf),
+        ("leave_one_out_leep", -1e9),
+        ("nce", 1.0),
+        ("label_entropy", -0.5),
+        ("label_entropy", 1.2),  # log 3 = 1.10
+        ("eep_accuracy", 1.5),
+        ("linear_probe_accuracy", -0.1),
+        ("linear_probe_samples", -3),
+        ("linear_probe_samples", 7),
+        ("permutation_p_value", 2.0),
+        ("seconds", -1.0),
+        ("log_me", 10**400),
+    ],
+)
+def test_values_that_scoring_never_gives_are_refused(report, name, value):
+    names = "class_counts" if name in ("num_samples", "num_target_classes") else name
+    with pytest.raises(ValueError, match=f"`({name}|{names})`"):
+        check_report(dataclasses.replace(report, **{name: value}))
+    with pytest.raises(ValueError, match=f"`({name}|{names})`"):
+        TransferabilityReport.from_dict(report.to_dict() | {"leep": -0.5} | _plain(name, value))
+
+
+def _plain(name: str, value) -> dict:
+    return {name: list(value) if isinstance(value, tuple) else value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_samples", None),
+        ("num_samples", 6.0),
+        ("num_samples", True),
+        ("class_counts", 6),
+        ("class_counts", ("1", "2", "3")),
+        ("leep", "-0.5"),
+        ("leep", True),
+        ("linear_probe_samples", 2.5),
+        ("linear_probe_accuracy", [0.5]),
+        ("feature_layer", 3),
+        ("notes", "One note."),
+        ("notes", (1,)),
+    ],
+)
+def test_types_that_reports_never_have_are_refused(report, name, value):
+    with pytest.raises(TypeError, match=f"`{name}`"):
+        TransferabilityReport.from_dict(report.to_dict() | _plain(name, value))
+
+
+def test_missing_numbers_and_rounding_are_fine(report):
+    for values in ({"leep": math.nan}, {"leep": 1e-9}, {"eep_accuracy": math.nan}, {"leep_low": -math.inf}):
+        check_report(dataclasses.replace(report, **values))
+    check_report(dataclasses.replace(report, linear_probe_samples=0, label_entropy=math.log(3) + 1e-9))
+
+
+@pytest.mark.parametrize("values", [None, [1], "leep"])
+def test_fields_come_by_name(values):
+    with pytest.raises(TypeError, match="`values` must be the fields"):
+        TransferabilityReport.from_dict(values)
+    with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
+        check_report(values)

@@ -1,0 +1,157 @@
+"""What surrounds a pass: device, precision, modes, random states, progress bar; and how all of it ends."""
+
+import copy
+import random
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep.scoring.execution import autocast, evaluation_mode, preserved_rng, progress_bar, source_device
+
+ON_META = nn.Linear(2, 2, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("source", "device", "expected"),
+    [
+        (len, None, "cpu"),
+        (nn.ReLU(), None, "cpu"),
+        (ON_META, None, "meta"),
+        (ON_META.forward, None, "meta"),
+        (lambda inputs: ON_META(inputs), None, "meta"),
+        (nn.Linear(2, 2), "meta", "meta"),
+        (ON_META, torch.device("cpu"), "cpu"),
+    ],
+)
+def test_device(source, device, expected):
+    assert source_device(source, device) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", torch.float32), ("16-mixed", torch.float16), ("bf16-mixed", torch.bfloat16)]
+)
+def test_precision(precision, dtype):
+    with autocast(torch.device("cpu"), precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def states():
+    return torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+
+def draw():
+    return torch.rand(1), np.random.rand(), random.random()
+
+
+def test_random_states_come_back_after_success_and_failure():
+    before = states()
+    with preserved_rng():
+        draw()
+        assert states()[0] != before[0]
+    assert states() == before
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), preserved_rng():  # noqa: PT012
+            draw()
+            raise error
+        assert states() == before
+
+
+class TestEvaluationMode:
+    @pytest.fixture
+    def module(self):
+        module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
+        module[1][1].eval()
+        return module
+
+    def modes(self, module):
+        return [submodule.training for submodule in module.modules()]
+
+    def test_every_submodule_is_evaluated_and_gets_its_own_mode_back(self, module):
+        before = self.modes(module)
+        with evaluation_mode(module):
+            assert not any(self.modes(module))
+        assert self.modes(module) == before == [True, True, True, True, False]
+
+    def test_after_an_error(self, module):
+        before = self.modes(module)
+        with pytest.raises(RuntimeError), evaluation_mode(module):
+            raise RuntimeError
+        assert self.modes(module) == before
+
+    @pytest.mark.parametrize(
+        "hide",
+        [
+            lambda module: lambda inputs: module(inputs),
+            partial,
+            lambda module: partial(lambda inputs, net: net(inputs), net=module),
+            lambda module: SimpleNamespace(nets={"source": [module]}),
+            lambda module: module.forward,
+        ],
+        ids=["function", "partial", "keyword of a partial", "holder", "bound method"],
+    )
+    def test_modules_behind_an_object(self, module, hide):
+        before = self.modes(module)
+        with evaluation_mode(hide(module)):
+            assert not any(self.modes(module))
+        assert self.modes(module) == before
+        assert True in before
+
+    def test_train_of_the_module_is_not_called(self, module):
+        """It may merge weights in evaluation mode and change them by rounding when it takes that back."""
+
+        class Refuses(nn.Linear):
+            def train(self, mode=True):
+                raise RuntimeError("not now")
+
+        module.append(Refuses(2, 2))
+        before = self.modes(module)
+        with evaluation_mode(module):
+            assert not any(self.modes(module))
+        assert self.modes(module) == before
+
+    def test_exported_module(self, module):
+        """``torch.export`` gives a module that cannot be evaluated: ``eval()`` raises."""
+        inputs = torch.ones(3, 2)
+        module.eval()
+        exported = torch.export.export(module, (inputs,)).module()
+        with evaluation_mode(exported):
+            assert torch.equal(exported(inputs), module(inputs))
+        assert exported.training
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated.*")
+    def test_script_modules(self, module):
+        inputs = torch.ones(3, 2)
+        expected = copy.deepcopy(module).eval()(inputs)
+        scripted = torch.jit.script(module)
+        before = self.modes(scripted)
+        with evaluation_mode(scripted):
+            assert torch.equal(scripted(inputs), expected)
+        assert self.modes(scripted) == before
+        frozen = torch.jit.freeze(scripted.eval())
+        with evaluation_mode(frozen):  # which has no mode
+            torch.testing.assert_close(frozen(inputs), expected)
+
+    def test_nothing_with_a_mode(self):
+        with evaluation_mode(None, len, [3]):
+            pass
+
+
+class TestProgressBar:
+    def test_batches_pass_through(self, capsys):
+        assert list(progress_bar(iter([1, 2]), True)) == [1, 2]
+        assert "Scoring the source model" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("progress", "rank", "lightning_rank"), [(False, 0, 0), (True, 1, 0), (True, 0, 1), (True, 1, 1)]
+    )
+    def test_hidden(self, capsys, monkeypatch, progress, rank, lightning_rank):
+        """On other processes, whether Lightning or torch.distributed alone started them."""
+        monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", lightning_rank)
+        monkeypatch.setattr("lightning_leep.scoring.execution.this_process", lambda: (rank, 2))
+        assert list(progress_bar([1, 2], progress)) == [1, 2]
+        assert capsys.readouterr().err == ""

@@ -1,0 +1,124 @@
+"""Features of sources of every shape: none at all, tokens, dense prediction, too wide, compiled."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep.functional import h_score, log_me
+from lightning_leep.records.report_notes import LOGITS
+from lightning_leep.scoring.head import capture_head_input
+from tests._helpers.sources import C, D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
+
+
+def test_source_that_is_a_linear_layer():
+    report = run(nn.Linear(5, Z))
+    assert report.feature_layer == "(the source itself)"
+    assert_scores_of(report, X)
+
+
+def test_callable_is_scored_on_its_logits_and_says_so():
+    source = Net("fc", nn.Linear(D, Z))
+    report = run(lambda x: source(x))
+    assert report.feature_layer == LOGITS
+    assert_scores_of(report, source(X).detach())
+    assert any("no linear layer" in note and "made from its logits" in note for note in report.notes)
+
+
+def test_bound_method_is_hooked_through_its_module():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net("classifier", nn.Linear(D, Z))
+
+        def source_logits(self, inputs):
+            return self.net(inputs)
+
+    model = Model()
+    report = run(model.source_logits)
+    assert report.feature_layer == "net.classifier"
+    assert_scores_of(report, given_to(model.net, "classifier"))
+    assert hooks(model) == 0
+
+
+def test_tokens_are_rows_of_dense_labels():
+    source = Net("classifier", nn.Linear(D, Z))
+    tokens, labels = X.reshape(12, 5, 5), Y.reshape(12, 5)
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = source
+
+        def forward(self, x):
+            return self.net(x).movedim(-1, 1)  # [N, T, Z] -> [N, Z, T]
+
+    source_of_tokens = Tagger()
+    with capture_head_input(source_of_tokens) as capture:
+        features = capture.take(source_of_tokens(tokens), labels)
+    assert features.shape == (12, D, 5)
+    assert torch.equal(features.movedim(1, -1).reshape(60, D), given_to(source, "classifier").reshape(60, D))
+    assert_scores_of(run(Tagger(), labels, tokens), given_to(source, "classifier"))
+
+
+def test_pooled_features_do_not_pass_for_those_of_dense_labels():
+    """A linear layer inside a segmentation model (squeeze and excitation) has no row for each pixel."""
+
+    class Segmenter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.out = nn.Linear(5, 5), nn.Conv1d(5, Z, 1)
+
+        def forward(self, x):  # [N, 5, T]
+            return self.out(x * self.gate(x.mean(dim=2)).unsqueeze(2))
+
+    source, inputs = Segmenter(), X.reshape(12, 5, 5)
+    report = run(source, Y.reshape(12, 5), inputs)
+    assert report.feature_layer == LOGITS
+    with torch.no_grad():
+        assert_scores_of(report, source(inputs).movedim(1, -1).reshape(60, Z))
+
+
+def test_channels_of_a_convolution_named_as_head():
+    source = nn.Sequential(nn.Conv1d(5, 4, 1), nn.Tanh(), nn.Conv1d(4, Z, 1))
+    inputs = X.reshape(12, 5, 5)
+    with torch.no_grad():
+        expected = source[:2](inputs).movedim(1, -1).reshape(60, 4)
+    assert_scores_of(run(source, Y.reshape(12, 5), inputs, head="2"), expected)
+
+
+def test_classes_that_are_switched_off_say_nothing():
+    net = Net("fc", nn.Linear(D, Z))
+    off = torch.tensor([False, True] * 3 + [False])
+    report = run(lambda x: net(x).detach().masked_fill(off, -torch.inf))
+    expected = net(X).detach()[:, ~off]
+    assert report.h_score_unshrunk == pytest.approx(h_score(expected, Y, C, shrinkage=False).item(), rel=1e-5)
+    assert report.log_me == pytest.approx(log_me(expected, Y, C).item(), rel=1e-5)
+
+
+def test_features_that_are_too_wide_give_way_to_the_logits():
+    wide = nn.Sequential(nn.Linear(5, 4097), nn.Linear(4097, Z))
+    report = run(wide)
+    assert (report.feature_layer, report.num_features) == (LOGITS, Z)
+    assert any("wider than 4096" in note for note in report.notes)
+    report = run(lambda x: wide[0](x).detach())
+    assert (report.feature_layer, report.num_features, report.h_score, report.linear_probe_accuracy) == (None,) * 4
+    assert any("narrow enough" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_compiled_source_is_heard_or_said_not_to_be(before):
+    """A module that was compiled and has run does not call hooks that came later."""
+    torch._dynamo.reset()
+    source = Net("fc", nn.Linear(D, Z)).eval()
+    compiled = torch.compile(source, backend="eager")
+    if before:
+        with torch.no_grad():
+            compiled(X[:25])
+    report = run(compiled)
+    if report.feature_layer == "_orig_mod.fc":
+        assert_scores_of(report, given_to(source, "fc"))
+    else:
+        assert before
+        assert any("torch.compile hides" in note for note in report.notes)
+        assert_scores_of(report, source(X).detach())
+    assert hooks(compiled) == 0

@@ -1,0 +1,284 @@
+"""Data as it comes: imbalanced, tiny, noisy, two classes, more classes than images, ignored and dense labels.
+
+Each regime goes through a whole scoring pass and is compared with values that owe nothing to the library: the
+definitions in NumPy, and where a regime allows it numbers derived by hand.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_leep import score
+from lightning_leep.tensorboard import report_markdown
+from tests._helpers.feature_references import reference_h_score, reference_log_me, reference_probe
+from tests._helpers.helpers import (
+    label_entropy,
+    reference_eep_accuracy,
+    reference_leep,
+    reference_nce,
+    reference_softmax,
+)
+
+
+class Source(nn.Module):
+    """Features are the inputs ``[..., d]`` themselves; the last dimension becomes classes in dimension 1."""
+
+    def __init__(self, weight: np.ndarray) -> None:
+        super().__init__()
+        self.fc = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
+        self.fc.weight.data = torch.tensor(weight)
+
+    def forward(self, x):
+        return self.fc(x).movedim(-1, 1)
+
+
+def reference_leave_one_out(theta, labels, num_target_classes):
+    """Mean log of the EEP made from the other rows, with a prior of weight 1, summed anew for every row."""
+    logs = []
+    for i in np.flatnonzero(np.bincount(labels, minlength=num_target_classes)[labels] > 1):
+        rows, others = np.delete(theta, i, axis=0), np.delete(labels, i)
+        joint = np.stack([rows[others == y].sum(axis=0) for y in range(num_target_classes)])
+        prior = np.bincount(others, minlength=num_target_classes) / len(others)
+        logs.append(math.log(theta[i] @ ((joint[labels[i]] + prior[labels[i]]) / (joint.sum(axis=0) + 1))))
+    return float(np.mean(logs))
+
+
+def reference(features, labels, weight, num_target_classes):
+    """Every score of flat rows ``[n, d]`` from its definition."""
+    theta = reference_softmax(features @ weight.T)
+    return {
+        "num_samples": len(labels),
+        "class_counts": tuple(np.bincount(labels, minlength=num_target_classes)),
+        "label_entropy": label_entropy(labels),
+        "leep": reference_leep(theta, labels, num_target_classes),
+        "leave_one_out_leep": reference_leave_one_out(theta, labels, num_target_classes),
+        "eep_accuracy": reference_eep_accuracy(theta, labels, num_target_classes),
+        "nce": reference_nce(theta.argmax(axis=1), labels),
+        "h_score": reference_h_score(features, labels, shrinkage=True),
+        "h_score_unshrunk": reference_h_score(features, labels, shrinkage=False),
+        "log_me": reference_log_me(features, labels),
+        **reference_probe(features, labels),
+    }
+
+
+def report_on(features, labels, weight, num_target_classes, batch_size=7, **kwargs):
+    data = TensorDataset(torch.as_tensor(features), torch.as_tensor(labels))
+    loader = DataLoader(data, batch_size=batch_size)
+    return score(Source(weight), loader, num_target_classes, progress=False, **kwargs)
+
+
+def assert_scores(report, expected):
+    found = {name: getattr(report, name) for name in expected}
+    assert found == {
+        name: pytest.approx(value, rel=1e-6, abs=1e-9) if isinstance(value, float) else value
+        for name, value in expected.items()
+    }
+
+
+def make(labels, num_features=5, num_source_classes=6, seed=0, signal=1.5):
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    features = rng.normal(size=(len(labels), num_features))
+    features += signal * rng.normal(size=(labels.max() + 1, num_features))[labels]
+    return features, labels, rng.normal(size=(num_source_classes, num_features))
+
+
+REGIMES = {
+    "imbalanced": ([0] * 60 + [1] * 6 + [2] * 2, 3),
+    "an absent class": ([0] * 9 + [2] * 11 + [3] * 10, 5),
+    "tiny": ([0, 0, 1, 1, 1, 2], 3),
+    "two classes": ([0] * 21 + [1] * 13, 2),
+    "more classes than images": ([3, 3, 7, 7, 0, 9, 12, 19], 20),
+    "one degree of freedom": ([0, 0, 1, 2], 3),
+}
+
+
+@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize("memory", ["device", "second_pass"])
+def test_every_score_by_definition(name, memory):
+    labels, num_target_classes = REGIMES[name]
+    features, labels, weight = make(labels)
+    order = np.random.default_rng(1).permutation(len(labels))
+    features, labels = features[order], labels[order]
+    report = report_on(features, labels, weight, num_target_classes, memory=memory)
+    assert_scores(report, reference(features, labels, weight, num_target_classes))
+
+
+def test_noisy_labels():
+    """Three labels in ten are drawn anew, whatever the features say."""
+    features, labels, weight = make(np.arange(60) % 4)
+    rng = np.random.default_rng(2)
+    noisy = np.where(rng.random(60) < 0.3, rng.integers(0, 4, 60), labels)
+    assert (noisy != labels).sum() > 5
+    report = report_on(features, noisy, weight, 4)
+    assert_scores(report, reference(features, noisy, weight, 4))
+    clean = report_on(features, labels, weight, 4)
+    for name in ("leep", "leave_one_out_leep", "nce", "h_score", "log_me", "linear_probe_accuracy"):
+        assert getattr(report, name) < getattr(clean, name), name
+
+
+def test_fewer_images_than_features():
+    features, labels, weight = make([0] * 5 + [1] * 4 + [2] * 3, num_features=30)
+    assert_scores(report_on(features, labels, weight, 3), reference(features, labels, weight, 3))
+
+
+def test_ignored_labels():
+    """Ignored rows may hold anything at all."""
+    features, labels, weight = make([0] * 12 + [1] * 9 + [2] * 8)
+    spoilt, ignored = features.copy(), labels.copy()
+    spoilt[::4], ignored[::4] = np.nan, 255
+    kept = ignored != 255
+    report = report_on(spoilt, ignored.astype(np.uint8), weight, 3, ignore_index=255)
+    assert_scores(report, reference(features[kept], labels[kept], weight, 3))
+
+
+def test_dense_prediction():
+    """Every pixel is a row; ignored pixels are not."""
+    features, labels, weight = make(np.arange(72) % 3)
+    pixels, masks = features.reshape(4, 3, 6, 5), labels.reshape(4, 3, 6).copy()  # [N, H, W, d], [N, H, W]
+    masks[1, 0], masks[:, 2, 5] = -1, -1
+    kept = masks.reshape(-1) != -1
+    report = report_on(pixels, masks, weight, 3, batch_size=3, ignore_index=-1)
+    assert kept.sum() < 72
+    assert_scores(report, reference(features[kept], labels[kept], weight, 3))
+    assert report.rows_per_image == 18
+    assert any(note.startswith("An image gives up to 18 rows") for note in report.notes)
+
+
+@pytest.mark.parametrize("memory", ["device", "second_pass", "top_k"])
+def test_pixels_of_an_image_that_are_all_alike(memory):
+    """Twelve images whose 16 pixels are copies: LEEP is that of the images, its standard error four times too small.
+
+    Labels have nothing to do with the images, yet every pixel is foreseen from the others of its image.
+    """
+    rng = np.random.default_rng(0)
+    features, weight = rng.normal(size=(12, 5)), 2 * rng.normal(size=(6, 5))
+    labels = np.arange(12) % 3
+    pixels = np.broadcast_to(features[:, None, None], (12, 4, 4, 5)).copy()
+    masks = np.broadcast_to(labels[:, None, None], (12, 4, 4)).copy()
+    images, dense = (report_on(*data, weight, 3, memory=memory) for data in ((features, labels), (pixels, masks)))
+    assert (images.rows_per_image, dense.rows_per_image) == (1, 16)
+    assert not any(note.startswith("An image gives up to") for note in images.notes)
+    assert any("and do not tell LEEP from noise" in note for note in dense.notes)
+    assert "explains" not in report_markdown(dense)
+    if memory == "top_k":
+        return  # it knows no error, and may keep too little to say which LEEP it is
+    assert dense.leep == pytest.approx(images.leep, rel=1e-6)
+    assert dense.leep_standard_error == pytest.approx(images.leep_standard_error * math.sqrt(11 / 191), rel=1e-6)
+    assert dense.linear_probe_accuracy > images.linear_probe_accuracy + 0.3
+
+
+def test_one_pixel_is_one_row():
+    features, labels, weight = make(np.arange(30) % 3)
+    report = report_on(features.reshape(30, 1, 5), labels.reshape(30, 1), weight, 3)
+    assert report.rows_per_image == 1
+    assert_scores(report, reference(features, labels, weight, 3))
+    assert not any("An image gives up to" in note for note in report.notes)
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+CONFIDENT = 60.0  # one-hot features times this are logits whose softmax is one-hot to rounding
+
+
+def test_noisy_labels_by_hand():
+    """Four classes, 40 images each, labels wrong in 30 of 100 images, evenly: 28 right, 4 of each other class.
+
+    The source knows the truth. LEEP = NCE = 0.7 log 0.7 + 0.3 log 0.1. Without a row, of 39 others in its source class
+    27 (or 3) have its label, and the prior adds 39/159 to them and 1 to all. The covariance of truth and label has the
+    canonical correlations of 0.6 I + 0.1 J on what sums to 0: 0.6, three times, so the H-score is 3 * 0.36.
+    """
+    truth = np.repeat(np.arange(4), 40)
+    offsets = np.tile(np.repeat([0, 1, 2, 3], [28, 4, 4, 4]), 4)
+    labels = (truth + offsets) % 4
+    report = report_on(np.eye(4)[truth], labels, CONFIDENT * np.eye(4), 4)
+    in_sample = 0.7 * math.log(0.7) + 0.3 * math.log(0.1)
+    prior = 39 / 159
+    out_of_sample = 0.7 * math.log((27 + prior) / 40) + 0.3 * math.log((3 + prior) / 40)
+    assert_scores(
+        report,
+        {
+            "leep": in_sample,
+            "nce": in_sample,
+            "leave_one_out_leep": out_of_sample,
+            "eep_accuracy": 0.7,
+            "linear_probe_accuracy": 0.7,
+            "linear_probe_samples": 160,
+            "h_score_unshrunk": 1.08,
+        },
+    )
+    assert report.permutation_p_value == pytest.approx(1 / 21)
+    # -n log-likelihood / n of two outcomes: standard deviation of the log over sqrt(n - 1)
+    spread = math.log(7) * math.sqrt(0.7 * 0.3) / math.sqrt(159)
+    assert report.leep_standard_error == pytest.approx(spread, rel=1e-6)
+
+
+def test_one_image_of_a_class_by_hand():
+    """Images a, a, b, b with labels 0, 0, 1, 2: the last two share a source class and are the only ones of theirs."""
+    features, labels = np.eye(2)[[0, 0, 1, 1]], np.array([0, 0, 1, 2])
+    report = report_on(features, labels, CONFIDENT * np.eye(2), 3)
+    # Source class b says 1 or 2 with probability 1/2 each; class 0's images each see one other image, of their class.
+    left_out = math.log((1 + 1 / 3) / (1 + 1))
+    assert_scores(
+        report,
+        {
+            "class_counts": (2, 1, 1),
+            "leep": 0.5 * math.log(0.5),
+            "nce": 0.5 * math.log(0.5),
+            "leave_one_out_leep": left_out,
+            "leave_one_out_leep_standard_error": 0.0,
+            "eep_accuracy": 0.75,  # the two that tie count a half each
+            "linear_probe_samples": 2,
+            "linear_probe_accuracy": 1.0,
+        },
+    )
+    assert any("2 of 3 target classes have a single image" in note for note in report.notes)
+
+
+def test_source_that_says_nothing_of_imbalanced_labels_by_hand():
+    """Constant output: everything lies at the floor, and the best guess is the largest class."""
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    features = np.ones((100, 3))
+    report = report_on(features, labels, np.ones((4, 3)), 3)
+    floor = 0.9 * math.log(0.9) + 0.09 * math.log(0.09) + 0.01 * math.log(0.01)
+    # Without the row: prior (n_y - 1) / 99 alone, as every source class holds the same; the single row is left out.
+    counted = (90 * math.log(89 / 99) + 9 * math.log(8 / 99)) / 99
+    assert_scores(
+        report,
+        {
+            "leep": floor,
+            "nce": floor,
+            "leave_one_out_leep": counted,
+            "eep_accuracy": 0.9,
+            "h_score": 0.0,
+            "h_score_unshrunk": 0.0,
+            "linear_probe_accuracy": 90 / 99,
+            "linear_probe_samples": 99,
+        },
+    )
+    assert report.floor == pytest.approx(floor)
+    assert "cannot be told from noise" in report.notes[0]
+
+
+def test_h_score_of_two_classes_is_the_squared_correlation_of_a_regression():
+    """With two classes it is the R^2 of the least-squares fit of the label."""
+    features, labels, weight = make([0] * 21 + [1] * 13)
+    design = np.column_stack([np.ones(34), features])
+    fitted = design @ np.linalg.lstsq(design, labels, rcond=None)[0]
+    r_squared = 1 - ((labels - fitted) ** 2).sum() / ((labels - labels.mean()) ** 2).sum()
+    assert report_on(features, labels, weight, 2).h_score_unshrunk == pytest.approx(r_squared, rel=1e-9)
+
+
+def test_every_image_of_a_class_of_its_own_by_hand():
+    """n classes of one image: leave-one-out scores know nothing, LEEP of a one-hot source that tells all apart is 0."""
+    report = report_on(np.eye(4), np.arange(4), CONFIDENT * np.eye(4), 9)
+    assert_scores(report, {"leep": 0.0, "nce": 0.0, "eep_accuracy": 1.0, "linear_probe_samples": 0})
+    assert math.isnan(report.leave_one_out_leep)
+    assert report.linear_probe_accuracy is None
+    assert report.permutation_p_value == 1.0  # shuffled labels do as well
+    assert "cannot be told from noise" in report.notes[0]
+    assert report.class_counts == (1,) * 4 + (0,) * 5

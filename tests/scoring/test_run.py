@@ -1,0 +1,242 @@
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_leep import LEEPMetric, TransferabilityReport, score
+from lightning_leep.functional import leep
+
+C, Z = 4, 7
+
+
+@pytest.fixture
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(90, 5, generator=generator), torch.randint(C, (90,), generator=generator))
+
+
+@pytest.fixture
+def source() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, Z))
+
+
+def run(source, data, **kwargs):
+    return score(source, DataLoader(data, batch_size=32), C, progress=False, **kwargs)
+
+
+def test_report_equals_the_scores_of_all_rows_at_once(source, data):
+    report = run(source, data)
+    images, labels = data.tensors
+    with torch.no_grad():
+        logits = source.eval()(images)
+    theta = torch.softmax(logits, 1).double().numpy()  # float32 rows, float64 arithmetic
+    joint = np.stack([theta[labels == y].sum(0) for y in range(C)])
+    eep = theta @ (joint / joint.sum(0)).T
+    n = len(labels)
+    assert report.leep == pytest.approx(np.log(eep[np.arange(n), labels]).mean(), abs=1e-6)
+    assert report.leep == pytest.approx(leep(logits, labels, C).item(), abs=1e-6)
+    assert report.eep_accuracy == pytest.approx((eep.argmax(1) == labels.numpy()).mean())
+    counts = np.bincount(labels, minlength=C)
+    assert report.class_counts == tuple(counts)
+    assert report.label_entropy == pytest.approx(-(counts / n * np.log(counts / n)).sum())
+    assert (report.num_samples, report.num_target_classes, report.num_source_classes) == (n, C, Z)
+    assert report.samples_per_second == pytest.approx(n / report.seconds)
+    np.testing.assert_allclose(report.joint, joint, rtol=1e-5)
+
+
+def test_modes_are_given_back_submodule_by_submodule(source, data):
+    source.train()
+    source[1].eval()  # a user's frozen BatchNorm
+    statistics = source[1].running_mean.clone()
+    run(source, data)
+    assert [module.training for module in source.modules()] == [True, True, False, True, True, True]
+    assert torch.equal(source[1].running_mean, statistics)
+
+
+class Caller:
+    """A source that is neither a module nor a method of one."""
+
+    def __init__(self, network) -> None:
+        self.networks = {"source": [network]}
+
+    def __call__(self, inputs):
+        return self.networks["source"][0](inputs)
+
+
+FUNCTIONS = {
+    "function": lambda network: lambda inputs: network(inputs),
+    "partial": partial,
+    "partial of a function": lambda network: partial(lambda inputs, net: net(inputs), net=network),
+    "object": Caller,
+    "method of an object": lambda network: Caller(network).__call__,
+}
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_function_is_scored_as_the_module_that_it_calls(source, data, kind):
+    source.train()
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    report = run(FUNCTIONS[kind](source), data)
+    assert all(module.training for module in source.modules())
+    assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
+    with torch.no_grad():
+        expected = leep(source.eval()(data.tensors[0]), data.tensors[1], C).item()
+    assert report.leep == pytest.approx(expected, abs=1e-6)
+
+
+def test_exported_source(source, data):
+    """``torch.export`` gives modules whose ``eval()`` raises."""
+    inputs = (data.tensors[0][:32],)
+    exported = torch.export.export(source.eval(), inputs, dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
+    assert run(exported, data).leep == pytest.approx(run(source, data).leep, abs=1e-6)
+
+
+def test_modes_and_random_state_are_given_back_after_an_error(source, data):
+    source.train()
+    before = torch.random.get_rng_state()
+
+    def adapter(batch):
+        torch.rand(3)
+        raise RuntimeError("broken batch")
+
+    with pytest.raises(RuntimeError, match="broken batch"):
+        run(source, data, adapter=adapter)
+    assert all(module.training for module in source.modules())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_random_state_is_as_before(source, data):
+    def adapter(batch):
+        torch.rand(1), np.random.rand(), random.random()
+        return batch
+
+    states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    run(source, data, adapter=adapter)
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert random.getstate() == states[2]
+
+
+def test_no_gradients_and_none_left_behind(source, data):
+    recorded = []
+    source.register_forward_hook(lambda module, inputs, output: recorded.append(output.requires_grad))
+    run(source, data)
+    assert recorded == [False] * 3
+    assert all(p.grad is None for p in source.parameters())
+    assert all(p.requires_grad for p in source.parameters())
+
+
+def test_bound_method_counts_as_its_module(data):
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(5, Z), nn.Dropout(0.9))
+
+        def source_logits(self, inputs):
+            assert not self.training
+            return self.net(inputs)
+
+    model = Model()
+    assert run(model.source_logits, data).leep == run(model.net, data).leep
+    assert model.training
+    assert model.net[1].training
+
+
+def test_hugging_face_batches_and_outputs(source, data):
+    class Output(dict):
+        __getattr__ = dict.__getitem__
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = source
+
+        def forward(self, pixel_values, mask):
+            return Output(logits=self.net(pixel_values))
+
+    rows = [{"pixel_values": x, "mask": 1, "labels": y} for x, y in data]
+    assert run(Classifier(), rows).leep == run(source, data).leep
+
+
+def test_adapter_for_longer_tuples(source, data):
+    rows = [(x, "name", y) for x, y in data]
+    assert run(source, rows, adapter=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
+
+
+def test_probabilities_and_ignored_rows(source, data):
+    images, labels = data.tensors
+    labels = labels.clone()
+    labels[::5] = -100
+    kept = labels != -100
+    whole = run(lambda x: source(x).softmax(1), TensorDataset(images, labels), from_logits=False, ignore_index=-100)
+    part = run(source, TensorDataset(images[kept], labels[kept]))
+    assert whole.leep == pytest.approx(part.leep, abs=1e-7)
+    assert whole.num_samples == part.num_samples == int(kept.sum())
+
+
+def test_dense_prediction(data):
+    source = nn.Conv2d(3, Z, 1)
+    images = torch.randn(6, 3, 4, 4)
+    masks = torch.randint(C, (6, 4, 4))
+    report = run(source, TensorDataset(images, masks))
+    assert report.num_samples == 6 * 16
+    assert report.leep == pytest.approx(leep(source(images), masks, C).item(), abs=1e-6)
+
+
+def test_precision(source, data):
+    dtypes = []
+    source[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    half = run(source, data, precision="bf16-mixed")
+    assert set(dtypes) == {torch.bfloat16}
+    assert half.leep == pytest.approx(run(source, data).leep, abs=1e-2)
+    with pytest.raises(ValueError, match="`precision` must be one of.*got 'double'"):
+        run(source, data, precision="double")
+
+
+def test_workers_of_the_loader_start_once(source, data):
+    """Each iterator of a loader starts workers of its own."""
+
+    class Counting(DataLoader):
+        readings = 0
+
+        def __iter__(self):
+            self.readings += 1
+            return super().__iter__()
+
+    for progress in (False, True):
+        loader = Counting(data, batch_size=32)
+        score(source, loader, C, progress=progress)
+        assert loader.readings == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [([], "at least one batch, got none"), ([(torch.zeros(5), 1)], "at least 2 labelled rows, got 1")],
+)
+def test_too_little_data(source, rows, said):
+    with pytest.raises(ValueError, match=said):
+        score(source, DataLoader(rows, batch_size=4) if rows else [], C, progress=False)
+
+
+def test_progress_bar_is_shown_by_the_first_process_only(source, data, capsys, monkeypatch):
+    score(source, DataLoader(data), C)
+    assert "Scoring" in capsys.readouterr().err
+    monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", 1)
+    score(source, DataLoader(data), C)
+    assert capsys.readouterr().err == ""
+
+
+def test_numbers_of_numpy_are_numbers():
+    """The number of classes is often the largest label of an array, plus one."""
+    images, labels = torch.randn(40, 3), torch.arange(40) % 2
+    report = score(torch.nn.Linear(3, 5), [(images, labels)], np.int64(2), ignore_index=np.int64(-1), progress=False)
+    assert report.num_target_classes == 2
+    assert TransferabilityReport.from_json(report.to_json()) == report
+    metric = LEEPMetric(np.int64(2), np.int32(5))
+    assert (type(metric.num_target_classes), type(metric.num_source_classes)) == (int, int)

@@ -1,0 +1,139 @@
+"""The figure of predicted and achieved accuracy, by what is drawn in it."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from lightning_leep.forecast import MeanCurve
+from lightning_leep.records import AccuracyCurve
+from lightning_leep.tensorboard import predicted_vs_achieved_figure, strongest_sources_figure
+from tests._helpers.layout import assert_legible, heading
+
+CURVE = AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.7))
+SCRATCH = AccuracyCurve((1, 2, 3), (0.1, 0.2, 0.4))
+LABEL = "accuracy of the EEP, which needs no training; usually a lower bound"
+
+
+def lines(figure):
+    return {line.get_label(): line for line in figure.axes[0].lines}
+
+
+def test_shows_curve_prediction_and_reference():
+    drawn = lines(predicted_vs_achieved_figure(CURVE, 0.6, LABEL, reference=SCRATCH))
+    assert list(drawn) == ["achieved, best 75.0%", "predicted 60.0%", "reference, best 40.0%"]
+    np.testing.assert_array_equal(drawn["achieved, best 75.0%"].get_xydata(), [(1, 0.5), (2, 0.75), (3, 0.7)])
+    np.testing.assert_array_equal(drawn["reference, best 40.0%"].get_xydata(), [(1, 0.1), (2, 0.2), (3, 0.4)])
+    assert set(drawn["predicted 60.0%"].get_ydata()) == {0.6}
+    assert len({line.get_linestyle() for line in drawn.values()}) == 3  # not told apart by colour alone
+
+
+def test_legend_names_every_line_and_the_heading_tells_the_outcome():
+    figure = predicted_vs_achieved_figure(CURVE, 0.6, LABEL, reference=0.4)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(lines(figure))
+    assert heading(figure) == (
+        "Predicted and achieved accuracy",
+        f"Prediction reached after 2 epochs; best 75.0% after 2. Prediction: {LABEL}.",
+    )
+
+
+def test_axes_have_units():
+    axes = predicted_vs_achieved_figure(CURVE, 0.6, LABEL).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epochs trained", "accuracy")
+    axes.figure.canvas.draw()
+    assert all(label.get_text().endswith("%") for label in axes.get_yticklabels())
+    assert all(tick % 1 == 0 for tick in axes.get_xticks())
+
+
+def test_interval_is_a_band():
+    (band,) = predicted_vs_achieved_figure(CURVE, 0.6, LABEL, interval=(0.55, 0.65)).axes[0].patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.55, 0.65))
+    assert not predicted_vs_achieved_figure(CURVE, 0.6, LABEL).axes[0].patches
+
+
+def test_expected_curve_has_a_band_and_everything_is_named():
+    expected = MeanCurve((1, 2, 4), (0.3, 0.5, 0.6), (0.2, 0.4, 0.55), (0.4, 0.6, 0.65), num_curves=9)
+    figure = predicted_vs_achieved_figure(CURVE, 0.6, LABEL, (0.52, 0.641), SCRATCH, expected=expected)
+    drawn = lines(figure)
+    np.testing.assert_array_equal(drawn["expected on the way"].get_xydata(), [(1, 0.3), (2, 0.5), (4, 0.6)])
+    assert "predicted 60.0% (52 to 64%)" in drawn
+    axes = figure.axes[0]
+    corners = {tuple(vertex) for vertex in axes.collections[0].get_paths()[0].vertices.round(6).tolist()}
+    assert {(1, 0.2), (1, 0.4), (4, 0.55), (4, 0.65)} <= corners
+    assert axes.get_xlim()[1] > 4
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(drawn)
+    assert len({line.get_linestyle() for line in drawn.values()}) == 4
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize(
+    ("curve", "predicted", "interval", "reference"),
+    [
+        (AccuracyCurve(), 0.5, None, None),
+        (AccuracyCurve(), 0.5, None, AccuracyCurve()),
+        (AccuracyCurve((1,), (0.5,)), 0.5, None, None),
+        (AccuracyCurve((1, 2), (1.0, 0.9)), 1.0, None, AccuracyCurve((1, 2), (1.0, 0.9))),
+        (AccuracyCurve((0.25, 0.5), (1, 1)), 1.0, (0.9, 1.0), 1.0),
+        (AccuracyCurve((0, 1), (0, 0)), 0.0, (0.0, 0.1), AccuracyCurve((1, 9), (0.2, 0.9))),
+        (AccuracyCurve(tuple(range(300)), (0.999,) * 300), 0.2, (0.1, 0.3), 0.95),
+    ],
+)
+def test_everything_is_inside_and_legible(curve, predicted, interval, reference):
+    figure = predicted_vs_achieved_figure(curve, predicted, LABEL, interval, reference)
+    assert_legible(figure)
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    for line in axes.lines:
+        assert all(low < y < high for y in line.get_ydata())
+    left, right = axes.get_xlim()
+    assert all(left < epoch < right for epoch in curve.epochs)
+
+
+def test_a_flat_curve_looks_flat():
+    low, high = predicted_vs_achieved_figure(AccuracyCurve((1, 2), (0.5, 0.501)), 0.5, LABEL).axes[0].get_ylim()
+    assert high - low > 0.1
+
+
+@pytest.mark.parametrize("predicted", [-0.1, 71.0, float("nan")])
+def test_impossible_prediction_is_refused(predicted):
+    with pytest.raises(ValueError, match="`predicted` must lie in 0..1"):
+        predicted_vs_achieved_figure(CURVE, predicted, LABEL)
+
+
+@pytest.mark.parametrize("interval", [(0.7, 0.6), (-0.1, 0.5), (0.5, 1.1)])
+def test_impossible_interval_is_refused(interval):
+    with pytest.raises(ValueError, match="`interval` must be"):
+        predicted_vs_achieved_figure(CURVE, 0.6, LABEL, interval)
+
+
+def test_the_users_style_neither_shows_nor_changes():
+    from matplotlib import rcParams, style
+    from matplotlib.colors import to_hex
+
+    with style.context(["dark_background", {"font.size": 40}]):
+        before = dict(rcParams)
+        figure = predicted_vs_achieved_figure(CURVE, 0.6, LABEL)
+        assert dict(rcParams) == before
+        figure.canvas.draw()
+        assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+        axes = figure.axes[0]
+        for text in (axes.xaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels(), *figure.texts):
+            assert to_hex(text.get_color()) == "#000000"
+            assert text.get_fontsize() < 20
+
+
+def test_pyplot_hears_of_no_figure():
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()  # other tests of this process may have left some
+    predicted_vs_achieved_figure(CURVE, 0.6, LABEL)
+    assert pyplot.get_fignums() == before
+
+
+def test_missing_matplotlib_says_how_to_install_it(monkeypatch, joint):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (lambda: predicted_vs_achieved_figure(CURVE, 0.6, LABEL), lambda: strongest_sources_figure(joint)):
+        with pytest.raises(ImportError, match=r'pip install "lightning-leep\[figures\]"'):
+            draw()
