@@ -14,6 +14,7 @@ from lightning_leep.metrics import (
     transferability_metrics,
 )
 from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.run import score
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "LinearProbeAccuracy",
     "LogME",
     "NegativeConditionalEntropy",
+    "ScoringOptions",
     "TransferabilityReport",
     "__version__",
     "score",

@@ -13,7 +13,7 @@ import pytest
 
 from lightning_leep import cli as command
 from lightning_leep.records import AccuracyCurve, History, load_history, save_record
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2), (0.5, 0.8125))
 

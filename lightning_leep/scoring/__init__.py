@@ -1,5 +1,6 @@
 """One pass of a source model over labelled data, and the report that comes of it."""
 
+from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.run import score
 
-__all__ = ["score"]
+__all__ = ["ScoringOptions", "score"]

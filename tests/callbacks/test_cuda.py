@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import DATA, Classifier, fit, make_source, reference_scores, trained_state
+from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, reference_scores, trained_state
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
+from tests._helpers.small_transfer import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
 from tests.callbacks.fit.test_logs import Recording, events
 
 

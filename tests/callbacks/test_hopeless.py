@@ -13,8 +13,16 @@ from lightning_leep.forecast import RunningForecast
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import AccuracyCurve, load_history
 from tests._helpers.distributed import run_processes
-from tests._helpers.earlier import save_earlier
-from tests._helpers.support import Classifier, fit, make_source, make_trainer, train_loader, trained_state, val_loader
+from tests._helpers.saved_history import save_earlier
+from tests._helpers.small_transfer import (
+    Classifier,
+    fit,
+    make_source,
+    make_trainer,
+    train_loader,
+    trained_state,
+    val_loader,
+)
 from tests.callbacks.fit.test_logs import events
 
 EPOCHS = 12

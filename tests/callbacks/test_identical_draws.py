@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, default_collate
 
 from lightning_leep import LEEPCallback
-from tests._helpers.identical import Noisy, explicit, run
-from tests._helpers.support import Classifier, fit, make_data, make_source, train_loader, trained_state
+from tests._helpers.compared_training import Noisy, explicit, run
+from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, train_loader, trained_state
 
 
 class Slotted:

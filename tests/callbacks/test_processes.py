@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, SubsetRandomSampler
 
 from lightning_leep import LEEPCallback
 from tests._helpers.distributed import run_processes
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     Classifier,
     D,
     Z,

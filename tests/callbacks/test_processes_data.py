@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_leep import LEEPCallback
+from tests._helpers.compared_training import Noisy, explicit
 from tests._helpers.distributed import run_processes
-from tests._helpers.identical import Noisy, explicit
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     DATA,
     Classifier,
     fit,

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningCLI as LightningLightningCLI
 from pytorch_lightning.cli import LightningCLI
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     C,
     Classifier,
     D,

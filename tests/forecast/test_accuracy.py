@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_leep.forecast.accuracy import forecast_accuracy, wilson_interval
 from lightning_leep.forecast.transfer_point import HEAD_MODEL_ERROR, OTHER_MODEL_ERROR, from_logit, logit
-from tests._helpers.simulate import make_record, make_report, simulate_history
+from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
 
 
 def held(forecast, record) -> bool:

@@ -13,7 +13,7 @@ from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import forecast_convergence
 from lightning_leep.forecast.mean_curve import average_curves, effective_number, with_references
 from lightning_leep.records.curve import AccuracyCurve
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 Z80 = 1.2815515655446004
 

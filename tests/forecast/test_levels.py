@@ -6,7 +6,7 @@ import pytest
 
 from lightning_leep.forecast.levels import leep_levels
 from lightning_leep.records.curve import AccuracyCurve
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 
 def record(leep, *accuracy, **values):

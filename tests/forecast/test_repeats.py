@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_leep.forecast.repeats import distinct_transfers, exchangeable_records, is_same_transfer
-from tests._helpers.simulate import make_record, make_report, simulate_history
+from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
 
 
 def day(number: int) -> str:

@@ -14,7 +14,7 @@ from lightning_leep.functional.inputs import (
     flatten_rows,
     probability_rows,
 )
-from tests._helpers.helpers import reference_softmax
+from tests._helpers.references import reference_softmax
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]

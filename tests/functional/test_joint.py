@@ -20,7 +20,8 @@ from lightning_leep.functional.joint import (
     row_chunks,
     scratch,
 )
-from tests._helpers.helpers import AllocatedBytes, has_near_ties, reference_conditional, reference_eep_accuracy, tasks
+from tests._helpers.metric_state import AllocatedBytes
+from tests._helpers.references import has_near_ties, reference_conditional, reference_eep_accuracy, tasks
 
 
 def conditional_of(theta, labels, num_target_classes):

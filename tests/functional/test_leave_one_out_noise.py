@@ -15,7 +15,7 @@ from lightning_leep.functional.joint import (
     joint_probability,
     leave_one_out_likelihood,
 )
-from tests._helpers.helpers import label_entropy, random_task, reference_softmax, tasks
+from tests._helpers.references import label_entropy, random_task, reference_softmax, tasks
 
 
 def brute_force(theta, labels, num_target_classes, prior_weight=1.0):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lightning_leep.functional import leep
-from tests._helpers.helpers import (
+from tests._helpers.references import (
     label_entropy,
     random_task,
     reference_conditional,

@@ -10,7 +10,7 @@ from scipy import stats
 from lightning_leep.functional import leep, permutation_null
 from lightning_leep.functional.permutation import _deal_labels, check_num_permutations
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import label_entropy, random_task, reference_softmax
+from tests._helpers.references import label_entropy, random_task, reference_softmax
 
 C, Z = 4, 12
 

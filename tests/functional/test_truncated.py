@@ -17,7 +17,7 @@ from lightning_leep.functional.truncated import (
     truncate_rows,
     truncated_totals,
 )
-from tests._helpers.helpers import random_task, reference_conditional, reference_leep, tasks
+from tests._helpers.references import random_task, reference_conditional, reference_leep, tasks
 
 
 def truncate(theta, labels, k, num_target_classes):

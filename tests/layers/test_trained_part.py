@@ -13,7 +13,7 @@ from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.layers.transferred import find_transferred
 from lightning_leep.records import load_history
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     C,
     Classifier,
     D,

@@ -11,7 +11,8 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 from lightning_leep import EEPAccuracy, LEEPMetric
 from lightning_leep.functional import leep
 from lightning_leep.metrics import additive
-from tests._helpers.helpers import assert_unchanged, random_task, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import random_task
 
 EXACT = {"rel": 1e-12, "abs": 1e-12}
 

@@ -8,14 +8,8 @@ import torch
 from torchmetrics import MetricCollection
 
 from lightning_leep import EEPAccuracy, LEEPMetric
-from tests._helpers.helpers import (
-    assert_unchanged,
-    random_task,
-    reference_eep_accuracy,
-    reference_leep,
-    reference_softmax,
-    snapshot,
-)
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import random_task, reference_eep_accuracy, reference_leep, reference_softmax
 
 BATCHES = [(preds.double(), labels) for preds, labels in (random_task(n, 5, 3, n) for n in (30, 11, 24))]
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_leep import EEPAccuracy
-from tests._helpers.helpers import has_near_ties, random_task, reference_eep_accuracy, reference_softmax, tasks
+from tests._helpers.references import has_near_ties, random_task, reference_eep_accuracy, reference_softmax, tasks
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 EXACT = {"abs": 1e-12}

@@ -10,14 +10,13 @@ from torchmetrics import MetricCollection
 from lightning_leep import EEPScores, LEEPMetric
 from lightning_leep.functional import leep
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import (
-    assert_unchanged,
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import (
     random_task,
     reference_conditional,
     reference_eep_accuracy,
     reference_leep,
     reference_softmax,
-    snapshot,
 )
 
 C, Z = 4, 6

@@ -20,7 +20,7 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.h_score import HScore
 from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nleep import NLEEP
-from tests._helpers.helpers import assert_unchanged, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
 
 C, D = 3, 5
 

@@ -12,7 +12,7 @@ from lightning_leep.functional.log_me import log_me
 from lightning_leep.metrics.h_score import HScore
 from lightning_leep.metrics.log_me import LogME
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import assert_unchanged, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
 from tests.metrics.test_feature_moments import CASES, C, D, build, expected, rows
 
 #: Rows of each rank: even, uneven, one empty.

@@ -8,7 +8,7 @@ import torch
 from lightning_leep import FeatureScores
 from lightning_leep.functional import h_score, linear_probe, log_me
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import assert_unchanged, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
 
 C, D = 3, 5
 

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from lightning_leep import LEEPMetric
 from lightning_leep.functional import leep
-from tests._helpers.helpers import (
-    assert_unchanged,
-    random_task,
-    reference_leep,
-    reference_nce,
-    reference_softmax,
-    snapshot,
-    tasks,
-)
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import random_task, reference_leep, reference_nce, reference_softmax, tasks
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 EXACT = {"rel": 1e-12, "abs": 1e-12}

@@ -12,7 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from lightning_leep import EEPAccuracy, LEEPMetric
 from lightning_leep.functional import leep
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import random_task, reference_eep_accuracy, reference_leep, reference_softmax
+from tests._helpers.references import random_task, reference_eep_accuracy, reference_leep, reference_softmax
 
 pytestmark = pytest.mark.distributed
 

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from torchmetrics import MetricCollection
 
 from lightning_leep import EEPAccuracy, LEEPMetric
-from tests._helpers.helpers import (
-    assert_unchanged,
-    label_entropy,
-    random_task,
-    reference_leep,
-    reference_nce,
-    snapshot,
-    tasks,
-)
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import label_entropy, random_task, reference_leep, reference_nce, tasks
 
 
 def metric_of(theta, labels, num_target_classes, top_k, **kwargs):

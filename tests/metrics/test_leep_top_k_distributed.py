@@ -6,7 +6,7 @@ import torch
 from lightning_leep import LEEPMetric
 from lightning_leep.functional.log_sum_bounds import NUM_HALVINGS
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import random_task, reference_leep
+from tests._helpers.references import random_task, reference_leep
 
 SHARDS = {2: [(0, 70), (70, 100)], 3: [(0, 64), (64, 64), (64, 100)]}
 

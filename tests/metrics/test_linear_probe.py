@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from lightning_leep import HScore, LinearProbeAccuracy, LogME
 from lightning_leep.functional import linear_probe
-from tests._helpers.helpers import AllocatedBytes, assert_unchanged, snapshot
+from tests._helpers.metric_state import AllocatedBytes, assert_unchanged, snapshot
 
 C, D = 4, 6
 EXACT = {"rel": 1e-9, "abs": 1e-12}

@@ -6,7 +6,7 @@ import torch
 from lightning_leep import LinearProbeAccuracy
 from lightning_leep.functional import linear_probe
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import assert_unchanged, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
 from tests.metrics.test_linear_probe import C, D, filled, rows, values_of
 
 pytestmark = pytest.mark.distributed

@@ -11,7 +11,8 @@ from torchmetrics.wrappers import BootStrapper
 from lightning_leep.functional.nce import nce
 from lightning_leep.metrics.nce import NegativeConditionalEntropy
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.helpers import assert_unchanged, random_task, reference_nce, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
+from tests._helpers.references import random_task, reference_nce
 
 C, Z = 4, 6
 

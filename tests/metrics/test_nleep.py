@@ -9,7 +9,7 @@ from lightning_leep.functional.nleep import nleep
 from lightning_leep.metrics import FeatureScores
 from lightning_leep.metrics.nleep import NLEEP
 from tests._helpers.distributed import run_processes
-from tests._helpers.helpers import assert_unchanged, snapshot
+from tests._helpers.metric_state import assert_unchanged, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -12,16 +12,9 @@ from lightning_leep import EEPAccuracy, LEEPMetric
 from lightning_leep.functional import leep
 from lightning_leep.metrics import EEPScores
 from tests._helpers.distributed import run_processes
-from tests._helpers.helpers import (
-    AllocatedBytes,
-    assert_unchanged,
-    random_task,
-    reference_conditional,
-    reference_leep,
-    reference_softmax,
-    snapshot,
-)
-from tests._helpers.memory import needs_peak_memory, peak_extra_bytes
+from tests._helpers.metric_state import AllocatedBytes, assert_unchanged, snapshot
+from tests._helpers.peak_memory import needs_peak_memory, peak_extra_bytes
+from tests._helpers.references import random_task, reference_conditional, reference_leep, reference_softmax
 
 EXACT = {"rel": 1e-12, "abs": 1e-12}
 

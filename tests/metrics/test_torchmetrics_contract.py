@@ -10,7 +10,7 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 from torchmetrics.wrappers import BootStrapper, MetricTracker, Running
 
 from lightning_leep import EEPAccuracy, LEEPMetric
-from tests._helpers.helpers import random_task, reference_eep_accuracy, reference_leep, reference_softmax
+from tests._helpers.references import random_task, reference_eep_accuracy, reference_leep, reference_softmax
 
 BATCHES = [random_task(n, 5, 3, seed) for seed, n in enumerate((30, 11, 24))]
 REFERENCES = {LEEPMetric: reference_leep, EEPAccuracy: reference_eep_accuracy}

@@ -12,7 +12,7 @@ import pytest
 from lightning_leep.cli import table
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, leep_levels
 from lightning_leep.records import AccuracyCurve, History, TransferRecord, load_history
-from tests._helpers.simulate import make_record, make_report, simulate_history
+from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.6, 0.7))
 EXTRA = {"linear_probe_samples": 200, "leep_low": -2.0, "nce": -1.0, "feature_layer": "fc", "notes": ("Few rows.",)}

@@ -13,7 +13,7 @@ import pytest
 
 from lightning_leep.records import load_history, save_record
 from lightning_leep.records.folder import LEFT_BEHIND_SECONDS, open_folder
-from tests._helpers.simulate import make_record
+from tests._helpers.simulated_transfers import make_record
 
 FORK = multiprocessing.get_context("fork")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_leep.records.history import History, load_history, save_record
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 
 @pytest.fixture(params=["local", "memory", "brackets", "pathlike"])

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.transfer import SCHEMA_VERSION, TransferRecord, library_versions
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.8, 0.75))
 

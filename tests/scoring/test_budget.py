@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests._helpers.scoring_support import (
+from tests._helpers.scoring_pass import (
     BATCH,
     OF_SHUFFLES,
     C,

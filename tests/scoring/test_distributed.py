@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.scoring_support import BATCH, C, D, N, Source, Z, dataset
+from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset
 
 pytestmark = pytest.mark.distributed
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_leep.scoring.head import capture_head_input
-from tests._helpers.sources import D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run, sequential_classifier
+from tests._helpers.head_sources import D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run, sequential_classifier
 
 
 def captured(source, head=None, inputs=X, target=Y):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_leep import score
-from tests._helpers.sources import (
+from tests._helpers.head_sources import (
     D,
     Hidden,
     LowRank,

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_leep.functional import h_score, log_me
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.head import capture_head_input
-from tests._helpers.sources import C, D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
+from tests._helpers.head_sources import C, D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
 
 
 def test_source_that_is_a_linear_layer():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_leep.scoring.head import capture_head_input
-from tests._helpers.sources import (
+from tests._helpers.head_sources import (
     D,
     Hidden,
     LowRank,

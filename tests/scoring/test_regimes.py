@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_leep import score
 from lightning_leep.tensorboard import report_markdown
 from tests._helpers.feature_references import reference_h_score, reference_log_me, reference_probe
-from tests._helpers.helpers import (
+from tests._helpers.references import (
     label_entropy,
     reference_eep_accuracy,
     reference_leep,

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from lightning_leep.functional import h_score, leep, linear_probe, log_me
-from tests._helpers.scoring_support import (
+from tests._helpers.scoring_pass import (
     BATCH,
     OF_KEPT_OUTPUTS,
     OF_SHUFFLES,

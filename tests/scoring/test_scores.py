@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from lightning_leep.functional import h_score, leep, linear_probe, log_me, nce, nleep
-from tests._helpers.scoring_support import collected
+from tests._helpers.scoring_pass import collected
 
 C, Z = 4, 7
 

@@ -19,7 +19,7 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from werkzeug.test import Client
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import Classifier, fit, make_source
+from tests._helpers.small_transfer import Classifier, fit, make_source
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler as SessionGr
 
 from lightning_leep import LEEPCallback
 from lightning_leep.tensorboard import hparam_tags, log_hparams, widen_hparams
-from tests._helpers.support import Classifier, make_source, make_trainer, train_loader, val_loader
+from tests._helpers.small_transfer import Classifier, make_source, make_trainer, train_loader, val_loader
 
 
 @dataclass

@@ -10,7 +10,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from lightning_leep.forecast import AccuracyForecast, forecast_convergence
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import report_markdown
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.simulated_transfers import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
 

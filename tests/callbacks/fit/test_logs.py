@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve, convergence_scalars
-from tests._helpers.support import C, Classifier, Z, fit, make_source
+from tests._helpers.small_transfer import C, Classifier, Z, fit, make_source
 
 
 def events(folder) -> EventAccumulator:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.fit.monitor import MonitorReader, extended
 from lightning_leep.records import AccuracyCurve
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     Classifier,
     TrainingOnly,
     fit,

@@ -12,9 +12,17 @@ from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead, planned_epochs
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, update_forecast
 from lightning_leep.records import AccuracyCurve, load_history, save_record
-from tests._helpers.earlier import save_earlier
-from tests._helpers.simulate import make_record
-from tests._helpers.support import Classifier, fit, make_source, make_trainer, train_loader, trained_state, val_loader
+from tests._helpers.saved_history import save_earlier
+from tests._helpers.simulated_transfers import make_record
+from tests._helpers.small_transfer import (
+    Classifier,
+    fit,
+    make_source,
+    make_trainer,
+    train_loader,
+    trained_state,
+    val_loader,
+)
 from tests.callbacks.fit.test_logs import Recording, events, series
 
 

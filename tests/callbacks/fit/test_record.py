@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.distributed import run_processes
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     Classifier,
     fit,
     make_data,

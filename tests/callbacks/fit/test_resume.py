@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     Classifier,
     D,
     Z,

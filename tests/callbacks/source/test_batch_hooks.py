@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     DATA,
     Classifier,
     LightningClassifier,

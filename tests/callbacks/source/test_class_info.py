@@ -14,7 +14,15 @@ from lightning_leep.callbacks.source.class_info import (
     find_num_target_classes,
     find_source_class_names,
 )
-from tests._helpers.support import Classifier, fit, make_data, make_source, make_trainer, train_loader, val_loader
+from tests._helpers.small_transfer import (
+    Classifier,
+    fit,
+    make_data,
+    make_source,
+    make_trainer,
+    train_loader,
+    val_loader,
+)
 
 NAMES = ["cat", "dog", "eel"]
 

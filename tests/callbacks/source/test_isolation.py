@@ -15,7 +15,7 @@ from lightning_leep.callbacks.source.isolation import (
     preserved_generators,
     shares_weights,
 )
-from tests._helpers.support import Classifier, D, Z, fit, make_source
+from tests._helpers.small_transfer import Classifier, D, Z, fit, make_source
 
 CPU = torch.device("cpu")
 

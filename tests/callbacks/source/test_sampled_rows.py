@@ -15,8 +15,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from tests._helpers.recorder import score
-from tests._helpers.support import DATA, train_loader
+from tests._helpers.recording_source import score
+from tests._helpers.small_transfer import DATA, train_loader
 
 LOADERS = {
     "subset sampler": (lambda: train_loader(DATA, shuffle=False, sampler=SubsetRandomSampler([4, 2, 30])), [4, 2, 30]),

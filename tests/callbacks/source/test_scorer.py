@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import (
+from tests._helpers.small_transfer import (
     DATA,
     Classifier,
     D,

@@ -8,8 +8,8 @@ from torch.utils.data import (
 )
 
 from lightning_leep import LEEPCallback
-from tests._helpers.recorder import score
-from tests._helpers.support import (
+from tests._helpers.recording_source import score
+from tests._helpers.small_transfer import (
     DATA,
     C,
     Classifier,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_leep.forecast.statistics.novelty import MARGIN, SLACK, distances, pull_inside, usual_distance
 from lightning_leep.forecast.transfer_point import TransferPoint
-from tests._helpers.simulate import make_report, simulate_history
+from tests._helpers.simulated_transfers import make_report, simulate_history
 
 
 def test_distance_by_hand():

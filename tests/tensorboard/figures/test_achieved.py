@@ -8,7 +8,7 @@ import pytest
 from lightning_leep.forecast import MeanCurve
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import predicted_vs_achieved_figure, strongest_sources_figure
-from tests._helpers.layout import assert_legible, heading
+from tests._helpers.drawn_figures import assert_legible, heading
 
 CURVE = AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.7))
 SCRATCH = AccuracyCurve((1, 2, 3), (0.1, 0.2, 0.4))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_leep.tensorboard import association_figure, strongest_sources_figure
-from tests._helpers.layout import assert_legible, heading
+from tests._helpers.drawn_figures import assert_legible, heading
 
 TARGETS, SOURCES = ["apple", "bear", "cat"], ["one", "two", "three", "none"]
 

@@ -9,8 +9,8 @@ import pytest
 from lightning_leep.forecast import AccuracyForecast, leep_levels
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import history_figure, levels_figure
-from tests._helpers.layout import assert_legible, heading
-from tests._helpers.simulate import make_record, make_report
+from tests._helpers.drawn_figures import assert_legible, heading
+from tests._helpers.simulated_transfers import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.7))
 FORECAST = AccuracyForecast(value=0.7, low=0.6, high=0.85, coverage=0.9, trainable="head", basis="9 rows")

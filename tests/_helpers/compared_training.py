@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import Classifier, fit, make_data, make_source, trained_state
+from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, trained_state
 
 
 class Noisy(Dataset):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lightning_leep.records import AccuracyCurve, History, load_history, save_record
-from tests._helpers.simulate import make_record, make_report
-from tests._helpers.support import C
+from tests._helpers.simulated_transfers import make_record, make_report
+from tests._helpers.small_transfer import C
 
 
 def save_earlier(folder, size: int = 12, trainable: str = "all", epochs: int = 4) -> History:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests._helpers.support import DATA, Classifier, fit, make_source, train_loader
+from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, train_loader
 
 
 class Recorder(nn.Module):

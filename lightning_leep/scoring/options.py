@@ -1,0 +1,107 @@
+"""What a scoring pass computes and how it reads a batch: one object for everything that scores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
+
+from torch import Tensor
+
+from lightning_leep.functional.inputs import check_flag, check_ignore_index
+from lightning_leep.functional.permutation import check_num_permutations
+
+#: A function from a batch to the inputs of the source model and the integer labels.
+SplitBatch = Callable[[Any], tuple[Any, Tensor]]
+
+Memory = Literal["device", "cpu", "second_pass"]
+MEMORY_WAYS: tuple[Memory, ...] = ("device", "cpu", "second_pass")
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Options of a scoring pass, shared by :func:`~lightning_leep.score` and :class:`~lightning_leep.LEEPCallback`.
+
+    Args:
+        from_logits: Whether the source returns logits; False for probabilities.
+        ignore_index: Label of the rows that are left out, as -100 in segmentation; None keeps all rows.
+        split_batch: Function from a batch to ``(inputs, target)``. None reads pairs ``(inputs, target)`` and mappings
+            with ``labels`` (Hugging Face).
+        head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it. None
+            finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
+            ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
+            these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and
+            the report says so.
+        memory: Where the source's outputs and features are kept until all rows are known: on the ``"device"`` that
+            computed them or on the ``"cpu"``. ``"second_pass"`` keeps none and reads the data twice; it leaves out the
+            permutation test and N-LEEP, and the data must give the same rows both times.
+        num_permutations: How often the labels are shuffled for the permutation test of LEEP. 0 skips the test; at least
+            19 shuffles are needed for a p-value of 0.05.
+        nleep: Whether to compute N-LEEP as well. It needs scikit-learn and fits a mixture of 5 C Gaussians, which takes
+            longer than all other scores together.
+
+    Raises:
+        TypeError: If ``split_batch`` is not a function or ``head`` is not a name.
+        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"``.
+
+    Example:
+        >>> ScoringOptions(ignore_index=-100, memory="cpu").memory
+        'cpu'
+    """
+
+    from_logits: bool = True
+    ignore_index: int | None = None
+    split_batch: SplitBatch | None = None
+    head: str | None = None
+    memory: Memory = "device"
+    num_permutations: int = 20
+    nleep: bool = False
+
+    def __post_init__(self) -> None:
+        for name, flag in (("from_logits", self.from_logits), ("nleep", self.nleep)):
+            check_flag(name, flag)
+        check_ignore_index(self.ignore_index)
+        if self.split_batch is not None and not callable(self.split_batch):
+            raise TypeError(f"`split_batch` must be a function or None, got {type(self.split_batch).__name__}.")
+        if self.head is not None and not isinstance(self.head, str):
+            raise TypeError(f"`head` must be the name of a layer or None, got {type(self.head).__name__}.")
+        if not isinstance(self.memory, str) or self.memory not in MEMORY_WAYS:
+            raise ValueError(f"`memory` must be one of {', '.join(MEMORY_WAYS)}, got {self.memory!r}.")
+        check_num_permutations(self.num_permutations)
+        if self.nleep and not self.keeps_rows:
+            raise ValueError(
+                "`nleep=True` needs the features of all rows, which `memory='second_pass'` does not keep. "
+                "Pass another `memory`, or `nleep=False`."
+            )
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether outputs and features are kept, so that one pass over the data is enough."""
+        return self.memory != "second_pass"
+
+
+class OptionNames(TypedDict, total=False):
+    """The same options as keyword arguments; :class:`ScoringOptions` explains them."""
+
+    from_logits: bool
+    ignore_index: int | None
+    split_batch: SplitBatch | None
+    head: str | None
+    memory: Memory
+    num_permutations: int
+    nleep: bool
+
+
+def check_options(name: str, options: object) -> None:
+    """Raise ``TypeError`` unless an argument holds ``ScoringOptions`` or None."""
+    if options is not None and not isinstance(options, ScoringOptions):
+        raise TypeError(f"`{name}` must be ScoringOptions or None, got {type(options).__name__}.")
+
+
+def merged_options(options: ScoringOptions | None, flat: OptionNames) -> ScoringOptions:
+    """The options with those that were given by name in their place.
+
+    Raises:
+        TypeError: If ``options`` is something else, or a name is not an option's.
+        ValueError: If the result is impossible.
+    """
+    check_options("options", options)
+    return replace(options or ScoringOptions(), **flat)

@@ -1,0 +1,86 @@
+"""The options of a scoring pass: defaults, checks, flat names."""
+
+import dataclasses
+import pickle
+import typing
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_leep import ScoringOptions
+from lightning_leep.scoring.options import OptionNames, merged_options
+
+
+def by_hand(batch):
+    return batch["x"], batch["y"]
+
+
+def test_flat_names_are_those_of_the_dataclass():
+    assert typing.get_type_hints(OptionNames) == typing.get_type_hints(ScoringOptions)
+
+
+def test_options_are_values():
+    options = ScoringOptions(split_batch=by_hand, ignore_index=-100, memory="cpu")
+    assert pickle.loads(pickle.dumps(options)) == options
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.memory = "device"
+
+
+@pytest.mark.parametrize(
+    ("memory", "keeps_rows"),
+    [("device", True), ("cpu", True), ("second_pass", False)],
+)
+def test_memory(memory, keeps_rows):
+    assert ScoringOptions(memory=memory).keeps_rows == keeps_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *(("from_logits", value, ValueError) for value in (None, 1, "yes")),
+        *(("nleep", value, ValueError) for value in (None, 0)),
+        *(("ignore_index", value, ValueError) for value in (1.0, True, "no")),
+        *(("split_batch", value, TypeError) for value in ("package.function", 3)),
+        *(("head", value, TypeError) for value in (3, torch.nn.Linear(2, 2))),
+        *(("memory", value, ValueError) for value in ("gpu", "", 1000, True, None, ("cpu",), "top_k", "bfloat16")),
+        *(("num_permutations", value, ValueError) for value in (-1, 18, 20.0, True)),
+    ],
+)
+def test_impossible_values(name, value, error):
+    with pytest.raises(error, match=f"`{name}`.* got "):
+        ScoringOptions(**{name: value})
+
+
+def test_integers_of_numpy():
+    options = ScoringOptions(ignore_index=np.int64(-1), num_permutations=np.int32(19))
+    assert (options.ignore_index, options.num_permutations) == (-1, 19)
+
+
+def test_nleep_needs_kept_features():
+    assert ScoringOptions(nleep=True, memory="cpu").nleep
+    with pytest.raises(ValueError, match="`nleep=True` needs the features of all rows"):
+        ScoringOptions(nleep=True, memory="second_pass")
+
+
+class TestMerged:
+    def test_flat_names_come_before_the_object(self):
+        options = ScoringOptions(ignore_index=3, memory="cpu")
+        assert merged_options(options, {"ignore_index": 5}) == ScoringOptions(ignore_index=5, memory="cpu")
+        assert options.ignore_index == 3
+
+    def test_neither(self):
+        assert merged_options(None, {}) == ScoringOptions()
+
+    def test_the_result_is_checked(self):
+        with pytest.raises(ValueError, match="`nleep=True`"):
+            merged_options(ScoringOptions(memory="second_pass"), {"nleep": True})
+
+    def test_unknown_name(self):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'adapter'"):
+            merged_options(None, {"adapter": by_hand})
+
+    @pytest.mark.parametrize("options", [{"memory": "cpu"}, "cpu", ScoringOptions])
+    def test_something_else(self, options):
+        with pytest.raises(TypeError, match="`options` must be ScoringOptions or None, got"):
+            merged_options(options, {})
