@@ -17,7 +17,7 @@ CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
 
 def forecast(value, low=0.6, high=0.8, **values):
     """A forecast with a basis that fits in a sentence."""
-    values = {"coverage": 0.9, "strategy": "head", "basis": "9 rows", **values}
+    values = {"coverage": 0.9, "trainable": "head", "basis": "9 rows", **values}
     return AccuracyForecast(value=value, low=low, high=high, **values)
 
 

@@ -28,7 +28,7 @@ def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
     return [
         record
         for record in history
-        if record.complete and record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+        if record.complete and record.trainable != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
     ]
 
 
@@ -46,7 +46,7 @@ def history_figure(
 
     Args:
         report: Scores of this run.
-        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
+        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
         forecast: The forecast of this run.
         curve: The validations of this run so far.
 
@@ -81,7 +81,7 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
     The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`); a short history has fewer.
 
     Args:
-        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
+        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
         curve: Validations of this run so far.
 
     Returns:
