@@ -35,7 +35,7 @@ class LEEPCallback(ResumableCallback):
       ``leave_one_out_leep``, ``linear_probe_accuracy``, ...), and ``leep/predicted_accuracy`` with ``_low`` and
       ``_high``, the interval of :func:`~lightning_leep.forecast.forecast_accuracy`;
     - after each validation: ``leep/achieved_accuracy``, that of the moment, and ``leep/best_accuracy``, which is what
-      is predicted, with their differences to the prediction (:func:`~lightning_leep.tensorboard.validation_tags`) and
+      is predicted, with their differences to the prediction and
       to a reference; ``leep/eta_epochs``, the epochs still to go to 99% of the final accuracy, once that can be said;
       ``leep_running/``, the forecast given the curve so far;
     - at the end: ``leep_convergence/``, the measures of :func:`~lightning_leep.records.convergence_scalars`.

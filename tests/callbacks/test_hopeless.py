@@ -200,7 +200,7 @@ def test_unfreezing_cannot_be_foreseen_without_earlier_transfers(tmp_path):
         trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
     assert len([w for w in caught if "will not stop" in str(w.message)]) == 1
     assert trainer.current_epoch == EPOCHS
-    save_earlier(tmp_path, strategy="gradual", epochs=EPOCHS)
+    save_earlier(tmp_path, trainable="gradual", epochs=EPOCHS)
     callback = LEEPCallback(make_source(), history=tmp_path, strict=True, stop_when_hopeless=0.95)
     trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
     assert trainer.current_epoch < EPOCHS

@@ -21,7 +21,8 @@ from tensorboard.plugins.hparams.get_experiment import Handler as ExperimentHand
 from tensorboard.plugins.hparams.list_session_groups import Handler as SessionGroupsHandler
 
 from lightning_leep import LEEPCallback
-from lightning_leep.tensorboard import hparam_tags, log_hparams, widen_hparams
+from lightning_leep.tensorboard.hparams import log_hparams, widen_hparams
+from lightning_leep.tensorboard.scalars import hparam_tags
 from tests._helpers.small_transfer import Classifier, make_source, make_trainer, train_loader, val_loader
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_leep.forecast import RunningForecast
 from lightning_leep.records import AccuracyCurve
-from lightning_leep.tensorboard import convergence_tags, hparam_tags, report_tags, running_tags, validation_tags
+from lightning_leep.tensorboard.scalars import convergence_tags, hparam_tags, report_tags, running_tags, validation_tags
 
 CURVE = AccuracyCurve((1, 2), (0.5, 0.75))
 

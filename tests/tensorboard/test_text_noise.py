@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lightning_leep import score
-from lightning_leep.tensorboard import report_markdown, report_tags
+from lightning_leep.tensorboard import report_markdown
+from lightning_leep.tensorboard.scalars import report_tags
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_source_that_says_nothing_explains_nothing_of_classes_with_single_images
     """Against -H(Y) = -2.649 its -0.703 would be 73%."""
     text = report_markdown(constant)
     assert "explains" not in text
-    assert "it is -0.703; a source that says nothing has -0.693 there." in text
+    assert "it is -0.703; a source that says nothing would have -0.693." in text
     assert "cannot be told from noise" in text
 
 
@@ -49,7 +50,7 @@ def test_no_share_is_claimed_of_what_may_be_noise(report, change):
     assert "explains" in report_markdown(report)
     text = report_markdown(dataclasses.replace(report, **change))
     assert "explains" not in text
-    assert "it is -0.600; a source that says nothing has -1.040 there." in text
+    assert "it is -0.600; a source that says nothing would have -1.040." in text
 
 
 def test_both_floors_are_shown_where_they_differ(report, constant):

@@ -14,25 +14,13 @@ from lightning_leep.forecast import RunningForecast
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.tensorboard import (
-    association_figure,
-    complete_hparams,
-    convergence_tags,
-    history_figure,
-    hparam_tags,
-    levels_figure,
-    log_figure,
-    log_text,
-    predicted_vs_achieved_figure,
-    report_markdown,
-    report_tags,
-    running_tags,
-    shown_transfers,
-    strongest_sources_figure,
-    takes_figures,
-    validation_tags,
-    widen_hparams,
-)
+from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
+from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
+from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.hparams import complete_hparams, widen_hparams
+from lightning_leep.tensorboard.scalars import convergence_tags, hparam_tags, report_tags, running_tags, validation_tags
+from lightning_leep.tensorboard.text import report_markdown
+from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
 ADVICE = "See what that logger needs; every number is in `trainer.callback_metrics` as well."
 

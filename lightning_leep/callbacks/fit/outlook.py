@@ -107,9 +107,9 @@ def look_ahead(
     def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None]:
         if not trainer.is_global_zero:
             return None, None
-        made = accuracy or forecast_accuracy(report, history, strategy=strategy, test_size=test_size)
+        made = accuracy or forecast_accuracy(report, history, trainable=strategy, test_size=test_size)
         # Records of training from scratch are references of others, so the whole history goes in.
-        return made, forecast_convergence(report, history, strategy=strategy)
+        return made, forecast_convergence(report, history, trainable=strategy)
 
     made, convergence = None, None
     with barrier.contain("forecast the accuracy", "The report is logged all the same."):
@@ -118,7 +118,7 @@ def look_ahead(
         strategy=strategy,
         accuracy=made,
         convergence=convergence,
-        history=history.filter(strategy=strategy),
+        history=history.filter(trainable=strategy),
         max_epochs=planned_epochs(trainer),
         test_size=test_size,
         first_epoch=first_epoch,

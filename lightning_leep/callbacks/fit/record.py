@@ -82,14 +82,14 @@ class RecordKeeper:
         record = TransferRecord(
             report=watch.report,
             curve=AccuracyCurve(tuple(e - first_epoch for e in watch.curve.epochs), watch.curve.accuracy),
-            strategy=strategy,
+            trainable=strategy,
             wall_seconds=watch.seconds,
             reference=watch.reference,
             test_size=validation_rows(trainer, watch.monitor),
             optimizer=optimizer,
             learning_rate=learning_rate,
-            dataset=self.data(trainer),
-            model=model,
+            target_name=self.data(trainer),
+            source_name=model,
             complete=watch.ran_its_course(trainer),
         )
         save_record(record, folder)

@@ -53,7 +53,7 @@ def texts(board, tag="leep/report"):
 
 def test_forecast_is_that_of_report_and_history(run):
     callback, history, _, _ = run
-    expected = forecast_accuracy(callback.report, history, strategy="all", test_size=40)
+    expected = forecast_accuracy(callback.report, history, trainable="all", test_size=40)
     assert callback.forecast == expected
     assert expected.num_records == 12
 
@@ -79,7 +79,7 @@ def test_the_eep_stays_a_number_of_the_report(run):
 
 def test_forecast_is_updated_after_each_validation(run):
     callback, history, _, board = run
-    convergence = forecast_convergence(callback.report, history, strategy="all")
+    convergence = forecast_convergence(callback.report, history, trainable="all")
     for i in range(4):
         curve = AccuracyCurve(callback.curve.epochs[: i + 1], callback.curve.accuracy[: i + 1])
         running = update_forecast(callback.forecast, curve, max_epochs=4, convergence=convergence, test_size=40)
@@ -133,7 +133,7 @@ def test_epochs_to_go_that_cannot_be_said_any_more_are_gone():
 
 def test_text_states_the_forecast_from_the_start_and_how_it_came_out(run):
     callback, history, _, board = run
-    convergence = forecast_convergence(callback.report, history, strategy="all")
+    convergence = forecast_convergence(callback.report, history, trainable="all")
     start, end = texts(board)
     for text in (start, end):
         assert "`a small <net>`" in text
@@ -188,12 +188,12 @@ def test_from_scratch_nothing_is_predicted_without_a_history_of_it(tmp_path):
     tags = events(board.log_dir).Tags()
     assert "leep/achieved_accuracy" in tags["scalars"]
     assert not [tag for tag in tags["scalars"] if "predict" in tag or "running" in tag]
-    assert load_history(tmp_path / "history")[0].strategy == "scratch"
+    assert load_history(tmp_path / "history")[0].trainable == "scratch"
 
 
 @pytest.mark.parametrize(("strategy", "complete"), [("scratch", True), ("all", False)])
 def test_a_history_of_runs_that_no_figure_shows(strategy, complete, tmp_path):
-    for record in save_earlier(tmp_path / "earlier", strategy=strategy):
+    for record in save_earlier(tmp_path / "earlier", trainable=strategy):
         save_record(replace(record, complete=complete), tmp_path / "history")
     logger = TensorBoardLogger(tmp_path / "logs")
     callback = LEEPCallback(make_source(), history=tmp_path / "history", strategy=strategy, strict=True)
@@ -217,7 +217,7 @@ def test_from_scratch_the_curve_alone_is_continued(tmp_path):
 def test_another_module_in_the_same_trainer_starts_its_curve_anew(tmp_path):
     """The Trainer counts its epochs on, the forecast those of the module."""
     report = save_earlier(tmp_path)[0].report
-    forecast = forecast_accuracy(report, strategy="all")
+    forecast = forecast_accuracy(report, trainable="all")
     first = Outlook(strategy="all", accuracy=forecast, max_epochs=5, test_size=40)
     second = Outlook(strategy="all", accuracy=forecast, max_epochs=12, test_size=40, first_epoch=7)
     levels = (0.3, 0.4, 0.45)
@@ -279,8 +279,8 @@ def test_planned_epochs(options, epochs):
 def test_expected_curve_ends_with_the_run(tmp_path):
     history = save_earlier(tmp_path, epochs=6)
     report = history[0].report
-    forecast = forecast_accuracy(report, history, strategy="all")
-    convergence = forecast_convergence(report, history, strategy="all")
+    forecast = forecast_accuracy(report, history, trainable="all")
+    convergence = forecast_convergence(report, history, trainable="all")
     outlook = Outlook(strategy="all", accuracy=forecast, convergence=convergence, max_epochs=4)
     assert outlook.expected.epochs == (1, 2, 3, 4)
     assert outlook.expected.mean == convergence.accuracy(forecast).mean[:4]
@@ -290,10 +290,11 @@ def test_expected_curve_ends_with_the_run(tmp_path):
 
 def test_records_from_scratch_are_references_of_others(tmp_path):
     for record in save_earlier(tmp_path / "plain"):
-        save_record(replace(record, dataset="shapes"), tmp_path / "history")
+        save_record(replace(record, target_name="shapes"), tmp_path / "history")
     scratch = AccuracyCurve((1, 2, 3, 4), (0.1, 0.2, 0.3, 0.4))
     save_record(
-        make_record(report=record.report, curve=scratch, strategy="scratch", dataset="shapes"), tmp_path / "history"
+        make_record(report=record.report, curve=scratch, trainable="scratch", target_name="shapes"),
+        tmp_path / "history",
     )
 
     class Look(pl.Callback):

@@ -60,7 +60,7 @@ def test_record_holds_what_is_known_of_the_run(tmp_path):
     assert record.reference.accuracy == (0.3, 0.4)
     assert record.test_size == 40
     assert (record.optimizer, record.learning_rate) == ("SGD", 0.1)
-    assert (record.dataset, record.model, record.strategy) == ("TensorDataset", "Sequential", "head")
+    assert (record.target_name, record.source_name, record.trainable) == ("TensorDataset", "Sequential", "head")
     assert record.versions["torch"] == version("torch")
     assert record.complete
 
@@ -68,7 +68,7 @@ def test_record_holds_what_is_known_of_the_run(tmp_path):
 def test_names_that_the_user_gives(tmp_path):
     fit(Classifier(), scored(tmp_path, data_name="flowers", model_name="resnet", strategy="adapters"))
     (record,) = load_history(tmp_path)
-    assert (record.dataset, record.model, record.strategy) == ("flowers", "resnet", "adapters")
+    assert (record.target_name, record.source_name, record.trainable) == ("flowers", "resnet", "adapters")
 
 
 class Data(pl.LightningDataModule):
@@ -83,12 +83,12 @@ def test_names_of_datamodule_and_module(tmp_path):
     trainer = make_trainer(LEEPCallback(history=tmp_path, strict=True))
     trainer.fit(Classifier(), datamodule=Data())
     (record,) = load_history(tmp_path)
-    assert (record.dataset, record.model) == ("Data", "Classifier")  # scored by its own `source_logits`
+    assert (record.target_name, record.source_name) == ("Data", "Classifier")  # scored by its own `source_logits`
 
 
 def test_name_of_the_data_set_below_a_subset(tmp_path):
     fit(Classifier(), scored(tmp_path), loader=train_loader(Subset(make_data(), range(20))))
-    assert load_history(tmp_path)[0].dataset == "TensorDataset"
+    assert load_history(tmp_path)[0].target_name == "TensorDataset"
 
 
 class HandsOn(Subset):
@@ -104,7 +104,7 @@ def test_name_of_a_data_set_that_seems_to_hold_itself(tmp_path):
     data = HandsOn(make_data(), range(20))
     data.dataset.dataset = data
     fit(Classifier(), scored(tmp_path, num_target_classes=3), loader=train_loader(data))
-    assert load_history(tmp_path)[0].dataset in ("HandsOn", "TensorDataset")
+    assert load_history(tmp_path)[0].target_name in ("HandsOn", "TensorDataset")
 
 
 def test_default_folder_is_under_the_trainers_root(tmp_path):

@@ -222,7 +222,7 @@ def test_layers_unfrozen_between_two_fits(tmp_path):
     module.body.requires_grad_(True)
     trainer.fit_loop.max_epochs = 3
     trainer.fit(module, train_loader(), val_loader())
-    assert [record.strategy for record in load_history(tmp_path)] == ["head", "gradual"]
+    assert [record.trainable for record in load_history(tmp_path)] == ["head", "gradual"]
 
 
 def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
