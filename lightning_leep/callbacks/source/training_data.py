@@ -112,9 +112,7 @@ def check_not_trained_on(loader: Iterable[Any], trainer: Any) -> None:
     """Raise ``ValueError`` if reading a loader would advance what training reads."""
     for trained in tree_leaves(trainer.train_dataloader):
         if loader is trained:
-            raise ValueError(
-                "`dataloader` must not be the training loader itself: reading it disturbs training."
-            )
+            raise ValueError("`dataloader` must not be the training loader itself: reading it disturbs training.")
         dataset = getattr(loader, "dataset", None)
         # Reading by index leaves no trace, and workers read copies.
         if (
