@@ -59,21 +59,18 @@ class CountedLoader:
 
 
 class Measuring(Source):
-    """Measures at each call how many bytes all tensors of this process hold."""
+    """Measures at some of its calls how many bytes all tensors of this process hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, *calls: int) -> None:
         super().__init__()
-        self.held: list[int] = []
+        self.at, self.held = calls, []
 
     def forward(self, x):
-        gc.collect()
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in live_tensors()}
-        self.held.append(sum(storages.values()))
+        if self.calls in self.at:
+            tensors = [value for value in gc.get_objects() if type(value) is torch.Tensor]
+            storages = [tensor.untyped_storage() for tensor in tensors]
+            self.held.append(sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
         return super().forward(x)
-
-
-def live_tensors():
-    return [value for value in gc.get_objects() if type(value) is torch.Tensor]
 
 
 def run(memory="device", source=None, loader=None, **kwargs):
