@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pytorch_lightning as pl
 from torch import nn
 
 from lightning_leep.callbacks.fit.logs import RunLogs
@@ -20,6 +19,9 @@ from lightning_leep.layers.trained_part import STRATEGY_ADVICE, STRATEGY_TASK
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.history import Folder
 from lightning_leep.scoring.options import ScoringOptions
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
 
@@ -93,6 +95,7 @@ class LEEPCallback(ResumableCallback):
         ValueError: If an argument has an impossible value.
 
     Example:
+        >>> import pytorch_lightning as pl
         >>> callback = LEEPCallback(source=nn.Linear(4, 3), monitor="val_acc")
         >>> trainer = pl.Trainer(callbacks=callback, logger=False, enable_checkpointing=False, accelerator="cpu")
     """

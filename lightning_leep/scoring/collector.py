@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
 from lightning_leep.metrics.reduction import sum_over_processes
@@ -133,7 +134,7 @@ class ScoreCollector:
             **values,
             **_null_fields(null, values["leep"]),
         )
-        return replace(report, notes=notes(report, plan.options.nleep))
+        return replace(report, notes=notes(report, nleep_rows=MAX_FIT_ROWS if plan.options.nleep else None))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:

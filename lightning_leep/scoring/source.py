@@ -1,14 +1,15 @@
 """Running a source model: what it is given, its device, precision and mode, the random state, the progress bar."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from pytorch_lightning.utilities import move_data_to_device, rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -16,6 +17,7 @@ from lightning_leep.functional.inputs import check_flag, check_layout
 from lightning_leep.functional.nleep import require_scikit_learn
 from lightning_leep.scoring.head import HeadInput
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import this_process
 from lightning_leep.utils.reachable import reachable_modules
 
@@ -90,13 +92,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 @contextmanager
 def preserved_rng() -> Iterator[None]:
     """Restore the random states of Python, NumPy and torch afterwards, even after an error."""
-    isolation = isolate_rng()
-    isolation.__enter__()
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     finally:
-        # An exception that passes through `isolate_rng` itself would end it before it restores anything.
-        isolation.__exit__(None, None, None)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager
@@ -172,7 +176,7 @@ class SourceRun:
             ValueError: If their shapes do not fit each other.
         """
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
-        to_device = self.to_device or partial(move_data_to_device, device=self.device)
+        to_device = self.to_device or partial(move_to_device, device=self.device)
         split_batch = self.options.split_batch or split_pair_or_mapping
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))

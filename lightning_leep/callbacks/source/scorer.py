@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_leep.callbacks.source.class_info import (
@@ -32,6 +31,7 @@ from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
 from lightning_leep.scoring.source import evaluation_mode, source_module
+from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
 from lightning_leep.utils.reachable import outermost, reachable_modules
 
@@ -185,4 +185,4 @@ def _to_device(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -
                 return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     # Not `strategy.batch_to_device`: it would run the user's batch hooks (mix-up, say).
-    return lambda batch: move_data_to_device(convert(batch), device)
+    return lambda batch: move_to_device(convert(batch), device)
