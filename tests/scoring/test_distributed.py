@@ -270,7 +270,7 @@ def test_feature_of_one_process_that_is_not_finite():
         names = ("h_score", "h_score_unshrunk", "log_me", "nleep", "linear_probe_accuracy")
         assert [found[name] for name in names] == [None] * len(names)
         assert all(math.isfinite(found[name]) for name in ("leep", "leave_one_out_leep", "nce", "eep_accuracy"))
-        assert any("Some features are NaN, infinite" in note for note in found["notes"])
+        assert any("some features are NaN, infinite" in note for note in found["notes"])
 
 
 def changing(rank, world_size):
