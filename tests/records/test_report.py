@@ -128,7 +128,7 @@ def test_missing_numbers_and_rounding_are_fine(report):
 
 @pytest.mark.parametrize("values", [None, [1], "leep"])
 def test_fields_come_by_name(values):
-    with pytest.raises(TypeError, match="`values` must be the fields"):
+    with pytest.raises(TypeError, match="`values` must map the field names"):
         TransferabilityReport.from_dict(values)
     with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
         check_report(values)
