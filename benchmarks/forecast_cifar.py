@@ -63,15 +63,15 @@ def record_of(row: dict[str, Any], curve: Sequence[float], strategy: str, **valu
     return TransferRecord(
         report=report_of(row),
         curve=AccuracyCurve(tuple(range(1, len(curve) + 1)), tuple(curve)),
-        strategy=strategy,
+        trainable=strategy,
         test_size=TEST_IMAGES * int(row["num_classes"]),
-        model=row["network"],
+        source_name=row["network"],
         **values,
     )
 
 
 def forecast(record: TransferRecord, history: Sequence[TransferRecord] | None) -> AccuracyForecast:
-    result = forecast_accuracy(record.report, history, strategy=record.strategy, test_size=record.test_size)
+    result = forecast_accuracy(record.report, history, trainable=record.trainable, test_size=record.test_size)
     assert result is not None
     return result
 
@@ -124,7 +124,7 @@ def print_accuracy(title: str, records: list[TransferRecord], sizes: Sequence[in
 def print_convergence(records: list[TransferRecord]) -> None:
     """Each task forecast from all others."""
     others = [[other for other in records if other is not record] for record in records]
-    forecasts = [forecast_convergence(r.report, h, strategy=r.strategy) for r, h in zip(records, others, strict=True)]
+    forecasts = [forecast_convergence(r.report, h, trainable=r.trainable) for r, h in zip(records, others, strict=True)]
     held, errors = [], {0.5: [], 0.9: [], 0.99: []}
     for record, history, result in zip(records, others, forecasts, strict=True):
         assert result is not None
@@ -157,7 +157,7 @@ def print_running(records: list[TransferRecord], size: int, splits: int) -> None
         history = [records[i] for i in past]
         for record in (records[i] for i in rest):
             before = forecast(record, history)
-            convergence = forecast_convergence(record.report, history, strategy=record.strategy)
+            convergence = forecast_convergence(record.report, history, trainable=record.trainable)
             best, arrived = record.curve.best, record.curve.epochs_to(0.99)
             too_low = []
             for k, rows in results.items():

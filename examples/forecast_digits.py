@@ -101,7 +101,7 @@ def main() -> None:
     for number, task in enumerate(earlier, start=1):
         add_row(table, number, task, run(*task, number, arguments.epochs, arguments.folder, f"{number:02d}"))
 
-    past = load_history(arguments.folder / "history").filter(strategy="head")
+    past = load_history(arguments.folder / "history").filter(trainable="head")
     number = len(earlier) + 1
     callback = run(*last, number, arguments.epochs, arguments.folder, f"{number:02d}_forecast")
     table.add_section()

@@ -1,6 +1,6 @@
 """How well a pre-trained model will transfer, before fine-tuning is paid for; how right that was, afterwards."""
 
-from lightning_leep.callbacks import LEEPCallback
+from lightning_leep.callbacks import LEEPCallback, StopWhenHopeless
 from lightning_leep.metrics import (
     NLEEP,
     EEPAccuracy,
@@ -31,6 +31,7 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
     "score",

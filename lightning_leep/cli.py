@@ -29,9 +29,9 @@ def _text(value: Any) -> str:
 COLUMNS: tuple[tuple[Column, str, Callable[[Any], str]], ...] = (
     (Column("date", 7), "created", lambda value: value[:10]),
     (Column("UTC", 9), "created", lambda value: value[11:16]),
-    (Column("data", 1, is_name=True), "dataset", _text),
-    (Column("model", 2, is_name=True), "model", _text),
-    (Column("trained", 5, is_name=True), "strategy", _text),
+    (Column("target", 1, is_name=True), "target_name", _text),
+    (Column("source", 2, is_name=True), "source_name", _text),
+    (Column("trained", 5, is_name=True), "trainable", _text),
     (Column("classes", 6), "num_target_classes", _text),
     (Column("rows", 8), "num_samples", _text),
     (Column("LEEP", 4), "leep", _number(3)),
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("history", help="show a folder of transfers as a table (rich fits it to a terminal)")
     command.add_argument("path", help="folder of records, or its fsspec URL")
-    command.add_argument("--strategy", help="only transfers of this strategy, such as head or all")
+    command.add_argument("--trainable", help="only transfers that trained this part: head, all, ...")
     options = parser.parse_args(arguments)
     try:
         fs, root = open_folder(options.path)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            history = load_history(options.path).filter(strategy=options.strategy)
+            history = load_history(options.path).filter(trainable=options.trainable)
     except (ImportError, ValueError, OSError) as error:  # a protocol without its driver, a file, no permission
         _say(f"Cannot read {options.path}: {error}")
         return 2

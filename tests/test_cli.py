@@ -20,15 +20,15 @@ CURVE = AccuracyCurve((1, 2), (0.5, 0.8125))
 
 @pytest.fixture
 def folder(tmp_path):
-    save_record(make_record(curve=CURVE, dataset="[pets]", model="resnet", report=make_report(37)), tmp_path)
-    save_record(make_record(strategy="all", dataset="cars"), tmp_path)
+    save_record(make_record(curve=CURVE, target_name="[pets]", source_name="resnet", report=make_report(37)), tmp_path)
+    save_record(make_record(trainable="all", target_name="cars"), tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def wide(tmp_path):
     """Names and numbers that are longer than those of most."""
-    names = {"dataset": "TensorDataset of a long name", "model": "vit_base_patch16_224.augreg_in21k_ft_in1k"}
+    names = {"target_name": "TensorDataset of a long name", "source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k"}
     for probe, leep, achieved in ((0.123, -12.345, 0.234), (0.456, -1.5, 0.567)):
         report = make_report(1000, 1300, probe=probe, leep=leep, leave_one_out_leep=leep - 0.111)
         save_record(make_record(achieved, "scratch", report=report, complete=achieved > 0.5, **names), tmp_path)
@@ -81,7 +81,7 @@ def test_a_pipe_gets_whole_names_and_all_columns(wide):
 
 def test_a_terminal_of_80_columns(wide):
     header, *rows = in_terminal(80, "history", wide).splitlines()
-    assert " ".join(header.split()) == "date data model trained classes LEEP probe achieved"
+    assert " ".join(header.split()) == "date target source trained classes LEEP probe achieved"
     for row in rows[:2]:
         assert len(row) <= 80
         assert re.match(r"2026-01-02  TensorD\w*… +vit_\w+… +scratch +1000 ", row)
@@ -108,7 +108,7 @@ def test_cut_names_in_an_encoding_without_an_ellipsis(wide):
 
 
 def test_a_run_that_ended_early_is_marked():
-    records = [make_record(0.3, complete=False, dataset="hopeless"), make_record(0.6, dataset="fine")]
+    records = [make_record(0.3, complete=False, target_name="hopeless"), make_record(0.6, target_name="fine")]
     text = command.table(History(records))
     (hopeless,) = (line for line in text.splitlines() if "hopeless" in line)
     (fine,) = (line for line in text.splitlines() if "fine" in line)
@@ -119,7 +119,9 @@ def test_a_run_that_ended_early_is_marked():
 
 
 def test_names_cannot_break_the_table_or_command_the_terminal():
-    text = command.table(History([make_record(dataset="a\nb\x1b[31m", model="\ud800", strategy="\r\t")]), 120)
+    text = command.table(
+        History([make_record(target_name="a\nb\x1b[31m", source_name="\ud800", trainable="\r\t")]), 120
+    )
     assert len(text.splitlines()) == 2
     assert r"a\nb\x1b[31m" in text
     assert r"\ud800" in text
@@ -129,7 +131,7 @@ def test_names_cannot_break_the_table_or_command_the_terminal():
 def test_an_encoding_without_the_letters_of_a_name(tmp_path):
     folder = tmp_path / "überall"
     folder.mkdir()
-    save_record(make_record(dataset="Blüten 日本"), folder)
+    save_record(make_record(target_name="Blüten 日本"), folder)
     (folder / "é.json").write_text("{")
     run = in_shell("history", folder, environment={"PYTHONIOENCODING": "ascii"})
     assert r"Bl\xfcten \u65e5\u672c" in run.stdout
@@ -138,7 +140,7 @@ def test_an_encoding_without_the_letters_of_a_name(tmp_path):
 
 def test_a_reader_that_has_seen_enough_ends_it_without_a_word(tmp_path):
     for i in range(3):
-        save_record(make_record(dataset=f"{i}{'x' * 100_000}"), tmp_path)
+        save_record(make_record(target_name=f"{i}{'x' * 100_000}"), tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "lightning_leep", "history", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -160,7 +162,7 @@ def test_files_that_are_left_out_are_named_on_stderr(folder, capsys):
 
 
 def test_strategy_filter(folder, capsys):
-    assert command.main(["history", str(folder), "--strategy", "all"]) == 0
+    assert command.main(["history", str(folder), "--trainable", "all"]) == 0
     out = capsys.readouterr().out
     assert "cars" in out
     assert "pets" not in out

@@ -15,10 +15,10 @@ ROUNDING = 1e-6
 class StopWhenHopeless(TrainerCallback):
     """Ends training when the running forecast excludes a wanted accuracy at several validations in a row.
 
-    It works on what a :class:`~lightning_leep.LEEPCallback` logs in the same Trainer, and belongs after it in the list
-    of callbacks (before it, it acts one validation late). Training ends on all processes when the first one decides so,
-    not before ``min_epochs`` and ``min_steps``. The record of the run then says that it is not complete, and no forecast
-    learns from it.
+    It works on what a :class:`~lightning_leep.LEEPCallback` logs in the same Trainer. List it after that callback;
+    before it, it acts one validation late. Training ends on all processes when the first one decides so, and not before
+    ``min_epochs`` and ``min_steps``. The record of the run then says that it is not complete, and no forecast learns
+    from it.
 
     The running forecast continues the curve. It foresees a slow start, and a rise that follows a learning rate decayed
     to the end, but not a jump: after a step of the learning rate, a long warm-up, or the unfreezing of layers. Set the

@@ -33,28 +33,23 @@ class LEEPCallback(TrainerCallback):
     """Scores a pre-trained classifier on the training data before fine-tuning starts, and shows how it turned out.
 
     The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
-    without the callback. These tags go to every logger of the Trainer and into ``trainer.callback_metrics``:
+    without the callback. Every logger of the Trainer and ``trainer.callback_metrics`` get the same tags:
 
-    - before training: ``leep/leep``, ``leep/leave_one_out_leep``, ``leep/linear_probe_accuracy``, and the forecast of
-      the best accuracy, ``leep/predicted_accuracy``, with its interval, ``leep/predicted_low`` and ``_high``;
-    - after each validation: ``leep/achieved_accuracy``, ``leep/best_accuracy`` and ``leep/prediction_error`` (best minus
-      predicted); ``leep/reference_accuracy`` and ``leep/difference_to_reference``; the forecast of the best accuracy
-      given the curve so far, ``leep/running_accuracy``, ``leep/running_low`` and ``_high``; ``leep/eta_epochs``, the
-      expected number of epochs until 99% of the final accuracy, once that can be said;
-    - at the end, to loggers only: ``leep/epochs_to_90_percent``, ``leep/area_under_curve``,
-      ``leep/epoch_prediction_reached``, ``leep/epoch_reference_passed``.
+    - before training the scores ``leep/leep``, ``leep/leave_one_out_leep`` and ``leep/linear_probe_accuracy``, and the
+      forecast of the best accuracy, ``leep/predicted_accuracy``, ``leep/predicted_low`` and ``leep/predicted_high``;
+    - after each validation ``leep/achieved_accuracy``, ``leep/best_accuracy``, ``leep/prediction_error`` and what
+      :func:`~lightning_leep.tensorboard.scalars.validation_tags` describes;
+    - at the end, for loggers only, the measures in :data:`~lightning_leep.tensorboard.scalars.CONVERGENCE`.
 
-    All other numbers of the :class:`~lightning_leep.TransferabilityReport` are in the text panel and in the record.
-    TensorBoard also gets figures, and HPARAMS columns.
+    All other numbers of the report are in the text panel and in the record. TensorBoard also gets figures and columns
+    of HPARAMS.
 
-    When training ends in the ordinary way, by early stopping or by :class:`~lightning_leep.StopWhenHopeless`, a run with
-    a validation adds a :class:`~lightning_leep.records.TransferRecord` to the history, from which later forecasts learn.
-    A run that ends with an error or an interruption adds none, since it has not shown what the transfer can reach, nor
-    does ``fast_dev_run``. A run that continues, from a checkpoint or by another ``fit`` of its Trainer, keeps its report,
-    its forecast and its curve, and adds a record when it has trained on. A new fit scores again.
-
-    A training loader of unknown length that is validated within epochs does not tell how long an epoch is; the
-    validations are counted then, and stand in for epochs.
+    A run with a validation that ends by itself, by early stopping or by :class:`~lightning_leep.StopWhenHopeless` adds
+    a :class:`~lightning_leep.records.TransferRecord` to the history, from which later forecasts learn. A run that ends
+    with an error or an interruption adds none, since it has not shown what the transfer can reach; nor does
+    ``fast_dev_run``. A run that continues, from a checkpoint or by another ``fit`` of its Trainer, keeps its report,
+    its forecast and its curve. A new fit scores again. If a training loader of unknown length is validated within
+    epochs, nobody knows how long an epoch is; validations then count as epochs.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462).
 
@@ -216,7 +211,9 @@ class LEEPCallback(TrainerCallback):
                 scored = self._scorer.run(trainer, pl_module)
                 state.report, state.forecast = scored.report, None
         if state.report is not None and self._logs is not None:
-            facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
+            facts = TrainerFacts()
+            with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
+                facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             outlook = look_ahead(
                 trainer, self._barrier, state, facts, folder=self._keeper.folder(trainer), trainable=self._trainable
             )

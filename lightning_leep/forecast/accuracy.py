@@ -35,7 +35,7 @@ class AccuracyForecast:
         low: Lower end of the interval.
         high: Upper end of the interval.
         coverage: How often intervals made in this way are meant to hold the achieved accuracy.
-        strategy: What will be trainable, see :class:`~lightning_leep.records.TransferRecord`.
+        trainable: What will be trainable, see :class:`~lightning_leep.records.TransferRecord`.
         basis: What the forecast rests on, in words.
         num_records: Earlier transfers that it rests on, or earlier runs of this one; 0 without a history.
         out_of_range: Whether the transfer lies outside what nearly all of the history has seen.
@@ -46,7 +46,7 @@ class AccuracyForecast:
     low: float
     high: float
     coverage: float
-    strategy: str
+    trainable: str
     basis: str
     num_records: int = 0
     out_of_range: bool = False
@@ -56,8 +56,8 @@ class AccuracyForecast:
         """The forecast as one sentence, without its notes.
 
         Example:
-            >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, strategy="head", basis="9 rows")
-            >>> print(forecast.describe())
+            >>> interval = {"value": 0.7, "low": 0.6, "high": 0.8, "coverage": 0.9}
+            >>> print(AccuracyForecast(**interval, trainable="head", basis="9 rows").describe())
             Training the head is expected to reach accuracy 0.700 (90% interval 0.600 to 0.800), from 9 rows.
         """
         subjects = {
@@ -67,7 +67,7 @@ class AccuracyForecast:
             "gradual": "Unfreezing layers step by step",
             "scratch": "Training from scratch",
         }
-        subject = subjects.get(self.strategy, f"Strategy {self.strategy!r}")
+        subject = subjects.get(self.trainable, f"Training {self.trainable!r}")
         return (
             f"{subject} is expected to reach accuracy {self.value:.3f} "
             f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."
@@ -78,7 +78,7 @@ def forecast_accuracy(
     report: TransferabilityReport,
     history: Iterable[TransferRecord] | None = None,
     *,
-    strategy: str = "head",
+    trainable: str = "head",
     coverage: float = 0.9,
     test_size: int | None = None,
 ) -> AccuracyForecast | None:
@@ -90,7 +90,7 @@ def forecast_accuracy(
     trained network (:math:`\tau` on the logit scale). Where there were no features, the value is the accuracy of the
     expected empirical predictor and the interval is open upwards: a trained head is usually better.
 
-    With at least ``min_records`` earlier transfers of the same strategy,
+    With at least ``min_records`` earlier transfers with the same ``trainable``,
     logit(achieved) - logit(p) is regressed (``fit_ridge``) on logit(p), log C,
     log(n / C), and LEEP and leave-one-out LEEP above their floor: few or uninformative records leave p as it is. The
     interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. Runs of one transfer
@@ -105,7 +105,7 @@ def forecast_accuracy(
         report: Scores of the source on the target data.
         history: Earlier transfers; those of other strategies, not complete, without a validation, or without a probe
             where the report has one (and the other way round) are passed over.
-        strategy: What will be trainable.
+        trainable: What will be trainable.
         coverage: Wanted coverage of the interval.
         test_size: Rows m on which the achieved accuracy will be measured; None for as many as were scored.
 
@@ -119,15 +119,15 @@ def forecast_accuracy(
     check_coverage(coverage)
     if test_size is not None and test_size < 1:
         raise ValueError(f"`test_size` must be at least 1 or None, got {test_size}.")
-    point = TransferPoint.of(report, test_size, strategy)
+    point = TransferPoint.of(report, test_size, trainable)
     if point is None:
         return None
-    comparable = [record for record in history or () if _past_point(record, strategy, point.anchor) is not None]
-    prior = None if strategy == "scratch" else _from_report(point, strategy, coverage, test_size)
+    comparable = [record for record in history or () if _past_point(record, trainable, point.anchor) is not None]
+    prior = None if trainable == "scratch" else _from_report(point, trainable, coverage, test_size)
     needed = min_records(coverage)
     records, same = exchangeable_records(report, comparable, needed)
     if len(records) >= needed:
-        return _from_history(point, records, same, prior, strategy, coverage)
+        return _from_history(point, records, same, prior, trainable, coverage)
     if prior is not None and records:
         runs = f" in {len(comparable)} runs" if len(comparable) > len(records) else ""
         transfers = f"{len(records)} comparable transfer{'s' if len(records) > 1 else ''}"
@@ -150,14 +150,14 @@ def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
     return min(p, max(0.0, low)), max(p, min(1.0, high))
 
 
-def _from_report(point: TransferPoint, strategy: str, coverage: float, test_size: int | None) -> AccuracyForecast:
+def _from_report(point: TransferPoint, trainable: str, coverage: float, test_size: int | None) -> AccuracyForecast:
     p, n = point.accuracy, point.num_samples
-    model_variance = model_error(strategy) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
+    model_variance = model_error(trainable) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
     basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:
         notes.append(f"The achieved accuracy is taken to be measured on {n} rows, as many as were scored.")
-    if strategy != "head":
+    if trainable != "head":
         notes.append(
             "A probe of frozen features says little about training more than a head: the interval is a rough guess."
         )
@@ -166,15 +166,15 @@ def _from_report(point: TransferPoint, strategy: str, coverage: float, test_size
         basis = f"{basis}, usually a lower bound"
         notes.append("Without features there is no linear probe, and so no upper end of the interval.")
     return AccuracyForecast(
-        value=p, low=low, high=high, coverage=coverage, strategy=strategy, basis=basis, notes=tuple(notes)
+        value=p, low=low, high=high, coverage=coverage, trainable=trainable, basis=basis, notes=tuple(notes)
     )
 
 
-def _past_point(record: TransferRecord, strategy: str, anchor: str) -> TransferPoint | None:
-    """The point of an earlier transfer that a forecast of this strategy and anchor can rest on; None of any other."""
-    if record.strategy != strategy or not record.complete or record.achieved is None:
+def _past_point(record: TransferRecord, trainable: str, anchor: str) -> TransferPoint | None:
+    """The point of an earlier transfer with the same ``trainable`` and anchor that is complete; None of any other."""
+    if record.trainable != trainable or not record.complete or record.achieved is None:
         return None
-    point = TransferPoint.of(record.report, record.test_size, strategy)
+    point = TransferPoint.of(record.report, record.test_size, trainable)
     return point if point is not None and point.anchor == anchor else None
 
 
@@ -183,10 +183,10 @@ def _from_history(
     records: Sequence[TransferRecord],
     same: bool,
     prior: AccuracyForecast | None,
-    strategy: str,
+    trainable: str,
     coverage: float,
 ) -> AccuracyForecast | None:
-    past = [other for record in records if (other := _past_point(record, strategy, point.anchor)) is not None]
+    past = [other for record in records if (other := _past_point(record, trainable, point.anchor)) is not None]
     x = np.stack([other.features for other in past])  # [n, p]
     # logit(achieved) - logit(p)
     y = np.array([logit(r.curve.best, other.test_size) - other.base for r, other in zip(records, past, strict=True)])
@@ -200,7 +200,7 @@ def _from_history(
     low, value, high = (from_logit(point.base + shift, point.test_size) for shift in (ends[0], correction, ends[1]))
     notes = []
     if outside and prior is not None:
-        notes.append(describe_outside(strategy, point.features, x))
+        notes.append(describe_outside(trainable, point.features, x))
         low, high = min(low, prior.low), max(high, prior.high)
         notes.append("The interval is widened to hold the one that would be given without a history.")
     basis = f"{len(past)} earlier {'runs of the same transfer' if same else 'transfers'}"
@@ -209,7 +209,7 @@ def _from_history(
         low=min(low, value),
         high=max(high, value),
         coverage=coverage,
-        strategy=strategy,
+        trainable=trainable,
         basis=f"{basis} and {point.anchor} on {point.num_samples} rows" if point.anchor else basis,
         num_records=len(past),
         out_of_range=outside,

@@ -38,7 +38,7 @@ class ConvergenceForecast:
         epochs_to_99_percent: The same for 99%.
         epoch_passing_reference: Epochs until the run is expected to be above the reference after as many epochs: the
             weighted median, None if most runs never were (or there are no references).
-        strategy: What will be trainable.
+        trainable: What will be trainable.
         coverage: Coverage of the bands.
         basis: What the forecast rests on, in words.
         num_records: Earlier transfers that it averages, or earlier runs of this one.
@@ -52,7 +52,7 @@ class ConvergenceForecast:
     epochs_to_90_percent: float
     epochs_to_99_percent: float
     epoch_passing_reference: float | None
-    strategy: str
+    trainable: str
     coverage: float
     basis: str
     num_records: int
@@ -82,7 +82,7 @@ class ConvergenceForecast:
         if self.difference is not None:
             epoch = self.epoch_passing_reference
             passing = ", never above training from scratch" if epoch is None else f", above scratch by epoch {epoch:g}"
-        score = "number of classes" if self.strategy == "scratch" else "LEEP"
+        score = "number of classes" if self.trainable == "scratch" else "LEEP"
         outside = f", none of them with a {score} like this one's" if self.out_of_range else ""
         return (
             f"Expected to reach half of its best accuracy by epoch {self.epochs_to_50_percent:.1f}, 90% by epoch "
@@ -95,10 +95,10 @@ def forecast_convergence(
     report: TransferabilityReport,
     history: Iterable[TransferRecord] | None,
     *,
-    strategy: str = "head",
+    trainable: str = "head",
     coverage: float = 0.8,
 ) -> ConvergenceForecast | None:
-    """Average the curves of earlier transfers of the same strategy, those with a LEEP close to this one's the most.
+    """Average the curves of earlier transfers that trained the same part, those with a close LEEP the most.
 
     The LEEP paper (Nguyen et al. 2020, section 5) divides the LEEP scores into five levels and averages accuracy minus
     that of a model trained from scratch within each. Here the levels are smooth: Gaussian weights around this LEEP, of
@@ -109,8 +109,8 @@ def forecast_convergence(
         report: Scores of the source on the target data.
         history: Earlier transfers; those that are complete with at least two validations count, runs of one transfer
             once (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A record without a reference is
-            compared with that of strategy "scratch" of the same data, where there is one.
-        strategy: What will be trainable.
+            compared with a run from scratch on the same data, where there is one.
+        trainable: What will be trainable.
         coverage: Coverage of the bands.
 
     Returns:
@@ -123,17 +123,17 @@ def forecast_convergence(
     comparable = [
         record
         for record in with_references(history or ())
-        if record.strategy == strategy
+        if record.trainable == trainable
         and record.complete
         and len(record.curve) >= 2
         and record.curve.best > 0
-        and math.isfinite(_score(record.report, strategy))
+        and math.isfinite(_score(record.report, trainable))
     ]
     records, same = exchangeable_records(report, comparable, MIN_RECORDS)
-    score = _score(report, strategy)
+    score = _score(report, trainable)
     if len(records) < MIN_RECORDS or not math.isfinite(score):
         return None
-    scores = np.array([_score(record.report, strategy) for record in records])  # [n]
+    scores = np.array([_score(record.report, trainable) for record in records])  # [n]
     weights = _kernel_weights(scores - score, max(MIN_RECORDS, len(records) / LEVELS))
     relative = average_curves([relative_curve(record.curve) for record in records], weights, coverage, (0, 1))
     if relative is None:
@@ -151,7 +151,7 @@ def forecast_convergence(
         epochs_to_90_percent=_mean_epochs(records, weights, 0.9),
         epochs_to_99_percent=_mean_epochs(records, weights, 0.99),
         epoch_passing_reference=None if difference is None else _median_passing(records, weights),
-        strategy=strategy,
+        trainable=trainable,
         coverage=coverage,
         basis=f"{len(records)} earlier {'runs of the same transfer' if same else 'transfers'}",
         num_records=len(records),
@@ -160,8 +160,8 @@ def forecast_convergence(
     )
 
 
-def _score(report: TransferabilityReport, strategy: str) -> float:
-    return report.floor if strategy == "scratch" else report.leep
+def _score(report: TransferabilityReport, trainable: str) -> float:
+    return report.floor if trainable == "scratch" else report.leep
 
 
 def _kernel_weights(distances: Array, wanted: float) -> Array:

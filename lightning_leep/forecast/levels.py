@@ -37,8 +37,8 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
     Args:
-        history: Transfers, of one strategy to be comparable; those that are not complete are passed over, and those of
-            strategy "scratch" are the references of the others of the same data and are not averaged.
+        history: Transfers, comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained
+            from scratch are references for the others on the same data and are not averaged.
         levels: Parts into which the range from the smallest to the largest LEEP is cut.
         coverage: Coverage of the bands around the averages.
 
@@ -53,7 +53,7 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
     records = [
         record
         for record in with_references(history)
-        if record.strategy != "scratch" and record.complete and len(record.curve) and math.isfinite(record.report.leep)
+        if record.trainable != "scratch" and record.complete and len(record.curve) and math.isfinite(record.report.leep)
     ]
     if not records:
         return ()

@@ -82,25 +82,25 @@ def average_curves(
 def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
     """The same records, those without a reference given the curve of the same data trained from scratch.
 
-    That is the latest complete record of strategy "scratch" with the same data set name (not empty), rows and rows of
-    each class: names alone may be those of classes that wrap any data. Records of that strategy get none.
+    That is the latest complete record trained from "scratch" with the same data set name (not empty), rows and rows of
+    each class: names alone may be those of classes that wrap any data. Those records get none.
     """
     records = list(records)
     scratch = {
         _data(record): record.curve  # the latest one stays
         for record in History(records)
-        if record.strategy == "scratch" and record.dataset and record.complete and len(record.curve)
+        if record.trainable == "scratch" and record.target_name and record.complete and len(record.curve)
     }
     return [
         replace(record, reference=scratch[_data(record)])
-        if record.reference is None and record.strategy != "scratch" and _data(record) in scratch
+        if record.reference is None and record.trainable != "scratch" and _data(record) in scratch
         else record
         for record in records
     ]
 
 
 def _data(record: TransferRecord) -> tuple[str, int, tuple[int, ...]]:
-    return record.dataset, record.report.num_samples, tuple(record.report.class_counts)
+    return record.target_name, record.report.num_samples, tuple(record.report.class_counts)
 
 
 def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

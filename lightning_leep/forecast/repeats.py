@@ -29,13 +29,13 @@ def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord
     """The latest record of each transfer, oldest first.
 
     A sweep of the learning rate, several seeds or a run resumed more than once leave several records of one transfer:
-    the same strategy, data set, model and report (:func:`is_same_transfer`). What they achieved is closer to one
+    the same ``trainable``, target, source and report (:func:`is_same_transfer`). What they achieved is closer to one
     another than to that of a new transfer, so that an interval from all of them would be too narrow.
     """
     seen: dict[Hashable, list[TransferabilityReport]] = {}
     kept = []
     for record in reversed(History(records)):
-        others = seen.setdefault((record.strategy, record.dataset, record.model, _rows(record.report)), [])
+        others = seen.setdefault((record.trainable, record.target_name, record.source_name, _rows(record.report)), [])
         if not any(is_same_transfer(record.report, other) for other in others):
             others.append(record.report)
             kept.append(record)
@@ -49,7 +49,7 @@ def exchangeable_records(
 
     Args:
         report: Scores of the new transfer.
-        records: Earlier transfers of its strategy.
+        records: Earlier transfers with its ``trainable``.
         needed: Fewest records that will do.
 
     Returns:

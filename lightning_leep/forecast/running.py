@@ -130,7 +130,7 @@ def is_hopeless(interval: Interval, target: float) -> bool:
         ValueError: If ``target`` does not lie in 0..1.
 
     Example:
-        >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, strategy="head", basis="9 rows")
+        >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
         >>> is_hopeless(forecast, 0.8), is_hopeless(forecast, 0.81)
         (False, True)
     """

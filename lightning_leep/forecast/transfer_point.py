@@ -35,9 +35,9 @@ def sigmoid(value: float) -> float:
     return 0.5 * (1 + math.tanh(value / 2))
 
 
-def model_error(strategy: str) -> float:
+def model_error(trainable: str) -> float:
     """Standard deviation of logit(achieved) - logit(probe) without any sampling error."""
-    return HEAD_MODEL_ERROR if strategy == "head" else OTHER_MODEL_ERROR
+    return HEAD_MODEL_ERROR if trainable == "head" else OTHER_MODEL_ERROR
 
 
 class Feature(NamedTuple):
@@ -63,9 +63,9 @@ TRANSFER_FEATURES = (
 SCRATCH_FEATURES = (CLASSES, Feature(lambda r, _: math.log(r.num_samples), lambda v: f"{math.exp(v):.0f} rows"))
 
 
-def strategy_features(strategy: str) -> tuple[Feature, ...]:
-    """On what the accuracy of a strategy may depend, beside its anchor."""
-    return SCRATCH_FEATURES if strategy == "scratch" else TRANSFER_FEATURES
+def point_features(trainable: str) -> tuple[Feature, ...]:
+    """On what the achieved accuracy may depend, beside the anchor."""
+    return SCRATCH_FEATURES if trainable == "scratch" else TRANSFER_FEATURES
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class TransferPoint:
 
     Attributes:
         anchor: Whose accuracy p a history corrects: that of ``LINEAR_PROBE`` or, where there were no features, of
-            ``EMPIRICAL_PREDICTOR``; empty for strategy "scratch", which has p = 1/2.
+            ``EMPIRICAL_PREDICTOR``; empty from "scratch", which has p = 1/2.
         accuracy: That accuracy p.
         base: Its logit, out of n rows.
         num_samples: Rows n that it was measured on.
         test_size: Rows m of each validation; n if unknown.
         scale: Expected size of logit(achieved) - base: :math:`(1/n + 1/m) / (p (1 - p)) + \tau^2`, square-rooted. From
             scratch, where p was not measured, without 1/n.
-        features: The values of :func:`strategy_features`, ``[p]``; NaN where a score is missing.
+        features: The values of :func:`point_features`, ``[p]``; NaN where a score is missing.
     """
 
     anchor: str
@@ -93,10 +93,10 @@ class TransferPoint:
     features: Array
 
     @classmethod
-    def of(cls, report: TransferabilityReport, test_size: int | None, strategy: str) -> "TransferPoint | None":
-        """The point of a report; None if it holds no accuracy that the strategy needs."""
+    def of(cls, report: TransferabilityReport, test_size: int | None, trainable: str) -> "TransferPoint | None":
+        """The point of a report; None if it holds no accuracy to start from."""
         n, anchor, accuracy, base, sampling = report.num_samples, "", 0.5, 0.0, 0.0
-        if strategy != "scratch":
+        if trainable != "scratch":
             probe = report.linear_probe_accuracy
             if probe is not None and math.isfinite(probe):
                 anchor, accuracy, n = LINEAR_PROBE, probe, report.linear_probe_samples or n
@@ -106,18 +106,18 @@ class TransferPoint:
                 return None
             base, sampling = logit(accuracy, n), 1 / n
         m = n if test_size is None else test_size
-        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(strategy) ** 2
-        features = np.array([feature.value(report, base) for feature in strategy_features(strategy)], dtype=float)
+        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(trainable) ** 2
+        features = np.array([feature.value(report, base) for feature in point_features(trainable)], dtype=float)
         return cls(anchor, accuracy, base, n, m, math.sqrt(variance), features)
 
 
-def describe_outside(strategy: str, features: Array, x: Array) -> str:
+def describe_outside(trainable: str, features: Array, x: Array) -> str:
     """What is unusual about features ``[p]`` beside those of the records ``[n, p]``, as a sentence.
 
     A single record that is as unusual is mentioned, but does not make it usual.
     """
     parts = []
-    for feature, value, column in zip(strategy_features(strategy), features, x.T, strict=True):
+    for feature, value, column in zip(point_features(trainable), features, x.T, strict=True):
         seen = np.sort(column[~np.isnan(column)])
         if len(seen) == 0 or math.isnan(value):
             continue

@@ -77,9 +77,10 @@ class TrainedPart:
             raise TypeError(f"`changed` must be True or False, got {changed!r}.")
         if transferred is not None:
             groups = transferred if isinstance(transferred, list | tuple) else [None]
-            if not all(isinstance(g, list | tuple) and all(isinstance(name, str) for name in g) for g in groups):
-                raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r}.")
-            transferred = tuple(tuple(names) for names in groups)
+            names = [name for group in groups for name in (group if isinstance(group, list | tuple) else [None])]
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
+            transferred = tuple(tuple(group) for group in transferred)
         return cls(transferred, first, changed)
 
     def _now(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> str:

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 #: How many values of a tensor are compared before all of them are.
 SAMPLE_SIZE = 32
-#: Below this share of the network's numbers nothing counts as transferred: two tables of positions may be equal by formula.
+#: Below this share of the network's numbers nothing counts as transferred: tables of positions are equal by formula.
 LEAST_SHARE = 0.01
 
 #: Names of the parameters of a network that held the same tensor before training.

@@ -53,27 +53,27 @@ class History(Sequence[TransferRecord]):
     def filter(
         self,
         *,
-        strategy: str | None = None,
-        dataset: str | None = None,
-        model: str | None = None,
+        trainable: str | None = None,
+        target_name: str | None = None,
+        source_name: str | None = None,
         num_target_classes: int | None = None,
         where: Callable[[TransferRecord], bool] | None = None,
     ) -> "History":
         """The transfers that agree with everything that is not None.
 
         Args:
-            strategy: What was trainable.
-            dataset: Name of the target data.
-            model: Name of the source model.
+            trainable: What was trainable.
+            target_name: Name of the target data.
+            source_name: Name of the source model.
             num_target_classes: C.
             where: Any other condition on a record.
         """
         return History(
             record
             for record in self
-            if strategy in (None, record.strategy)
-            and dataset in (None, record.dataset)
-            and model in (None, record.model)
+            if trainable in (None, record.trainable)
+            and target_name in (None, record.target_name)
+            and source_name in (None, record.source_name)
             and num_target_classes in (None, record.report.num_target_classes)
             and (where is None or where(record))
         )

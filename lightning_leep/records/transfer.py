@@ -39,16 +39,16 @@ class TransferRecord:
     Attributes:
         report: Scores of the source on the target data, taken before training.
         curve: Accuracy on held-out target data at each validation.
-        strategy: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "part" (some of
+        trainable: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "part" (some of
             them, or adapters), "gradual" (more and more of them), "scratch" (every parameter, from random weights) or a
-            word of the user's own. Only transfers of one strategy are compared.
+            word of the user's own. Only transfers with the same word are compared.
         wall_seconds: Seconds of training before each validation; empty if they were not taken.
         reference: Accuracy of the same network trained from scratch on the same data: per epoch, or one final number.
         test_size: Labelled rows in each validation; None if unknown.
         optimizer: Class name of the optimizer, empty if unknown.
         learning_rate: Its first learning rate.
-        dataset: Name of the target data, empty if unknown.
-        model: Name of the source model, empty if unknown.
+        target_name: Name of the target data, empty if unknown.
+        source_name: Name of the source model, empty if unknown.
         versions: Library versions, see :func:`library_versions`.
         complete: Whether training took its course; False if it was ended because it seemed hopeless, or before it had
             seen all the data once. What such a run achieved says too little of what it could have, and no forecast
@@ -58,21 +58,21 @@ class TransferRecord:
 
     Raises:
         TypeError: If a value, or one in the report, has the wrong type.
-        ValueError: If the report holds an impossible value, ``strategy`` is empty, a size is not positive,
+        ValueError: If the report holds an impossible value, ``trainable`` is empty, a size is not positive,
             ``reference`` lies outside 0..1, ``created`` is no time, or ``wall_seconds`` is neither empty nor one
             finite, not decreasing number a validation.
     """
 
     report: TransferabilityReport
     curve: AccuracyCurve
-    strategy: str
+    trainable: str
     wall_seconds: tuple[float, ...] = ()
     reference: Reference | None = None
     test_size: int | None = None
     optimizer: str = ""
     learning_rate: float | None = None
-    dataset: str = ""
-    model: str = ""
+    target_name: str = ""
+    source_name: str = ""
     complete: bool = True
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
@@ -81,8 +81,8 @@ class TransferRecord:
         check_report(self.report)
         if not isinstance(self.curve, AccuracyCurve):
             raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
-        check_text("strategy", self.strategy, empty=False)
-        for name in ("optimizer", "dataset", "model"):
+        check_text("trainable", self.trainable, empty=False)
+        for name in ("optimizer", "target_name", "source_name"):
             check_text(name, getattr(self, name))
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)
@@ -176,9 +176,9 @@ class TransferRecord:
         report["scoring_seconds"] = report.pop("seconds")
         return {
             "created": self.created,
-            "dataset": self.dataset,
-            "model": self.model,
-            "strategy": self.strategy,
+            "target_name": self.target_name,
+            "source_name": self.source_name,
+            "trainable": self.trainable,
             "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
             "test_size": self.test_size,

@@ -1,14 +1,14 @@
 """Predicted and achieved accuracy as columns of TensorBoard's HPARAMS tab.
 
-How that tab works (TensorBoard 2.21, both of its readers): one record, the experiment, names the columns of
-hyper-parameters and of metrics. In a run the first such record counts and later ones are ignored; of all the runs in a
-log directory the experiment of one counts for all. The value in a metric's column is the last of that tag's scalars.
+How that tab works (TensorBoard 2.21, with either data server): one record, the experiment, names the columns of
+hyper-parameters and of metrics. The first such record of a run counts; later ones are ignored. One run's experiment
+sets the columns of all runs in a log directory. A metric's column shows the last scalar of that tag.
 
 Lightning's TensorBoardLogger writes an experiment with the metric ``hp_metric`` (-1) when training starts, if a module
-or data module has called ``save_hyperparameters()``. Whatever is written after it is lost, and whatever was written
-before it, by the user, counts. So :func:`widen_hparams` adds columns to the record that Lightning is about to write,
-and only where nobody has written one by the end of the fit :func:`complete_hparams` does. The values follow by
-themselves, as scalars are logged. A run folder of its own would not help: one more row, and the same columns.
+or data module has called ``save_hyperparameters()``. Anything written later is lost; anything that the user wrote
+earlier counts. So :func:`widen_hparams` adds columns to the record that Lightning is about to write, and
+:func:`complete_hparams` writes a record at the end of a fit that has none. The values need no further work: they are
+the logged scalars. A run folder of our own would not help: it would add a row with the same columns.
 """
 
 from argparse import Namespace
@@ -30,21 +30,21 @@ def widen_hparams(
     metric_tags: Iterable[str],
     guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Callable[[], None]:
-    """Have the next row of HPARAMS that ``logger.log_hyperparams`` writes without metrics show more columns.
+    """Add columns to the next row of HPARAMS that ``logger.log_hyperparams`` writes without metrics.
 
-    To be called in ``on_fit_start`` and taken back once training starts: Lightning logs hyper-parameters in between,
-    after the hooks in which the user may do so. A row of the user's with metrics, before, in between or later, is
-    theirs alone, and so are the rows of a logger that writes none by itself (``default_hp_metric=False``) or that has
-    a ``log_hyperparams`` of the user's own. ``hp_metric`` stays a column.
+    Call it in ``on_fit_start`` and undo it once training starts. In between Lightning logs the hyper-parameters, after
+    the hooks in which the user may log some. A row that the user writes with metrics is left alone, whenever it is
+    written. So are the rows of a logger that writes none by itself (``default_hp_metric=False``) and of a logger whose
+    ``log_hyperparams`` the user has replaced. ``hp_metric`` stays a column.
 
     Args:
-        logger: A Lightning logger; one that is not TensorBoard's is passed over.
-        hparams: Hyper-parameters to show beside the user's.
+        logger: A Lightning logger; one that is not TensorBoard's is skipped.
+        hparams: Hyper-parameters to show next to the user's.
         metric_tags: Tags of the scalars that become columns. They may be logged later, or never.
-        guard: Makes the context in which they are written, to contain faults for example.
+        guard: Returns the context in which they are written, for example one that contains faults.
 
     Returns:
-        What takes it back; it may be called more than once.
+        A function that undoes it; it may be called more than once.
     """
     if not _writes_rows(logger) or "log_hyperparams" in vars(logger):
         return lambda: None
@@ -62,18 +62,18 @@ def widen_hparams(
                 log_hparams(logger, {**_as_mapping(params), **hparams}, tags)
         original(params, metrics, *args, **kwargs)
 
-    # In place of the method, since no hook comes after the user's and before Lightning's own call.
+    # The method is replaced because no hook runs after the user's hooks and before Lightning's own call.
     logger.log_hyperparams = log_hyperparams
     return take_back
 
 
 def complete_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
-    """Write the run's row of HPARAMS at the end of a fit in which neither Lightning nor the user has written one.
+    """Write the row of HPARAMS at the end of a fit in which neither Lightning nor the user has written one.
 
-    A logger that writes none by itself (``default_hp_metric=False``) is left to the user, who may do so later.
+    A logger that writes none by itself (``default_hp_metric=False``) is skipped: the user may write a row later.
 
     Args:
-        logger: A Lightning logger; one that is not TensorBoard's is passed over.
+        logger: A Lightning logger; one that is not TensorBoard's is skipped.
         hparams: Hyper-parameters.
         metric_tags: Tags of the scalars that become columns.
     """
@@ -82,20 +82,20 @@ def complete_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Itera
 
 
 def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[str]) -> None:
-    """Write the run's row of HPARAMS; where the run has one, that one stays as it is.
+    """Write the row of HPARAMS; a row that the run already has stays as it is.
 
-    ``log_hparams(trainer.logger, {"lr": 0.1}, hparam_tags())`` after ``fit`` shows the transfer where the logger has
-    ``default_hp_metric=False`` and nobody has written a row.
+    ``log_hparams(trainer.logger, {"lr": 0.1}, hparam_tags())`` after ``fit`` shows the transfer of a run whose logger
+    has ``default_hp_metric=False`` and which has no row yet.
 
     Args:
-        logger: A Lightning logger; one that is not TensorBoard's is passed over.
-        hparams: Hyper-parameters. Nested ones are flattened and named as Lightning does.
-        metric_tags: Tags of the scalars that become columns, see :func:`~lightning_leep.tensorboard.hparam_tags`.
+        logger: A Lightning logger; one that is not TensorBoard's is skipped.
+        hparams: Hyper-parameters. Nested ones are flattened and named as in Lightning.
+        metric_tags: Tags of the scalars that become columns, see ``scalars.hparam_tags``.
     """
     experiment: Any = getattr(logger, "experiment", None)
     if not hasattr(experiment, "add_hparams"):
         return
-    # Opens a new file where training has closed the one before. On all processes but the first it is a dummy.
+    # Opens a new file if training has closed the previous one. On all processes but the first it is a dummy.
     writer = experiment._get_file_writer()
     if not hasattr(writer, "add_summary"):
         return
@@ -106,7 +106,7 @@ def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[s
 
 
 def flatten_hparams(hparams: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Hyper-parameters by their path, as plain values; anything else as its string, as Lightning logs them.
+    """Hyper-parameters by their path: plain values stay, anything else becomes its string, as in Lightning.
 
     Example:
         >>> flatten_hparams({"optimizer": {"lr": 0.1, "betas": (0.9, 0.99)}, "augment": None})
@@ -130,7 +130,7 @@ def flatten_hparams(hparams: Mapping[str, Any]) -> dict[str, bool | int | float 
 
 
 def _writes_rows(logger: Any) -> bool:
-    """Whether it is a TensorBoardLogger with Lightning's own way to write HPARAMS, not turned off by the user."""
+    """Whether it is a TensorBoardLogger that writes HPARAMS in Lightning's own way, and the user left that enabled."""
     defined = next((cls.__module__ for cls in type(logger).__mro__ if "log_hyperparams" in vars(cls)), "")
     return bool(getattr(logger, "_default_hp_metric", False)) and defined.split(".")[0] in LIGHTNING
 

@@ -1,4 +1,4 @@
-"""The text panel: what was scored, what was predicted and how it came out, for a reader who has never heard of LEEP."""
+"""The text panel: what was scored, predicted and achieved, for a reader who has never heard of LEEP."""
 
 from math import isfinite
 
@@ -22,22 +22,22 @@ def report_markdown(
     convergence: ConvergenceForecast | None = None,
     stopped: str = "",
 ) -> str:
-    """The story of one transfer in Markdown: sentences first, then one table of the numbers, then what limits them.
+    """One transfer in Markdown: what was scored, predicted and achieved, the notes, and a table of the scores.
 
     Args:
         report: Result of the scoring pass.
-        forecast: Accuracy that was forecast before training.
+        forecast: The forecast that was made before training.
         curve: Accuracy per validation; None or empty before the first one.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
         source_name: Name of the source model.
         convergence: How fast the run was expected to converge.
-        stopped: Why training was ended before its time, a sentence.
+        stopped: Why training was stopped early, as a sentence.
 
     Returns:
         Markdown that TensorBoard's text plugin renders.
     """
     curve = curve if curve is not None else AccuracyCurve()
-    # As code: TensorBoard would drop a name such as `<lambda>` as HTML.
+    # As code, since TensorBoard would drop a name such as `<lambda>` as HTML.
     source = "the source model" if source_name is None else f"`{source_name}`"
     parts = [
         f"## How well does {source} transfer?",
@@ -54,10 +54,11 @@ def report_markdown(
 
 
 def explained_share(report: TransferabilityReport) -> float | None:
-    r"""Share of the label entropy that the source explains on labels it was not fitted to; None if that is unknown.
+    r"""Share of the label entropy that the source explains out of sample; None if that is unknown.
 
-    :math:`1 - L / L_0` with the leave-one-out LEEP L and :math:`L_0`, that of a source that says nothing, over the same
-    rows; not below 0. (LEEP itself is in-sample: with many source classes and few samples it would explain pure noise.)
+    :math:`\max(0, 1 - L / L_0)` with the leave-one-out LEEP L and :math:`L_0`, the leave-one-out LEEP of a source that
+    says nothing, over the same rows. (LEEP itself is in-sample: with many source classes and few samples it would
+    explain pure noise.)
     """
     floor = report.leave_one_out_floor
     if not (floor < 0 and isfinite(report.leave_one_out_leep)):
@@ -80,16 +81,16 @@ def _verdict(report: TransferabilityReport) -> str:
     )
     share = explained_share(report)
     if share is not None:
-        text += f" With each sample left out of its own estimate it is {report.leave_one_out_leep:.3f}"
+        text += f" Predicting each sample from the others alone, it is {report.leave_one_out_leep:.3f}"
         if doubts(report):
-            text += f"; a source that says nothing has {report.leave_one_out_floor:.3f} there."
+            text += f"; a source that says nothing would have {report.leave_one_out_floor:.3f}."
         else:
             text += f", so the source explains **{percent(share)} of the label information**."
     return text
 
 
 def _notes(notes: tuple[str, ...]) -> str:
-    return "\n".join(["**To be read with care:**", "", *(f"- {note}" for note in notes)]) if notes else ""
+    return "\n".join(["**Read with care:**", "", *(f"- {note}" for note in notes)]) if notes else ""
 
 
 def _prediction(forecast: AccuracyForecast | None, convergence: ConvergenceForecast | None) -> str:
@@ -105,7 +106,7 @@ def _outcome(curve: AccuracyCurve, forecast: AccuracyForecast | None) -> str:
     if not len(curve):
         return ""
     at_best = curve.epochs_to(1.0) or 0.0
-    text = f"**Achieved accuracy: {percent(curve.best)}**, its best, after {epochs(at_best)}"
+    text = f"**Best accuracy: {percent(curve.best)}**, after {epochs(at_best)}"
     if curve.epochs[-1] > at_best:
         text += f" ({percent(curve.final)} after {epochs(curve.epochs[-1])})"
     if forecast is not None:
@@ -116,11 +117,15 @@ def _outcome(curve: AccuracyCurve, forecast: AccuracyForecast | None) -> str:
             f"{'inside' if inside else 'outside'} its interval"
         )
         reached = curve.epoch_reaching(forecast.value)
-        text += "; it was never reached" if reached is None else f"; it was reached after {epochs(reached)}"
+        text += (
+            "; the prediction was not reached"
+            if reached is None
+            else f"; the prediction was reached after {epochs(reached)}"
+        )
     steps = [
         f"{name} after {epochs(curve.epochs_to(f) or 0)}" for name, f in (("50%", 0.5), ("90%", 0.9), ("99%", 0.99))
     ]
-    return f"{text}. Of its best accuracy it had {steps[0]}, {steps[1]} and {steps[2]}."
+    return f"{text}. Of its best accuracy it reached {steps[0]}, {steps[1]} and {steps[2]}."
 
 
 def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
@@ -128,9 +133,9 @@ def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
     if reference is None or best is None or not len(curve):
         return ""
     passed, reached = curve.epoch_passing(reference), curve.epoch_reaching(best)
-    text = f"The reference came to {percent(best)} at best. "
-    text += "It was never passed" if passed is None else f"It was passed after {epochs(passed)}"
-    text += ", its best never reached." if reached is None else f", its best reached after {epochs(reached)}."
+    text = f"The reference reached {percent(best)} at best. This run "
+    text += "was never above it" if passed is None else f"was above it first after {epochs(passed)}"
+    text += " and did not reach that best." if reached is None else f" and reached that best after {epochs(reached)}."
     return text
 
 
@@ -139,18 +144,18 @@ def _table(report: TransferabilityReport) -> str:
         (
             "LEEP",
             _score(report.leep, report.leep_standard_error),
-            "mean log-probability of the right label, as read off the source's own outputs; 0 is perfect",
+            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
         ),
         (
             "LEEP, leave-one-out",
             _score(report.leave_one_out_leep, report.leave_one_out_leep_standard_error),
-            "the same for samples whose own label had no part in it, as for new data",
+            "the same with each sample predicted from the others alone, as for new data",
         ),
         ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
         (
             "EEP accuracy",
             _accuracy(report.eep_accuracy, report.eep_accuracy_standard_error),
-            "labels that the source's own outputs give right before any training; usually a lower bound",
+            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
         ),
     ]
     if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
@@ -159,16 +164,20 @@ def _table(report: TransferabilityReport) -> str:
     if report.linear_probe_accuracy is not None:
         accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
         rows.append(
-            ("linear probe accuracy", accuracy, "a linear classifier on its features, each sample left out once")
+            (
+                "linear probe accuracy",
+                accuracy,
+                "a linear classifier on the source's features, leave-one-out; forecasts a re-trained head",
+            )
         )
     for name, score, meaning in (
-        ("NCE", report.nce, "LEEP with only the source's first choice for each sample"),
+        ("NCE", report.nce, "LEEP with only the most probable source class of each sample"),
         ("N-LEEP", report.nleep, "LEEP with clusters of features in place of source classes"),
-        ("H-score", report.h_score, "how far apart the classes lie in feature space, against their spread; 0 or more"),
+        ("H-score", report.h_score, "distance of the classes in feature space relative to their spread; 0 or more"),
         (
             "LogME",
             report.log_me,
-            "log evidence of a linear model on its features; compares sources on the same data only",
+            "log evidence of a linear model on the features; compares sources on the same data only",
         ),
     ):
         if score is not None:

@@ -1,10 +1,10 @@
-"""Numbers and curves in words, the same in figures and in the text panel."""
+"""Numbers and curves in words, for the figures and the text panel."""
 
 from lightning_leep.records.curve import AccuracyCurve
 
 
 def percent(value: float) -> str:
-    """A share of 1 in per cent.
+    """A fraction as a percentage.
 
     Example:
         >>> percent(0.7125)
@@ -26,8 +26,8 @@ def epochs(value: float) -> str:
 def shorten(name: str, length: int) -> str:
     """At most ``length`` characters of a class name.
 
-    Of ImageNet's lists of synonyms the first is taken; of what is still too long, start and end, which tell relatives
-    apart, around an ellipsis.
+    A list of synonyms, as in ImageNet, is cut to the first one. A name that is still too long keeps its start and its
+    end around an ellipsis, since related classes differ there.
 
     Example:
         >>> shorten("tabby, tabby cat", 12), shorten("German short-haired pointer", 12)
@@ -42,7 +42,7 @@ def shorten(name: str, length: int) -> str:
 
 
 def progress_sentence(curve: AccuracyCurve, predicted: float, interval: tuple[float, float] | None = None) -> str:
-    """How fast a run came to its prediction and to its best, in one line.
+    """When a run reached its prediction and its best accuracy, in one line.
 
     Example:
         >>> curve = AccuracyCurve((1, 2, 3), (0.5, 0.75, 0.8))
@@ -52,7 +52,7 @@ def progress_sentence(curve: AccuracyCurve, predicted: float, interval: tuple[fl
         'Best 80.0% after 3 epochs, above the interval.'
     """
     if not len(curve):
-        return "Nothing validated yet."
+        return "No validation yet."
     at_best = curve.epochs_to(1.0) or 0.0
     if interval is not None:
         place = "below" if curve.best < interval[0] else "above" if curve.best > interval[1] else "inside"

@@ -1,8 +1,8 @@
-"""Figures and text to whatever logger can take them.
+"""Figures and text for every logger that accepts them.
 
-No layout for CUSTOM SCALARS: a run keeps its last one only, so it would take the place of the user's. From a run folder
-of its own it would be merged, but so that charts of the user's can get lost (TensorBoard 2.21). The README has one to
-add by hand.
+There is no layout for CUSTOM SCALARS: a run keeps only its last one, so ours would replace the user's. Written to a
+run folder of its own, it would be merged in a way that can lose the user's charts (TensorBoard 2.21). The documentation
+shows a layout to add by hand.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def takes_figures(logger: Any) -> bool:
-    """Whether a Lightning logger's experiment takes matplotlib figures, as that of a ``TensorBoardLogger`` does."""
+    """Whether a Lightning logger's experiment accepts matplotlib figures, as that of a ``TensorBoardLogger`` does."""
     return hasattr(getattr(logger, "experiment", None), "add_figure")
 
 
 def log_figure(logger: Any, tag: str, figure: "Figure", step: int) -> None:
-    """Add a figure under IMAGES; a logger whose experiment has no ``add_figure`` is passed over."""
+    """Add a figure under IMAGES; a logger whose experiment has no ``add_figure`` is skipped."""
     if takes_figures(logger):
         logger.experiment.add_figure(tag, figure, global_step=step)
 
 
 def log_text(logger: Any, tag: str, markdown: str, step: int) -> None:
-    """Add Markdown under TEXT; a logger whose experiment has no ``add_text`` is passed over."""
+    """Add Markdown under TEXT; a logger whose experiment has no ``add_text`` is skipped."""
     experiment: Any = getattr(logger, "experiment", None)
     if hasattr(experiment, "add_text"):
         experiment.add_text(tag, markdown, global_step=step)

@@ -7,7 +7,7 @@ from tests._helpers.simulated_transfers import make_record, make_report
 from tests._helpers.small_transfer import C
 
 
-def save_earlier(folder, size: int = 12, strategy: str = "all", epochs: int = 4) -> History:
+def save_earlier(folder, size: int = 12, trainable: str = "all", epochs: int = 4) -> History:
     """Save transfers to ``C`` classes whose trained accuracy stays below their probe's."""
     rng = np.random.default_rng(0)
     for _ in range(size):
@@ -15,5 +15,5 @@ def save_earlier(folder, size: int = 12, strategy: str = "all", epochs: int = 4)
         report = make_report(C, 17, probe=probe, leep=-rng.uniform(0.3, 0.9), leave_one_out_leep=-rng.uniform(0.5, 1))
         times = tuple(range(1, epochs + 1))
         heights = tuple((probe - 0.1) * (1 - 0.5**t) for t in times)
-        save_record(make_record(report=report, curve=AccuracyCurve(times, heights), strategy=strategy), folder)
+        save_record(make_record(report=report, curve=AccuracyCurve(times, heights), trainable=trainable), folder)
     return load_history(folder)

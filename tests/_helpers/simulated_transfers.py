@@ -29,11 +29,11 @@ def make_report(num_classes: int = 5, rows_per_class: int = 50, probe: float | N
     return TransferabilityReport(**{**required, "linear_probe_accuracy": probe, **values})
 
 
-def make_record(achieved: float = 0.7, strategy: str = "head", report=None, curve=None, **values) -> TransferRecord:
+def make_record(achieved: float = 0.7, trainable: str = "head", report=None, curve=None, **values) -> TransferRecord:
     return TransferRecord(
         report=report or make_report(),
         curve=AccuracyCurve((1,), (achieved,)) if curve is None else curve,
-        strategy=strategy,
+        trainable=trainable,
         **{"versions": {}, "created": CREATED, **values},
     )
 

@@ -37,10 +37,10 @@ def test_logit_and_back(k, n, value):
     assert from_logit(math.inf, n) == 1
 
 
-@pytest.mark.parametrize(("strategy", "error"), [("head", HEAD_MODEL_ERROR), ("all", OTHER_MODEL_ERROR)])
-def test_without_history_by_hand(strategy, error):
+@pytest.mark.parametrize(("trainable", "error"), [("head", HEAD_MODEL_ERROR), ("all", OTHER_MODEL_ERROR)])
+def test_without_history_by_hand(trainable, error):
     """250 rows, probe 0.7, 500 test rows: Wilson's interval from 1 / (1/250 + 1/500 + tau^2 p (1 - p)) rows."""
-    forecast = forecast_accuracy(make_report(probe=0.7), strategy=strategy, test_size=500)
+    forecast = forecast_accuracy(make_report(probe=0.7), trainable=trainable, test_size=500)
     p = (0.7 * 250 + 0.5) / 251
     rows = 1 / (1 / 250 + 1 / 500 + error**2 * p * (1 - p))
     z = scipy.stats.norm.ppf(0.95)
@@ -50,7 +50,7 @@ def test_without_history_by_hand(strategy, error):
     assert (forecast.low, forecast.high) == pytest.approx((centre - half, centre + half), abs=1e-12)
     assert (forecast.coverage, forecast.num_records, forecast.out_of_range) == (0.9, 0, False)
     assert forecast.basis == "a linear probe on 250 rows"
-    assert any("rough guess" in note for note in forecast.notes) == (strategy == "all")
+    assert any("rough guess" in note for note in forecast.notes) == (trainable == "all")
 
 
 def test_unknown_test_size_is_as_many_rows_as_were_scored_and_said():
@@ -79,14 +79,14 @@ def test_nothing_to_rest_on():
     assert forecast_accuracy(make_report(probe=None, eep_accuracy=math.nan)) is None
 
 
-@pytest.mark.parametrize("strategy", ["head", "all", "mine"])
+@pytest.mark.parametrize("trainable", ["head", "all", "mine"])
 @pytest.mark.parametrize("probe", [None, 0.7])
-def test_without_history_training_to_the_end_is_presumed_and_said(strategy, probe):
+def test_without_history_training_to_the_end_is_presumed_and_said(trainable, probe):
     report = make_report(probe=probe)
-    notes = forecast_accuracy(report, strategy=strategy, test_size=500).notes
+    notes = forecast_accuracy(report, trainable=trainable, test_size=500).notes
     assert sum("a shorter run stays below" in note for note in notes) == 1
     history = simulate_history(np.random.default_rng(0), 12)
-    if strategy == "head" and probe:  # what earlier runs achieved is known however short they were
+    if trainable == "head" and probe:  # what earlier runs achieved is known however short they were
         assert forecast_accuracy(make_report(12, 50), history, test_size=500).notes == ()
 
 
@@ -98,7 +98,7 @@ def scratch_history(rng, size, test_size=400):
         value = 1.0 - 0.9 * math.log(classes) + 0.5 * (math.log(rows) - 4) + 0.2 * rng.normal()
         report = make_report(classes, rows, probe=rng.uniform(), leep=-rng.uniform(0, math.log(classes)))
         achieved = rng.binomial(test_size, 1 / (1 + math.exp(-value))) / test_size
-        records.append(make_record(achieved, strategy="scratch", report=report, test_size=test_size))
+        records.append(make_record(achieved, trainable="scratch", report=report, test_size=test_size))
     return records
 
 
@@ -107,11 +107,11 @@ def test_from_scratch_nothing_of_the_source_counts():
     history = scratch_history(np.random.default_rng(0), 30)
     reports = [make_report(probe=p, leep=-s) for p, s in ((0.2, 0.1), (0.99, 1.5), (None, 1.0), (math.nan, math.nan))]
     reports.append(make_report(probe=None, eep_accuracy=math.nan))
-    forecasts = [forecast_accuracy(report, history, strategy="scratch", test_size=400) for report in reports]
+    forecasts = [forecast_accuracy(report, history, trainable="scratch", test_size=400) for report in reports]
     assert all(forecast == forecasts[0] for forecast in forecasts)
     assert forecasts[0].basis == "30 earlier transfers"
     blank = [dataclasses.replace(r, report=dataclasses.replace(r.report, linear_probe_accuracy=None)) for r in history]
-    assert forecast_accuracy(reports[0], blank, strategy="scratch", test_size=400) == forecasts[0]
+    assert forecast_accuracy(reports[0], blank, trainable="scratch", test_size=400) == forecasts[0]
 
 
 def test_from_scratch_classes_and_rows_are_learned_from():
@@ -119,7 +119,7 @@ def test_from_scratch_classes_and_rows_are_learned_from():
     covered, errors, spread = [], [], []
     for _ in range(100):
         *history, last = scratch_history(rng, 31)
-        forecast = forecast_accuracy(last.report, history, strategy="scratch", test_size=last.test_size)
+        forecast = forecast_accuracy(last.report, history, trainable="scratch", test_size=last.test_size)
         if forecast is None:
             continue
         covered.append(held(forecast, last))
@@ -133,16 +133,16 @@ def test_from_scratch_classes_and_rows_are_learned_from():
 @pytest.mark.parametrize("report", [make_report(1000, 1000, probe=0.2), make_report(5, 50_000), make_report(5, 1)])
 def test_from_scratch_outside_the_history_nothing_is_said(report):
     history = scratch_history(np.random.default_rng(2), 30)
-    assert forecast_accuracy(report, history, strategy="scratch", test_size=400) is None
-    assert forecast_accuracy(make_report(), history, strategy="scratch", test_size=400) is not None
+    assert forecast_accuracy(report, history, trainable="scratch", test_size=400) is None
+    assert forecast_accuracy(make_report(), history, trainable="scratch", test_size=400) is not None
 
 
 def test_from_scratch_needs_a_history_of_it():
     history = scratch_history(np.random.default_rng(3), 12)
-    assert forecast_accuracy(make_report(), strategy="scratch") is None
-    assert forecast_accuracy(make_report(), history[:8], strategy="scratch") is None
-    assert forecast_accuracy(make_report(), simulate_history(np.random.default_rng(0), 20), strategy="scratch") is None
-    assert forecast_accuracy(make_report(), history, strategy="scratch").num_records == 12
+    assert forecast_accuracy(make_report(), trainable="scratch") is None
+    assert forecast_accuracy(make_report(), history[:8], trainable="scratch") is None
+    assert forecast_accuracy(make_report(), simulate_history(np.random.default_rng(0), 20), trainable="scratch") is None
+    assert forecast_accuracy(make_report(), history, trainable="scratch").num_records == 12
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_only_comparable_transfers_count():
     rng = np.random.default_rng(1)
     history = simulate_history(rng, 10)
     others = [
-        make_record(0.99, strategy="all"),
+        make_record(0.99, trainable="all"),
         make_record(0.2, complete=False),
         make_record(report=make_report(probe=None)),
         make_record(curve=type(history[0].curve)()),
@@ -282,7 +282,7 @@ def test_only_comparable_transfers_count():
     ]
     report = make_report(10, 50)
     assert forecast_accuracy(report, [*history, *others]) == forecast_accuracy(report, history)
-    assert forecast_accuracy(report, history, strategy="all").num_records == 0
+    assert forecast_accuracy(report, history, trainable="all").num_records == 0
     assert forecast_accuracy(make_report(probe=None), history).num_records == 0
 
 
@@ -356,5 +356,7 @@ def test_sentence():
     expected = f"Training the head is expected to reach accuracy 0.700 ({interval}), from a linear probe on 250 rows."
     assert forecast.describe() == expected
     assert "75.5% interval" in dataclasses.replace(forecast, coverage=0.755).describe()
-    for strategy, subject in (("part", "Fine-tuning part of the layers"), ("mine", "Strategy 'mine'")):
-        assert dataclasses.replace(forecast, strategy=strategy).describe().startswith(f"{subject} is expected to reach")
+    for trainable, subject in (("part", "Fine-tuning part of the layers"), ("mine", "Training 'mine'")):
+        assert (
+            dataclasses.replace(forecast, trainable=trainable).describe().startswith(f"{subject} is expected to reach")
+        )

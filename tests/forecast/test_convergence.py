@@ -107,9 +107,9 @@ def test_reference_is_passed_at_the_weighted_median():
 
 
 def test_scratch_runs_of_the_same_data_are_the_references():
-    scratch = record(-1, (0.1, 0.2), strategy="scratch", dataset="a", created="2026-01-01T00:00:00+00:00")
-    later = record(-1, (0.2, 0.3), strategy="scratch", dataset="a", created="2026-01-02T00:00:00+00:00")
-    records = [record(-1, (0.5, 0.7), dataset="a") for _ in range(5)]
+    scratch = record(-1, (0.1, 0.2), trainable="scratch", target_name="a", created="2026-01-01T00:00:00+00:00")
+    later = record(-1, (0.2, 0.3), trainable="scratch", target_name="a", created="2026-01-02T00:00:00+00:00")
+    records = [record(-1, (0.5, 0.7), target_name="a") for _ in range(5)]
     forecast = forecast_convergence(make_report(leep=-1), [later, scratch, *records])
     assert forecast.num_records == 5
     assert forecast.difference.mean == pytest.approx((0.3, 0.4))
@@ -117,14 +117,14 @@ def test_scratch_runs_of_the_same_data_are_the_references():
 
 
 def references(target, *scratch):
-    """What a record of strategy "head" is compared with."""
+    """What a record of trainable "head" is compared with."""
     return with_references([*scratch, target])[-1].reference
 
 
 def test_references_are_of_the_same_rows():
     """The name alone may be that of a class that wraps any data."""
-    scratch = record(-1, (0.2, 0.3), strategy="scratch", dataset="TensorDataset")
-    target = record(-2, (0.5,), dataset="TensorDataset")
+    scratch = record(-1, (0.2, 0.3), trainable="scratch", target_name="TensorDataset")
+    target = record(-2, (0.5,), target_name="TensorDataset")
     assert references(target, scratch) == scratch.curve
     for report in (
         make_report(5, 5000),
@@ -132,29 +132,29 @@ def test_references_are_of_the_same_rows():
         make_report(class_counts=(10, 90, 50, 50, 50)),
     ):
         assert references(dataclasses.replace(target, report=report), scratch) is None
-    assert references(record(-2, (0.5,), dataset="b"), scratch) is None
-    assert references(record(-2, (0.5,)), dataclasses.replace(scratch, dataset="")) is None
+    assert references(record(-2, (0.5,), target_name="b"), scratch) is None
+    assert references(record(-2, (0.5,)), dataclasses.replace(scratch, target_name="")) is None
     assert references(dataclasses.replace(target, reference=0.9), scratch) == 0.9
 
 
 def test_a_run_that_was_ended_early_is_no_reference():
-    early = record(-1, (0.2, 0.3), strategy="scratch", dataset="a", complete=False)
-    empty = record(-1, (), strategy="scratch", dataset="a")
-    assert references(record(-1, (0.5,), dataset="a"), early, empty) is None
+    early = record(-1, (0.2, 0.3), trainable="scratch", target_name="a", complete=False)
+    empty = record(-1, (), trainable="scratch", target_name="a")
+    assert references(record(-1, (0.5,), target_name="a"), early, empty) is None
 
 
 def test_the_latest_reference_counts_by_time_not_by_text():
     """12:00 five hours east of Greenwich is an hour before 08:00 there."""
-    east = record(-1, (0.1,), strategy="scratch", dataset="a", created="2026-01-01T12:00:00+05:00")
-    greenwich = record(-1, (0.3,), strategy="scratch", dataset="a", created="2026-01-01T08:00:00+00:00")
+    east = record(-1, (0.1,), trainable="scratch", target_name="a", created="2026-01-01T12:00:00+05:00")
+    greenwich = record(-1, (0.3,), trainable="scratch", target_name="a", created="2026-01-01T08:00:00+00:00")
     for order in ((east, greenwich), (greenwich, east)):
-        assert references(record(-1, (0.5,), dataset="a"), *order) == greenwich.curve
+        assert references(record(-1, (0.5,), target_name="a"), *order) == greenwich.curve
 
 
 def test_training_from_scratch_is_not_compared_with_itself():
-    records = [record(-1, (0.2, 0.3), strategy="scratch", dataset="a") for _ in range(6)]
+    records = [record(-1, (0.2, 0.3), trainable="scratch", target_name="a") for _ in range(6)]
     assert [r.reference for r in with_references(records)] == [None] * 6
-    forecast = forecast_convergence(make_report(leep=-1), records, strategy="scratch")
+    forecast = forecast_convergence(make_report(leep=-1), records, trainable="scratch")
     assert forecast.num_records == 6
     assert forecast.difference is None
 
@@ -166,13 +166,13 @@ def test_from_scratch_the_source_decides_nothing():
     for classes, curve in ((2, (0.7, 0.8)), (50, (0.1, 0.8))):
         for _ in range(10):
             report = make_report(classes, leep=-rng.uniform(0, 3))
-            records.append(make_record(curve=AccuracyCurve((1, 2), curve), report=report, strategy="scratch"))
+            records.append(make_record(curve=AccuracyCurve((1, 2), curve), report=report, trainable="scratch"))
     for leep in (-0.1, -3.9, math.nan):
         for classes, start in ((2, 0.875), (50, 0.125)):
-            forecast = forecast_convergence(make_report(classes, leep=leep), records, strategy="scratch")
+            forecast = forecast_convergence(make_report(classes, leep=leep), records, trainable="scratch")
             assert forecast.relative.mean == pytest.approx((start, 1))
             assert not forecast.out_of_range
-    outside = forecast_convergence(make_report(1000), records, strategy="scratch")
+    outside = forecast_convergence(make_report(1000), records, trainable="scratch")
     assert outside.describe().endswith(
         "from 20 earlier transfers, none of them with a number of classes like this one's."
     )
@@ -208,7 +208,7 @@ def test_too_few_records_say_nothing(size):
 def test_only_records_with_curves_of_the_strategy_count():
     good = [record(-1 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
     useless = [
-        record(-2, (0.5, 0.7), strategy="all"),
+        record(-2, (0.5, 0.7), trainable="all"),
         dataclasses.replace(record(-2, (0.5, 0.7)), complete=False),
         record(-2, (0.5,)),
         record(-2, ()),
@@ -250,7 +250,7 @@ def test_expected_accuracy_per_epoch():
     """At the end only the accuracy is uncertain; a certain accuracy leaves the band of the speed."""
     records = [record(-1, (0.2 + 0.02 * i, 0.8)) for i in range(6)]
     speed = forecast_convergence(make_report(leep=-1), records)
-    height = AccuracyForecast(value=0.6, low=0.5, high=0.65, coverage=0.8, strategy="head", basis="")
+    height = AccuracyForecast(value=0.6, low=0.5, high=0.65, coverage=0.8, trainable="head", basis="")
     expected = speed.accuracy(height)
     assert (expected.mean[-1], expected.low[-1], expected.high[-1]) == pytest.approx((0.6, 0.5, 0.65))
     certain = speed.accuracy(dataclasses.replace(height, low=0.6, high=0.6))

@@ -42,8 +42,10 @@ def test_equal_widths_and_averages():
 
 
 def test_scratch_runs_are_references_only():
-    scratch = record(-9, 0.1, 0.1, strategy="scratch", dataset="a")
-    (level,) = leep_levels([scratch, record(-1, 0.5, 0.6, dataset="a"), record(-1, 0.7, 0.8, dataset="a")], levels=1)
+    scratch = record(-9, 0.1, 0.1, trainable="scratch", target_name="a")
+    (level,) = leep_levels(
+        [scratch, record(-1, 0.5, 0.6, target_name="a"), record(-1, 0.7, 0.8, target_name="a")], levels=1
+    )
     assert level.difference.mean == pytest.approx((0.5, 0.6))
     assert len(level.records) == 2
 

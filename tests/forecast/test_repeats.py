@@ -44,10 +44,10 @@ def test_rows_have_to_be_the_same(change):
 
 def test_other_data_source_or_strategy_is_another_transfer():
     records = [
-        make_record(dataset="a", model="m"),
-        make_record(dataset="b", model="m"),
-        make_record(dataset="a", model="n"),
-        make_record(dataset="a", model="m", strategy="all"),
+        make_record(target_name="a", source_name="m"),
+        make_record(target_name="b", source_name="m"),
+        make_record(target_name="a", source_name="n"),
+        make_record(target_name="a", source_name="m", trainable="all"),
     ]
     assert len(distinct_transfers(records * 3)) == 4
 

@@ -14,7 +14,7 @@ from lightning_leep.forecast.running import is_hopeless, update_forecast
 from lightning_leep.records.curve import AccuracyCurve
 from tests._helpers.simulated_transfers import make_record, make_report
 
-PRIOR = AccuracyForecast(value=0.75, low=0.7, high=0.8, coverage=0.9, strategy="head", basis="9 rows")
+PRIOR = AccuracyForecast(value=0.75, low=0.7, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
 VAGUE = dataclasses.replace(PRIOR, value=0.5, low=0.05, high=0.95)
 
 

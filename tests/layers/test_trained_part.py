@@ -77,7 +77,7 @@ def only(module: nn.Module, *trained: str) -> nn.Module:
 
 
 def word(network, source):
-    part = TrainedPart(None)
+    part = TrainedPart()
     part.start(Trainer, network, source)
     return part.word
 
@@ -235,10 +235,10 @@ def test_forecast_and_record_know_it(trained, expected, said, tmp_path):
     source = make_source()
     callback = LEEPCallback(source, history=tmp_path, strict=True)
     fit(CopiedBody(source, *trained), callback)
-    assert load_history(tmp_path)[0].strategy == expected
+    assert load_history(tmp_path)[0].trainable == expected
     assert f"{said} is expected to reach" in callback.forecast.describe()
-    head = forecast_accuracy(callback.report, strategy="head", test_size=40)
-    assert callback.forecast == forecast_accuracy(callback.report, strategy=expected, test_size=40)
+    head = forecast_accuracy(callback.report, trainable="head", test_size=40)
+    assert callback.forecast == forecast_accuracy(callback.report, trainable=expected, test_size=40)
     wider = callback.forecast.high - callback.forecast.low > head.high - head.low
     says_so = any("rough guess" in note for note in callback.forecast.notes)
     assert (wider, says_so) == (expected != "head",) * 2
@@ -255,13 +255,13 @@ def test_weights_after_training_are_not_compared(tmp_path):
         CopiedBody(source, "2.weight", "2.bias"),
     )
     trainer.fit(module, train_loader(), val_loader(), ckpt_path=saver.last_model_path)
-    assert [record.strategy for record in load_history(tmp_path / "history")] == ["part", "part"]
+    assert [record.trainable for record in load_history(tmp_path / "history")] == ["part", "part"]
 
 
 def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
-    network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart(None)
+    network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart()
     part.start(Trainer, network, source)
-    again = TrainedPart(None)
+    again = TrainedPart()
     again.load_state_dict(part.state_dict())
     again.start(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
@@ -280,10 +280,10 @@ class Unfreezes(CopiedBody):
 @pytest.mark.parametrize("given", [None, "mine"])
 def test_a_network_that_is_unfrozen_on_the_way(given, tmp_path):
     source = make_source()
-    callback = LEEPCallback(source, history=tmp_path, strategy=given, strict=True)
+    callback = LEEPCallback(source, history=tmp_path, trainable=given, strict=True)
     fit(Unfreezes(source, "none"), callback)
-    assert load_history(tmp_path)[0].strategy == (given or "gradual")
-    assert callback.forecast.strategy == (given or "head")  # all that could be known
+    assert load_history(tmp_path)[0].trainable == (given or "gradual")
+    assert callback.forecast.trainable == (given or "head")  # all that could be known
 
 
 class Freezes(pl.Callback):
@@ -296,7 +296,7 @@ class Freezes(pl.Callback):
 def test_what_is_frozen_after_training_was_trained(tmp_path):
     source = make_source()
     fit(CopiedBody(source, ""), Freezes(), LEEPCallback(source, history=tmp_path, strict=True))
-    assert load_history(tmp_path)[0].strategy == "all"
+    assert load_history(tmp_path)[0].trainable == "all"
 
 
 @pytest.mark.parametrize("package", [pl, lightning.pytorch], ids=["pytorch_lightning", "lightning.pytorch"])
@@ -328,8 +328,8 @@ def test_a_callback_that_unfreezes_layers(package, first, tmp_path):
         enable_model_summary=False,
     )
     trainer.fit(Trained(), train_loader(), val_loader())
-    assert callback.forecast.strategy == "gradual"
-    assert load_history(tmp_path)[0].strategy == "gradual"
+    assert callback.forecast.trainable == "gradual"
+    assert load_history(tmp_path)[0].trainable == "gradual"
 
 
 def test_a_fault_is_contained(monkeypatch):
@@ -338,9 +338,9 @@ def test_a_fault_is_contained(monkeypatch):
 
     monkeypatch.setattr("lightning_leep.layers.trained_part.find_transferred", fail)
     module, plain, callback = Classifier(), Classifier(), LEEPCallback(make_source())
-    with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. `strategy=`"):
+    with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. `trainable=`"):
         fit(module, callback)
     fit(plain)
     assert trained_state(module) == trained_state(plain)
-    assert callback.forecast.strategy == "all"  # of which the interval is wide
+    assert callback.forecast.trainable == "all"  # of which the interval is wide
     assert callback.report.num_target_classes == C

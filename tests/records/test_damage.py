@@ -23,12 +23,12 @@ RECORDS = [
         wall_seconds=(1, 2, 3),
         report=make_report(**EXTRA),
         test_size=500,
-        dataset="pets",
+        target_name="pets",
         learning_rate=0.1,
         versions={"torch": "1"},
     ),
-    make_record(curve=CURVE, reference=0.3, dataset="pets"),
-    make_record(curve=CURVE, strategy="scratch", dataset="pets"),
+    make_record(curve=CURVE, reference=0.3, target_name="pets"),
+    make_record(curve=CURVE, trainable="scratch", target_name="pets"),
 ]
 TEXTS = [record.to_json() for record in RECORDS]
 OTHERS = simulate_history(np.random.default_rng(0), 12)
@@ -75,10 +75,10 @@ def check_use(record: TransferRecord) -> None:
     history = History([record, *OTHERS])
     assert [TransferRecord.from_json(r.to_json()) for r in history[:1]]
     for report in (make_report(), make_report(probe=None)):
-        for strategy in ("head", "scratch", record.strategy):
-            check_forecast(forecast_accuracy(report, history, strategy=strategy))
-            check_forecast(forecast_accuracy(report, [record] * 12, strategy=strategy))
-            forecast_convergence(report, [record] * 6, strategy=strategy)
+        for trainable in ("head", "scratch", record.trainable):
+            check_forecast(forecast_accuracy(report, history, trainable=trainable))
+            check_forecast(forecast_accuracy(report, [record] * 12, trainable=trainable))
+            forecast_convergence(report, [record] * 6, trainable=trainable)
     check_forecast(forecast_accuracy(record.report, OTHERS))
     leep_levels(history)
     assert len(table(history, 80).splitlines()) >= len(history)

@@ -37,29 +37,29 @@ def _save_with_room_for_500_bytes(folder: Path, action) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     try:
-        save_record(make_record(dataset="cut"), folder)
+        save_record(make_record(target_name="cut"), folder)
     except OSError as error:
         os._exit(error.errno)
 
 
 def test_a_write_for_which_there_is_no_room_leaves_nothing(tmp_path):
-    save_record(make_record(dataset="whole"), tmp_path)
+    save_record(make_record(target_name="whole"), tmp_path)
     before = set(tmp_path.iterdir())
     assert run_in_child(_save_with_room_for_500_bytes, tmp_path, signal.SIG_IGN) == 27  # EFBIG
     assert set(tmp_path.iterdir()) == before
 
 
 def test_a_writer_killed_in_the_middle_of_a_file_leaves_no_record(tmp_path):
-    save_record(make_record(dataset="whole"), tmp_path)
+    save_record(make_record(target_name="whole"), tmp_path)
     assert run_in_child(_save_with_room_for_500_bytes, tmp_path, signal.SIG_DFL) == -signal.SIGXFSZ
     (left,) = tmp_path.glob(".*")
     assert left.stat().st_size == 500  # it was in the middle
-    assert [record.dataset for record in load_without_warning(tmp_path)] == ["whole"]
+    assert [record.target_name for record in load_without_warning(tmp_path)] == ["whole"]
 
 
 def _save_and_be_killed_at(name: str, folder: Path) -> None:
     setattr(os, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    save_record(make_record(dataset="cut"), folder)
+    save_record(make_record(target_name="cut"), folder)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -72,7 +72,7 @@ def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(call, tmp
 def _save_for_ever(folder: Path, connection) -> None:
     number = 0
     while True:
-        save_record(make_record(dataset=f"{number}{'x' * 300_000}"), folder)
+        save_record(make_record(target_name=f"{number}{'x' * 300_000}"), folder)
         connection.send(number)
         number += 1
 
@@ -92,7 +92,7 @@ def test_writers_killed_at_any_time_lose_nothing_that_was_saved(tmp_path):
         while receiver.poll():
             receiver.recv()
             saved += 1
-        numbers = {record.dataset.rstrip("x") for record in load_without_warning(folder)}
+        numbers = {record.target_name.rstrip("x") for record in load_without_warning(folder)}
         # One more may have been there already when it could not say so any more.
         assert {str(i) for i in range(saved)} <= numbers <= {str(i) for i in range(saved + 1)}
         assert len(list(folder.glob(".*"))) <= 1
@@ -127,10 +127,10 @@ def test_the_content_is_on_the_disk_before_the_name_is_there(tmp_path, monkeypat
 @pytest.mark.parametrize("relative", [False, True])
 def test_colons_are_part_of_a_local_path(name, relative, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = save_record(make_record(dataset="here"), name if relative else f"{tmp_path}/{name}")
+    path = save_record(make_record(target_name="here"), name if relative else f"{tmp_path}/{name}")
     (file,) = (tmp_path / name).iterdir()
     assert Path(path) == file
-    assert [record.dataset for record in load_history(tmp_path / name)] == ["here"]
+    assert [record.target_name for record in load_history(tmp_path / name)] == ["here"]
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
 
 

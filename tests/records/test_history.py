@@ -33,7 +33,7 @@ def file_names(folder) -> list[str]:
 
 
 def test_saved_records_come_back_oldest_first(folder):
-    records = [make_record(dataset=str(i), created=f"2026-01-0{9 - i}T00:00:00+00:00") for i in range(4)]
+    records = [make_record(target_name=str(i), created=f"2026-01-0{9 - i}T00:00:00+00:00") for i in range(4)]
     paths = [save_record(record, folder) for record in records]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -43,7 +43,7 @@ def test_saved_records_come_back_oldest_first(folder):
     assert file_names(folder) == sorted(path.rsplit("/", 1)[-1] for path in paths)  # and no temporary file
     for path, record in zip(paths, records, strict=True):
         with fsspec.open(path, expand=False) as file:
-            assert json.loads(file.read())["dataset"] == record.dataset
+            assert json.loads(file.read())["target_name"] == record.target_name
 
 
 def test_a_folder_that_does_not_exist_yet_is_an_empty_history(folder):
@@ -59,7 +59,7 @@ def test_a_file_is_no_folder(tmp_path):
 def _write(folder: str, number: int, barrier) -> None:
     barrier.wait()
     for i in range(4):
-        save_record(make_record(dataset=f"{number}-{i}"), folder)
+        save_record(make_record(target_name=f"{number}-{i}"), folder)
 
 
 def test_50_processes_that_write_at_once_lose_nothing(tmp_path):
@@ -73,7 +73,7 @@ def test_50_processes_that_write_at_once_lose_nothing(tmp_path):
             warnings.simplefilter("error")  # a reader in the middle of it never sees part of a file
             load_history(tmp_path)
     assert [process.exitcode for process in processes] == [0] * 50
-    found = {record.dataset for record in load_history(tmp_path)}
+    found = {record.target_name for record in load_history(tmp_path)}
     assert found == {f"{number}-{i}" for number in range(50) for i in range(4)}
 
 
@@ -110,16 +110,16 @@ def test_one_warning_names_every_file_that_is_left_out(folder):
 
 def test_filters():
     records = [
-        make_record(strategy="head", dataset="a", model="m", created="2026-01-01T00:00:00"),
-        make_record(strategy="all", dataset="a", model="n", created="2026-01-02T00:00:00"),
-        make_record(strategy="all", report=make_report(7), created="2026-01-03T00:00:00"),
+        make_record(trainable="head", target_name="a", source_name="m", created="2026-01-01T00:00:00"),
+        make_record(trainable="all", target_name="a", source_name="n", created="2026-01-02T00:00:00"),
+        make_record(trainable="all", report=make_report(7), created="2026-01-03T00:00:00"),
     ]
     history = History(records)
     assert list(history.filter()) == records
-    assert list(history.filter(strategy="all")) == records[1:]
-    assert list(history.filter(dataset="a", model="n")) == [records[1]]
+    assert list(history.filter(trainable="all")) == records[1:]
+    assert list(history.filter(target_name="a", source_name="n")) == [records[1]]
     assert list(history.filter(num_target_classes=7)) == [records[2]]
-    assert list(history.filter(where=lambda record: record.dataset == "")) == [records[2]]
+    assert list(history.filter(where=lambda record: record.target_name == "")) == [records[2]]
     assert isinstance(history[1:], History)
     assert list(history[1:]) == records[1:]
     assert history[-1] is records[2]
@@ -146,8 +146,8 @@ def test_times_of_all_zones_are_in_order():
 
 
 def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
-    values = make_record().to_dict() | {"dataset": ["x" * 100_000]}
+    values = make_record().to_dict() | {"target_name": ["x" * 100_000]}
     (tmp_path / "long.json").write_text(json.dumps(values))
-    with pytest.warns(UserWarning, match="long.json .*`dataset` must be a text") as caught:
+    with pytest.warns(UserWarning, match="long.json .*`target_name` must be a text") as caught:
         assert len(load_history(tmp_path)) == 0
     assert len(str(caught[0].message)) < 1000

@@ -21,8 +21,8 @@ def test_json_round_trip(reference):
         test_size=500,
         optimizer="SGD",
         learning_rate=0.1,
-        dataset="pets",
-        model="resnet",
+        target_name="pets",
+        source_name="resnet",
         versions={"torch": "1"},
         complete=False,
     )
@@ -43,7 +43,7 @@ def test_achieved_is_the_highest_validation():
 
 
 def test_defaults_say_when_and_with_what():
-    first, second = (TransferRecord(report=make_report(), curve=CURVE, strategy="all") for _ in range(2))
+    first, second = (TransferRecord(report=make_report(), curve=CURVE, trainable="all") for _ in range(2))
     assert first.created <= second.created
     assert first.versions == library_versions()
     assert {"python", "torch"} <= set(first.versions)
@@ -52,7 +52,7 @@ def test_defaults_say_when_and_with_what():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strategy": ""}, "`strategy` must not be empty"),
+        ({"trainable": ""}, "`trainable` must not be empty"),
         ({"test_size": 0}, "`test_size`"),
         ({"test_size": 10**5000}, "`test_size`"),
         ({"reference": 7}, "`reference` must lie in 0..1, got 7"),
@@ -78,15 +78,15 @@ def test_invalid_values_are_named(values, message):
     [
         ("report", {"leep": -1.0}),
         ("curve", (0.5, 0.6)),
-        ("strategy", 3),
+        ("trainable", 3),
         ("test_size", True),
         ("test_size", 500.0),
         ("reference", "0.5"),
         ("reference", (0.5,)),
         ("learning_rate", "0.1"),
         ("optimizer", None),
-        ("dataset", ["a"]),
-        ("model", {}),
+        ("target_name", ["a"]),
+        ("source_name", {}),
         ("complete", "no"),
         ("complete", 1),
         ("versions", ["a"]),
@@ -97,7 +97,7 @@ def test_invalid_values_are_named(values, message):
     ],
 )
 def test_wrong_types_are_named(name, value):
-    values = {"report": make_report(), "curve": CURVE, "strategy": "head", name: value}
+    values = {"report": make_report(), "curve": CURVE, "trainable": "head", name: value}
     with pytest.raises(TypeError, match=f"`{name}` must"):
         TransferRecord(**values)
 
@@ -141,7 +141,7 @@ def test_a_score_that_reports_have_learned_since_is_missing():
         (lambda v: v.update(reference={"accuracy": []}), "damaged"),
         (lambda v: v.update(test_size="500"), "damaged.*`test_size`"),
         (lambda v: v["curve"].update(accuracy=[70.0]), "0..1"),
-        (lambda v: v.pop("strategy"), "strategy"),
+        (lambda v: v.pop("trainable"), "trainable"),
     ],
 )
 def test_other_content_is_refused_with_its_reason(change, message):

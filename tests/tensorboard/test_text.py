@@ -17,7 +17,7 @@ CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.75, 0.72))
 
 def forecast(value, low=0.6, high=0.8, **values):
     """A forecast with a basis that fits in a sentence."""
-    values = {"coverage": 0.9, "strategy": "head", "basis": "9 rows", **values}
+    values = {"coverage": 0.9, "trainable": "head", "basis": "9 rows", **values}
     return AccuracyForecast(value=value, low=low, high=high, **values)
 
 
@@ -39,12 +39,12 @@ def test_places_leep_between_its_floor_and_0(report):
     # H(Y) = 1.5 bits = 1.0397; out of sample 1 - 0.6 / 1.0397 of it is explained.
     text = words(report)
     assert "LEEP -0.500 , on a scale from -1.040 (the source says nothing about the labels) to 0" in text
-    assert "left out of its own estimate it is -0.600, so the source explains 42.3% of the label information" in text
+    assert "from the others alone, it is -0.600, so the source explains 42.3% of the label information" in text
 
 
 def test_a_confident_source_on_noise_explains_nothing(report):
     overfit = dataclasses.replace(report, leep=-0.01, leave_one_out_leep=-3.0)
-    assert "it is -3.000; a source that says nothing has -1.040 there." in words(overfit)
+    assert "it is -3.000; a source that says nothing would have -1.040." in words(overfit)
     assert "explains" not in words(overfit)
 
 
@@ -61,7 +61,7 @@ def test_before_training_it_states_the_forecast_in_a_sentence(report):
         "Predicted accuracy: 70.0%. Training the head is expected to reach accuracy 0.700 "
         "(90% interval 0.600 to 0.800), from 9 rows."
     ) in text
-    assert "Achieved" not in text
+    assert "Best accuracy" not in text
 
 
 @pytest.mark.parametrize(("leep", "outside"), [(-0.9, False), (-0.2, True)])
@@ -89,36 +89,39 @@ def test_says_why_a_run_was_stopped(report):
 def test_after_training_it_tells_how_it_came_out(report):
     text = words(report, forecast(0.7), CURVE)
     assert (
-        "Achieved accuracy: 75.0% , its best, after 2 epochs (72.0% after 3 epochs): 5.0 points above the "
-        "prediction, inside its interval; it was reached after 2 epochs. Of its best accuracy it had 50% after 1 "
-        "epoch, 90% after 2 epochs and 99% after 2 epochs."
+        "Best accuracy: 75.0% , after 2 epochs (72.0% after 3 epochs): 5.0 points above the prediction, inside its "
+        "interval; the prediction was reached after 2 epochs. Of its best accuracy it reached 50% after 1 epoch, "
+        "90% after 2 epochs and 99% after 2 epochs."
     ) in text
 
 
 def test_a_prediction_that_was_not_met(report):
     text = words(report, forecast(0.8, low=0.76, high=0.9), CURVE)
-    assert ": 5.0 points below the prediction, outside its interval; it was never reached." in text
+    assert ": 5.0 points below the prediction, outside its interval; the prediction was not reached." in text
 
 
 def test_without_a_prediction_there_is_none(report):
     text = words(report, curve=CURVE)
     assert "rediction" not in text.replace("leave-one-out", "")
-    assert "Achieved accuracy: 75.0%" in text
+    assert "Best accuracy: 75.0%" in text
 
 
 def test_the_best_at_the_end_is_told_once(report):
     text = words(report, curve=AccuracyCurve((1, 2), (0.4, 0.75)))
-    assert "Achieved accuracy: 75.0% , its best, after 2 epochs. Of its best" in text
+    assert "Best accuracy: 75.0% , after 2 epochs. Of its best" in text
 
 
 @pytest.mark.parametrize(
     ("reference", "sentence"),
     [
-        (0.5, "The reference came to 50.0% at best. It was passed after 2 epochs, its best reached after 2 epochs."),
-        (0.9, "The reference came to 90.0% at best. It was never passed, its best never reached."),
+        (
+            0.5,
+            "reached 50.0% at best. This run was above it first after 2 epochs and reached that best after 2 epochs.",
+        ),
+        (0.9, "reached 90.0% at best. This run was never above it and did not reach that best."),
         (
             AccuracyCurve((1, 2, 3), (0.1, 0.3, 0.74)),
-            "The reference came to 74.0% at best. It was passed after 1 epoch, its best reached after 2 epochs.",
+            "reached 74.0% at best. This run was above it first after 1 epoch and reached that best after 2 epochs.",
         ),
     ],
 )

@@ -8,7 +8,8 @@ from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_leep.records import AccuracyCurve
-from lightning_leep.tensorboard import log_figure, log_text, predicted_vs_achieved_figure, takes_figures
+from lightning_leep.tensorboard import predicted_vs_achieved_figure
+from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
 
 @pytest.fixture

@@ -26,11 +26,16 @@ class MonitorReader:
         self.num_validations = 0
         self.found = False
         self._from_validation = False
-        self._old: Any = None
+        self._before_epoch: Any = None
+        self._before_validation: Any = None
 
-    def note_old(self, metrics: Mapping[str, Any]) -> None:
-        """Remember the value before a validation or an epoch."""
-        self._old = metrics.get(self.monitor)
+    def before_epoch(self, metrics: Mapping[str, Any]) -> None:
+        """Remember the value from before an epoch."""
+        self._before_epoch = metrics.get(self.monitor)
+
+    def before_validation(self, metrics: Mapping[str, Any]) -> None:
+        """Remember the value from before a validation."""
+        self._before_validation = metrics.get(self.monitor)
 
     def after_validation(self, metrics: Mapping[str, Any]) -> float | None:
         """The accuracy that this validation logged, if it did.
@@ -39,7 +44,7 @@ class MonitorReader:
             ValueError: If the value does not lie in 0..1.
         """
         self.num_validations += 1
-        value = self._new(metrics)
+        value = self._new(metrics, self._before_validation)
         self._from_validation = self._from_validation or value is not None
         return None if value is None else _accuracy(value)
 
@@ -49,14 +54,14 @@ class MonitorReader:
         Raises:
             ValueError: If the value does not lie in 0..1.
         """
-        value = None if self._from_validation else self._new(metrics)
+        value = None if self._from_validation else self._new(metrics, self._before_epoch)
         return None if value is None else _accuracy(value)
 
-    def _new(self, metrics: Mapping[str, Any]) -> Any:
+    def _new(self, metrics: Mapping[str, Any], old: Any) -> Any:
         value = metrics.get(self.monitor)
-        if value is None or value is self._old:
+        if value is None or value is old:
             return None
-        self.found, self._old = True, value
+        self.found = True
         return value
 
     def explain_missing(self, logged: Iterable[str], validates: bool) -> str:

@@ -94,11 +94,11 @@ def look_ahead(
     def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None]:
         if report is None or not trainer.is_global_zero:
             return None, None
-        made = state.forecast or forecast_accuracy(report, history, strategy=trainable, test_size=facts.test_size)
+        made = state.forecast or forecast_accuracy(report, history, trainable=trainable, test_size=facts.test_size)
         # The whole history: records of training from scratch are the references of others.
-        return made, forecast_convergence(report, history, strategy=trainable)
+        return made, forecast_convergence(report, history, trainable=trainable)
 
     made, convergence = None, None
     with barrier.contain("forecast the accuracy", "The report is logged all the same."):
         made, convergence = trainer.strategy.broadcast(on_every_process(forecast, device))
-    return Outlook(accuracy=made, convergence=convergence, history=history.filter(strategy=trainable), facts=facts)
+    return Outlook(accuracy=made, convergence=convergence, history=history.filter(trainable=trainable), facts=facts)

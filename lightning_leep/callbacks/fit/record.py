@@ -99,14 +99,14 @@ def save_fit(
     record = TransferRecord(
         report=state.report,
         curve=state.curve,
-        strategy=trainable,
+        trainable=trainable,
         wall_seconds=state.seconds,
         reference=reference,
         test_size=facts.test_size,
         optimizer=facts.optimizer,
         learning_rate=facts.learning_rate,
-        dataset=target_name,
-        model=source_name,
+        target_name=target_name,
+        source_name=source_name,
         complete=not cut_short and _saw_all_data(trainer, facts),
     )
     save_record(record, folder)

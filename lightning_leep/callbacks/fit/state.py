@@ -88,7 +88,7 @@ def _forecast(values: Any) -> AccuracyForecast:
     notes = values["notes"]
     if not isinstance(notes, list | tuple) or not isinstance(values["out_of_range"], bool):
         raise TypeError(f"`forecast` must hold notes and say whether it is out of range, got {values!r}.")
-    for text in (values["strategy"], values["basis"], *notes):
+    for text in (values["trainable"], values["basis"], *notes):
         check_text("forecast", text)
     check_size("num_records", values["num_records"], 0)
     return AccuracyForecast(**{**values, "notes": tuple(notes)})

@@ -79,9 +79,9 @@ def validation_rows(trainer: Any, monitor: str | None) -> int | None:
 
 def first_optimizer(trainer: Any) -> tuple[str, float | None]:
     """Class of the first optimizer, and the learning rate that it starts from."""
-    if not trainer.optimizers:
+    optimizer = next(iter(trainer.optimizers), None)
+    if optimizer is None or not optimizer.param_groups:  # Lightning has a stand-in for none
         return "", None
-    optimizer = trainer.optimizers[0]
     group = optimizer.param_groups[0]
     rate = group.get("initial_lr", group.get("lr"))
     return type(optimizer).__name__, None if rate is None else float(rate)

@@ -52,7 +52,7 @@ class TransferWatch:
     def start_validation(self, trainer: Any) -> None:
         """Remember the value from before the validation."""
         if self.reader is not None:
-            self.reader.note_old(trainer.callback_metrics)
+            self.reader.before_validation(trainer.callback_metrics)
 
     def end_validation(self, trainer: Any) -> None:
         """Take the accuracy that validation logged."""
@@ -64,12 +64,12 @@ class TransferWatch:
 
     def start_epoch(self, trainer: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
+        self.take_logged_in_epoch(trainer)
         if self._epoch_over is not None:
-            self.take_logged_in_epoch(trainer)
             self._explain_missing(trainer, last=False)
         self._epoch_over = None
         if self.reader is not None:
-            self.reader.note_old(trainer.callback_metrics)
+            self.reader.before_epoch(trainer.callback_metrics)
 
     def end_epoch(self, trainer: Any) -> None:
         """Note that an epoch is over; the module's own hook comes after this one."""
@@ -81,7 +81,8 @@ class TransferWatch:
             with self._measuring(self.reader):
                 accuracy = self.reader.after_epoch(trainer.callback_metrics)
                 if accuracy is not None:
-                    self._take(self._epoch_over, accuracy)
+                    epoch, self._epoch_over = self._epoch_over, None
+                    self._take(epoch, accuracy)
 
     def end(self, trainer: Any, stopped: str) -> None:
         """Take the last accuracy and log how the run came out; ``stopped`` says why it was cut short, if it was."""

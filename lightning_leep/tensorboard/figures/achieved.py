@@ -1,4 +1,4 @@
-"""The accuracy that was predicted before training and the one that training achieved, in one figure."""
+"""One figure of the accuracy that was predicted before training and of the accuracy that training achieved."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Longer curves are drawn without a marker at each validation.
+#: Curves with more validations than this are drawn without markers.
 MARKED_VALIDATIONS = 40
 
 
@@ -35,16 +35,16 @@ def predicted_vs_achieved_figure(
     """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
 
     Args:
-        curve: Accuracy per validation; an empty one leaves the prediction alone in the figure.
+        curve: Accuracy per validation; with an empty curve the figure shows the prediction alone.
         predicted: Accuracy in 0..1 that was predicted before training.
         predicted_label: What the prediction is, in a few words.
         interval: Lowest and highest accuracy that the prediction allows.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
         title: Heading of the figure.
-        expected: Accuracy that is expected at each epoch, with its own band.
+        expected: Accuracy that is expected after each epoch, with its own band.
 
     Returns:
-        A matplotlib figure that pyplot does not know, to be drawn or saved by the caller.
+        A matplotlib figure that is not registered in pyplot; the caller draws or saves it.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -74,7 +74,7 @@ def predicted_vs_achieved_figure(
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        handlelength=2.0,  # room for long lines, by which their styles are told apart
+        handlelength=2.0,  # long enough to tell the line styles apart
         columnspacing=0.9,
         handletextpad=0.4,
     )
@@ -106,9 +106,9 @@ def _scale(
     if reference is not None and not isinstance(reference, AccuracyCurve):
         levels = (*levels, reference)
     heights = (*curve.accuracy, *other.accuracy, *levels)
-    # At least 10 points high: a flat curve must not look like a storm.
+    # The axis spans at least 10 points, so that a flat curve looks flat.
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
-    # A line at 0% or 100% needs room for its own width.
+    # A line at 0% or 100% is not cut off.
     axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
     last = max((*curve.epochs, *other.epochs, *epochs, 1.0))
     axes.set_xlim(-0.03 * last, 1.03 * last)

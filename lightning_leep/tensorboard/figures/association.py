@@ -1,4 +1,4 @@
-"""Which source classes stand for which target classes: P(y|z) as a heat map, the strongest ones as a table."""
+"""Which source classes correspond to which target classes: P(y|z) as a heat map, the strongest ones as a table."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 40
 MAX_COLUMNS = 20
 MAX_TABLE_ROWS = 25
-#: Source classes beyond this share of the mass are left out of the heat map.
+#: The heat map shows the heaviest source classes until they hold this share of the mass.
 MASS_SHOWN = 0.99
 
 
@@ -25,11 +25,11 @@ def association_figure(
 ) -> "Figure":
     r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
 
-    Rows are the target classes, those of the largest mass where there are more than 40. For each of them there is the
-    column of its own source class, the z of the largest :math:`J(y,z) P(y|z)`, its share in what the expected empirical
-    predictor gives to y; where that takes more than 20 columns, there are fewer rows. The other columns are the source
-    classes of the largest mass, as many as hold 99% of it and at most 20 in all. They are ordered by the target class
-    that they speak for. The figure says what it leaves out.
+    The rows are the target classes, the 40 heaviest ones if there are more. Each row has the column of its own source
+    class: the z with the largest :math:`J(y,z) P(y|z)`, which contributes most to the probability that the expected
+    empirical predictor gives to y. If that takes more than 20 columns, rows are dropped. The remaining columns are the
+    heaviest source classes, until 99% of the mass is shown or there are 20 columns. Columns are ordered by the target
+    class that they point to. The subtitle says what was left out.
 
     Args:
         joint: Sum of source distributions for each target class, ``[C, Z]``.
@@ -37,7 +37,7 @@ def association_figure(
         source_names: Names of the Z source classes; by default their numbers.
 
     Returns:
-        A matplotlib figure that pyplot does not know.
+        A matplotlib figure that is not registered in pyplot.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -86,7 +86,7 @@ def strongest_sources_figure(
         top_k: Source classes for each target class.
 
     Returns:
-        A matplotlib figure that pyplot does not know.
+        A matplotlib figure that is not registered in pyplot.
 
     Raises:
         ImportError: If matplotlib is missing.

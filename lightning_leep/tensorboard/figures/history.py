@@ -1,4 +1,4 @@
-"""This run among earlier transfers: its LEEP and accuracy beside theirs, its curve beside those of levels of LEEP."""
+"""This run among earlier transfers: accuracy against LEEP, and learning curves by level of LEEP."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Levels of LEEP, as many as in the LEEP paper; fewer for histories with less than so many transfers a level.
+#: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
 LEVELS = 5
 RECORDS_PER_LEVEL = 4
 LEVEL_MARKERS = "ovs^D"
@@ -24,11 +24,11 @@ LEVEL_LINES = (":", "-.", "--", (0, (5, 1, 1, 1)), "-")
 
 
 def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
-    """The transfers that the figures show: complete ones with a validation and a LEEP, none from random weights."""
+    """The transfers that the figures show: complete, with a validation and a finite LEEP, not trained from scratch."""
     return [
         record
         for record in history
-        if record.complete and record.strategy != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+        if record.complete and record.trainable != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
     ]
 
 
@@ -39,23 +39,23 @@ def history_figure(
     forecast: AccuracyForecast | None = None,
     curve: AccuracyCurve | None = None,
 ) -> "Figure":
-    """The accuracy that each earlier transfer achieved against its LEEP, with this run among them.
+    """Best accuracy of each earlier transfer against its LEEP, and this run among them.
 
-    This run stands at its own LEEP with the interval of its forecast and, once there is a validation, with what it
-    achieved.
+    This run is drawn at its own LEEP, with the interval of its forecast and, after the first validation, its best
+    accuracy.
 
     Args:
         report: Scores of this run.
-        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
-        forecast: What was expected of this run.
-        curve: Its validations so far.
+        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
+        forecast: The forecast of this run.
+        curve: The validations of this run so far.
 
     Returns:
-        A matplotlib figure that pyplot does not know.
+        A matplotlib figure that is not registered in pyplot.
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If there is none to show.
+        ValueError: If no transfer can be shown.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
@@ -76,25 +76,25 @@ def history_figure(
 
 @styled
 def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None = None) -> "Figure":
-    """Average accuracy per epoch of each level of LEEP among earlier transfers, beside the curve of this run.
+    """Mean accuracy per epoch of earlier transfers, one line for each level of LEEP, and the curve of this run.
 
-    The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`), fewer in a short history.
+    The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`); a short history has fewer.
 
     Args:
-        history: Earlier transfers to compare with, of one strategy; see :func:`shown_transfers`.
+        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
         curve: Validations of this run so far.
 
     Returns:
-        A matplotlib figure that pyplot does not know.
+        A matplotlib figure that is not registered in pyplot.
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If there is none to show.
+        ValueError: If no transfer can be shown.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
     colors = _level_colors(levels)
-    subtitle = "Mean accuracy of earlier transfers by their LEEP, with the band of single ones."
+    subtitle = "Mean accuracy of earlier transfers by their LEEP; the bands show single runs."
     figure = new_figure(3.2, "How fast earlier transfers were", subtitle)
     axes = figure.add_subplot()
     for level in levels:
@@ -133,7 +133,7 @@ def _subtitle(levels: Sequence[LEEPLevel], forecast: AccuracyForecast | None, cu
 
 
 def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
-    """Darker for a higher level, from the dark part of the map: its light end is invisible on white."""
+    """A darker colour for a higher level; the light end of the map is left out because it is invisible on white."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -186,7 +186,7 @@ def _percent_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # a number such as -1.025 is wide
     low, high = axes.get_ylim()
-    # At least 10 points high: equal runs must not look different.
+    # The axis spans at least 10 points, so that equal runs look equal.
     margin = max(0.0, 0.05 - (high - low) / 2)
     axes.set_ylim(max(-0.02, low - margin), min(1.02, high + margin))
 

@@ -1,4 +1,4 @@
-"""How every figure looks: an opaque light background, colours that survive colour blindness, large type."""
+"""The style of all figures: white background, colours that colour-blind readers can tell apart, large type."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-# Okabe and Ito, "Color Universal Design", 2008; line styles and markers say the same once more.
+# Okabe and Ito, "Color Universal Design", 2008. Line styles and markers carry the same information as the colours.
 ACHIEVED_COLOR = "#0072B2"
 PREDICTED_COLOR = "#D55E00"
 EXPECTED_COLOR = "#009E73"
 REFERENCE_COLOR = "#666666"
 HEAT_MAP = "Blues"
 
-#: Inches. TensorBoard's IMAGES tab shows an image 350 pixels wide: type of 12 points on this is then 11 pixels high.
-#: (Its TIME SERIES tab shows one 215 pixels high: some 3.6 inches keep the type at 10 pixels.)
+#: Inches. TensorBoard's IMAGES tab shows an image 350 pixels wide, which makes 12-point type 11 pixels high.
+#: Its TIME SERIES tab shows an image 215 pixels high: a figure about 3.6 inches high keeps the type at 10 pixels.
 WIDTH = 5.2
-#: Characters that fit the width in 12 points.
+#: Characters of 12-point type that fit into the width.
 LINE = 56
 STYLE = {
     "figure.dpi": 150,
@@ -40,10 +40,10 @@ STYLE = {
 
 
 def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
-    """Draw with matplotlib's defaults and :data:`STYLE`, whatever style the user has set, which is back afterwards.
+    """Draw with matplotlib's defaults and :data:`STYLE`; the user's own style is ignored and restored afterwards.
 
     Raises:
-        ImportError: On a call, if matplotlib is missing, with how to install it.
+        ImportError: When the function is called without matplotlib installed. The message says how to install it.
     """
 
     @wraps(draw)
@@ -60,7 +60,7 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
 
 
 def new_figure(height: float, title: str, subtitle: str) -> "Figure":
-    """A figure with a heading, ``height`` inches below it, that pyplot never hears of; inside :func:`styled`."""
+    """A figure with a heading and ``height`` inches below it, unknown to pyplot; use it inside :func:`styled`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

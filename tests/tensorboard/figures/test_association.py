@@ -124,7 +124,7 @@ def test_columns_follow_the_target_they_speak_for():
 
 
 @pytest.mark.parametrize("draw", [association_figure, strongest_sources_figure])
-@pytest.mark.parametrize(("num_targets", "num_sources"), [(1, 1), (2, 2), (10, 1000), (100, 10), (100, 1000)])
+@pytest.mark.parametrize(("num_targets", "num_sources"), [(1, 1), (100, 10), (100, 1000)])
 def test_legible_with_long_names(draw, num_targets, num_sources):
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(num_targets, num_sources, generator=generator)
