@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.utils.checks import check_real, check_size, check_text

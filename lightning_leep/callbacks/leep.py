@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import pytorch_lightning as pl
 from torch import nn
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
@@ -22,6 +21,9 @@ from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.folder import Folder
 from lightning_leep.scoring.batches import Adapter, split_batch
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 #: What helps against a fault, for each task that :class:`FaultBarrier` warns of.
 SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
@@ -100,6 +102,7 @@ class LEEPCallback(TrainerCallback):
         ValueError: If an argument has an impossible value.
 
     Example:
+        >>> import pytorch_lightning as pl
         >>> callback = LEEPCallback(source=nn.Linear(4, 3), monitor="val_acc")
         >>> trainer = pl.Trainer(callbacks=callback, logger=False, enable_checkpointing=False, accelerator="cpu")
     """

@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lightning_leep.utils.checks import check_real, check_size, check_text
+
+if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class TransferabilityReport:
     rows_per_image: int = 1
     memory: str | None = None
     notes: tuple[str, ...] = ()
-    joint: Tensor | None = field(default=None, repr=False, compare=False)
+    joint: "Tensor | None" = field(default=None, repr=False, compare=False)
 
     @property
     def floor(self) -> float:

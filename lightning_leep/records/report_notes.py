@@ -2,7 +2,6 @@
 
 import math
 
-from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.records.report import TransferabilityReport
 
 #: ``feature_layer`` of a report whose source has no layer to take features from. No module can have this name.
@@ -12,27 +11,27 @@ LOGITS = "(logits)"
 SIGNIFICANCE = 0.05
 
 
-def notes(report: TransferabilityReport, nleep: bool = False) -> tuple[str, ...]:
+def notes(report: TransferabilityReport, *, nleep_rows: int | None = None) -> tuple[str, ...]:
     """Sentences about a report, the most important first; none when there is nothing to warn of.
 
     Args:
         report: The report; notes that it already has are not looked at.
-        nleep: Whether N-LEEP was asked for.
+        nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not asked for.
     """
     sentences = [*doubts(report), *_optimism(report), *_classes(report), *_estimates(report)]
-    if nleep:
-        sentences += _nleep(report)
+    if nleep_rows is not None:
+        sentences += _nleep(report, nleep_rows)
     return tuple(sentences)
 
 
-def _nleep(report: TransferabilityReport) -> list[str]:
+def _nleep(report: TransferabilityReport, rows: int) -> list[str]:
     if report.nleep is None:
         return [
             f"N-LEEP could not be computed: its mixture of 5 C = {5 * report.num_target_classes} Gaussians needs at "
             f"least as many images (there are {report.num_samples}), and features."
         ]
-    if report.num_samples > MAX_FIT_ROWS:
-        return [f"The mixture of N-LEEP is fitted to {MAX_FIT_ROWS} of the rows, chosen at random; all are scored."]
+    if report.num_samples > rows:
+        return [f"The mixture of N-LEEP is fitted to {rows} of the rows, chosen at random; all are scored."]
     return []
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import (
     NLEEP,
@@ -164,7 +165,7 @@ class ScoreCollector:
             **values,
             **_null_fields(null, values["leep"]),
         )
-        return replace(report, notes=notes(report, self.asked_for_nleep))
+        return replace(report, notes=notes(report, nleep_rows=MAX_FIT_ROWS if self.asked_for_nleep else None))
 
     def _output_scores(self) -> dict[str, Any]:
         if isinstance(self.outputs, EEPScores):

@@ -1,12 +1,13 @@
 """Around the run of a source model: its device, precision and mode, the random state, the progress bar."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
+from lightning_utilities.core.rank_zero import rank_zero_only
 from tqdm.auto import tqdm
 
 from lightning_leep.utils.distributed import this_process
@@ -32,13 +33,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 @contextmanager
 def preserved_rng() -> Iterator[None]:
     """Give Python's, NumPy's and torch's random number generators their states back, after an error too."""
-    isolation = isolate_rng()
-    isolation.__enter__()
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     finally:
-        # An exception that passes through `isolate_rng` itself would end it before it restores anything.
-        isolation.__exit__(None, None, None)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import move_data_to_device
 
 from lightning_leep.functional.inputs import check_flag, check_ignore_index, check_layout, check_num_classes
 from lightning_leep.functional.nleep import require_scikit_learn
@@ -28,6 +27,7 @@ from lightning_leep.scoring.execution import (
 from lightning_leep.scoring.first_batch import agree_on_sizes
 from lightning_leep.scoring.head import capture_head_input
 from lightning_leep.scoring.memory import check_memory, check_readable_twice, choose_memory
+from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
 
 
@@ -111,7 +111,7 @@ def score(
     if not callable(precision) and precision not in AUTOCAST_DTYPES:
         raise ValueError(f"`precision` must be one of {sorted(AUTOCAST_DTYPES)} or a function, got {precision!r}.")
     context = precision if callable(precision) else partial(autocast, device, precision)
-    transfer = transfer or partial(move_data_to_device, device=device)
+    transfer = transfer or partial(move_to_device, device=device)
 
     start = time.perf_counter()
     with preserved_rng(), evaluation_mode(source), torch.no_grad(), capture_head_input(module, head) as captured:

@@ -187,7 +187,7 @@ def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
 
 
 def test_a_second_fit_counts_anew(tmp_path):
-    leep, trainer, stop = trained(Stuck(), 0.95, tmp_path)
+    _, trainer, stop = trained(Stuck(), 0.95, tmp_path)
     first, stop.target = trainer.current_epoch, 0.2
     trainer.should_stop = False
     trainer.fit(Stuck(), train_loader(), val_loader())

@@ -30,14 +30,14 @@ CLEAN = {
 }
 
 
-def notes_of(nleep=False, **changes):
-    return notes(TransferabilityReport(**{**CLEAN, **changes}), nleep)
+def notes_of(nleep_rows=None, **changes):
+    return notes(TransferabilityReport(**{**CLEAN, **changes}), nleep_rows=nleep_rows)
 
 
 def test_silent_on_a_clean_signal():
     assert notes_of() == ()
     assert notes_of(permutation_p_value=None, permutation_mean=None) == ()  # no permutations asked for
-    assert notes(TransferabilityReport(**CLEAN, nleep=-0.5), nleep=True) == ()
+    assert notes(TransferabilityReport(**CLEAN, nleep=-0.5), nleep_rows=10_000) == ()
 
 
 @pytest.mark.parametrize(("p_value", "said"), [(1 / 21, False), (0.05, False), (2 / 21, True), (1.0, True)])
@@ -177,7 +177,7 @@ def test_estimates():
 
 @pytest.mark.parametrize(("num_samples", "said"), [(10_000, False), (10_001, True)])
 def test_nleep_of_a_mixture_that_is_fitted_to_a_part(num_samples, said):
-    found = notes(TransferabilityReport(**{**CLEAN, "num_samples": num_samples}, nleep=-0.5), nleep=True)
+    found = notes(TransferabilityReport(**{**CLEAN, "num_samples": num_samples}, nleep=-0.5), nleep_rows=10_000)
     assert any("fitted to 10000 of the rows" in note for note in found) == said
 
 
@@ -188,8 +188,8 @@ def test_features_that_are_not_finite(h_score, said):
 
 
 def test_nleep_that_was_asked_for_in_vain():
-    assert "needs at least as many images (there are 1000)" in notes_of(nleep=True)[0]
-    assert "5 C = 20 Gaussians" in notes_of(nleep=True)[0]
+    assert "needs at least as many images (there are 1000)" in notes_of(nleep_rows=10_000)[0]
+    assert "5 C = 20 Gaussians" in notes_of(nleep_rows=10_000)[0]
 
 
 # -- from data to words ------------------------------------------------------------------------------------------------

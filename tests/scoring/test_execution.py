@@ -151,7 +151,7 @@ class TestProgressBar:
     )
     def test_hidden(self, capsys, monkeypatch, progress, rank, lightning_rank):
         """On other processes, whether Lightning or torch.distributed alone started them."""
-        monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", lightning_rank)
+        monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", lightning_rank, raising=False)
         monkeypatch.setattr("lightning_leep.scoring.execution.this_process", lambda: (rank, 2))
         assert list(progress_bar([1, 2], progress)) == [1, 2]
         assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.outlook import Outlook

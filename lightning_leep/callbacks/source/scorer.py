@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_leep.callbacks.source.class_info import (
@@ -29,6 +28,7 @@ from lightning_leep.scoring.batches import Adapter, source_module, split_batch
 from lightning_leep.scoring.execution import evaluation_mode
 from lightning_leep.scoring.memory import check_memory
 from lightning_leep.scoring.run import score
+from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
 from lightning_leep.utils.reachable import outermost, reachable_modules
 
@@ -205,4 +205,4 @@ def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) ->
                 return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     # Not `strategy.batch_to_device`: it would run the user's batch hooks (mix-up, say).
-    return lambda batch: move_data_to_device(convert(batch), device)
+    return lambda batch: move_to_device(convert(batch), device)

@@ -107,7 +107,7 @@ def test_achieved_is_logged_before_what_is_computed_from_it(run):
 
 
 def test_convergence_at_the_end(run):
-    callback, trainer, board, _ = run
+    callback, _, board, _ = run
     wanted = convergence_scalars(callback.curve, callback.forecast.value, callback.reference)
     for name in ("epochs_to_90_percent", "area_under_curve"):
         assert series(board, f"leep/{name}") == [(series(board, "val_acc")[-1][0] + 1, pytest.approx(wanted[name]))]
