@@ -261,8 +261,7 @@ def test_weights_after_training_are_not_compared(tmp_path):
 def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
     network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart()
     part.start(Trainer, network, source)
-    again = TrainedPart()
-    again.load_state_dict(part.state_dict())
+    again = TrainedPart.from_dict(part.to_dict())
     again.start(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
     network.requires_grad_(True)
