@@ -10,7 +10,7 @@ from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
-from lightning_leep.callbacks.fit.record import RecordKeeper, save_fit
+from lightning_leep.callbacks.fit.record import RecordKeeper
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.callbacks.fit.watch import TransferWatch
@@ -20,7 +20,7 @@ from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.folder import Folder
-from lightning_leep.scoring.batches import Adapter, split_batch
+from lightning_leep.scoring.options import ScoringOptions
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -59,27 +59,19 @@ class LEEPCallback(TrainerCallback):
         source: The pre-trained classifier with its original head: a module or a function from inputs to logits (or to
             something with ``.logits``). None uses the LightningModule's method ``source_logits(inputs)``. It may share
             its weights with the module that is trained. It is neither trained nor saved in checkpoints.
-        monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares with nothing.
+        monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares nothing.
+        scoring: Options of the scoring pass; None for the defaults. They decide how a batch is read, which layer is the
+            head and where rows are kept.
         num_target_classes: C; by default found in the datamodule, the module or the training data set.
-        dataloader: Labelled data to score instead of the training data, without its augmentations for example. Several
-            processes divide a DataLoader over data with an index, or a list of batches; of any other iterable each
-            scores all that it yields there.
+        dataloader: Labelled data to score instead of the training data, for example without its augmentations. Several
+            processes share out a DataLoader over data with an index, or a list of batches. Of any other iterable each
+            process scores everything that it yields there.
         max_samples: Largest number of rows to score, a random subset.
-        reference: What to compare with, such as the same network trained from scratch: an
+        reference: What to compare with, such as the same network trained from scratch: its
             :class:`~lightning_leep.records.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
-        from_logits: Whether the source returns logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.
-        head: Name of the source's last layer, whose input are the features; None finds it. See
-            :func:`~lightning_leep.score`, also for the next four.
-        memory: How rows are kept while they are scored (4 bytes for each row and source class): on the ``"device"``,
-            on the ``"cpu"``, not at all with ``"second_pass"``, the ``"top_k"`` probabilities of each, ...
-        top_k: Source probabilities kept of each row with ``memory="top_k"``.
-        num_permutations: Shuffles of the labels for the null distribution of LEEP.
-        nleep: Whether to compute N-LEEP as well.
         history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
-            ``trainer.default_root_dir``. False neither reads nor writes any: what to give for a source that is scored
-            for comparison in the training of another one, which says nothing of its own transfer.
+            ``trainer.default_root_dir``. False disables the history: give it for a source that is only scored for
+            comparison while another one is trained.
         trainable: What is trained: "head", "all", "part" (some of the source's layers, or adapters), "gradual" (more of
             them over time), "scratch" (random weights, which cannot be seen) or a word of your own. Only transfers with
             the same word are compared. None finds it by ``requires_grad`` and by comparing with the source's weights.
@@ -87,15 +79,9 @@ class LEEPCallback(TrainerCallback):
         source_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
         target_class_names: Names for the figures; by default found in the datamodule or the data set.
         source_class_names: Names for the figures; by default found in the source.
-        name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
-            Trainer the first is ``leep``, the next ones ``leep_2``, ``leep_3``, ... unless they are named.
-        seed: Seed of the random subset.
-        progress: Whether scoring shows a progress bar (if the Trainer does).
-        strict: Whether a fault in scoring or logging is raised. Otherwise it is warned of, and training goes on.
-
-    Attributes:
-        report: The report once the source has been scored, else None. (Processes that a strategy such as ``ddp_spawn``
-            starts by itself keep it to themselves; ``trainer.callback_metrics`` comes back from them.)
+        name: First part of every tag, and the callback's name in checkpoints. By default ``leep`` for the first
+            callback in a Trainer, ``leep_2``, ``leep_3``, ... for the next ones.
+        strict: Whether a fault in scoring or logging raises. By default it is a warning, and training goes on.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -114,18 +100,11 @@ class LEEPCallback(TrainerCallback):
         source: nn.Module | Callable[..., Any] | None = None,
         monitor: str | None = "val_acc",
         *,
+        scoring: ScoringOptions | None = None,
         num_target_classes: int | None = None,
         dataloader: Iterable[Any] | None = None,
         max_samples: int | None = None,
         reference: AccuracyCurve | Sequence[float] | float | None = None,
-        from_logits: bool = True,
-        ignore_index: int | None = None,
-        adapter: Adapter = split_batch,
-        head: str | None = None,
-        memory: str | int = "device",
-        top_k: int = 64,
-        num_permutations: int = 20,
-        nleep: bool = False,
         history: Folder | Literal[False] | None = None,
         trainable: str | None = None,
         target_name: str | None = None,
@@ -133,8 +112,6 @@ class LEEPCallback(TrainerCallback):
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
-        seed: int = 0,
-        progress: bool = True,
         strict: bool = False,
     ) -> None:
         for argument, text in (("monitor", monitor), ("name", name)):
@@ -146,26 +123,15 @@ class LEEPCallback(TrainerCallback):
         self.monitor = monitor
         self.reference = as_reference(reference)
         self._scorer = SourceScorer(
-            source=source,
+            source,
+            scoring,
             num_target_classes=num_target_classes,
             dataloader=dataloader,
             max_samples=max_samples,
-            from_logits=from_logits,
-            ignore_index=ignore_index,
-            adapter=adapter,
-            head=head,
-            memory=memory,
-            top_k=top_k,
-            num_permutations=num_permutations,
-            nleep=nleep,
             target_class_names=target_class_names,
             source_class_names=source_class_names,
-            seed=seed,
-            progress=progress,
         )
-        self._keeper = RecordKeeper(
-            history=history, trainable=trainable, target_name=target_name, source_name=source_name
-        )
+        self._keeper = RecordKeeper(history, trainable, target_name, source_name)
         self._barrier = FaultBarrier(strict)
         self._state = FitState()
         self._fitted: tuple[int, int] | None = None
@@ -177,8 +143,11 @@ class LEEPCallback(TrainerCallback):
     def setup(self, trainer: Any, pl_module: "pl.LightningModule", stage: str) -> None:
         """Take a name among the callbacks of this Trainer, and forget the previous fit unless this one continues it."""
         siblings = leep_callbacks(trainer)
-        names = automatic_names([callback.name for callback in siblings])
-        self._automatic_name = next(name for name, callback in zip(names, siblings, strict=True) if callback is self)
+        unnamed = [callback for callback in siblings if callback.name is None]
+        given = {callback.name for callback in siblings}
+        names = ["leep", *(f"leep_{number}" for number in range(2, 2 + len(siblings)))]
+        free = [name for name in names if name not in given]
+        self._automatic_name = dict(zip(unnamed, free, strict=False)).get(self, "")
         if stage != "fit":
             return
         # Comparing identities is safe: a Trainer keeps its module alive until it has the next one.
@@ -256,17 +225,9 @@ class LEEPCallback(TrainerCallback):
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                save_fit(
-                    trainer,
-                    self._keeper.folder(trainer),
-                    self._state,
-                    watch.outlook.facts,
-                    trainable=self._trainable,
-                    target_name=self._keeper.target(trainer),
-                    source_name=self._keeper.source(pl_module, self._scorer.source),
-                    reference=self.reference,
-                    cut_short=bool(stopped),
-                )
+                source = self._keeper.source(pl_module, self._scorer.source)
+                facts, trained = watch.outlook.facts, self._trainable
+                self._keeper.save(trainer, self._state, facts, source, trained, self.reference, bool(stopped))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
@@ -307,7 +268,7 @@ class LEEPCallback(TrainerCallback):
 
     @property
     def report(self) -> TransferabilityReport | None:
-        """Scores of the source; None before it has been scored, or if that failed."""
+        """Scores of the source; None before it has been scored, and in a process that has only spawned others."""
         return self._state.report
 
     @property
@@ -335,15 +296,3 @@ class LEEPCallback(TrainerCallback):
 def leep_callbacks(trainer: Any) -> list[LEEPCallback]:
     """The callbacks of this class in a Trainer, in its order."""
     return [callback for callback in trainer.callbacks if isinstance(callback, LEEPCallback)]
-
-
-def automatic_names(given: Sequence[str | None]) -> list[str]:
-    """A name for each callback: its own, or the next of ``leep``, ``leep_2``, ... that nobody was given.
-
-    Example:
-        >>> automatic_names([None, "leep_2", None])
-        ['leep', 'leep_2', 'leep_3']
-    """
-    candidates = ["leep", *(f"leep_{number}" for number in range(2, 2 + len(given)))]
-    free = iter(name for name in candidates if name not in given)
-    return [next(free) if name is None else name for name in given]

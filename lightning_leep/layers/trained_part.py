@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
-from lightning_leep.scoring.batches import source_module
+from lightning_leep.scoring.source import source_module
 from lightning_leep.utils.checks import check_text
 
 #: From this share of the transferred numbers on, all of them count as trained: a fixed table of positions is no reason

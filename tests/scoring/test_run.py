@@ -101,23 +101,23 @@ def test_modes_and_random_state_are_given_back_after_an_error(source, data):
     source.train()
     before = torch.random.get_rng_state()
 
-    def adapter(batch):
+    def split(batch):
         torch.rand(3)
         raise RuntimeError("broken batch")
 
     with pytest.raises(RuntimeError, match="broken batch"):
-        run(source, data, adapter=adapter)
+        run(source, data, split_batch=split)
     assert all(module.training for module in source.modules())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_random_state_is_as_before(source, data):
-    def adapter(batch):
+    def split(batch):
         torch.rand(1), np.random.rand(), random.random()
         return batch
 
     states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    run(source, data, adapter=adapter)
+    run(source, data, split_batch=split)
     assert torch.equal(torch.random.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
@@ -164,9 +164,9 @@ def test_hugging_face_batches_and_outputs(source, data):
     assert run(Classifier(), rows).leep == run(source, data).leep
 
 
-def test_adapter_for_longer_tuples(source, data):
+def test_batches_that_are_longer_tuples(source, data):
     rows = [(x, "name", y) for x, y in data]
-    assert run(source, rows, adapter=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
+    assert run(source, rows, split_batch=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
 
 
 def test_probabilities_and_ignored_rows(source, data):
@@ -222,14 +222,6 @@ def test_workers_of_the_loader_start_once(source, data):
 def test_too_little_data(source, rows, said):
     with pytest.raises(ValueError, match=said):
         score(source, DataLoader(rows, batch_size=4) if rows else [], C, progress=False)
-
-
-def test_progress_bar_is_shown_by_the_first_process_only(source, data, capsys, monkeypatch):
-    score(source, DataLoader(data), C)
-    assert "Scoring" in capsys.readouterr().err
-    monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", 1, raising=False)
-    score(source, DataLoader(data), C)
-    assert capsys.readouterr().err == ""
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -8,18 +8,15 @@ from typing import Any, Literal
 
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
-from lightning_leep.callbacks.source.class_info import attribute
 from lightning_leep.records import TransferRecord, save_record
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.folder import Folder
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
-#: How many nested data sets are searched; one that passes on unknown attributes may seem endless.
-MAX_NESTING = 20
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RecordKeeper:
     """What LEEPCallback was told about the history; its arguments of the same names.
 
@@ -54,62 +51,44 @@ class RecordKeeper:
         holder = pl_module if source is None else source
         return getattr(holder, "__name__", type(holder).__name__)
 
-    def target(self, trainer: Any) -> str:
-        """What to call the target data: the class of the datamodule, or of the innermost data set."""
-        if self.target_name is not None:
-            return self.target_name
-        if trainer.datamodule is not None:
-            return type(trainer.datamodule).__name__
-        dataset = attribute(trainer.train_dataloader, "dataset")
-        for _ in range(MAX_NESTING):
-            inner = attribute(dataset, "dataset")
-            if inner is None or inner is dataset:
-                break
-            dataset = inner
-        return "" if dataset is None else type(dataset).__name__
+    def save(
+        self,
+        trainer: Any,
+        state: FitState,
+        facts: TrainerFacts,
+        source_name: str,
+        trainable: str,
+        reference: Reference | None,
+        cut_short: bool,
+    ) -> None:
+        """Write the record of a fit that is over, on the first process; nothing without a validation.
 
-
-def save_fit(
-    trainer: Any,
-    folder: Folder | None,
-    state: FitState,
-    facts: TrainerFacts,
-    *,
-    trainable: str,
-    target_name: str,
-    source_name: str,
-    reference: Reference | None,
-    cut_short: bool,
-) -> None:
-    """Write the record of a fit that is over, on the first process; nothing without a validation.
-
-    Args:
-        trainer: The Trainer.
-        folder: Where the records are; None writes nothing.
-        state: What is known of the fit.
-        facts: What the Trainer planned and used.
-        trainable: What was trained.
-        target_name: Name of the target data.
-        source_name: Name of the source.
-        reference: What it is compared with.
-        cut_short: Whether it was ended because it seemed hopeless.
-    """
-    if folder is None or state.report is None or not state.curve.epochs or not trainer.is_global_zero:
-        return
-    record = TransferRecord(
-        report=state.report,
-        curve=state.curve,
-        trainable=trainable,
-        wall_seconds=state.seconds,
-        reference=reference,
-        test_size=facts.test_size,
-        optimizer=facts.optimizer,
-        learning_rate=facts.learning_rate,
-        target_name=target_name,
-        source_name=source_name,
-        complete=not cut_short and _saw_all_data(trainer, facts),
-    )
-    save_record(record, folder)
+        Args:
+            trainer: The Trainer.
+            state: What is known of the fit.
+            facts: What the Trainer planned and used.
+            source_name: What the source is called.
+            trainable: What was trained.
+            reference: What the fit is compared with.
+            cut_short: Whether it was ended because it seemed hopeless.
+        """
+        folder = self.folder(trainer)
+        if folder is None or state.report is None or not state.curve.epochs or not trainer.is_global_zero:
+            return
+        record = TransferRecord(
+            report=state.report,
+            curve=state.curve,
+            trainable=trainable,
+            wall_seconds=state.seconds,
+            reference=reference,
+            test_size=facts.test_size,
+            optimizer=facts.optimizer,
+            learning_rate=facts.learning_rate,
+            target_name=self.target_name or facts.target_name,
+            source_name=source_name,
+            complete=not cut_short and _saw_all_data(trainer, facts),
+        )
+        save_record(record, folder)
 
 
 def _saw_all_data(trainer: Any, facts: TrainerFacts) -> bool:

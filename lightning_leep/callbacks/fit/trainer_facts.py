@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_leep.callbacks.fit.state import FitState
+from lightning_leep.callbacks.source.class_info import attribute
+
+#: How many nested data sets are searched; one that passes on unknown attributes may seem endless.
+MAX_NESTING = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +20,14 @@ class TrainerFacts:
         test_size: Rows of each validation, of all processes; None if the loaders do not tell.
         optimizer: Class of the first optimizer; empty without one.
         learning_rate: The learning rate that it starts from.
+        target_name: Class of the datamodule, or of the innermost training data set; empty without one.
     """
 
     max_epochs: float | None = None
     test_size: int | None = None
     optimizer: str = ""
     learning_rate: float | None = None
+    target_name: str = ""
 
     @classmethod
     def of(cls, trainer: Any, monitor: str | None, first_epoch: int = 0) -> "TrainerFacts":
@@ -39,6 +45,7 @@ class TrainerFacts:
             test_size=validation_rows(trainer, monitor),
             optimizer=optimizer,
             learning_rate=learning_rate,
+            target_name=target_name(trainer),
         )
 
 
@@ -85,6 +92,19 @@ def first_optimizer(trainer: Any) -> tuple[str, float | None]:
     group = optimizer.param_groups[0]
     rate = group.get("initial_lr", group.get("lr"))
     return type(optimizer).__name__, None if rate is None else float(rate)
+
+
+def target_name(trainer: Any) -> str:
+    """Class of the datamodule, or of the innermost training data set; empty without one."""
+    if trainer.datamodule is not None:
+        return type(trainer.datamodule).__name__
+    dataset = attribute(trainer.train_dataloader, "dataset")
+    for _ in range(MAX_NESTING):
+        inner = attribute(dataset, "dataset")
+        if inner is None or inner is dataset:
+            break
+        dataset = inner
+    return "" if dataset is None else type(dataset).__name__
 
 
 def epoch_of_validation(trainer: Any, state: FitState) -> float:
