@@ -1,7 +1,8 @@
 """A fault on one process becomes a fault on all of them, so that none waits for the others in vain."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import torch
 
@@ -59,10 +60,18 @@ def this_process() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def largest_of_all(values: list[int], device: torch.device) -> list[int]:
-    """Element-wise maximum of integers over all processes; the values themselves on a single one."""
-    if this_process()[1] == 1:
-        return values
-    shared = torch.tensor(values, device=device)
-    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
-    return [int(value) for value in shared]
+def gather_objects(value: T, device: torch.device) -> list[T]:
+    """The values of all processes, by rank; they must be picklable.
+
+    Args:
+        value: This process's own.
+        device: This process's own, for the communication.
+    """
+    world_size = this_process()[1]
+    if world_size == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size
+    # NCCL sends by way of the current device, which may be another process's.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        torch.distributed.all_gather_object(gathered, value)
+    return gathered
