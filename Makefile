@@ -41,7 +41,7 @@ test:
 
 # The site, in build/site. It reads the sources without importing them, so that torch need not be installed.
 docs: .venv-docs/installed
-	.venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 .venv-docs/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-docs

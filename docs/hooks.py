@@ -15,6 +15,8 @@ EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 MATH = re.compile(r":math:`([^`]+)`")
 MATH_BLOCK = re.compile(r"^( *)\.\. math::\n\n?((?:\1 +\S.*\n?)+)", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+#: Pages that are files at the top of the repository.
+FROM_THE_TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
 def public_names() -> set[str]:
@@ -53,10 +55,23 @@ class SphinxRoles(Extension):
             obj.docstring.value = as_markdown(obj.docstring.value)
 
 
+def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
+    """Some pages are files at the top of the repository, whose links start there."""
+    name = FROM_THE_TOP.get(page.file.src_uri)
+    if name is None:
+        return markdown
+    text = Path(name).read_text(encoding="utf-8")
+    return text.replace("](docs/", "](").replace("](CONTRIBUTING.md)", "](contributing.md)")
+
+
 def on_page_content(content: str, **kwargs: Any) -> str:
-    """Formulas as MathML, which browsers draw by themselves."""
+    """Formulas as MathML, which browsers draw without JavaScript."""
 
     def formula(match: re.Match[str]) -> str:
-        return convert(html.unescape(match[3]), display="block" if match[1] == "div" else "inline")
+        source = html.unescape(match[3]).replace(r"\arg", r"\operatorname{arg}")
+        drawn = convert(source, display="block" if match[1] == "div" else "inline")
+        if "\\" in drawn:
+            raise ValueError(f"latex2mathml does not know a command of {source!r}.")
+        return drawn
 
     return FORMULA.sub(formula, content)
