@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_leep.callbacks import LEEPCallback
+    from lightning_leep.callbacks import LEEPCallback, StopWhenHopeless
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -34,6 +34,7 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
     "score",
@@ -44,6 +45,7 @@ __all__ = [
 _PACKAGES = {
     "LEEPCallback": "callbacks",
     "ScoringOptions": "scoring",
+    "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
     "score": "scoring",
 }
