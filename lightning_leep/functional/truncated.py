@@ -11,13 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.joint import (
-    CHUNK_BYTES_ACCELERATOR,
-    CHUNK_BYTES_CPU,
-    accumulation_dtype,
-    conditional_probability,
-    row_chunks,
-)
+from lightning_leep.functional.chunks import CHUNK_BYTES_ACCELERATOR, CHUNK_BYTES_CPU, accumulation_dtype, row_chunks
+from lightning_leep.functional.joint import conditional_probability
 
 
 class KeptRows(NamedTuple):

@@ -11,9 +11,9 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_sums,
 )
 from lightning_leep.functional.moments import recentre_moments, total_scatter
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):

@@ -64,7 +64,6 @@ class TruncatedJointMetric(JointMetric):
                 "`top_k` needs `keep_rows=True` and `row_dtype=None`, "
                 f"got `keep_rows={self.keep_rows}` and `row_dtype={self.row_dtype}`."
             )
-        self.row_states = ("rows", "labels", "columns", "residuals")
         self.add_state("columns", [], dist_reduce_fx="cat")
         self.add_state("residuals", [], dist_reduce_fx="cat")
         self.add_state("truncated_joint", torch.zeros_like(self.joint), dist_reduce_fx="sum")
@@ -78,7 +77,6 @@ class TruncatedJointMetric(JointMetric):
             super().keep(rows, target)
         elif rows.shape[0]:
             kept, truncated_joint = truncate_rows(rows, target, self.top_k, self.num_target_classes)
-            self.join_blocks()
             self.rows, self.labels = [*self.rows, kept.probs], [*self.labels, target.clone()]
             self.columns, self.residuals = [*self.columns, kept.columns], [*self.residuals, kept.residual]
             self.truncated_joint = self.truncated_joint + truncated_joint

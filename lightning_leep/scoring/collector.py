@@ -19,11 +19,10 @@ from lightning_leep.metrics import (
     LEEPMetric,
     NegativeConditionalEntropy,
 )
-from lightning_leep.metrics.reduction import sum_over_processes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
 from lightning_leep.scoring.memory import RowMemory
-from lightning_leep.utils.distributed import this_process
+from lightning_leep.utils.distributed import sum_over_processes, this_process
 
 #: Source outputs, features (None where there are none to score) and labels of one batch.
 Outputs = tuple[Tensor, Tensor | None, Tensor]
