@@ -18,7 +18,7 @@ from lightning_leep.callbacks.source.scorer import SourceScorer
 from lightning_leep.layers.trained_part import STRATEGY_ADVICE, STRATEGY_TASK
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.history import Folder
-from lightning_leep.scoring.batches import Adapter, split_batch
+from lightning_leep.scoring.options import ScoringOptions
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -56,6 +56,8 @@ class LEEPCallback(ResumableCallback):
             something with ``.logits``). None uses the LightningModule's method ``source_logits(inputs)``. It may share
             its weights with the module that is trained. It is neither trained nor saved in checkpoints.
         monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares with nothing.
+        scoring: Options of the scoring pass; None for the defaults. They decide how a batch is read, which layer is the
+            head and where rows are kept.
         num_target_classes: C; by default found in the datamodule, the module or the training data set.
         dataloader: Labelled data to score instead of the training data, without its augmentations for example. Several
             processes divide a DataLoader over data with an index, or a list of batches; of any other iterable each
@@ -63,16 +65,6 @@ class LEEPCallback(ResumableCallback):
         max_samples: Largest number of rows to score, a random subset.
         reference: What to compare with, such as the same network trained from scratch: an
             :class:`~lightning_leep.records.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
-        from_logits: Whether the source returns logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        adapter: Function from a batch to ``(inputs, target)``; the default takes pairs and mappings with ``labels``.
-        head: Name of the source's last layer, whose input are the features; None finds it. See
-            :func:`~lightning_leep.score`, also for the next four.
-        memory: How rows are kept while they are scored (4 bytes for each row and source class): on the ``"device"``,
-            on the ``"cpu"``, not at all with ``"second_pass"``, the ``"top_k"`` probabilities of each, ...
-        top_k: Source probabilities kept of each row with ``memory="top_k"``.
-        num_permutations: Shuffles of the labels for the null distribution of LEEP.
-        nleep: Whether to compute N-LEEP as well.
         history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
             ``trainer.default_root_dir``. False neither reads nor writes any: what to give for a source that is scored
             for comparison in the training of another one, which says nothing of its own transfer.
@@ -92,8 +84,6 @@ class LEEPCallback(ResumableCallback):
         source_class_names: Names for the figures; by default found in the source.
         name: Prefix of everything that is logged, and the callback's name in checkpoints. Of several callbacks in one
             Trainer the first is ``leep``, the next ones ``leep_2``, ``leep_3``, ... unless they are named.
-        seed: Seed of the random subset.
-        progress: Whether scoring shows a progress bar (if the Trainer does).
         strict: Whether a fault in scoring or logging is raised. Otherwise it is warned of, and training goes on.
 
     Attributes:
@@ -115,18 +105,11 @@ class LEEPCallback(ResumableCallback):
         source: nn.Module | Callable[..., Any] | None = None,
         monitor: str | None = "val_acc",
         *,
+        scoring: ScoringOptions | None = None,
         num_target_classes: int | None = None,
         dataloader: Iterable[Any] | None = None,
         max_samples: int | None = None,
         reference: AccuracyCurve | Sequence[float] | float | None = None,
-        from_logits: bool = True,
-        ignore_index: int | None = None,
-        adapter: Adapter = split_batch,
-        head: str | None = None,
-        memory: str | int = "device",
-        top_k: int = 64,
-        num_permutations: int = 20,
-        nleep: bool = False,
         history: Folder | Literal[False] | None = None,
         strategy: str | None = None,
         data_name: str | None = None,
@@ -135,8 +118,6 @@ class LEEPCallback(ResumableCallback):
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
-        seed: int = 0,
-        progress: bool = True,
         strict: bool = False,
     ) -> None:
         for argument, text in (("monitor", monitor), ("name", name)):
@@ -147,22 +128,13 @@ class LEEPCallback(ResumableCallback):
         self.reference = as_reference(reference)
         self._target = check_target(stop_when_hopeless)
         self._scorer = SourceScorer(
-            source=source,
+            source,
+            scoring,
             num_target_classes=num_target_classes,
             dataloader=dataloader,
             max_samples=max_samples,
-            from_logits=from_logits,
-            ignore_index=ignore_index,
-            adapter=adapter,
-            head=head,
-            memory=memory,
-            top_k=top_k,
-            num_permutations=num_permutations,
-            nleep=nleep,
             target_class_names=target_class_names,
             source_class_names=source_class_names,
-            seed=seed,
-            progress=progress,
         )
         self._keeper = RecordKeeper(history=history, strategy=strategy, data_name=data_name, model_name=model_name)
         self._logs: RunLogs | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
-from lightning_leep.scoring.batches import source_module
+from lightning_leep.scoring.source import source_module
 
 #: Name of the task for :class:`FaultBarrier`, and what helps.
 STRATEGY_TASK = "see what is trained"

@@ -18,9 +18,6 @@ from lightning_leep.metrics.additive import AdditiveMetric
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
-#: What rows can be kept in. Eight bits would round most probabilities to 0.
-ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 #: How far apart the sums of two readings may be, as a share of the sum of the rows' magnitudes. The last digits of a
 #: source's output depend on the rows that share its batch. Other rows differ by about 1 / sqrt(rows of a class).
 READING_TOLERANCE = 1e-4
@@ -36,13 +33,10 @@ class RowMetric(AdditiveMetric):
     Args:
         keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches have to
             go through :meth:`second_pass` before ``compute``.
-        row_dtype: Smaller dtype that rows are rounded to before they are summed and kept; None leaves them as they are.
-            What is computed is exact for the rounded rows: a row taken out of sums that it is not in would bias the
-            leave-one-out scores.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If ``row_dtype`` is none of ``ROW_DTYPES`` or ``keep_rows`` no bool.
+        ValueError: If ``keep_rows`` is not a bool.
     """
 
     #: How many scores a row gets.
@@ -55,24 +49,18 @@ class RowMetric(AdditiveMetric):
     unread: Tensor
     reading_error: Tensor
 
-    def __init__(self, keep_rows: bool = True, row_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
-        if row_dtype is not None and row_dtype not in ROW_DTYPES:
-            raise ValueError(
-                f"`row_dtype` must be None or one of {', '.join(map(str, ROW_DTYPES))}, got {row_dtype!r}."
-            )
+    def __init__(self, keep_rows: bool = True, **kwargs: Any) -> None:
         check_flag("keep_rows", keep_rows)
         super().__init__(**kwargs)
         self.keep_rows = keep_rows
-        self.row_dtype = row_dtype
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
         # A state of its own: metrics without rows can share all others of a metric with rows, settings included.
-        precision = None if row_dtype is None else int(1 / torch.finfo(row_dtype).eps)
         # The sums of the scores are a state that says something only of metrics that score alike.
         scorer = None if keep_rows else zlib.crc32(type(self).__qualname__.encode())
-        self.add_settings(keep_rows, precision, scorer, name="row_settings")
+        self.add_settings(keep_rows, scorer, name="row_settings")
 
     def add_reading_states(self, num_target_classes: int, num_columns: int) -> None:
         """Add the states that compare the rows ``[m, K]`` of a second pass with those of the first, if any."""
@@ -85,7 +73,7 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to rows ``[m, K]``, rounded as they are kept, and labels ``[m]``."""
+        """Check a batch and bring it to rows ``[m, K]`` and labels ``[m]``."""
 
     @abstractmethod
     def origin(self) -> Tensor:
@@ -98,10 +86,6 @@ class RowMetric(AdditiveMetric):
     @abstractmethod
     def magnitudes(self) -> tuple[Tensor, Tensor]:
         """Sums of the magnitudes of all rows about the origin and about 0, or bounds of them; 0-d."""
-
-    def rounded(self, rows: Tensor) -> Tensor:
-        """The rows as they are kept."""
-        return rows.to(self.row_dtype) if self.row_dtype is not None and self.keep_rows else rows
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:

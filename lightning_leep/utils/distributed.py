@@ -1,6 +1,7 @@
-"""A fault on one process becomes a fault on all of them, so that none waits for the others in vain."""
+"""What the processes of a run share: sums, objects, and the fault of any one of them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -61,13 +62,21 @@ def this_process() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def largest_of_all(values: list[int], device: torch.device) -> list[int]:
-    """Element-wise maximum of integers over all processes; the values themselves on a single one."""
-    if this_process()[1] == 1:
-        return values
-    shared = torch.tensor(values, device=device)
-    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
-    return [int(value) for value in shared]
+def gather_objects(value: T, device: torch.device) -> list[T]:
+    """The values of all processes, by rank; they must be picklable.
+
+    Args:
+        value: This process's own.
+        device: This process's own, for the communication.
+    """
+    world_size = this_process()[1]
+    if world_size == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size
+    # NCCL sends by way of the current device, which may be another process's.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        torch.distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def sum_reducer(dist_sync_fn: Callable[..., Any], process_group: Any | None) -> Callable[[Tensor], Tensor]:
@@ -91,7 +100,7 @@ def sum_reducer(dist_sync_fn: Callable[..., Any], process_group: Any | None) -> 
 
 def sum_over_processes(device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the function that sums a tensor over all processes, by way of ``device``; the identity on a single one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if this_process()[1] == 1:
         return lambda value: value
     reduce = sum_reducer(gather_all_tensors, None)
     return lambda value: reduce(value.to(device)).to(value.device)

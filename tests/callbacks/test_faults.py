@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.small_transfer import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
 from tests.callbacks.fit.test_logs import Recording, events
 
@@ -53,7 +53,10 @@ SCORING_FAULTS = {
     "data": ({"source": make_source(), "dataloader": train_loader(FailingData())}, "unreadable file"),
     "labels": ({"source": make_source(), "num_target_classes": 2}, "must hold labels in 0..1"),
     "shape": ({"source": nn.Linear(D + 1, Z)}, "shapes cannot be multiplied"),
-    "batch": ({"source": make_source(), "adapter": lambda batch: batch[7]}, "list index out of range"),
+    "batch": (
+        {"source": make_source(), "scoring": ScoringOptions(split_batch=lambda batch: batch[7])},
+        "list index out of range",
+    ),
 }
 
 

