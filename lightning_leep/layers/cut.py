@@ -9,14 +9,14 @@ HEAD = "head"
 
 
 def network_of(module: nn.Module) -> str:
-    """Name of the part of a LightningModule that holds all blocks: one of its attributes, or "" for all of it.
+    """Name of the part of a module that holds all blocks: one of its attributes, or "" for the module itself.
 
-    What lies beside that part (the head of a module that keeps backbone and head apart, losses, metrics) is never
-    frozen.
+    What lies beside such an attribute (the head of a module that keeps backbone and head apart, losses, metrics) is
+    never frozen. A plain container of blocks is a part of its holder: the stem lies beside it.
     """
     firsts = {name.partition(".")[0] for name in find_blocks(module)}
     first = firsts.pop() if len(firsts) == 1 else ""
-    return first if first and any(module.get_submodule(first).children()) else ""
+    return "" if isinstance(module.get_submodule(first), nn.Sequential | nn.ModuleList | nn.ModuleDict) else first
 
 
 def find_layer(module: nn.Module, name: str) -> str:

@@ -1,5 +1,6 @@
 """Learning rates by depth: layers that come early change less than late ones, and all of them less than a new head."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -116,7 +117,7 @@ def layer_groups(
         >>> [(group["name"], round(group["lr"], 3)) for group in layer_groups(network, 0.1, learning_rates=0.5)]
         [('1', 0.025), ('3', 0.05), ('head', 0.1)]
     """
-    check_real("learning_rate", learning_rate, 0.0, missing=False)
+    check_real("learning_rate", learning_rate, 0.0, sys.float_info.max, missing=False)
     check_learning_rates(learning_rates)
     modules, parameters = ([], []) if trained_from is None else frozen_parts(module, trained_from)
     frozen = {*parameters, *(p for part in modules for p in part.parameters())}
