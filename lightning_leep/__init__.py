@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_leep.callbacks import LayerTransfer, LEEPCallback
+    from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -35,6 +35,7 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
     "score",
@@ -46,6 +47,7 @@ _PACKAGES = {
     "LEEPCallback": "callbacks",
     "LayerTransfer": "callbacks",
     "ScoringOptions": "scoring",
+    "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
     "score": "scoring",
 }
