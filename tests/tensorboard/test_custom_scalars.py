@@ -88,8 +88,6 @@ def test_layout_of_the_readme_shows_predicted_and_achieved_of_every_run(tmp_path
         assert last == pytest.approx(
             {
                 "leep/predicted_accuracy": callback.forecast.value,
-                "leep/predicted_accuracy_low": callback.forecast.low,
-                "leep/predicted_accuracy_high": callback.forecast.high,
                 "leep/achieved_accuracy": callback.curve.final,
             }
         )
