@@ -151,7 +151,7 @@ class SourceRun:
     def __post_init__(self) -> None:
         if not callable(self.source):
             raise TypeError(f"`source` must be a module or a function, got {type(self.source).__name__}.")
-        if not isinstance(self.dataloader, Iterable):
+        if not isinstance(self.dataloader, Iterable) and not hasattr(self.dataloader, "__getitem__"):
             raise TypeError(f"`dataloader` must be iterable, got {type(self.dataloader).__name__}.")
         if isinstance(self.dataloader, Iterator) and not self.options.keeps_rows:
             raise ValueError(
