@@ -1,6 +1,8 @@
 """From a batch of any common form to the source model's inputs, its outputs and the labels."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import getclosurevars, isfunction
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,3 +57,17 @@ def source_module(source: Callable[..., Any]) -> nn.Module | None:
     """The module behind a source: itself, or the one that it is a bound method of; None for any other callable."""
     module = source if isinstance(source, nn.Module) else getattr(source, "__self__", None)
     return module if isinstance(module, nn.Module) else None
+
+
+def modules_behind(source: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that a source shows: itself, or what a function, a ``partial`` or another object names or holds."""
+    parts: list[Any] = [source]
+    while isinstance(source, partial):
+        parts += [source.func, *source.args, *source.keywords.values()]
+        source = source.func
+    if isfunction(source):
+        names = getclosurevars(source)
+        parts += [*names.nonlocals.values(), *names.globals.values()]
+    elif source_module(source) is None:
+        parts += getattr(source, "__dict__", {}).values()
+    return [module for part in parts if (module := source_module(part)) is not None]

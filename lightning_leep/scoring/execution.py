@@ -1,6 +1,7 @@
 """Around the run of a source model: its device, precision and mode, the random state, the progress bar."""
 
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -8,19 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
+from torch import nn
 from tqdm.auto import tqdm
 
+from lightning_leep.scoring.batches import modules_behind, source_module
 from lightning_leep.utils.distributed import this_process
-from lightning_leep.utils.reachable import reachable_modules
+from lightning_leep.utils.first_run import on_first_run
 
+TORCH_2_6 = hasattr(torch.compiler, "set_stance")
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def source_device(source: Callable[..., Any], device: torch.device | str | None) -> torch.device:
-    """The device that was asked for, or that of the parameters of the modules that the source calls, or the CPU."""
+    """The device that was asked for, or that of the parameters of the modules behind the source, or the CPU."""
     if device is not None:
         return torch.device(device)
-    parameter = next((p for module in reachable_modules(source) for p in module.parameters()), None)
+    parameter = next((p for module in modules_behind(source) for p in module.parameters()), None)
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
@@ -45,21 +49,41 @@ def preserved_rng() -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(*holders: Any) -> Iterator[None]:
-    """Have all modules that objects reach in evaluation mode, and give each its own mode back afterwards.
+def evaluation_mode(source: Callable[..., Any]) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Put a source's modules into evaluation mode, and restore the mode of each afterwards.
 
-    The objects are modules, functions that call them, whatever holds them. The flag ``training`` is set and nothing
-    else done: a module's own ``train()`` may merge weights, un-freeze what the user froze or refuse to be called.
+    Only the flag ``training`` is set: a module's own ``train()`` may merge weights, unfreeze what the user froze, or
+    raise.
+
+    Yields:
+        The context to call the source in. Whatever other modules run there are put into evaluation mode as well.
     """
-    # A frozen TorchScript module has no mode.
-    modes = [(module, module.training) for module in reachable_modules(*holders) if hasattr(module, "training")]
+    modes: dict[int, tuple[nn.Module, bool]] = {}
+
+    def evaluate(module: nn.Module) -> None:
+        for part in module.modules():
+            # A frozen TorchScript module has no mode.
+            if id(part) not in modes and hasattr(part, "training"):
+                modes[id(part)] = part, part.training
+                part.training = False
+
     try:
-        for module, _ in modes:
-            module.training = False
-        yield
+        if (module := source_module(source)) is not None:
+            evaluate(module)
+        yield on_first_run(evaluate)
     finally:
-        for module, training in modes:
-            module.training = training
+        for part, training in modes.values():
+            part.training = training
+
+
+def run_eagerly() -> AbstractContextManager[Any]:
+    """Context in which what ``torch.compile`` compiled runs as it was written.
+
+    To compile for other shapes and another mode could use up the number of versions that a function may have, after
+    which training would not be compiled any more. Before torch 2.6 this cannot be said.
+    """
+    is_used = "torch._dynamo" in sys.modules  # importing it takes seconds
+    return torch.compiler.set_stance("force_eager") if is_used and TORCH_2_6 else nullcontext()
 
 
 def len_or_none(dataloader: Iterable[Any]) -> int | None:

@@ -22,6 +22,7 @@ from lightning_leep.scoring.execution import (
     len_or_none,
     preserved_rng,
     progress_bar,
+    run_eagerly,
     source_device,
 )
 from lightning_leep.scoring.first_batch import agree_on_sizes
@@ -114,12 +115,18 @@ def score(
     transfer = transfer or partial(move_to_device, device=device)
 
     start = time.perf_counter()
-    with preserved_rng(), evaluation_mode(source), torch.no_grad(), capture_head_input(module, head) as captured:
+    with (
+        preserved_rng(),
+        run_eagerly(),
+        evaluation_mode(source) as running,
+        torch.no_grad(),
+        capture_head_input(module, head) as captured,
+    ):
 
         def outputs() -> Iterator[Outputs]:
             for batch in progress_bar(dataloader, progress):
                 inputs, target = adapter(transfer(batch))
-                with context():
+                with context(), running():
                     preds = source_output(source, inputs)
                 check_layout(preds, target, None)
                 # Probabilities are kept as they are; the source may use their memory again.

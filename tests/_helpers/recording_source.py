@@ -13,13 +13,23 @@ class Recorder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = make_source()
-        self.shown: list[torch.Tensor] = []
-        self.modes: list[bool] = []
+        shown: list[torch.Tensor] = []
+        modes: list[bool] = []
+        # Lists among the attributes would be as before after scoring.
+        self.remembered = lambda: (shown, modes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.shown.append(inputs)
         self.modes.append(any(layer.training for layer in self.modules()))
         return self.network(inputs)
+
+    @property
+    def shown(self) -> list[torch.Tensor]:
+        return self.remembered()[0]
+
+    @property
+    def modes(self) -> list[bool]:
+        return self.remembered()[1]
 
     @property
     def indices(self) -> list[int]:

@@ -3,7 +3,6 @@
 import copy
 import random
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,19 +86,33 @@ class TestEvaluationMode:
         "hide",
         [
             lambda module: lambda inputs: module(inputs),
-            partial,
-            lambda module: partial(lambda inputs, net: net(inputs), net=module),
-            lambda module: SimpleNamespace(nets={"source": [module]}),
+            lambda module: partial(lambda inputs, nets: nets[0](inputs), nets=[module]),
             lambda module: module.forward,
         ],
-        ids=["function", "partial", "keyword of a partial", "holder", "bound method"],
+        ids=["function", "holder", "bound method"],
     )
     def test_modules_behind_an_object(self, module, hide):
-        before = self.modes(module)
-        with evaluation_mode(hide(module)):
+        """Also where only the call shows them. What runs beside the source, a transform say, keeps its mode."""
+        before, transform = self.modes(module), nn.Dropout()
+        with evaluation_mode(hide(module)) as running:
+            transform(torch.ones(3))
+            with running():
+                hide(module)(torch.ones(3, 2))
             assert not any(self.modes(module))
+            assert transform.training
         assert self.modes(module) == before
         assert True in before
+
+    def test_a_mode_that_forward_sets_is_left_alone(self, module):
+        """As in Monte Carlo dropout."""
+
+        def sampled(inputs):
+            module.eval()[1][0].train()
+            return module(inputs)
+
+        with evaluation_mode(module) as running, running():
+            sampled(torch.ones(3, 2))
+            assert module[1][0].training
 
     def test_train_of_the_module_is_not_called(self, module):
         """It may merge weights in evaluation mode and change them by rounding when it takes that back."""
@@ -135,10 +148,6 @@ class TestEvaluationMode:
         frozen = torch.jit.freeze(scripted.eval())
         with evaluation_mode(frozen):  # which has no mode
             torch.testing.assert_close(frozen(inputs), expected)
-
-    def test_nothing_with_a_mode(self):
-        with evaluation_mode(None, len, [3]):
-            pass
 
 
 class TestProgressBar:

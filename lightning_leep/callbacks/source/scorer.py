@@ -1,7 +1,7 @@
 """Scoring the source model on the training data from within a Trainer."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,24 +13,18 @@ from lightning_leep.callbacks.source.class_info import (
     find_num_target_classes,
     find_source_class_names,
 )
+from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from lightning_leep.callbacks.source.hooks import skipped_batch_hooks
-from lightning_leep.callbacks.source.isolation import (
-    borrowed_module,
-    preserved_buffers,
-    preserved_generators,
-    shares_weights,
-)
+from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
 from lightning_leep.callbacks.source.training_data import ScoringData, check_not_trained_on, given_data, training_data
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.permutation import check_num_permutations
 from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.scoring.batches import Adapter, source_module, split_batch
-from lightning_leep.scoring.execution import evaluation_mode
+from lightning_leep.scoring.batches import Adapter, modules_behind, source_module, split_batch
 from lightning_leep.scoring.memory import check_memory
 from lightning_leep.scoring.run import score
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
-from lightning_leep.utils.reachable import outermost, reachable_modules
 
 #: Strategies under which a forward pass of the trained module is a collective.
 SHARDING_STRATEGIES = {"FSDPStrategy", "ModelParallelStrategy"}
@@ -113,13 +107,20 @@ class SourceScorer:
                         f"`target_class_names` must name the {classes} target classes, "
                         f"got {len(self.target_class_names)} names."
                     )
-                # A function may call modules that it does not show, those of the module in training for example.
-                stack.enter_context(preserved_buffers(reachable_modules(source, pl_module)))
-                stack.enter_context(evaluation_mode(source, pl_module))
-                for module in outermost(reachable_modules(source)):
-                    stack.enter_context(borrowed_module(module, device, pl_module))
-                stack.enter_context(preserved_generators(data.batches, self.adapter, source, pl_module))
+                stack.callback(lent.give_back)
+                module = source_module(source)
+                if module is None or shares_weights(module, pl_module):
+                    lent.lend(pl_module)  # a function may call any part of it
+                if module is not None:
+                    lent.lend(module)
                 return source, data, classes
+
+            lent = LentCopies(device, pl_module)
+
+            @contextmanager
+            def context() -> Iterator[None]:
+                with trainer.precision_plugin.forward_context(), lent.running():
+                    yield
 
             # A process that cannot even start must not leave the others waiting in the middle of scoring.
             source, data, num_target_classes = on_every_process(prepare, device)
@@ -137,14 +138,15 @@ class SourceScorer:
                     num_permutations=self.num_permutations,
                     nleep=self.nleep,
                     device=device,
-                    precision=trainer.precision_plugin.forward_context,
+                    precision=context,
                     transfer=_transfer(trainer, pl_module, source),
                     progress=self.progress and trainer.progress_bar_callback is not None,
                 ),
                 device,
             )
+        reading = data.batches.notes if isinstance(data.batches, ForkedBatches) else ()
         return ScoredSource(
-            replace(report, notes=(*report.notes, *data.notes, *self.notes(trainer, pl_module))),
+            replace(report, notes=(*report.notes, *data.notes, *reading, *self.notes(trainer, pl_module))),
             self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
@@ -162,10 +164,11 @@ class SourceScorer:
     def find_data(self, trainer: Any) -> ScoringData:
         """This process's rows."""
         if self.dataloader is None:
-            return training_data(trainer, self.max_samples, self.seed)
-        data = given_data(self.dataloader, self.max_samples, self.seed)
-        check_not_trained_on(data.batches, trainer)
-        return data
+            data = training_data(trainer, self.max_samples, self.seed)
+        else:
+            data = given_data(self.dataloader, self.max_samples, self.seed)
+            check_not_trained_on(data.batches, trainer)
+        return replace(data, batches=ForkedBatches(data.batches)) if can_fork(data.batches) else data
 
     def notes(self, trainer: Any, pl_module: Any) -> tuple[str, ...]:
         """What the report has to say about batches that training sees and scoring does not."""
@@ -194,8 +197,7 @@ def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) ->
     """Bring a batch to the device and to the dtype that the source computes in."""
     device = trainer.strategy.root_device
     convert = trainer.precision_plugin.convert_input
-    module = source_module(source)
-    modules = outermost(reachable_modules(source)) if module is None else [module]
+    modules = modules_behind(source)
     if not any(shares_weights(module, pl_module) for module in modules):
         # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
         dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
