@@ -69,15 +69,12 @@ pytorch_lightning.{TRAINER}
 """)
 
 
-@pytest.mark.parametrize(
-    ("missing", "present"), [("lightning", "pytorch_lightning"), ("pytorch_lightning", "lightning")]
-)
-def test_with_one_lightning_installed(missing, present):
+def test_with_lightning_alone_installed():
     run(f"""
-sys.modules["{missing}"] = None
+sys.modules["pytorch_lightning"] = None
 from lightning_leep import LEEPCallback
-import lightning_leep, {present}
-{present}.{TRAINER}
+import lightning_leep, lightning.pytorch
+lightning.pytorch.{TRAINER}
 """)
 
 

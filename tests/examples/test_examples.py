@@ -70,3 +70,4 @@ def test_command_line_with_its_configuration(tmp_path):
     assert {"leep/predicted_accuracy", "leep/achieved_accuracy", "val_acc"} <= scalars_of(tmp_path / "runs")
     (record,) = load_history(tmp_path / "transfer_history")
     assert record.trainable == "head"
+    assert (101 * record.report.permutation_p_value) % 1 == pytest.approx(0, abs=1e-9)  # of 100 shuffles

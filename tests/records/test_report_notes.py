@@ -231,10 +231,3 @@ def test_confident_source_with_few_images_for_its_classes():
     report = report_on(*data(150, 400, signal=12.0, scale=8.0))
     assert report.permutation_p_value == pytest.approx(1 / 21)
     assert any("n = 150 images are few for Z = 400" in note for note in report.notes)
-
-
-def test_top_k_says_what_it_does_not_know():
-    report = report_on(*data(300, 30, signal=4.0), memory="top_k", top_k=5)
-    assert any("it lies between" in note for note in report.notes)
-    assert any("can be told from noise is not known" in note for note in report.notes)
-    assert math.isnan(report.leave_one_out_leep)

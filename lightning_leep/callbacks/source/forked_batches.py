@@ -53,7 +53,7 @@ class ForkedBatches:
         )
         try:
             with warnings.catch_warnings():
-                # Python 3.12 warns of forks beside threads, after the fork: as an error it would leave a process behind.
+                # Python 3.12 warns of forks beside threads. It does so after the fork: an error would leave a process.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 batches: Iterable[Any] = map(pickle.loads, reader)
             first = list(islice(batches, 1))

@@ -6,7 +6,7 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.small_transfer import (
     DATA,
     Classifier,
@@ -66,5 +66,6 @@ def test_batch_hooks_that_do_not_run_are_noted(module_class, datamodule, hooks):
         return [note for note in callback.report.notes if "does not run" in note]
 
     assert [note.partition(" ")[0] for note in notes()] == hooks
-    assert all("pass `adapter=`" in note for note in notes())
-    assert notes(adapter=lambda batch: batch) == []  # which the user may have written for this
+    assert all("pass `split_batch=`" in note for note in notes())
+    # A function of the user's may already do what the hooks do.
+    assert notes(scoring=ScoringOptions(split_batch=lambda batch: batch)) == []
