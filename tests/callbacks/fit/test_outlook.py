@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, update_forecast
@@ -205,15 +205,6 @@ def test_resumed_run_keeps_its_forecast(tmp_path):
     trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
     assert second.forecast == first.forecast
     assert second.forecast.num_records == 0
-
-
-def test_options_of_scoring_reach_the_report():
-    scoring = ScoringOptions(nleep=True, num_permutations=30)
-    callback = LEEPCallback(make_source(), history=False, strict=True, scoring=scoring)
-    fit(Classifier(), callback)
-    assert callback.report.nleep is not None
-    # 30 shuffles: the p-value is a multiple of 1 / 31.
-    assert (callback.report.permutation_p_value * 31) % 1 == pytest.approx(0, abs=1e-9)
 
 
 def test_expected_curve_ends_with_the_run(tmp_path):
