@@ -81,9 +81,9 @@ class Stream(IterableDataset):
 def test_generator_that_a_given_loader_shares_with_training():
     """Each reading of a loader draws a seed from it."""
     plain = run(train_loader(generator=explicit()), callback=False)
-    for data in (Stream(), make_data()):
+    for data, workers in ((Stream(), 0), (Stream(), 1), (make_data(), 0)):
         generator = explicit()
-        given = DataLoader(data, batch_size=10, generator=generator)
+        given = DataLoader(data, batch_size=10, generator=generator, num_workers=workers)
         assert run(train_loader(generator=generator), callback=True, dataloader=given) == plain
 
 

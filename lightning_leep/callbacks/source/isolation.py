@@ -36,11 +36,7 @@ class LentCopies:
     Copied are all attributes of a module and its submodules, and of the modules among these attributes: tensors,
     arrays, random generators, builtin containers and plain objects. Parameters and buffers come to the device.
 
-    What this does not protect: attributes of classes, global variables and those of enclosing functions; TorchScript
-    modules; objects that define how they are copied or that hold locks, threads or queues; items of containers with
-    more than 10,000; data sets (:class:`~lightning_leep.callbacks.source.forked_batches.ForkedBatches` does); whatever
-    is outside of the process; and parameters that forward overwrites in place, where copies of all would take more
-    than half of a GPU's free memory.
+    ``docs/callback.md`` lists what this cannot protect.
 
     Args:
         device: Where the source runs.

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
@@ -98,6 +99,8 @@ class SourceScorer:
                         f"got {len(self.target_class_names)} names."
                     )
                 stack.callback(lent.give_back)
+                if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
+                    stack.callback(generator.set_state, generator.get_state())  # seeds of workers are drawn from it
                 module = source_module(source)
                 if module is None or shares_weights(module, pl_module):
                     lent.lend(pl_module)  # a function may call any part of it
