@@ -4,7 +4,20 @@ import torch
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, train_loader
+from tests._helpers.small_transfer import DATA, Classifier, D, Z, fit, make_source, train_loader
+
+
+class Counting(nn.Module):
+    """A source that counts its calls: five for the data of a fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(D, Z)
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        return self.layer(inputs)
 
 
 class Recorder(nn.Module):
