@@ -129,9 +129,20 @@ def test_two_runs_have_a_row_each(tmp_path):
 LATER = ("on_train_end", "after")
 
 
-@pytest.mark.parametrize("saved", [True, None])
-@pytest.mark.parametrize("default", [True, False])
-@pytest.mark.parametrize("moment", ["before", "on_fit_start", "callback", *LATER])
+@pytest.mark.parametrize(
+    ("moment", "default", "saved"),
+    [
+        ("before", True, True),
+        ("before", False, None),
+        ("on_fit_start", True, True),
+        ("callback", True, None),
+        ("on_train_end", True, True),
+        ("on_train_end", True, None),
+        ("after", True, True),
+        ("after", True, None),
+        ("after", False, True),
+    ],
+)
 def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, default, saved):
     for name, callbacks in (("without", []), ("with", [leep()])):
         own = [Logs()] if moment == "callback" else []
