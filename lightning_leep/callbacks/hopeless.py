@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.trainer_callback import TrainerCallback
 
 #: What is logged is rounded to float32.
 ROUNDING = 1e-6

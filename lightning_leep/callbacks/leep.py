@@ -16,11 +16,11 @@ from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.callbacks.fit.watch import TransferWatch
 from lightning_leep.callbacks.hopeless import why_cut_short
 from lightning_leep.callbacks.source.scorer import SourceScorer
-from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.folder import Folder
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.utils.trainer_callback import TrainerCallback
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -12,10 +12,12 @@ from lightning_leep.forecast.statistics.conformal import check_coverage, jackkni
 from lightning_leep.forecast.statistics.novelty import pull_inside
 from lightning_leep.forecast.statistics.ridge import fit_ridge
 from lightning_leep.forecast.transfer_point import (
+    EMPIRICAL_PREDICTOR,
     LINEAR_PROBE,
     TransferPoint,
     describe_outside,
     from_logit,
+    frozen_share,
     logit,
     model_error,
     sigmoid,
@@ -79,16 +81,19 @@ def forecast_accuracy(
     history: Iterable[TransferRecord] | None = None,
     *,
     trainable: str = "head",
+    trained_from: str = "",
     coverage: float = 0.9,
     test_size: int | None = None,
 ) -> AccuracyForecast | None:
     r"""Forecast the accuracy that a transfer will reach.
 
-    Without a history, the value is the accuracy p of the leave-one-out linear probe on the n scored rows. The interval
-    is Wilson's for a proportion out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows: from the sampling error of
-    the probe, that of the m rows on which the achieved accuracy will be measured, and the difference between probe and
-    trained network (:math:`\tau`, on the logit scale). Without features, the value is the accuracy of the
-    expected empirical predictor, and the interval has no upper end: a trained head is usually better.
+    Without a history, the value is the accuracy p of a leave-one-out linear probe on the n scored rows: on the last
+    features for training a head, on the features of all layers for training all, and between the two for training from
+    one layer on (:func:`~lightning_leep.forecast.transfer_point.anchor_of`). The interval is Wilson's for a proportion
+    out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows: from the sampling error of the probe, that of the m rows on
+    which the achieved accuracy will be measured, and the difference between probe and trained network (:math:`\tau`, on
+    the logit scale). Without features, the value is the accuracy of the expected empirical predictor, and the interval
+    has no upper end: a trained head is usually better.
 
     With at least ``min_records`` earlier transfers of the same ``trainable``, logit(achieved) - logit(p) is regressed
     (``fit_ridge``) on logit(p), log C, log(n / C), and LEEP and leave-one-out LEEP above their floors. Few or
@@ -105,6 +110,8 @@ def forecast_accuracy(
         history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, those without a
             validation, and those without a probe if the report has one (or with one if it has none).
         trainable: What will be trained.
+        trained_from: With "part", the first layer that will be trained, by its name in ``report.layers`` ("layer3.0")
+            or that of a module that holds several ("layer3"); empty if that is not known.
         coverage: Coverage of the interval.
         test_size: Number of rows m on which the achieved accuracy will be measured; None for as many as were scored.
 
@@ -113,12 +120,16 @@ def forecast_accuracy(
         its range, or a report without any accuracy.
 
     Raises:
-        ValueError: If ``coverage`` is not between 0 and 1, or ``test_size`` is not positive.
+        ValueError: If ``coverage`` is not between 0 and 1, ``test_size`` is not positive, or the report has no layer
+            ``trained_from``.
     """
     check_coverage(coverage)
     if test_size is not None and test_size < 1:
         raise ValueError(f"`test_size` must be at least 1 or None, got {test_size}.")
-    point = TransferPoint.of(report, test_size, trainable)
+    if trained_from and frozen_share(report, trained_from) is None:
+        names = [layer.name for layer in report.layers]
+        raise ValueError(f"`trained_from` must name a layer of the report, got {trained_from!r}. Its layers: {names}.")
+    point = TransferPoint.of(report, test_size, trainable, trained_from)
     if point is None:
         return None
     comparable = [record for record in history or () if _past_point(record, trainable, point.anchor) is not None]
@@ -151,16 +162,16 @@ def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
 
 def _from_report(point: TransferPoint, trainable: str, coverage: float, test_size: int | None) -> AccuracyForecast:
     p, n = point.accuracy, point.num_samples
-    model_variance = model_error(trainable) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
+    model_variance = model_error(trainable, point.anchor) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
     basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:
         notes.append(f"The achieved accuracy is assumed to be measured on {n} rows, as many as were scored.")
-    if trainable != "head":
+    if trainable != "head" and point.anchor == LINEAR_PROBE:
         notes.append(
             "A probe on frozen features says little about training more than a head: the interval is a rough guess."
         )
-    if point.anchor != LINEAR_PROBE:
+    if point.anchor == EMPIRICAL_PREDICTOR:
         high = 1.0
         basis = f"{basis}, usually a lower bound"
         notes.append("Without features there is no linear probe, so the interval has no upper end.")
@@ -173,7 +184,7 @@ def _past_point(record: TransferRecord, trainable: str, anchor: str) -> Transfer
     """Return the point of a complete transfer with the same ``trainable`` and anchor, None for any other."""
     if record.trainable != trainable or not record.complete or record.achieved is None:
         return None
-    point = TransferPoint.of(record.report, record.test_size, trainable)
+    point = TransferPoint.of(record.report, record.test_size, trainable, record.trained_from)
     return point if point is not None and point.anchor == anchor else None
 
 

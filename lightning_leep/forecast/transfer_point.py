@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -13,10 +13,16 @@ from lightning_leep.records.report import TransferabilityReport
 # Standard deviation of logit(achieved) - logit(probe) without sampling error. For a head: the round number with which
 # 90% intervals cover about 90% on the CIFAR-100 tasks of benchmarks/.
 HEAD_MODEL_ERROR = 0.07
-# The same for training more than a head, about which a probe says much less; from 42 fine-tuned networks there.
+# The same for training more than a head: with a probe on the features of all layers, and with one on the last features
+# only, which says much less. From networks that were fine-tuned on such tasks (benchmarks/cifar_finetune.py).
+LAYERS_MODEL_ERROR = 0.12
 OTHER_MODEL_ERROR = 0.45
+# How fast a network loses what fine-tuning gains when more and more of its layers stay as they are.
+CUT_POWER = 4
 # What a forecast starts from.
 LINEAR_PROBE = "a linear probe"
+ALL_LAYERS = "a linear probe on all layers"
+SOME_LAYERS = "linear probes on the last and on all layers"
 EMPIRICAL_PREDICTOR = "the expected empirical predictor"
 
 
@@ -35,8 +41,10 @@ def sigmoid(value: float) -> float:
     return 0.5 * (1 + math.tanh(value / 2))
 
 
-def model_error(trainable: str) -> float:
-    """Return the standard deviation of logit(achieved) - logit(probe) without sampling error."""
+def model_error(trainable: str, anchor: str) -> float:
+    """Return the standard deviation of logit(achieved) - logit(anchor) without sampling error."""
+    if anchor in (ALL_LAYERS, SOME_LAYERS):
+        return LAYERS_MODEL_ERROR
     return HEAD_MODEL_ERROR if trainable == "head" else OTHER_MODEL_ERROR
 
 
@@ -73,8 +81,7 @@ class TransferPoint:
     r"""A transfer as the regression sees it.
 
     Attributes:
-        anchor: Whose accuracy p a history corrects: ``LINEAR_PROBE``, or ``EMPIRICAL_PREDICTOR`` without features.
-            Empty for training from scratch, where p = 1/2.
+        anchor: Whose accuracy p a history corrects (:func:`anchor_of`); empty for training from scratch, where p = 1/2.
         accuracy: The accuracy p.
         base: The logit of p.
         num_samples: Number of rows n that p was measured on.
@@ -93,22 +100,61 @@ class TransferPoint:
     features: Array
 
     @classmethod
-    def of(cls, report: TransferabilityReport, test_size: int | None, trainable: str) -> "TransferPoint | None":
+    def of(
+        cls, report: TransferabilityReport, test_size: int | None, trainable: str, trained_from: str = ""
+    ) -> "TransferPoint | None":
         """Return the point of a report; None if the report has no accuracy to start from."""
         n, anchor, accuracy, base, sampling = report.num_samples, "", 0.5, 0.0, 0.0
         if trainable != "scratch":
-            probe = report.linear_probe_accuracy
-            if probe is not None and math.isfinite(probe):
-                anchor, accuracy, n = LINEAR_PROBE, probe, report.linear_probe_samples or n
-            else:
-                anchor, accuracy = EMPIRICAL_PREDICTOR, report.eep_accuracy
+            anchor, accuracy = anchor_of(report, trainable, trained_from)
             if not math.isfinite(accuracy):
                 return None
+            n = n if anchor == EMPIRICAL_PREDICTOR else report.linear_probe_samples or n
             base, sampling = logit(accuracy, n), 1 / n
         m = n if test_size is None else test_size
-        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(trainable) ** 2
+        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(trainable, anchor) ** 2
         features = np.array([feature.value(report, base) for feature in point_features(trainable)], dtype=float)
         return cls(anchor, accuracy, base, n, m, math.sqrt(variance), features)
+
+
+def anchor_of(report: TransferabilityReport, trainable: str, trained_from: str = "") -> tuple[str, float]:
+    r"""Return what a forecast starts from, by name, and its accuracy p; NaN if it could not be computed.
+
+    Training a head can use the features of the last layer alone. Fine-tuning all layers can use those of all of them.
+    Training from the k-th of L layers on lies between the two:
+    :math:`\operatorname{logit} p = (1 - w) \operatorname{logit} p_{head} + w \operatorname{logit} p_{all}` with
+    :math:`w = 1 - (k / L)^4`, where k counts the layers that stay as they are.
+
+    Args:
+        report: Scores of the source on the target data.
+        trainable: What will be trainable.
+        trained_from: With "part", the name of the first layer that is trained, one of ``report.layers`` or a module
+            that holds one; w = 1/2 if it is none of these.
+    """
+    head, together = report.linear_probe_accuracy, report.multi_layer_probe_accuracy
+    if trainable not in ("head", "scratch") and _is_known(together):
+        if trainable != "part":
+            return ALL_LAYERS, float(together)
+        if _is_known(head):
+            share = frozen_share(report, trained_from) if trained_from else None
+            w = 0.5 if share is None else 1 - share**CUT_POWER
+            n = report.linear_probe_samples or report.num_samples
+            return SOME_LAYERS, sigmoid((1 - w) * logit(head, n) + w * logit(together, n))
+    if _is_known(head):
+        return LINEAR_PROBE, float(head)
+    return EMPIRICAL_PREDICTOR, report.eep_accuracy
+
+
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def frozen_share(report: TransferabilityReport, trained_from: str) -> float | None:
+    """Return the share of the layers of a report that come before one of them; None if it has no such layer."""
+    wanted = f"{trained_from}."
+    names = [f"{layer.name}." for layer in report.layers]
+    places = [place for place, name in enumerate(names) if name.startswith(wanted) or wanted.startswith(name)]
+    return places[0] / len(names) if places else None
 
 
 def describe_outside(trainable: str, features: Array, x: Array) -> str:

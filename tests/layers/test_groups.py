@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_leep.layers import layer_groups, rate_factors
-from tests.callbacks.test_layer_transfer import Beside, Network, Tuned
+from tests.layers.test_layer_transfer import Beside, Network, Tuned
 
 
 def rates_by_name(module, groups):

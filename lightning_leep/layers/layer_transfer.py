@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.layers.cut import HEAD, frozen_parts
 from lightning_leep.layers.groups import LearningRates, check_learning_rates, rate_factors
+from lightning_leep.utils.trainer_callback import TrainerCallback
 
 #: What optimizers and schedulers keep as one learning rate for each group of parameters.
 RATES = {"lr", "initial_lr", "max_lr", "min_lr", "base_lrs", "max_lrs", "min_lrs", "_last_lr"}
