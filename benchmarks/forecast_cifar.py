@@ -39,6 +39,8 @@ COLUMNS = f"{'forecast':26}{'tasks':>6}{'MAE':>8}{'bias':>9}{'coverage':>10}{'of
 
 def report_of(row: dict[str, Any]) -> TransferabilityReport:
     """The report that scoring the task's images gives, from the scores in the table."""
+    if "report" in row:
+        return TransferabilityReport.from_dict(row["report"])
     num_classes, num_images = int(row["num_classes"]), int(row["num_images"])
     return TransferabilityReport(
         num_samples=num_classes * num_images,
@@ -71,7 +73,13 @@ def record_of(row: dict[str, Any], curve: Sequence[float], strategy: str, **valu
 
 
 def forecast(record: TransferRecord, history: Sequence[TransferRecord] | None) -> AccuracyForecast:
-    result = forecast_accuracy(record.report, history, trainable=record.trainable, test_size=record.test_size)
+    result = forecast_accuracy(
+        record.report,
+        history,
+        trainable=record.trainable,
+        trained_from=record.trained_from,
+        test_size=record.test_size,
+    )
     assert result is not None
     return result
 
@@ -119,6 +127,15 @@ def print_accuracy(title: str, records: list[TransferRecord], sizes: Sequence[in
             history, unseen = [records[i] for i in past], [records[i] for i in rest]
             results.append(statistics([forecast(record, history) for record in unseen], unseen))
         print_row(f"history of {size}", len(records) - size, results)
+
+
+def trained(rows: list[dict[str, Any]]) -> dict[str, list[TransferRecord]]:
+    """The tasks as transfers of each kind, achieved being the accuracy after the last epoch."""
+    return {
+        "all layers": [record_of(row, row["finetune_curve"][-1:], "all") for row in rows],
+        "the last stage": [record_of(row, row["last_stage_curve"][-1:], "part", trained_from="layer3") for row in rows],
+        "the head": [record_of(row, [row["achieved_head_only"]], "head") for row in rows],
+    }
 
 
 def print_convergence(records: list[TransferRecord]) -> None:
@@ -196,12 +213,15 @@ def main() -> None:
         rows = json.loads(options.finetune.read_text())
         records = []
         for row in rows:
-            scratch = record_of(row, row["scratch_curve"], "scratch").curve
+            scratch = record_of(row, row["scratch_curve"], "scratch").curve if "scratch_curve" in row else None
             records.append(record_of(row, row["finetune_curve"], "all", reference=scratch))
         half = len(records) // 2
-        print_accuracy("full fine-tuning", records, (half, len(records) - 5), options.splits)
-        heads = [record_of(row, [row["achieved_head_only"]], "head") for row in rows]
-        print_accuracy("the head alone, of the same tasks", heads, (half,), options.splits)
+        for network in sorted({row["network"] for row in rows}):
+            of = [row for row in rows if row["network"] == network]
+            for title, made in trained(of).items():
+                print_accuracy(f"{title}, {network}", made, (), options.splits)
+        for title, made in trained(rows).items():
+            print_accuracy(f"{title}, all networks", made, (half,), options.splits)
         print_convergence(records)
         print_running(records, half, min(options.splits, 5))
 
