@@ -3,9 +3,10 @@
     python benchmarks/cifar_finetune.py --data DIR --json FILE [--cache DIR] [--tasks 42] [--no-scratch]
 
 Every task is scored with all layers, then trained by one fixed recipe: from the CIFAR-10 weights all of them and those
-of the last stage (the statistics of frozen layers stay too), and from random weights. A fresh head, 10 epochs of SGD (batches of 16, rate 0.01 annealed to 0 by a cosine, momentum 0.9, weight
-decay 5e-4), random horizontal flips and shifts by up to 4 pixels. Test accuracy after each epoch, on all test images of
-the task's classes; before the first epoch both are at chance level.
+of the last stage (the statistics of frozen layers stay too), and from random weights. A fresh head, 10 epochs of SGD
+(batches of 16, rate 0.01 annealed to 0 by a cosine, momentum 0.9, weight decay 5e-4), random horizontal flips and
+shifts by up to 4 pixels. Test accuracy after each epoch, on all test images of the task's classes; before the first
+epoch both are at chance level.
 """
 
 import argparse
@@ -145,7 +146,8 @@ def main() -> None:
         print(
             f"{task.network} {task.num_classes:3d} classes x {task.num_images:3d}: "
             f"probe {record['report']['linear_probe_accuracy']:.3f}, of all layers "
-            f"{record['report']['multi_layer_probe_accuracy']:.3f}, head {record['achieved_head_only']:.3f}, {achieved}",
+            f"{record['report']['multi_layer_probe_accuracy']:.3f}, head {record['achieved_head_only']:.3f}, "
+            f"{achieved}",
             flush=True,
         )
 

@@ -2,9 +2,9 @@
 
     python benchmarks/layer_advice.py --finetune finetune.json
 
-`finetune.json` is what `cifar_finetune.py` writes. Regret is the best of the achieved accuracies (of a new head, the last
-stage and all layers) less that of the choice that a rule makes, with a 90% interval from 2,000 bootstrap samples of the
-tasks. The constants of `advise` were chosen on ResNet-20; ResNet-32 checks them.
+`finetune.json` is what `cifar_finetune.py` writes. Regret is the best of the achieved accuracies (of a new head, the
+last stage and all layers) less that of the choice that a rule makes, with a 90% interval from 2,000 bootstrap samples
+of the tasks. The constants of `advise` were chosen on ResNet-20; ResNet-32 checks them.
 """
 
 import argparse

@@ -11,8 +11,8 @@ from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
-#: From how many images a class on the data are many, and from which share of the labels' entropy that leave-one-out LEEP
-#: explains on they are similar to the source's. The table below has no numbers; these divide the benchmark's tasks.
+#: From how many images a class on data are many, and from which share of the labels' entropy that leave-one-out LEEP
+#: explains on they are similar to the source's. The notes that the table below comes from have no numbers.
 MANY_IMAGES, SIMILAR = 100, 0.25
 #: A choice is as good as the best if its forecast is not lower by more than this part of the standard error of their
 #: difference, or by less than ``MARGIN``. Chosen on ResNet-20, checked on ResNet-32 (benchmarks/layer_advice.py).
