@@ -26,6 +26,9 @@ from lightning_leep.tensorboard.scalars import hparam_tags
 from tests._helpers.small_transfer import Classifier, make_source, make_trainer, train_loader, val_loader
 
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+
 @dataclass
 class Schedule:
     warmup: int = 5
