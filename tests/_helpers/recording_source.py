@@ -13,11 +13,16 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(D, Z)
-        self.calls = 0
+        inputs: list[torch.Tensor] = []
+        self.given = lambda: inputs  # an attribute that is a list would be as before after scoring
 
     def forward(self, inputs):
-        self.calls += 1
+        self.given().append(inputs)
         return self.layer(inputs)
+
+    @property
+    def calls(self) -> int:
+        return len(self.given())
 
 
 class Recorder(nn.Module):
@@ -28,7 +33,6 @@ class Recorder(nn.Module):
         self.network = make_source()
         shown: list[torch.Tensor] = []
         modes: list[bool] = []
-        # Lists among the attributes would be as before after scoring.
         self.remembered = lambda: (shown, modes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
