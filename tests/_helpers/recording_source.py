@@ -13,16 +13,16 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(D, Z)
-        inputs: list[torch.Tensor] = []
-        self.given = lambda: inputs  # an attribute that is a list would be as before after scoring
+        calls: list[None] = []
+        self.remembered = lambda: calls  # a number among the attributes would be as before after scoring
 
     def forward(self, inputs):
-        self.given().append(inputs)
+        self.remembered().append(None)
         return self.layer(inputs)
 
     @property
     def calls(self) -> int:
-        return len(self.given())
+        return len(self.remembered())
 
 
 class Recorder(nn.Module):
