@@ -45,7 +45,9 @@ __all__ = [
 #: Packages that public names are imported from, if not from ``metrics``.
 _PACKAGES = {
     "LEEPCallback": "callbacks",
+    "LayerTransfer": "callbacks",
     "ScoringOptions": "scoring",
+    "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
     "score": "scoring",
 }
