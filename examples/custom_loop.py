@@ -3,7 +3,7 @@
     python examples/custom_loop.py
     torchrun --nproc-per-node 2 examples/custom_loop.py
 
-Each process scores its own share of the images; the result is that of all of them.
+Each process scores its own share of the images; every process gets the LEEP of all images.
 """
 
 import os
@@ -15,12 +15,12 @@ from lightning_leep import LEEPMetric
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # every process must arrive at the same pre-trained network, bit by bit
+    torch.set_num_threads(1)  # so that every process trains exactly the same source network
     if "WORLD_SIZE" in os.environ:
         torch.distributed.init_process_group("gloo")
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
-    source = pretrain()
+    source = pretrain().eval()
     images, labels = load_digits(TARGET_DIGITS)
     images, labels = images[rank::world], labels[rank::world]
 
@@ -30,7 +30,7 @@ def main() -> None:
             metric.update(source(batch), target)
     leep = metric.compute()  # the same on every process
 
-    print(f"process {rank} of {world}: {len(labels)} images here, LEEP of all {leep.item():.4f}", flush=True)
+    print(f"process {rank} of {world}: {len(labels)} images here, LEEP of all images {leep.item():.4f}", flush=True)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -1,6 +1,6 @@
-"""Real images that ship inside scikit-learn: digits 0-4 are the source task, digits 5-9 the target task.
+"""Data and networks of the examples: digits 0-4 are the source task, digits 5-9 the target task.
 
-Shared by the examples of this folder. 1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, UCI repository).
+The images ship inside scikit-learn: 1797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, UCI repository).
 """
 
 import pytorch_lightning as pl
@@ -26,12 +26,12 @@ def load_digits(digits: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 class Digits(pl.LightningDataModule):
-    """Some digits, a few training images of each; the remaining images validate.
+    """Some of the digits: a few training images of each, the remaining images for validation.
 
     Args:
-        digits: Which of the ten digits.
+        digits: Digits to use; they become the classes 0, 1, ...
         images_per_class: Training images of each digit.
-        batch_size: Rows of a training batch.
+        batch_size: Images in a training batch.
         seed: Seed of the split.
     """
 
@@ -59,16 +59,16 @@ class Digits(pl.LightningDataModule):
         self.val = TensorDataset(images[order[~chosen]], labels[order[~chosen]])
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training images."""
+        """The training images, shuffled."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        """Images that no training step sees."""
+        """The remaining images."""
         return DataLoader(self.val, batch_size=500)
 
 
 def make_network(num_classes: int) -> nn.Sequential:
-    """A small convolutional network; its last layer is the classifier's head."""
+    """A small convolutional network; its last layer is the head."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),  # [n, 1, 8, 8] -> [n, 16, 8, 8]
         nn.ReLU(),
@@ -84,7 +84,7 @@ def make_network(num_classes: int) -> nn.Sequential:
 
 
 def pretrain(digits: tuple[int, ...] = SOURCE_DIGITS, epochs: int = 15, seed: int = 0) -> nn.Sequential:
-    """Train the source classifier on its own digits, in a plain loop of a few seconds."""
+    """Train the source classifier on its own digits, in a plain loop; takes a few seconds."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images, labels = load_digits(digits)
@@ -99,42 +99,42 @@ def pretrain(digits: tuple[int, ...] = SOURCE_DIGITS, epochs: int = 15, seed: in
 
 
 class DigitClassifier(pl.LightningModule):
-    """A network to be fine-tuned.
+    """The network that is fine-tuned.
 
     Args:
         num_classes: Classes of the target task.
-        strategy: "head" trains a new last layer on the frozen source network, "all" every layer, "scratch" every
+        trainable: "head" trains a new last layer on the frozen source network, "all" every layer, "scratch" every
             layer from random weights.
         learning_rate: Step size of SGD with momentum.
-        source: The pre-trained classifier; None trains one. It is left unchanged: the layers are copied.
+        source: The pre-trained classifier; None trains one. Its layers are copied, so it stays unchanged.
     """
 
     def __init__(
         self,
         num_classes: int = 5,
-        strategy: str = "all",
+        trainable: str = "all",
         learning_rate: float = 1e-2,
         source: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
-        if strategy not in ("head", "all", "scratch"):
-            raise ValueError(f"`strategy` must be one of head, all, scratch, got {strategy!r}.")
-        self.strategy = strategy
+        if trainable not in ("head", "all", "scratch"):
+            raise ValueError(f"`trainable` must be one of head, all, scratch, got {trainable!r}.")
+        self.trainable = trainable
         self.learning_rate = learning_rate
         self.network = make_network(num_classes)
         self.source_classifier = source or pretrain()
-        if strategy != "scratch":
+        if trainable != "scratch":
             self.network[:-1].load_state_dict(self.source_classifier[:-1].state_dict())
-        self.network[:-1].requires_grad_(strategy != "head")
+        self.network[:-1].requires_grad_(trainable != "head")
         self.source_classifier.requires_grad_(False)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def source_logits(self, images: Tensor) -> Tensor:
-        """Output of the pre-trained classifier with its original head: what LEEPCallback scores."""
+        """Logits of the pre-trained classifier with its original head; LEEPCallback scores this method."""
         return self.source_classifier(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the network that is being fine-tuned."""
+        """Logits of the network that is fine-tuned."""
         return self.network(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -145,12 +145,12 @@ class DigitClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Accuracy on images that no training step sees."""
+        """Validation accuracy."""
         images, labels = batch
         self.accuracy(self(images), labels)
         self.log("val_acc", self.accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum over the layers that are trained."""
+        """SGD with momentum for the layers that are trained."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         return torch.optim.SGD(trained, lr=self.learning_rate, momentum=0.9)

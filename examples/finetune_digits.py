@@ -1,10 +1,10 @@
-"""The main job on real data: score a pre-trained network before it is fine-tuned, then see how right that was.
+"""The main use on real images: score a pre-trained network, fine-tune it, compare the forecast with the outcome.
 
     python examples/finetune_digits.py
 
-A small network learns the digits 0-4, and is then moved to the digits 5-9 with 20 images of each: once with a new head
-on frozen layers, once with every layer trained. The same network from random weights is the reference; it is trained
-first, so that TensorBoard can show the difference to it epoch by epoch.
+A small network learns the digits 0-4. It is then fine-tuned on the digits 5-9 with 20 images of each, once with a new
+head on frozen layers and once with all layers trained. The reference is the same network trained from random weights;
+it is trained first, so that TensorBoard can show the difference in every epoch.
 """
 
 import argparse
@@ -23,36 +23,36 @@ from rich.table import Table
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve, convergence_scalars
 
-#: One chart of TensorBoard's CUSTOM SCALARS in which achieved accuracy rises into the predicted lines.
-OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_accuracy"]]}}
+#: A chart for TensorBoard's CUSTOM SCALARS: the achieved accuracy and the predicted interval.
+OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_"]]}}
 
 
 class CurveRecorder(pl.Callback):
-    """The reference needs no score, only its accuracy after each epoch."""
+    """Records the validation accuracy of the reference, which needs no scores."""
 
     def __init__(self) -> None:
         self.curve = AccuracyCurve()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the accuracy."""
+        """Add the accuracy of this epoch."""
         if not trainer.sanity_checking:
             self.curve = self.curve.append(trainer.current_epoch + 1, float(trainer.callback_metrics["val_acc"]))
 
 
-def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str) -> AccuracyCurve:
+def train(trainable: str, source, callback: pl.Callback, epochs: int, folder: str) -> AccuracyCurve:
     pl.seed_everything(0, verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs,
-        default_root_dir=folder,  # the history goes there
+        default_root_dir=folder,  # the history is written here
         accelerator="cpu",
-        logger=TensorBoardLogger(folder, name=f"digits_{strategy}"),
+        logger=TensorBoardLogger(folder, name=f"digits_{trainable}"),
         callbacks=[callback],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         log_every_n_steps=5,
     )
-    trainer.fit(DigitClassifier(strategy=strategy, source=source), Digits())
+    trainer.fit(DigitClassifier(trainable=trainable, source=source), Digits())
     trainer.logger.experiment.add_custom_scalars(OVERLAY)
     return callback.curve
 
@@ -60,10 +60,10 @@ def train(strategy: str, source, callback: pl.Callback, epochs: int, folder: str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--folder", default="runs", help="where TensorBoard's files go")
+    parser.add_argument("--folder", default="runs", help="folder for TensorBoard's files and the history")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", ".*does not have many workers.*|.*treespec.*")
-    rank_zero.log.setLevel(logging.ERROR)  # Lightning's hints, which have nothing to do with this
+    rank_zero.log.setLevel(logging.ERROR)  # hides Lightning's hints
     console = Console()
 
     console.print("Pre-training the source network on the digits 0-4 ...")
@@ -76,17 +76,17 @@ def main() -> None:
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     forecasts = []
-    for strategy, name in (("head", "new head"), ("all", "all layers")):
+    for trainable, name in (("head", "new head"), ("all", "all layers")):
         console.print(f"Fine-tuning, {name} ...")
         callback = LEEPCallback(
             source=source,
             monitor="val_acc",
             reference=reference,
-            model_name="CNN of digits 0-4",
-            data_name="digits 5-9",
+            source_name="CNN of digits 0-4",
+            target_name="digits 5-9",
             source_class_names=list(map(str, SOURCE_DIGITS)),
         )
-        curve = train(strategy, source, callback, arguments.epochs, arguments.folder)
+        curve = train(trainable, source, callback, arguments.epochs, arguments.folder)
         forecast, report = callback.forecast, callback.report
         predicted = f"{forecast.value:.3f} ({forecast.low:.2f}-{forecast.high:.2f})"
         table.add_row(name, predicted, f"{report.eep_accuracy:.3f}", *outcome(curve, reference))
@@ -96,8 +96,8 @@ def main() -> None:
     console.print()
     console.print(table)
     console.print(
-        f"LEEP {report.leep:.3f} (leave-one-out {report.leave_one_out_leep:.3f}), between the floor {report.floor:.3f} "
-        f"of a source that says nothing and 0; {report.num_samples} images scored in {report.seconds:.2f} s."
+        f"LEEP {report.leep:.3f} (leave-one-out {report.leave_one_out_leep:.3f}) on a scale from {report.floor:.3f} "
+        f"(the source says nothing) to 0. {report.num_samples} images were scored in {report.seconds:.2f} s."
     )
     for forecast in forecasts:
         console.print(forecast.describe(), highlight=False)
@@ -105,7 +105,7 @@ def main() -> None:
     for note in dict.fromkeys([*report.notes, *notes]):
         console.print(f"Note: {note}", highlight=False)
     python = os.path.relpath(sys.executable)
-    console.print("EEP: accuracy of the predictor behind LEEP, without any training; usually a lower bound.")
+    console.print("EEP: accuracy of LEEP's own predictor, without any training; usually a lower bound.")
     console.print(
         f"\nThe history: {python} -m lightning_leep history {arguments.folder}/transfer_history", soft_wrap=True
     )
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def outcome(curve: AccuracyCurve, reference: AccuracyCurve | None) -> tuple[str, str, str]:
-    """Cells of one run: accuracy, convergence, comparison with the reference."""
+    """Table cells of one run: accuracy, convergence, comparison with the reference."""
     values = convergence_scalars(curve, reference=reference)
     epochs = "/".join(f"{values[f'epochs_to_{percent}_percent']:.0f}" for percent in (50, 90, 99))
     passed = values.get("epoch_reference_passed")

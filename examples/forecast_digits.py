@@ -1,10 +1,10 @@
-"""A history that learns: twelve small transfers are run, then the thirteenth is forecast, and run as well.
+"""Forecasts that learn from a history: run twelve small transfers, then forecast the thirteenth and run it.
 
     python examples/forecast_digits.py
 
-Every transfer moves a network from some handwritten digits to others by re-training its head. They differ in the
-digits and in the images of each class. LEEPCallback saves one record a run in a folder; the forecast of the
-thirteenth rests on the twelve before it.
+Each transfer takes a network that knows some handwritten digits and trains a new head for other digits. The transfers
+differ in their digits and in the number of images per class. LEEPCallback saves one record per run in a folder; the
+forecast of the last transfer is made from the records before it.
 """
 
 import argparse
@@ -28,18 +28,17 @@ from lightning_leep.forecast import forecast_accuracy, forecast_convergence
 from lightning_leep.records import load_history
 from lightning_leep.tensorboard import history_figure, levels_figure, predicted_vs_achieved_figure
 
-#: Source digits: five of them, so that every transfer can find new ones.
+#: Digits of the source networks: five each, so that five others remain as targets.
 SOURCES = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
-NUM_EARLIER = 12
 
-network = cache(pretrain)  # four sources serve all transfers
+network = cache(pretrain)  # the transfers share four source networks
 
 
-def transfers(seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+def transfers(seed: int, count: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
     """Source digits, target digits and images per class of each transfer."""
     generator = random.Random(seed)
     tasks = []
-    for number in range(NUM_EARLIER + 1):
+    for number in range(count):
         source = SOURCES[number % len(SOURCES)]
         others = [digit for digit in range(10) if digit not in source]
         target = tuple(sorted(generator.sample(others, generator.choice((3, 4, 5)))))
@@ -50,13 +49,13 @@ def transfers(seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
 def run(
     source: tuple[int, ...], target: tuple[int, ...], images: int, draw: int, epochs: int, folder: Path, name: str
 ) -> LEEPCallback:
-    """One transfer, with images drawn by the seed ``draw``; its record joins the history."""
+    """One transfer on images drawn with the seed ``draw``; its record is added to the history."""
     pl.seed_everything(0, verbose=False)
     callback = LEEPCallback(
         source=network(source),
         history=folder / "history",
-        data_name=f"digits {''.join(map(str, target))} x {images}",
-        model_name=f"digits {''.join(map(str, source))}",
+        target_name=f"digits {''.join(map(str, target))} x {images}",
+        source_name=f"digits {''.join(map(str, source))}",
         source_class_names=list(map(str, source)),
     )
     trainer = pl.Trainer(
@@ -70,7 +69,7 @@ def run(
         log_every_n_steps=5,
     )
     trainer.fit(
-        DigitClassifier(len(target), strategy="head", source=network(source)),
+        DigitClassifier(len(target), trainable="head", source=network(source)),
         Digits(target, images_per_class=images, batch_size=10, seed=draw),
     )
     return callback
@@ -78,19 +77,25 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40, help="enough for the accuracy to stop rising")
-    parser.add_argument("--folder", type=Path, default=Path("runs/forecast"), help="where everything goes")
-    parser.add_argument("--seed", type=int, default=0, help="which digits and how many images are drawn")
+    parser.add_argument("--epochs", type=int, default=40, help="by default enough for the accuracy to level off")
+    parser.add_argument("--earlier", type=int, default=12, help="transfers before the one that is forecast")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/forecast"),
+        help="folder for TensorBoard's files, the history and the pictures",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw of digits and numbers of images")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", ".*does not have many workers.*|.*treespec.*|.*logging interval.*")
-    rank_zero.log.setLevel(logging.ERROR)  # Lightning's hints, which have nothing to do with this
+    rank_zero.log.setLevel(logging.ERROR)  # hides Lightning's hints
     console = Console()
 
-    *earlier, last = transfers(arguments.seed)
+    *earlier, last = transfers(arguments.seed, arguments.earlier + 1)
     known = len(load_history(arguments.folder / "history"))
-    console.print(f"Running {len(earlier)} transfers to make a history (it holds {known} already) ...")
-    # No rules between columns, so that numbers are whole in 80 characters.
+    console.print(f"Running {len(earlier)} transfers for the history (it already holds {known}) ...")
+    # Without rules between the columns the table fits into 80 characters.
     table = Table(
         title="Predicted before training, achieved after it (from and to: digits)",
         box=SIMPLE_HEAD,
@@ -113,7 +118,8 @@ def main() -> None:
     inside = "inside" if forecast.low <= curve.best <= forecast.high else "outside"
     console.print(f"\nThe last one. {forecast.describe()}", highlight=False)
     console.print(f"Without the history: {alone.describe()}", highlight=False)
-    console.print(convergence.describe(), highlight=False)
+    if convergence is not None:  # it needs curves of more than one validation
+        console.print(convergence.describe(), highlight=False)
     for note in forecast.notes:
         console.print(f"Note: {note}", highlight=False)
     console.print(
@@ -121,9 +127,10 @@ def main() -> None:
         highlight=False,
     )
     interval = (forecast.low, forecast.high)
+    expected = None if convergence is None else convergence.accuracy(forecast)
     figures = {
         "forecast.png": predicted_vs_achieved_figure(
-            curve, forecast.value, f"from {forecast.basis}", interval, expected=convergence.accuracy(forecast)
+            curve, forecast.value, f"from {forecast.basis}", interval, expected=expected
         ),
         "history.png": history_figure(report, past, forecast, curve),
         "history_by_level.png": levels_figure(past, curve),

@@ -1,21 +1,24 @@
-"""How well a pre-trained model will transfer, before fine-tuning is paid for; how right that was, afterwards."""
+"""Predict how well a pre-trained model will transfer, before fine-tuning, and check afterwards how right that was."""
 
-from lightning_leep.callbacks import LEEPCallback
-from lightning_leep.metrics import (
-    NLEEP,
-    EEPAccuracy,
-    EEPScores,
-    FeatureScores,
-    HScore,
-    LEEPMetric,
-    LinearProbeAccuracy,
-    LogME,
-    NegativeConditionalEntropy,
-    transferability_metrics,
-)
-from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.scoring.options import ScoringOptions
-from lightning_leep.scoring.run import score
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
+    from lightning_leep.metrics import (
+        NLEEP,
+        EEPAccuracy,
+        EEPScores,
+        FeatureScores,
+        HScore,
+        LEEPMetric,
+        LinearProbeAccuracy,
+        LogME,
+        NegativeConditionalEntropy,
+        transferability_metrics,
+    )
+    from lightning_leep.records import TransferabilityReport
+    from lightning_leep.scoring import ScoringOptions, score
 
 __version__ = "0.1.0"
 
@@ -27,12 +30,41 @@ __all__ = [
     "HScore",
     "LEEPCallback",
     "LEEPMetric",
+    "LayerTransfer",
     "LinearProbeAccuracy",
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
     "score",
     "transferability_metrics",
 ]
+
+#: Where a public name is defined, if not in ``metrics``.
+_PACKAGES = {
+    "LEEPCallback": "callbacks",
+    "LayerTransfer": "callbacks",
+    "ScoringOptions": "scoring",
+    "StopWhenHopeless": "callbacks",
+    "TransferabilityReport": "records",
+    "score": "scoring",
+}
+_SUBPACKAGES = ("callbacks", "forecast", "functional", "layers", "metrics", "records", "scoring", "tensorboard")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use: Lightning and torch take seconds, and a history needs neither."""
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_PACKAGES.get(name, 'metrics')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

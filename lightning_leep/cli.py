@@ -1,107 +1,157 @@
-"""Command line: ``python -m lightning_leep history PATH`` shows earlier transfers as a table."""
+"""Command line: ``lightning-leep history PATH`` shows earlier transfers as a table."""
 
 import argparse
+import io
 import os
-import shutil
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
-from lightning_leep.utils.table import Column, lay_out, printable
-
-#: Behind the accuracy of a run that was ended because it seemed hopeless.
-ENDED_EARLY = "*"
-LEGEND = f"{ENDED_EARLY} ended early: it could have achieved more, and no forecast rests on it"
 
 
-def _number(digits: int) -> Callable[[Any], str]:
-    return lambda value: "" if value is None else f"{value:.{digits}f}"
+class Column(NamedTuple):
+    """A column of the table: its title, its field in ``History.to_dicts()``, and how it is shown.
+
+    Attributes:
+        title: Title.
+        field: Name of the field.
+        format: Format of a value that is not None.
+        is_name: Whether it holds names, which a narrow terminal cuts, or numbers, which stay whole.
+        is_minor: Whether a terminal narrower than ``WIDE`` leaves it out.
+    """
+
+    title: str
+    field: str
+    format: str = "{}"
+    is_name: bool = False
+    is_minor: bool = False
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-COLUMNS: tuple[tuple[Column, str, Callable[[Any], str]], ...] = (
-    (Column("date", 7), "created", lambda value: value[:10]),
-    (Column("UTC", 9), "created", lambda value: value[11:16]),
-    (Column("target", 1, is_name=True), "target_name", _text),
-    (Column("source", 2, is_name=True), "source_name", _text),
-    (Column("trained", 5, is_name=True), "trainable", _text),
-    (Column("classes", 6), "num_target_classes", _text),
-    (Column("rows", 8), "num_samples", _text),
-    (Column("LEEP", 4), "leep", _number(3)),
-    (Column("leave-one-out", 12), "leave_one_out_leep", _number(3)),
-    (Column("probe", 3), "linear_probe_accuracy", _number(3)),
-    (Column("achieved", 0), "achieved_accuracy", _number(3)),
-    (Column("epochs", 10), "epochs", _number(0)),
-    (Column("to 90%", 11), "epochs_to_90_percent", _number(1)),
+COLUMNS = (
+    Column("date", "created", "{:.10}"),
+    Column("target", "target_name", is_name=True),
+    Column("source", "source_name", is_name=True),
+    Column("trained", "trainable", is_name=True),
+    Column("classes", "num_target_classes"),
+    Column("rows", "num_samples", is_minor=True),
+    Column("LEEP", "leep", "{:.3f}"),
+    Column("leave-one-out", "leave_one_out_leep", "{:.3f}", is_minor=True),
+    Column("probe", "linear_probe_accuracy", "{:.3f}"),
+    Column("achieved", "achieved_accuracy", "{:.3f}"),
+    Column("epochs", "epochs", "{:.0f}", is_minor=True),
+    Column("to 90%", "epochs_to_90_percent", "{:.1f}", is_minor=True),
+    Column("complete", "complete", is_minor=True),
 )
+#: Width from which on a terminal has room for all columns, with 15 characters for each name.
+WIDE = 140
+LEGEND = "* ended early: it could have achieved more, and no forecast uses it"
 
 
-def table_rows(history: History, encoding: str = "utf-8") -> list[list[str]]:
-    """The cells of the table, one list a transfer, as wide as ``COLUMNS``."""
-    rows = []
+def printable(text: str) -> str:
+    r"""Escape what is not printable, so that a name can neither break a line nor command the terminal.
+
+    Example:
+        >>> printable("caf\u00e9\n\x1b[31m")
+        'café\\n\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cells(values: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
+    """One row of the table, the fields that are missing empty."""
+    known = [(column, values.get(column.field)) for column in columns]
+    return ["" if value is None else printable(column.format.format(value)) for column, value in known]
+
+
+def lines(history: History) -> Iterator[str]:
+    """Lines for another program: all columns, whole names, separated by tabs."""
+    yield "\t".join(column.title for column in COLUMNS)
     for values in history.to_dicts():
-        marks = {"achieved_accuracy": " " if values["complete"] else ENDED_EARLY}
-        row = [form(values.get(name)) + marks.get(name, "") for _, name, form in COLUMNS]
-        rows.append([printable(cell, encoding) for cell in row])
-    return rows
+        yield "\t".join(cells(values, COLUMNS))
 
 
-def table(history: History, width: int | None = None, encoding: str = "utf-8") -> str:
-    """The transfers as a table of at most ``width`` places, with a line on what it lacks and on what its marks mean."""
-    text, missing = lay_out([column for column, _, _ in COLUMNS], table_rows(history, encoding), width)
-    below = []
+def print_table(history: History) -> None:
+    """Print a table that fits the terminal.
+
+    Raises:
+        ImportError: If rich is not installed.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    columns = [
+        column for column in COLUMNS[:-1] if console.width >= WIDE or not column.is_minor
+    ]  # a mark says the last
+    achieved = [column.title for column in columns].index("achieved")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="none")
+    for column in columns:
+        # rich narrows the columns that may wrap, the widest first; the cells themselves are cut instead.
+        is_text = column.is_name or column.title == "date"
+        table.add_column(column.title, justify="left" if is_text else "right", no_wrap=not column.is_name)
+    for values in history.to_dicts():
+        row = cells(values, columns)
+        row[achieved] = row[achieved] if values["complete"] else f"*{row[achieved]}"
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+    console.print(table)
     if not all(record.complete for record in history):
-        below.append(LEGEND)
-    if missing:
-        below.append(f"Too narrow for: {', '.join(missing)}")
-    text = text.encode(encoding, "replace").decode(encoding)  # the mark of a cut name, one place in any encoding
-    return "\n".join([text, *(textwrap.fill(line, width or len(line)) for line in below)])
+        console.print(LEGEND)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 if the history cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_leep", description="Histories of transfers.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("history", help="show a folder of transfers as a table (rich fits it to a terminal)")
-    command.add_argument("path", help="folder of records, or its fsspec URL")
-    command.add_argument("--trainable", help="only transfers that trained this part: head, all, ...")
-    options = parser.parse_args(arguments)
+def show_history(path: str, trainable: str | None) -> int:
+    """Print the transfers in a folder and return the exit status: 0, or 2 if they cannot be read."""
     try:
-        fs, root = open_folder(options.path)
+        fs, root = open_folder(path)
         if not fs.exists(root):
-            _say(f"There is no folder {options.path}.")
-            return 2
+            return _fail(f"There is no folder {path}.")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            history = load_history(options.path).filter(trainable=options.trainable)
+            history = load_history(path).filter(trainable=trainable)
     except (ImportError, ValueError, OSError) as error:  # a protocol without its driver, a file, no permission
-        _say(f"Cannot read {options.path}: {error}")
-        return 2
+        return _fail(f"Cannot read {path}: {error}")
     for warning in caught:
         _say(f"Warning: {warning.message}")
-    encoding = sys.stdout.encoding or "utf-8"
-    # A pipe has no width of its own; cut names would be of no use to whatever reads it.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    try:
-        print(
-            table(history, width, encoding) if len(history) else printable(f"No transfers in {options.path}.", encoding)
-        )
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough; nothing is left to say when Python flushes again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not len(history):
+        _say(f"No transfers in {path}.")
+        return 0
+    if sys.stdout.isatty():
+        try:
+            print_table(history)
+            return 0
+        except ImportError:
+            _say("For a table that fits the terminal: `pip install lightning-leep[tables]`.")
+    for line in lines(history):
+        print(line)
     return 0
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="lightning-leep", description="Earlier transfers and what they achieved.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("history", help="show a folder of transfers: a table, or tab-separated in a pipe")
+    command.add_argument("path", help="folder of records, or its fsspec URL")
+    command.add_argument("--trainable", help="only transfers that trained this part, such as head or all")
+    options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold letters that the encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = show_history(options.path, options.trainable)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
 def _say(message: str) -> None:
-    print(printable(message, sys.stderr.encoding or "utf-8"), file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _fail(message: str) -> int:
+    _say(message)
+    return 2

@@ -11,11 +11,13 @@ from fcntl import ioctl
 
 import pytest
 
-from lightning_leep import cli as command
-from lightning_leep.records import AccuracyCurve, History, load_history, save_record
+from lightning_leep import cli
+from lightning_leep.records import AccuracyCurve, save_record
 from tests._helpers.simulated_transfers import make_record, make_report
 
 CURVE = AccuracyCurve((1, 2), (0.5, 0.8125))
+TITLES = [column.title for column in cli.COLUMNS]
+ODD_NAMES = {"target_name": "a\nb\t\x1b[31m\ud800", "source_name": "[red]x :smile:", "trainable": "日本語" * 20}
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def wide(tmp_path):
-    """Names and numbers that are longer than those of most."""
+    """Names and numbers that are longer than most."""
     names = {"target_name": "TensorDataset of a long name", "source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k"}
     for probe, leep, achieved in ((0.123, -12.345, 0.234), (0.456, -1.5, 0.567)):
         report = make_report(1000, 1300, probe=probe, leep=leep, leave_one_out_leep=leep - 0.111)
@@ -36,20 +38,21 @@ def wide(tmp_path):
 
 
 def in_shell(*arguments, **options):
-    environment = {**os.environ, "COLUMNS": "", **options.pop("environment", {})}
+    environment = {**os.environ, "COLUMNS": "", "TERM": "xterm", **options.pop("environment", {})}
+    program = options.pop("program", ["-m", "lightning_leep"])
     return subprocess.run(
-        [sys.executable, "-m", "lightning_leep", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         env=environment,
         check=True,
         **{"capture_output": True, "text": True, **options},
     )
 
 
-def in_terminal(width: int, *arguments) -> str:
-    """What a terminal of so many columns shows."""
+def in_terminal(width: int, *arguments, **options) -> list[str]:
+    """The lines that a terminal of so many columns shows."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    in_shell(*arguments, capture_output=False, stdout=theirs)
+    in_shell(*arguments, capture_output=False, stdout=theirs, **options)
     os.close(theirs)
     shown = b""
     try:
@@ -58,74 +61,46 @@ def in_terminal(width: int, *arguments) -> str:
     except OSError:  # how Linux says that nothing more will come
         pass
     os.close(ours)
-    return shown.decode().replace("\r\n", "\n")
+    return shown.decode().splitlines()
 
 
-def test_table_holds_every_transfer(folder, capsys):
-    assert command.main(["history", str(folder)]) == 0
-    out = capsys.readouterr().out
-    (row,) = (line for line in out.splitlines() if "[pets]" in line)
-    cells = "2026-01-02 03:04 [pets] resnet head 37 1850 -2.528 -2.708 0.700 0.812 2 2.0"
-    assert " ".join(row.split()) == cells
-    assert "cars" in out
-    assert "leave-one-out" in out
-    assert "ended early" not in out
+def test_a_pipe_gets_every_transfer_with_whole_names(folder):
+    header, *rows = in_shell("history", folder).stdout.splitlines()
+    assert header.split("\t") == TITLES
+    cells = ["2026-01-02", "[pets]", "resnet", "head", "37", "1850", "-2.528", "-2.708", "0.700", "0.812", "2", "2.0"]
+    assert [*cells, "True"] in [row.split("\t") for row in rows]
+    assert len(rows) == 2
 
 
-def test_a_pipe_gets_whole_names_and_all_columns(wide):
-    out = in_shell("history", wide).stdout
-    assert "TensorDataset of a long name  vit_base_patch16_224.augreg_in21k_ft_in1k  scratch" in out
-    assert all(column.title in out for column, _, _ in command.COLUMNS)
-    assert "Too narrow" not in out
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_terminal_gets_whole_numbers_and_cut_names(wide, width):
+    header, *rows, legend = in_terminal(width, "history", wide)
+    assert header.split() == ["date", "target", "source", "trained", "classes", "LEEP", "probe", "achieved"]
+    assert len(rows) == 2
+    for row in rows:
+        assert len(row) <= width
+        assert re.match(r"2026-01-02  Tensor.*… +vit_.*… +scratch +1000 ", row)
+    assert {tuple(row.split()[-3:]) for row in rows} == {("-12.345", "0.123", "*0.234"), ("-1.500", "0.456", "0.567")}
+    ended, whole = sorted(rows, key=lambda row: "*" not in row)
+    assert ended.index("0.234") == whole.index("0.567")
+    assert legend.startswith("* ended early")
 
 
-def test_a_terminal_of_80_columns(wide):
-    header, *rows = in_terminal(80, "history", wide).splitlines()
-    assert " ".join(header.split()) == "date target source trained classes LEEP probe achieved"
-    for row in rows[:2]:
-        assert len(row) <= 80
-        assert re.match(r"2026-01-02  TensorD\w*… +vit_\w+… +scratch +1000 ", row)
-    numbers = {tuple(row.split()[-3:]) for row in rows[:2]}
-    assert numbers == {("-12.345", "0.123", "0.234*"), ("-1.500", "0.456", "0.567")}
-    assert rows[2].startswith("* ended early")
-    assert rows[3] == "Too narrow for: UTC, rows, leave-one-out, epochs, to 90%"
+def test_a_wide_terminal_gets_all_columns(folder):
+    lines = in_terminal(160, "history", folder)
+    assert all(title in lines[0] for title in TITLES[:-1])
+    assert len(lines) == 3
+    assert "-2.708" in " ".join(lines)
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 100, 132])
-def test_numbers_are_whole_at_any_width(wide, width):
-    text = command.table(load_history(wide), width)
-    assert max(map(len, text.splitlines())) <= width
-    assert "0.234*" in text
-    for number in re.findall(r"-?\d+\.\d+", text.split("*")[0].replace("0.234", "")):
-        assert number in ("-12.345", "-12.456", "-1.500", "-1.611", "0.123", "0.456", "0.567", "1.0")
-
-
-def test_cut_names_in_an_encoding_without_an_ellipsis(wide):
-    text = command.table(load_history(wide), 80, "ascii")
-    assert text.isascii()
-    assert re.search(r"TensorD\w*\? +vit_\w+\? +scratch", text)
-    assert max(map(len, text.splitlines())) <= 80
-
-
-def test_a_run_that_ended_early_is_marked():
-    records = [make_record(0.3, complete=False, target_name="hopeless"), make_record(0.6, target_name="fine")]
-    text = command.table(History(records))
-    (hopeless,) = (line for line in text.splitlines() if "hopeless" in line)
-    (fine,) = (line for line in text.splitlines() if "fine" in line)
-    assert "0.300*" in hopeless
-    assert "*" not in fine
-    assert hopeless.index("0.300") == fine.index("0.600")
-    assert text.splitlines()[-1].startswith("* ended early")
-
-
-def test_names_cannot_break_the_table_or_command_the_terminal():
-    text = command.table(
-        History([make_record(target_name="a\nb\x1b[31m", source_name="\ud800", trainable="\r\t")]), 120
-    )
-    assert len(text.splitlines()) == 2
-    assert r"a\nb\x1b[31m" in text
-    assert r"\ud800" in text
-    assert r"\r\t" in text
+def test_names_cannot_break_the_table_or_command_the_terminal(tmp_path):
+    save_record(make_record(**ODD_NAMES), tmp_path)
+    _, row = in_shell("history", tmp_path).stdout.splitlines()
+    assert row.split("\t")[1:4] == [r"a\nb\t\x1b[31m\ud800", "[red]x :smile:", "日本語" * 20]
+    _, row = in_terminal(120, "history", tmp_path)
+    assert r"a\nb\t\x1b[31m\ud800" in row
+    assert "[red]x :smile:" in row
+    assert sum(2 if c > "\u2fff" else 1 for c in row) <= 120
 
 
 def test_an_encoding_without_the_letters_of_a_name(tmp_path):
@@ -138,7 +113,14 @@ def test_an_encoding_without_the_letters_of_a_name(tmp_path):
     assert r"\xe9.json" in run.stderr
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(tmp_path):
+def test_without_rich_a_terminal_gets_the_lines_of_a_pipe(folder, capfd):
+    start = "import sys; sys.modules['rich'] = None; from lightning_leep.cli import main; sys.exit(main(sys.argv[1:]))"
+    shown = in_terminal(80, "history", folder, program=["-c", start])
+    assert "\t".join(TITLES).expandtabs() in [line.expandtabs() for line in shown]
+    assert "pip install lightning-leep[tables]" in capfd.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     for i in range(3):
         save_record(make_record(target_name=f"{i}{'x' * 100_000}"), tmp_path)
     process = subprocess.Popen(
@@ -155,28 +137,28 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(tmp_path):
 
 def test_files_that_are_left_out_are_named_on_stderr(folder, capsys):
     (folder / "other.json").write_text('{"name": 1}')
-    assert command.main(["history", str(folder)]) == 0
+    assert cli.main(["history", str(folder)]) == 0
     captured = capsys.readouterr()
     assert re.search("Warning: Left out 1 of 3 files.*other.json.*not a record", captured.err)
     assert "other" not in captured.out
 
 
-def test_strategy_filter(folder, capsys):
-    assert command.main(["history", str(folder), "--trainable", "all"]) == 0
+def test_filter_by_what_was_trained(folder, capsys):
+    assert cli.main(["history", str(folder), "--trainable", "all"]) == 0
     out = capsys.readouterr().out
     assert "cars" in out
     assert "pets" not in out
 
 
 def test_empty_folder(tmp_path, capsys):
-    assert command.main(["history", str(tmp_path)]) == 0
-    assert "No transfers" in capsys.readouterr().out
+    assert cli.main(["history", str(tmp_path)]) == 0
+    assert "No transfers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nosuchprotocol://bucket/folder", "dir::memory://x"])
 def test_what_cannot_be_read_is_named_on_stderr(tmp_path, path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command.main(["history", path]) == 2
+    assert cli.main(["history", path]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert path in captured.err
@@ -184,5 +166,5 @@ def test_what_cannot_be_read_is_named_on_stderr(tmp_path, path, monkeypatch, cap
 
 def test_a_file_instead_of_a_folder(folder, capsys):
     (file, *_) = folder.iterdir()
-    assert command.main(["history", str(file)]) == 2
+    assert cli.main(["history", str(file)]) == 2
     assert "must be a folder" in capsys.readouterr().err

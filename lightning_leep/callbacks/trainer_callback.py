@@ -1,28 +1,44 @@
 """One base class for the Trainers of both import styles, ``pytorch_lightning`` and ``lightning.pytorch``."""
 
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
+PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
 
-def _callback_classes() -> tuple[type, ...]:
-    try:
-        from lightning.pytorch.callbacks import Callback
-    except Exception:  # not installed, or not in working order: nobody uses it then
-        return (pl.Callback,)
-    return (pl.Callback, Callback)
+def callback_classes() -> tuple[type, ...]:
+    """Return the class ``Callback`` of each Lightning that is imported, or import the first one that is installed.
+
+    The other one is never imported: it would redirect Lightning's messages to its own logger.
+
+    Raises:
+        ImportError: If neither is installed.
+    """
+    imported = [module for name in PACKAGES if (module := sys.modules.get(name)) is not None]
+    if not imported:
+        installed = [name for name in PACKAGES if find_spec(name.partition(".")[0]) is not None]
+        if not installed:
+            raise ImportError(
+                "The callbacks of lightning_leep need Lightning: `pip install pytorch-lightning`, or `lightning`."
+            )
+        imported = [import_module(installed[0])]
+    return tuple(module.Callback for module in imported)
 
 
 if TYPE_CHECKING:
-
-    class TrainerCallback(pl.Callback):
-        """Base class of a callback that both Trainers accept."""
-
+    from pytorch_lightning import Callback as TrainerCallback
 else:
-    # The two packages define the class twice. A Trainer takes any object in a list of callbacks, but a single callback
-    # must be an instance of its own class, and LightningCLI accepts no other in a configuration.
-    TrainerCallback = type(
-        "TrainerCallback",
-        _callback_classes(),
-        {"__doc__": "Base class of a callback that both Trainers accept.", "__module__": __name__},
-    )
+
+    class TrainerCallback(*callback_classes()):
+        """Base class of a callback that both Trainers accept.
+
+        A Trainer accepts any object in a list of callbacks, but a single callback must be an instance of its own
+        ``Callback``, and LightningCLI accepts nothing else in a configuration. The two packages define the class twice.
+        """
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Create a callback for every Lightning that has been imported by now."""
+            TrainerCallback.__bases__ = callback_classes()
+            return super().__new__(cls)

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.joint import accumulation_dtype
+from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.moments import (
     FeatureMoments,
     central_moments,

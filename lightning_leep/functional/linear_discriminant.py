@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.feature_space import FeatureSpace, eigendecompose, space_of_moments
-from lightning_leep.functional.joint import row_chunks
 from lightning_leep.functional.moments import FeatureMoments
 
 #: Shrinkages that are tried, as the share of the identity in the covariance.

@@ -12,9 +12,9 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_sums,
 )
 from lightning_leep.functional.moments import recentre_moments, total_scatter
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):
@@ -42,8 +42,8 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         num_features: d.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: ``keep_rows`` and ``row_dtype`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword
-            arguments of :class:`torchmetrics.Metric`.
+        kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
+            :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
@@ -67,11 +67,6 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         sums = torch.zeros(2 + self.num_target_classes, NUM_CANDIDATES, dtype=torch.float64)
         self.add_state("score_sums", sums, dist_reduce_fx="sum")
         self.add_reading_states(self.num_target_classes, self.num_features)
-
-    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to features ``[m, d]``, rounded as they are kept, and labels ``[m]``."""
-        rows, labels = super().prepare(features, target)  # [m, d], [m]
-        return self.rounded(rows), labels
 
     def origin(self) -> Tensor:
         """Mean of all rows ``[d]``."""
@@ -115,11 +110,10 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows that the state stands for: this process's, or all of them when synchronised."""
-        sums = self.total_scores()
-        # Otherwise a second pass finds no row to score.
-        if bool((self.moments.class_counts > 1).any()) and self.moments.is_finite:
+        sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
+        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        return linear_probe_result(sums, self.moments.class_counts)
+        return linear_probe_result(sums, counts)
 
     def result(self) -> LinearProbe:
         """Accuracy, its standard error, log-likelihood, counts and shrinkage, of the rows of all processes.

@@ -1,43 +1,94 @@
-"""What all processes of a scoring pass have in common, learnt from the first batch of any of them."""
+"""What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
 from lightning_leep.records.report_notes import LOGITS
-from lightning_leep.scoring.collector import Outputs
-from lightning_leep.scoring.head import HeadInput
-from lightning_leep.utils.distributed import largest_of_all
+from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.scoring.source import Outputs
+from lightning_leep.utils.distributed import gather_objects
 
 #: Widest features that are scored: moments take 8 d^2 bytes, and their eigenvectors d^3 operations.
 MAX_FEATURES = 4096
-#: Number of rows that no loader has.
-UNKNOWN = 2**40
 #: ``feature_layer`` when the head is the whole source, a bare linear layer.
 WHOLE_SOURCE = "(the source itself)"
 
 
-class Sizes(NamedTuple):
-    """Sizes and the features that are scored."""
+@dataclass(frozen=True)
+class PassPlan:
+    """What a pass scores. Each process proposes a plan after its first batch, and all continue with the common one.
 
-    num_source_classes: int
-    num_features: int  #: 0 when nothing is narrow enough to be scored
-    feature_layer: str | None  #: whose input they are; ``LOGITS`` for the source's outputs, None when there are none
-    num_bytes: int | None  #: of the rows and labels of the process that has most; None if unknown
-    rows_per_image: int  #: more than 1 with dense prediction
+    Attributes:
+        num_target_classes: C.
+        options: The options; :meth:`agree` drops ``split_batch``, a function, which processes cannot compare.
+        num_source_classes: Z; 0 without a batch.
+        num_features: d; 0 if no features are scored.
+        feature_layer: Layer whose input is scored; ``LOGITS`` for the source's outputs; None for no features.
+        rows_per_image: Labels of one image; more than 1 with dense prediction.
+    """
 
-    def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
-        """The batches with the features that are scored.
+    num_target_classes: int
+    options: ScoringOptions
+    num_source_classes: int = 0
+    num_features: int = 0
+    feature_layer: str | None = None
+    rows_per_image: int = 1
+
+    def with_batch(self, batch: Outputs | None, layer: str | None) -> "PassPlan":
+        """Add the sizes of a first batch, whose features went into ``layer`` of the source."""
+        if batch is None:
+            return self
+        preds, features, target = batch
+        rows_per_image = max(1, target.shape[1:].numel())
+        plan = replace(self, num_source_classes=preds.shape[1], rows_per_image=rows_per_image)
+        if features is None or not self.options.feature_scores:
+            return plan
+        return replace(plan, num_features=features.shape[1], feature_layer=layer or WHOLE_SOURCE)
+
+    def agree(self, device: torch.device) -> "PassPlan":
+        """Compare the plans of all processes and return the common one.
+
+        Without features of the same layer everywhere, or if these are too wide, the logits serve as features.
+
+        Args:
+            device: This process's own, for the communication.
 
         Raises:
-            ValueError: If a batch lacks the features that the others have.
+            ValueError: On all processes, if arguments or numbers of source classes differ, or no process has a batch.
+        """
+        plans = dict(enumerate(gather_objects(replace(self, options=replace(self.options, split_batch=None)), device)))
+        _check_same("`num_target_classes`", {rank: plan.num_target_classes for rank, plan in plans.items()})
+        for option in fields(ScoringOptions):
+            _check_same(f"`{option.name}`", {rank: getattr(plan.options, option.name) for rank, plan in plans.items()})
+        plans = {rank: plan for rank, plan in plans.items() if plan.num_source_classes}
+        if not plans:
+            raise ValueError("`dataloader` must hold at least one batch, got none.")
+        widths = {rank: plan.num_source_classes for rank, plan in plans.items()}
+        _check_same("The number of classes that `source` returns", widths)
+
+        proposals = list(plans.values())
+        common = replace(proposals[0], rows_per_image=max(plan.rows_per_image for plan in proposals))
+        features = {(plan.feature_layer, plan.num_features) for plan in proposals}
+        if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
+            return common
+        if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
+            return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
+        return replace(common, feature_layer=None, num_features=0)
+
+    def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
+        """Yield the batches with the features that are scored.
+
+        Raises:
+            ValueError: If a batch has no features although the first one had.
         """
         for preds, features, target in batches:
             if self.feature_layer is None:
                 yield preds, None, target
             elif self.feature_layer == LOGITS:
-                # A copy, since the source may use its memory again. A class that is switched off (-inf) says nothing.
+                # A copy, since the source may reuse its memory. A class that is switched off (-inf) says nothing.
                 yield preds, preds.masked_fill(preds == -torch.inf, 0.0), target
             elif features is None:
                 raise ValueError("The head of `source` gave features for one batch and none for another.")
@@ -45,38 +96,12 @@ class Sizes(NamedTuple):
                 yield preds, features, target
 
 
-def agree_on_sizes(first: Outputs | None, captured: HeadInput, num_batches: int | None, device: torch.device) -> Sizes:
-    """Sizes from the first batch of any process.
-
-    Args:
-        first: The first batch of this process; None if it has none.
-        captured: Tells which layer its features come from.
-        num_batches: Of this process, each taken to be of the size of the first; None if unknown.
-        device: Of the tensors that are reduced.
-
-    Raises:
-        ValueError: If no process has a batch, or they differ.
-    """
-    if first is None:
-        own = [0, -UNKNOWN, 0, -UNKNOWN, 0, -1, 0, 0, 0, 1]
-    else:
-        preds, features, target = first
-        width, size = preds.shape[1], preds.element_size()
-        num_features, feature_size = (0, 0) if features is None else (features.shape[1], features.element_size())
-        rows = UNKNOWN if num_batches is None else num_batches * target.numel()
-        own = [width, -width, num_features, -num_features, int(features is None), captured.position]
-        own += [rows, size, feature_size, max(1, target.shape[1:].numel())]
-    shared = largest_of_all(own, device)
-    width, low, num_features, low_features, lacking, position, rows, size, feature_size, rows_per_image = shared
-    if width == 0:
-        raise ValueError("`dataloader` must hold at least one batch, got none.")
-    if width != -low:
-        raise ValueError(f"`source` must return the same number of classes everywhere, got {-low} to {width}.")
-    if not lacking and num_features == -low_features and num_features <= MAX_FEATURES:
-        layer: str | None = captured.names[position] or WHOLE_SOURCE
-    else:
-        num_features = width if width <= MAX_FEATURES else 0
-        layer, feature_size = (LOGITS, size) if num_features else (None, 0)
-    # Rows of probabilities are kept in float32 at least, and the scores of both keep a label of 8 bytes.
-    row_bytes = width * max(4, size) + num_features * feature_size + 16
-    return Sizes(width, num_features, layer, None if rows == UNKNOWN else rows * row_bytes, rows_per_image)
+def _check_same(what: str, values: Mapping[int, Any]) -> None:
+    """Raise ``ValueError`` if processes, given by rank, have different values."""
+    (first_rank, first), *others = values.items()
+    for rank, value in others:
+        if value != first:
+            raise ValueError(
+                f"{what} must be the same on all processes, "
+                f"got {first!r} on process {first_rank} and {value!r} on process {rank}."
+            )

@@ -24,30 +24,24 @@ class HeadInput:
     """What went into the head when the source last ran.
 
     Args:
-        layers: All submodules of the source by name, the same on every process.
+        layers: All submodules of the source by name.
         head: Name of the head that the user asked for; None to find it.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
-        self.names = list(self.layers)
-        self.name: str | None = None  #: of the head that features are taken from; None so far
-        self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their name
+        self.name: str | None = None  #: of the head that features came from; None before the first ones
+        self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their names
         self._head = head
         self._runs: Counter[str] = Counter()
-        self._sizes: dict[str, tuple[int, ...]] = {}  # of the output, those that may be the number of classes
+        self._sizes: dict[str, tuple[int, ...]] = {}  # of each output, those that may be the number of classes
         self._common: dict[str, LayerInput] = {}
-        self._last: LayerInput | None = None  # of the linear layers or, if the user named the head, of that one
-
-    @property
-    def position(self) -> int:
-        """Place of ``name`` among ``names``; -1 while there is none."""
-        return -1 if self.name is None else self.names.index(self.name)
+        self._last: LayerInput | None = None  # of the linear layers or, if the user named a head, of that one
 
     def record_input(self, name: str, value: Tensor) -> None:
         """Remember the input of a layer that runs."""
         layer = self.layers[name]
-        # A linear layer leaves its input alone; another may work in place.
+        # A linear layer does not change its input; another layer may work in place.
         value = value.detach() if isinstance(layer, nn.Linear) else value.detach().clone()
         run = LayerInput(name, layer, value)
         self._runs[name] += 1
@@ -59,20 +53,20 @@ class HeadInput:
             self._last = run
 
     def record_output(self, name: str, value: Tensor) -> None:
-        """Remember of how many classes the output ``[N, Z, ...]`` or ``[N, ..., Z]`` of a layer may be."""
+        """Remember which sizes of an output ``[N, Z, ...]`` or ``[N, ..., Z]`` may be the number of classes."""
         self._sizes[name] = (value.shape[1], value.shape[-1]) if value.ndim > 1 else ()
 
     def take(self, preds: Tensor, target: Tensor) -> Tensor | None:
-        """Hand over the features if there is one row of them for each label, and forget them.
+        """Return the features if they have one row for each label, and forget them.
 
         Args:
             preds: ``[N, Z]`` or ``[N, Z, d1, ...]``, what the source returned.
             target: ``[N]`` or ``[N, d1, ...]`` labels.
 
         Returns:
-            ``[N, d]`` or ``[N, d, d1, ...]``, a copy: a view would keep alive what it is a view of (all tokens, say),
-            and a model may use its memory again. None without a head that is known to make the outputs, or if it ran
-            more than once: each run has features of its own.
+            ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
+            model may reuse its memory. None without a head that is known to make the outputs, or if the head ran more
+            than once, since each run has its own features.
 
         Raises:
             ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
@@ -95,12 +89,12 @@ class HeadInput:
         self._runs.clear()
         self._sizes.clear()
         if head is None or features is None or self.name not in (None, head.name):
-            return None  # features of another layer than before are none
+            return None  # features of another layer than before do not count
         self.name = head.name
         return features.clone()
 
     def _choose(self, num_source_classes: int) -> LayerInput | None:
-        """The layer that makes the source's outputs, as far as names and sizes tell; None if they do not."""
+        """Return the layer that makes the source's outputs; None if names and sizes do not tell."""
         common = [run for run in self._common.values() if num_source_classes in self._sizes.get(run.name, ())]
         linear = [run for run in common if isinstance(run.layer, nn.Linear)]
         if linear:
@@ -109,17 +103,17 @@ class HeadInput:
         last = self._last
         if last is None or num_source_classes not in self._sizes.get(last.name, ()) or self._is_adapter(last.name):
             return block
-        # A linear layer elsewhere, a gate say, does not stand for a classifier that is none.
+        # A linear layer elsewhere, such as a gate, does not stand for a classifier that is not linear.
         return last if block is None or last.name.startswith(f"{block.name}.") else block
 
     def _is_adapter(self, name: str) -> bool:
-        """Whether a linear layer shares the making of outputs with another one of the same block, as in LoRA."""
+        """Whether another linear layer of the same block has as many outputs, to be added to these (LoRA)."""
         block = name.rpartition(".")[0]
         while block and isinstance(self.layers[block], nn.ModuleDict | nn.ModuleList):  # these never run themselves
             block = block.rpartition(".")[0]
         if isinstance(self.layers[block], nn.Sequential):
-            return False  # one after the other
-        return any(  # never within the source as a whole, whose layers mostly run one after the other
+            return False  # its layers run one after the other
+        return any(  # the source as a whole does not count as a block: its layers mostly run one after the other
             other != name and other.startswith(f"{block}.") and sizes == self._sizes[name]
             for other, sizes in self._sizes.items()
             if isinstance(self.layers[other], nn.Linear)
@@ -131,7 +125,7 @@ def _last_part(name: str) -> str:
 
 
 def _common_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The module of each common name: the one that lies least deep and, of those, the last."""
+    """Return the module of each common name: the least deep one and, of several, the last."""
     found: dict[str, str] = {}
     for name in layers:
         part = _last_part(name)
@@ -147,7 +141,7 @@ def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
             value = value.squeeze(-1)  # pooled for a 1 x 1 convolution: [N, d, 1, 1] -> [N, d]
     if not value.is_floating_point() or value.ndim != target.ndim + 1:
         return None
-    # Convolutions have their features in dimension 1, linear layers last. Others may do either.
+    # Convolutions have their features in dimension 1, linear layers in the last one, other layers in either.
     if not isinstance(head.layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and value.shape[:-1] == target.shape:
         return value.movedim(-1, 1)  # [N, ..., d] -> [N, d, ...]
     return value if not is_linear and value.shape[:1] + value.shape[2:] == target.shape else None
@@ -157,13 +151,14 @@ def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
     """Record the input of the source's head at every forward pass within the context.
 
-    Without ``head`` it is the first of these that makes as many outputs as the source returns:
+    Without ``head``, the head is the first of these that has as many outputs as the source:
 
-    1. the linear layer under a name that ends in ``fc``, ``classifier``, ``head`` or ``linear``: of each name the least
-       deep one, of these the last to run;
-    2. the linear layer that runs last, inside the module under such a name if that makes as many outputs as well.
-       It does not count if another one of the same submodule makes as many, which are then added (LoRA);
-    3. the module under such a name, whatever it is: a convolution, a linear layer with an adapter.
+    1. the linear layer whose name ends in ``fc``, ``classifier``, ``head`` or ``linear``: the least deep one of each
+       name, and of these the last to run;
+    2. the linear layer that runs last. If a module with such a name has as many outputs too, the layer must be inside
+       it. It does not count if another linear layer of the same submodule has as many outputs, since the two are then
+       added (LoRA);
+    3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
 
     Args:
         module: The source; None (a plain callable) records nothing.
@@ -172,7 +167,7 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
     Raises:
         ValueError: If ``module`` has no submodule ``head``.
     """
-    # A module may have several names, each good enough for a user.
+    # A module may have several names, and a user may give any of them.
     named = () if module is None else module.named_modules(remove_duplicate=head is None)
     layers = {name: layer for name, layer in named if not isinstance(layer, torch.jit.ScriptModule)}  # takes no hooks
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]

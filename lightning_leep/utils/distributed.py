@@ -1,29 +1,32 @@
-"""A fault on one process becomes a fault on all of them, so that none waits for the others in vain."""
+"""What processes share: sums, objects, and the failure of any of them."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 T = TypeVar("T")
 
 
 class OtherProcessError(RuntimeError):
-    """The fault is another process's, and its own error is raised there."""
+    """Another process failed; its own error is raised there."""
 
 
 def on_every_process(action: Callable[[], T], device: torch.device) -> T:
-    """Run an action; if it fails on one process, raise on all of them, so that none waits for the others in vain.
+    """Run an action on every process; if it fails on one, raise on all, so that none waits forever.
 
     Args:
-        action: Contains collectives only if these cope with failing processes themselves.
-        device: Of the tensor that is reduced.
+        action: A function. It may contain collectives only if they handle failing processes themselves.
+        device: Device of the tensor that is reduced.
 
     Returns:
-        The action's result.
+        The result of the action.
 
     Raises:
-        Exception: The action's own, on the first process that it failed on.
+        Exception: The error of the action, on the lowest rank where it failed.
         OtherProcessError: On the other processes.
     """
     fault: Exception | None = None
@@ -39,11 +42,11 @@ def on_every_process(action: Callable[[], T], device: torch.device) -> T:
         return result
     if own_fault and first == rank:
         raise fault  # type: ignore[misc]
-    raise OtherProcessError(f"It failed on process {first}; the message there says why.") from fault
+    raise OtherProcessError(f"Process {first} failed; see the error there.") from fault
 
 
 def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]:
-    """Lowest rank that failed, if any, and this process's own rank."""
+    """Return the lowest rank that failed, if any, and the rank of this process."""
     rank, world_size = this_process()
     if world_size == 1:
         return (0 if failed else None), 0
@@ -53,16 +56,51 @@ def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]
 
 
 def this_process() -> tuple[int, int]:
-    """Rank of this process and number of processes; 0 of 1 without an initialised group."""
+    """Return the rank of this process and the number of processes; 0 and 1 without a process group."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def largest_of_all(values: list[int], device: torch.device) -> list[int]:
-    """Element-wise maximum of integers over all processes; the values themselves on a single one."""
+def gather_objects(value: T, device: torch.device) -> list[T]:
+    """Return the values of all processes, by rank.
+
+    Args:
+        value: Value of this process; it must be picklable.
+        device: Device of this process.
+    """
+    world_size = this_process()[1]
+    if world_size == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size
+    # NCCL communicates through the current device, which may belong to another process.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def sum_reducer(dist_sync_fn: Callable[..., Any], process_group: Any | None) -> Callable[[Tensor], Tensor]:
+    """Return the function that sums a tensor over the processes of ``process_group`` and leaves its argument as it was.
+
+    torchmetrics' default gather is replaced by an ``all_reduce``: its traffic is one tensor a process, not one
+    tensor of every process. A gather that the user supplied is called, and its result summed.
+    """
+
+    def all_reduce(value: Tensor) -> Tensor:
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total, group=process_group)
+        return total
+
+    def gather_and_sum(value: Tensor) -> Tensor:
+        gathered: list[Tensor] = dist_sync_fn(value, group=process_group)
+        return torch.stack(gathered).sum(dim=0).to(value.dtype)
+
+    return all_reduce if dist_sync_fn is gather_all_tensors else gather_and_sum
+
+
+def sum_over_processes(device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function that sums a tensor over all processes, by way of ``device``; the identity on a single one."""
     if this_process()[1] == 1:
-        return values
-    shared = torch.tensor(values, device=device)
-    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
-    return [int(value) for value in shared]
+        return lambda value: value
+    reduce = sum_reducer(gather_all_tensors, None)
+    return lambda value: reduce(value.to(device)).to(value.device)

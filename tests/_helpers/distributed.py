@@ -58,7 +58,7 @@ def run_processes(function: Callable[..., Any], world_size: int, *args: Any, tim
     """
     # A fork of this process could inherit locks held by torch's threads; the fork server has none, and imports once.
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "lightning_leep"])
+    context.set_forkserver_preload(["torch", "torch.distributed", "lightning_leep.callbacks"])
     with tempfile.TemporaryDirectory() as folder:
         workers = [
             context.Process(target=_work, args=(function, rank, world_size, folder, timeout, args), daemon=False)

@@ -1,9 +1,7 @@
 """A small source, its data and the comparison of reports, for tests of the scoring pass."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
+import gc
 
 import pytest
 import torch
@@ -11,23 +9,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
-from lightning_leep.scoring import run as scoring_run
 
 C, Z, D, N, BATCH = 4, 9, 6, 110, 25
 FEW_PERMUTATIONS = {"num_permutations": 19}
 #: What depends on time, on how rows are kept by name, or needs kept rows.
 NOT_COMPARED = {"seconds", "samples_per_second", "memory", "notes", "joint"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation", "permutation_p_value"}
-OF_KEPT_OUTPUTS = {
-    "leep",
-    "leep_standard_error",
-    "leave_one_out_leep",
-    "leave_one_out_leep_standard_error",
-    "eep_accuracy",
-    "eep_accuracy_standard_error",
-    "leep_low",
-    "leep_high",
-}
 
 
 class Source(nn.Module):
@@ -71,18 +58,19 @@ class CountedLoader:
         return len(self.loader)
 
 
-@contextmanager
-def collected() -> Iterator[list[scoring_run.ScoreCollector]]:
-    """The collectors of the passes within the block, with the states they end with."""
-    kept: list[scoring_run.ScoreCollector] = []
+class Measuring(Source):
+    """Measures at some of its calls how many bytes all tensors of this process hold."""
 
-    class Kept(scoring_run.ScoreCollector):
-        def __init__(self, *args):
-            super().__init__(*args)
-            kept.append(self)
+    def __init__(self, *calls: int) -> None:
+        super().__init__()
+        self.at, self.held = calls, []
 
-    with mock.patch.object(scoring_run, "ScoreCollector", Kept):
-        yield kept
+    def forward(self, x):
+        if self.calls in self.at:
+            tensors = [value for value in gc.get_objects() if type(value) is torch.Tensor]
+            storages = [tensor.untyped_storage() for tensor in tensors]
+            self.held.append(sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
+        return super().forward(x)
 
 
 def run(memory="device", source=None, loader=None, **kwargs):
@@ -102,8 +90,3 @@ def same(report, reference, without=frozenset()):
     }
     assert fields_of(report, without) == close
     torch.testing.assert_close(report.joint, reference.joint, rtol=1e-12, atol=1e-12)
-
-
-def rows_of(collector):
-    metrics = [collector.outputs, collector.features]
-    return [tensor for metric in metrics for tensor in (*metric.rows, *metric.labels)]

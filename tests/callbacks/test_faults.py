@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.small_transfer import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
 from tests.callbacks.fit.test_logs import Recording, events
 
@@ -53,7 +53,10 @@ SCORING_FAULTS = {
     "data": ({"source": make_source(), "dataloader": train_loader(FailingData())}, "unreadable file"),
     "labels": ({"source": make_source(), "num_target_classes": 2}, "must hold labels in 0..1"),
     "shape": ({"source": nn.Linear(D + 1, Z)}, "shapes cannot be multiplied"),
-    "batch": ({"source": make_source(), "adapter": lambda batch: batch[7]}, "list index out of range"),
+    "batch": (
+        {"source": make_source(), "scoring": ScoringOptions(split_batch=lambda batch: batch[7])},
+        "list index out of range",
+    ),
 }
 
 
@@ -145,7 +148,8 @@ def test_run_that_breaks_off_shows_how_far_it_came(strict, tmp_path):
         fit(Interrupted(), callback, logger=board, log_every_n_steps=1, max_epochs=3)
     assert callback.curve.epochs == (1.0, 2.0)
     read = events(board.log_dir)
-    assert [e.value for e in read.Scalars("leep_convergence/final_accuracy")] == [pytest.approx(callback.curve.final)]
+    area = callback.curve.area_under_curve()
+    assert [e.value for e in read.Scalars("leep/area_under_curve")] == [pytest.approx(area)]
     assert "leep/predicted_vs_achieved" in read.Tags()["images"]
 
 

@@ -1,9 +1,6 @@
 """Both import styles, configuration files, and the Trainer's other options."""
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import lightning.pytorch
 import pytest
@@ -61,18 +58,6 @@ def test_trainer_of_either_package(package, form, tmp_path):
     assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
 
 
-def test_without_the_package_lightning():
-    """The callback of a process that has `pytorch_lightning` alone."""
-    program = (
-        "import sys; sys.modules['lightning'] = None\n"
-        "import pytorch_lightning as pl\n"
-        "from lightning_leep import LEEPCallback\n"
-        "pl.Trainer(callbacks=LEEPCallback(), logger=False, accelerator='cpu', enable_checkpointing=False)\n"
-        "assert LEEPCallback.__mro__.count(pl.Callback) == 1\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(__file__).parents[2])
-
-
 class Data(pl.LightningDataModule):
     def train_dataloader(self):
         return train_loader()
@@ -84,6 +69,12 @@ class Data(pl.LightningDataModule):
 class LightningData(lightning.pytorch.LightningDataModule):
     train_dataloader = Data.train_dataloader
     val_dataloader = Data.val_dataloader
+
+
+def first_half(batch):
+    """A function to split batches that a configuration file can name."""
+    inputs, labels = batch
+    return inputs[: len(inputs) // 2], labels[: len(inputs) // 2]
 
 
 def scaled(inputs: torch.Tensor) -> torch.Tensor:
@@ -101,19 +92,24 @@ CONFIGURATIONS = {
                 "num_target_classes": C,
                 "max_samples": 30,
                 "reference": [0.3, 0.4],
-                "from_logits": True,
-                "ignore_index": -100,
-                "adapter": "lightning_leep.scoring.batches.split_batch",
+                "scoring": {
+                    "ignore_index": -100,
+                    "split_batch": "tests.callbacks.test_trainers.first_half",
+                    "memory": "cpu",
+                },
                 "target_class_names": ["a", "b", "c"],
                 "name": "linear",
-                "seed": 3,
-                "progress": False,
                 "strict": True,
             },
         },
         {
             "class_path": "lightning_leep.LEEPCallback",
-            "init_args": {"source": "tests.callbacks.test_trainers.scaled", "reference": 0.5, "strict": True},
+            "init_args": {
+                "source": "tests.callbacks.test_trainers.scaled",
+                "scoring": {"class_path": "lightning_leep.ScoringOptions", "init_args": {"num_permutations": 0}},
+                "reference": 0.5,
+                "strict": True,
+            },
         },
     ],
 }
@@ -136,7 +132,10 @@ def test_command_line(style, name, tmp_path):
         assert callback.report is not None
         assert len(callback.curve) == 2
     if name == "all options":
-        assert callbacks[0].report.num_samples == 30
+        reports = [callback.report for callback in callbacks]
+        assert [report.num_samples for report in reports] == [15, 50]
+        assert [report.memory for report in reports] == ["rows kept on the CPU", "rows kept where they were computed"]
+        assert [report.permutation_p_value is None for report in reports] == [False, True]
         assert callbacks[0].reference.accuracy == (0.3, 0.4)
         assert callbacks[1].reference == 0.5
 
@@ -173,12 +172,8 @@ def test_no_training_no_score():
 def test_progress_bar_follows_the_trainer(capsys):
     fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=False)
     assert "Scoring the source model" not in capsys.readouterr().err
-    for shown in (True, False):
-        trainer = pl.Trainer(
-            callbacks=LEEPCallback(make_source(), progress=shown), **{**QUIET, "enable_progress_bar": True}
-        )
-        trainer.fit(Classifier(), train_loader(), val_loader())
-        assert ("Scoring the source model" in capsys.readouterr().err) == shown
+    fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=True)
+    assert "Scoring the source model" in capsys.readouterr().err
 
 
 def test_pickle_after_fit():

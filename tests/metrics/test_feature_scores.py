@@ -28,7 +28,7 @@ def filled(data, batch_size=23, **kwargs):
 
 
 def values_of(metric):
-    return {name: value.item() for name, value in metric.compute().items()}
+    return {name: value.tolist() for name, value in metric.compute().items()}
 
 
 def expected(features, target):
@@ -39,11 +39,13 @@ def expected(features, target):
         "log_me": log_me(features, target, C),
         "linear_probe_accuracy": probe.accuracy,
         "linear_probe_accuracy_standard_error": probe.standard_error,
+        "linear_probe_balanced_accuracy": probe.balanced_accuracy,
+        "linear_probe_class_accuracy": probe.class_accuracy,
         "linear_probe_log_likelihood": probe.log_likelihood,
         "linear_probe_samples": probe.num_rows,
         "linear_probe_shrinkage": probe.shrinkage,
     }
-    return {name: pytest.approx(value.item(), rel=1e-8) for name, value in values.items()}
+    return {name: pytest.approx(value.tolist(), rel=1e-8, nan_ok=True) for name, value in values.items()}
 
 
 @pytest.mark.parametrize("batch_size", [1, 23, 80])
@@ -64,7 +66,7 @@ def test_forward_gives_the_batch_and_keeps_all():
     (features, target), metric = rows(), FeatureScores(C, D)
     for start in (0, 40):
         batch = features[start : start + 40], target[start : start + 40]
-        assert {name: value.item() for name, value in metric(*batch).items()} == expected(*batch)
+        assert {name: value.tolist() for name, value in metric(*batch).items()} == expected(*batch)
     assert values_of(metric) == expected(features, target)
 
 
@@ -123,6 +125,7 @@ def on_shards(rank, world_size):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_equal_one_and_send_sums(world_size):
     for found in run_processes(on_shards, world_size):
-        # The moments as in any feature metric, and three sums of the 96 scores of a row.
-        assert found.pop("bytes") == [8 * (1 + D + C + C * D + D * D + D + 1 + 3 * 96)] * 2
+        # The moments as in any feature metric, and sums for each of the probe's 48 candidates: the log-likelihood, the
+        # squares of correctness, and correctness by class.
+        assert found.pop("bytes") == [8 * (1 + D + C + C * D + D * D + D + 1 + (2 + C) * 48)] * 2
         assert all(values == expected(*rows()) for values in found.values())

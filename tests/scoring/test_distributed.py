@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 from itertools import chain
 
 import pytest
@@ -20,10 +22,7 @@ pytestmark = pytest.mark.distributed
 SHARDS = {2: [(N, 0), (30, N - 30)], 3: [(50, 0, N - 50), (0, 1, N - 1)]}
 WAYS = {
     "device": {},
-    "bfloat16": {"memory": "bfloat16"},
     "second_pass": {"memory": "second_pass"},
-    "top_k": {"memory": "top_k", "top_k": 3},
-    "budget": {"memory": 100},
     "nleep": {"nleep": True},
     "logits": {"logits": True},
 }
@@ -92,8 +91,6 @@ def compare(name, found, value, expected, way):
     if name in OF_SHUFFLES and value is not None:
         spread = expected["permutation_standard_deviation"] / math.sqrt(PERMUTATIONS)
         assert found == pytest.approx(value, abs=6 * spread), name
-    elif name == "memory" and way == "budget":
-        assert "do not fit into 100" in found  # the bytes are those of the largest shard
     elif isinstance(value, float):
         assert found == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), (way, name)
     else:
@@ -119,7 +116,7 @@ def sorted_classes(rank, world_size):
 def traffic(rank, world_size):
     sizes = {}
     for way, kwargs in WAYS.items():
-        if way in ("nleep", "top_k"):  # their metrics have tests of their own
+        if way == "nleep":  # its metric has tests of its own
             continue
         sizes[way] = []
         for n in (20, 2000):
@@ -152,11 +149,11 @@ class Broken(nn.Module):
         return self.fc(x)
 
 
-def attempt(source, loader, **kwargs):
+def attempt(source, loader, num_target_classes=C, **kwargs):
     """What a pass raises, and that it raises soon."""
     start = time.perf_counter()
     try:
-        score(source, loader, C, progress=False, **kwargs)
+        score(source, loader, num_target_classes, **{"progress": False, **kwargs})
     except Exception as error:
         return type(error).__name__, str(error), time.perf_counter() - start < 20
     return None
@@ -185,6 +182,45 @@ def uneven(data):
     return [data[:10], data[10:17]]
 
 
+def different(what, first, second):
+    return f"{what} must be the same on all processes, got {first!r} on process 0 and {second!r} on process 1."
+
+
+#: Arguments, and the values of process 0 and of process 1.
+DISAGREEMENTS = {
+    "num_target_classes": (C, C + 1),
+    "ignore_index": (None, -100),
+    "from_logits": (True, False),
+    "head": (None, "fc"),
+    "memory": ("device", "second_pass"),
+    "num_permutations": (20, 0),
+    "nleep": (False, True),
+}
+
+
+def disagree(rank, world_size):
+    loader = DataLoader(TensorDataset(*split((N - 30, 30), rank)), batch_size=10)
+    found = {name: attempt(Broken(), loader, **{name: values[rank]}) for name, values in DISAGREEMENTS.items()}
+    found["no data on one"] = attempt(Broken(), [] if rank else loader, num_target_classes=C + rank)
+    # What only one process can see is wrong is raised there, and the other one does not wait.
+    found["impossible"] = attempt(Broken(), loader, num_target_classes=C * rank)
+    found["no such head"] = attempt(Broken(), loader, head="nowhere" if rank == 0 else None)
+    found["own functions"] = attempt(Broken(), loader, split_batch=lambda batch: batch)
+    return found
+
+
+def test_processes_that_are_told_different_things():
+    """The same error on all processes, at once."""
+    for rank, found in enumerate(run_processes(disagree, 2)):
+        assert found.pop("own functions") is None
+        assert all(soon for _, _, soon in found.values())
+        for name, (first, second) in DISAGREEMENTS.items():
+            assert found[name][:2] == ("ValueError", different(f"`{name}`", first, second))
+        assert found["no data on one"][:2] == ("ValueError", different("`num_target_classes`", C, C + 1))
+        kinds = {found[name][0] for name in ("impossible", "no such head")}
+        assert kinds == {"OtherProcessError" if rank else "ValueError"}
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_a_fault_on_one_process_is_raised_on_all(world_size):
     results = run_processes(faults, world_size)
@@ -204,11 +240,11 @@ def test_a_fault_on_one_process_is_raised_on_all(world_size):
         shared = dict.fromkeys(("classes", "no rows", "one row"), "ValueError")
         assert kinds == shared | (own if rank == 1 else dict.fromkeys(own, "OtherProcessError"))
         messages = {name: message for name, (_, message, _) in found.items()}
-        assert messages["classes"] == f"`source` must return the same number of classes everywhere, got {Z} to {Z + 1}."
+        assert messages["classes"] == different("The number of classes that `source` returns", Z, Z + 1)
         assert "at least one batch" in messages["no rows"]
         assert "at least 2 labelled rows, got 1" in messages["one row"]
         for name in own:
-            assert rank == 1 or messages[name] == "It failed on process 1; the message there says why."
+            assert rank == 1 or messages[name] == "Process 1 failed; see the error there."
     assert "call 2" in results[1]["call", 2][1]
     assert "an iterator" in results[1]["iterator"][1]
 
@@ -234,7 +270,7 @@ def test_feature_of_one_process_that_is_not_finite():
         names = ("h_score", "h_score_unshrunk", "log_me", "nleep", "linear_probe_accuracy")
         assert [found[name] for name in names] == [None] * len(names)
         assert all(math.isfinite(found[name]) for name in ("leep", "leave_one_out_leep", "nce", "eep_accuracy"))
-        assert any("Some features are NaN, infinite" in note for note in found["notes"])
+        assert any("some features are NaN, infinite" in note for note in found["notes"])
 
 
 def changing(rank, world_size):
@@ -282,3 +318,25 @@ def features_differ(rank, world_size):
 def test_processes_agree_on_the_features():
     assert run_processes(features_differ, 2) == [("(logits)", Z)] * 2
     assert D != Z
+
+
+def layers_differ(rank, world_size):
+    """Heads of other names give features of the same size."""
+    source = nn.Sequential()
+    source.add_module("body", nn.Linear(5, D))
+    source.add_module("fc" if rank else "head", nn.Linear(D, Z))
+    return score(source, [tuple(tensor[rank::2] for tensor in dataset().tensors)], C, progress=False).feature_layer
+
+
+def test_features_of_different_layers_are_not_pooled():
+    assert run_processes(layers_differ, 2) == ["(logits)"] * 2
+
+
+def shows_progress(rank, world_size):
+    with redirect_stderr(StringIO()) as shown:
+        assert attempt(Source(), DataLoader(dataset(), batch_size=BATCH), progress=True) is None
+    return "Scoring the source model" in shown.getvalue()
+
+
+def test_the_first_process_shows_the_progress():
+    assert run_processes(shows_progress, 2) == [True, False]

@@ -1,11 +1,11 @@
 import random
-from functools import partial
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPMetric, TransferabilityReport, score
 from lightning_leep.functional import leep
@@ -50,77 +50,31 @@ def test_report_equals_the_scores_of_all_rows_at_once(source, data):
     np.testing.assert_allclose(report.joint, joint, rtol=1e-5)
 
 
-def test_modes_are_given_back_submodule_by_submodule(source, data):
+@pytest.mark.parametrize("hide", [lambda net: net, lambda net: lambda inputs: net(inputs)], ids=["module", "function"])
+def test_source_runs_in_evaluation_mode_and_gets_its_modes_back(source, data, hide):
     source.train()
     source[1].eval()  # a user's frozen BatchNorm
-    statistics = source[1].running_mean.clone()
-    run(source, data)
+    statistics, modes = source[1].running_mean.clone(), []
+    source.register_forward_hook(lambda *args: modes.extend(layer.training for layer in source.modules()))
+    run(hide(source), data)
+    assert set(modes) == {False}
     assert [module.training for module in source.modules()] == [True, True, False, True, True, True]
     assert torch.equal(source[1].running_mean, statistics)
 
 
-class Caller:
-    """A source that is neither a module nor a method of one."""
-
-    def __init__(self, network) -> None:
-        self.networks = {"source": [network]}
-
-    def __call__(self, inputs):
-        return self.networks["source"][0](inputs)
-
-
-FUNCTIONS = {
-    "function": lambda network: lambda inputs: network(inputs),
-    "partial": partial,
-    "partial of a function": lambda network: partial(lambda inputs, net: net(inputs), net=network),
-    "object": Caller,
-    "method of an object": lambda network: Caller(network).__call__,
-}
-
-
-@pytest.mark.parametrize("kind", FUNCTIONS)
-def test_function_is_scored_as_the_module_that_it_calls(source, data, kind):
-    source.train()
-    before = {name: value.clone() for name, value in source.state_dict().items()}
-    report = run(FUNCTIONS[kind](source), data)
-    assert all(module.training for module in source.modules())
-    assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
-    with torch.no_grad():
-        expected = leep(source.eval()(data.tensors[0]), data.tensors[1], C).item()
-    assert report.leep == pytest.approx(expected, abs=1e-6)
-
-
-def test_exported_source(source, data):
-    """``torch.export`` gives modules whose ``eval()`` raises."""
-    inputs = (data.tensors[0][:32],)
-    exported = torch.export.export(source.eval(), inputs, dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
-    assert run(exported, data).leep == pytest.approx(run(source, data).leep, abs=1e-6)
-
-
-def test_modes_and_random_state_are_given_back_after_an_error(source, data):
-    source.train()
-    before = torch.random.get_rng_state()
-
-    def adapter(batch):
-        torch.rand(3)
-        raise RuntimeError("broken batch")
-
-    with pytest.raises(RuntimeError, match="broken batch"):
-        run(source, data, adapter=adapter)
-    assert all(module.training for module in source.modules())
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_random_state_is_as_before(source, data):
-    def adapter(batch):
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_and_random_states_are_restored(source, data, fails):
+    def split(batch):
         torch.rand(1), np.random.rand(), random.random()
-        return batch
+        return batch[7] if fails else batch
 
+    source.train()
     states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    run(source, data, adapter=adapter)
+    with pytest.raises(IndexError) if fails else nullcontext():
+        run(source, data, split_batch=split)
+    assert all(module.training for module in source.modules())
     assert torch.equal(torch.random.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]
-    assert random.getstate() == states[2]
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
 
 
 def test_no_gradients_and_none_left_behind(source, data):
@@ -132,41 +86,9 @@ def test_no_gradients_and_none_left_behind(source, data):
     assert all(p.requires_grad for p in source.parameters())
 
 
-def test_bound_method_counts_as_its_module(data):
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Sequential(nn.Linear(5, Z), nn.Dropout(0.9))
-
-        def source_logits(self, inputs):
-            assert not self.training
-            return self.net(inputs)
-
-    model = Model()
-    assert run(model.source_logits, data).leep == run(model.net, data).leep
-    assert model.training
-    assert model.net[1].training
-
-
-def test_hugging_face_batches_and_outputs(source, data):
-    class Output(dict):
-        __getattr__ = dict.__getitem__
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = source
-
-        def forward(self, pixel_values, mask):
-            return Output(logits=self.net(pixel_values))
-
-    rows = [{"pixel_values": x, "mask": 1, "labels": y} for x, y in data]
-    assert run(Classifier(), rows).leep == run(source, data).leep
-
-
-def test_adapter_for_longer_tuples(source, data):
+def test_batches_that_are_longer_tuples(source, data):
     rows = [(x, "name", y) for x, y in data]
-    assert run(source, rows, adapter=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
+    assert run(source, rows, split_batch=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
 
 
 def test_probabilities_and_ignored_rows(source, data):
@@ -180,23 +102,12 @@ def test_probabilities_and_ignored_rows(source, data):
     assert whole.num_samples == part.num_samples == int(kept.sum())
 
 
-def test_dense_prediction(data):
-    source = nn.Conv2d(3, Z, 1)
-    images = torch.randn(6, 3, 4, 4)
-    masks = torch.randint(C, (6, 4, 4))
-    report = run(source, TensorDataset(images, masks))
-    assert report.num_samples == 6 * 16
-    assert report.leep == pytest.approx(leep(source(images), masks, C).item(), abs=1e-6)
-
-
 def test_precision(source, data):
     dtypes = []
     source[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     half = run(source, data, precision="bf16-mixed")
     assert set(dtypes) == {torch.bfloat16}
     assert half.leep == pytest.approx(run(source, data).leep, abs=1e-2)
-    with pytest.raises(ValueError, match="`precision` must be one of.*got 'double'"):
-        run(source, data, precision="double")
 
 
 def test_workers_of_the_loader_start_once(source, data):
@@ -215,6 +126,34 @@ def test_workers_of_the_loader_start_once(source, data):
         assert loader.readings == 1
 
 
+def test_batches_by_index(source, data):
+    """As from a ``Subset`` of a list of batches, which has no ``__iter__``."""
+    batches = list(DataLoader(data, batch_size=32))
+    assert score(source, Subset(batches, range(3)), C, progress=False).leep == run(source, data).leep
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"source": 3}, TypeError, "`source` must be a module or a function, got int"),
+        ({"dataloader": 3}, TypeError, "`dataloader` must be iterable, got int"),
+        ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1, got 0"),
+        ({"options": {"memory": "cpu"}}, TypeError, "`options` must be ScoringOptions or None, got dict"),
+        ({"precision": "double"}, ValueError, "`precision` must be one of 32-true, .* or a function, got 'double'"),
+        ({"to_device": "cpu"}, TypeError, "`to_device` must be a function or None, got str"),
+        ({"progress": None}, ValueError, "`progress` must be True or False, got None"),
+        ({"memory": "disk"}, ValueError, "`memory` must be one of device, cpu, second_pass, got 'disk'"),
+    ],
+)
+def test_impossible_arguments_before_anything_runs(arguments, error, message):
+    def source(inputs):
+        raise AssertionError("the source runs")
+
+    defaults = {"source": source, "dataloader": [(torch.zeros(2, 5), torch.arange(2))], "num_target_classes": C}
+    with pytest.raises(error, match=message):
+        score(**defaults | arguments)
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [([], "at least one batch, got none"), ([(torch.zeros(5), 1)], "at least 2 labelled rows, got 1")],
@@ -222,14 +161,6 @@ def test_workers_of_the_loader_start_once(source, data):
 def test_too_little_data(source, rows, said):
     with pytest.raises(ValueError, match=said):
         score(source, DataLoader(rows, batch_size=4) if rows else [], C, progress=False)
-
-
-def test_progress_bar_is_shown_by_the_first_process_only(source, data, capsys, monkeypatch):
-    score(source, DataLoader(data), C)
-    assert "Scoring" in capsys.readouterr().err
-    monkeypatch.setattr("lightning_leep.scoring.execution.rank_zero_only.rank", 1)
-    score(source, DataLoader(data), C)
-    assert capsys.readouterr().err == ""
 
 
 def test_numbers_of_numpy_are_numbers():

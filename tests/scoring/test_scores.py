@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from lightning_leep.functional import h_score, leep, linear_probe, log_me, nce, nleep
-from tests._helpers.scoring_pass import collected
 
 C, Z = 4, 7
 
@@ -62,7 +61,7 @@ def test_every_score_from_one_pass(source, data):
     found = {name: getattr(report, name) for name in expected}
     assert found == {name: pytest.approx(value.item(), rel=1e-5) for name, value in expected.items()}
     assert (report.feature_layer, report.num_features) == ("4", 16)
-    scores = {f.name for f in dataclasses.fields(report)} - {"leep_low", "leep_high", "joint"}
+    scores = {f.name for f in dataclasses.fields(report)} - {"joint"}
     assert [name for name in scores if getattr(report, name) is None] == []  # every field is filled
 
 
@@ -124,7 +123,7 @@ class Overflow(nn.Module):
 MARK = 7.25
 
 
-@pytest.mark.parametrize("memory", ["device", "cpu", "bfloat16", "second_pass"])
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan, 1e80])
 def test_features_that_are_not_finite_take_no_other_score_with_them(data, memory, value):
     images, labels = data.tensors
@@ -132,25 +131,18 @@ def test_features_that_are_not_finite_take_no_other_score_with_them(data, memory
     with torch.random.fork_rng():
         torch.manual_seed(1)
         source = Overflow(value, torch.float64)
-    report = run(source, data, head="mid", memory=memory, nleep=memory in ("device", "cpu"))
+    report = run(source, data, head="mid", memory=memory, nleep=memory != "second_pass")
     of_features = {f.name for f in dataclasses.fields(report) if f.name.startswith(("h_score", "log_me", "linear"))}
     expected = dict.fromkeys(of_features, None) | {"linear_probe_samples": 0}
     assert {name: getattr(report, name) for name in of_features} == expected
-    assert any("Some features are NaN, infinite or too large" in note for note in report.notes)
+    assert any("some features are NaN, infinite, or too large" in note for note in report.notes)
     with torch.no_grad():
         preds = source(images)
-    assert report.leep == pytest.approx(leep(preds, labels, C).item(), abs=1e-3 if memory == "bfloat16" else 1e-9)
+    assert report.leep == pytest.approx(leep(preds, labels, C).item(), abs=1e-9)
     assert report.nce == pytest.approx(nce(preds, labels, C).item(), abs=1e-9)
 
 
 class TestNLEEP:
-    def test_moments_and_rows_are_those_of_the_feature_scores(self, source, data):
-        with collected() as collectors:
-            run(source, data, nleep=True)
-        features, own = collectors[0].features, collectors[0].nleep
-        assert own.scatter is features.scatter
-        assert own.rows is features.rows
-
     def test_missing_scikit_learn_is_said_before_the_pass(self, source, data, monkeypatch):
         for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
             monkeypatch.delitem(sys.modules, name)

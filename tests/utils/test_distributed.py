@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_leep.utils.distributed import largest_of_all, on_every_process, this_process
+from lightning_leep.utils.distributed import gather_objects, on_every_process, this_process
 from tests._helpers.distributed import run_processes
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ def fail(message):
 def test_one_process():
     assert this_process() == (0, 1)
     assert on_every_process(lambda: 3, CPU) == 3
-    assert largest_of_all([1, -2], CPU) == [1, -2]
+    assert gather_objects("any", CPU) == ["any"]
     error = ValueError("mine")
 
     def action():
@@ -46,7 +46,7 @@ def caught(action):
 
 def what_happens(rank, world_size):
     """What each process raises, by which processes fail."""
-    found = {"this_process": this_process(), "largest": largest_of_all([rank, -rank, 7], CPU)}
+    found = {"this_process": this_process(), "gathered": gather_objects({"rank": rank}, CPU)}
     found["result"] = on_every_process(lambda: 10 * rank, CPU)
     for failing in [(0,), (2,), (1, 2), (0, 1, 2)]:
         found[failing] = caught((lambda: fail(f"fault of {rank}")) if rank in failing else int)
@@ -61,7 +61,7 @@ def test_three_processes():
     results = run_processes(what_happens, 3)
     for rank, found in enumerate(results):
         assert found["this_process"] == (rank, 3)
-        assert found["largest"] == [2, 0, 7]
+        assert found["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
         assert found["result"] == 10 * rank
         for failing in [(0,), (2,), (1, 2), (0, 1, 2)]:
             first = failing[0]
@@ -69,9 +69,9 @@ def test_three_processes():
                 assert found[failing] == ("ValueError", f"fault of {rank}", "None")
             else:
                 cause = f"fault of {rank}" if rank in failing else "None"
-                said = f"It failed on process {first}; the message there says why."
+                said = f"Process {first} failed; see the error there."
                 assert found[failing] == ("OtherProcessError", said, cause)
         kind = "ValueError" if rank == 1 else "OtherProcessError"
         assert found["nested"][0] == kind
-        assert ("deep" if rank == 1 else "failed on process 1") in found["nested"][1]
+        assert ("deep" if rank == 1 else "Process 1 failed") in found["nested"][1]
         assert found["afterwards"] == rank

@@ -1,4 +1,4 @@
-"""Number and names of the target classes, found where Lightning users keep them."""
+"""Number and names of the classes, found where Lightning users keep them."""
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +10,14 @@ LABEL_COLUMNS = ("label", "labels")
 
 
 def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int:
-    """Number of target classes C, as the datamodule, the module, their hyper-parameters or the data set state it.
+    """Return the number of target classes C that the datamodule, the module or the data set states.
 
-    Looked for are the attributes ``num_target_classes``, ``num_classes``, ``n_classes`` and ``num_labels``, the length
-    of ``classes`` or ``class_names``, and the class label in the ``features`` of a Hugging Face data set.
+    It may be an attribute or a hyper-parameter ``num_target_classes``, ``num_classes``, ``n_classes`` or
+    ``num_labels``, the length of ``classes`` or ``class_names``, or the class label in the ``features`` of a Hugging
+    Face data set.
 
     Raises:
-        ValueError: If it is nowhere or the places disagree.
+        ValueError: If no place states it, or places disagree.
     """
     found = dict(_statements(datamodule, module, dataset))
     if len(set(found.values())) == 1:
@@ -27,19 +28,19 @@ def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int:
             f"The number of target classes is not clear: {places}. Pass `num_target_classes=` to LEEPCallback."
         )
     raise ValueError(
-        "The number of target classes was not found: neither datamodule, module nor training data set has one of "
+        "The number of target classes was not found: the datamodule, the module and the training data set have none of "
         f"{', '.join(COUNT_NAMES + CLASS_NAMES)}. Pass `num_target_classes=` to LEEPCallback."
     )
 
 
 def find_class_names(datamodule: Any, dataset: Any, num_target_classes: int) -> tuple[str, ...] | None:
-    """Names of the target classes, from the datamodule or the data set; None unless there is one for each class."""
+    """Return the target classes' names from the datamodule or the data set; None unless every class has a name."""
     lists = [_names(holder) for holder in (datamodule, *_layers(dataset))]
     return next((names for names in lists if names is not None and len(names) == num_target_classes), None)
 
 
 def find_source_class_names(source: Any, num_source_classes: int) -> tuple[str, ...] | None:
-    """Names of the source classes, from the source's ``classes`` or its Hugging Face ``config.id2label``, else None."""
+    """Return the source classes' names, its ``classes`` or its Hugging Face ``config.id2label``; None without any."""
     labels = attribute(attribute(source, "config"), "id2label")
     if isinstance(labels, Mapping) and sorted(labels) == list(range(num_source_classes)):
         return tuple(str(labels[z]) for z in range(num_source_classes))
@@ -66,7 +67,7 @@ def _statements(datamodule: Any, module: Any, dataset: Any) -> Iterator[tuple[st
 
 
 def _layers(dataset: Any) -> Iterator[Any]:
-    """The data set and those that it wraps (``Subset``, ``ConcatDataset`` and their like)."""
+    """Yield the data set and those that it wraps (``Subset``, ``ConcatDataset`` and the like)."""
     seen: set[int] = set()
     queue = [dataset]
     while queue:
@@ -81,10 +82,10 @@ def _layers(dataset: Any) -> Iterator[Any]:
 
 
 def attribute(holder: Any, name: str) -> Any:
-    """An attribute that an object of the user's may have; None if it has not, or fails to say."""
+    """Return an attribute of a user's object; None if it is missing or raises."""
     try:
         return getattr(holder, name, None)
-    except Exception:  # a property that is not ready says nothing
+    except Exception:  # a property that is not ready yet, say
         return None
 
 

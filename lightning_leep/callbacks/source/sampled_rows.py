@@ -17,31 +17,33 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-#: Rows of a batch when the loader's own batch sampler has no fixed size.
+#: Rows of a batch if the loader's own batch sampler has no fixed size.
 DEFAULT_BATCH_SIZE = 32
+PLAIN_ITERATORS = {cls.__iter__ for cls in (list, tuple, range, Sequence)}
+#: Seed of random subsets, which are therefore the same in every run and on every process.
+SUBSET_SEED = 0
 
 
-def sampled_rows(loader: DataLoader, num_batches: int | None, seed: int) -> tuple[Sequence[int], str | None]:
-    """Indices of the rows that a loader draws from, each once, and what has to be said about the choice.
+def sampled_rows(loader: DataLoader, num_batches: int | None) -> tuple[Sequence[int], str | None]:
+    """Return the indices of the rows that a loader draws from, each once, and a note about the choice, if needed.
 
     Args:
-        loader: Over a data set with an index.
-        num_batches: Batches of an epoch of all processes, when they are fewer than the loader has: as many rows as
-            these hold, the same ones if they are taken in order, else random ones. None for all rows.
-        seed: Of the random ones.
+        loader: A loader over a data set with an index.
+        num_batches: Batches of an epoch of all processes, if they are fewer than the loader has. As many rows are
+            returned as these hold: the same rows if they come in order, else random ones. None for all rows.
     """
     batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
-    # A batch sampler of the user's own may do anything with its sampler.
+    # A batch sampler of the user's may do anything with its sampler.
     sampler: Any = undistributed(batch_sampler.sampler) if type(batch_sampler) is BatchSampler else batch_sampler
     num_rows = None if num_batches is None else num_batches * batch_size(loader)
     batches = _listed_batches(batch_sampler)
     if batches is not None:
         sampler = [row for batch in batches for row in batch]
         num_rows = None if num_batches is None else sum(map(len, batches[:num_batches]))
-    # One row alone cannot be scored, whatever the size of a batch.
+    # A single row cannot be scored, whatever the size of a batch.
     limit = None if num_rows is None else max(2, num_rows)
     name = type(batch_sampler if batches is not None else sampler).__name__
-    repeats = f"Each row counts once, however often, if ever, the training loader's {name} draws it."
+    repeats = f"Each row counts once, however often the training loader's {name} draws it, if at all."
 
     listed = _as_list(sampler)
     if listed is not None:
@@ -60,31 +62,31 @@ def sampled_rows(loader: DataLoader, num_batches: int | None, seed: int) -> tupl
         draws = _num_draws(sampler, in_batches=sampler is batch_sampler)
         if draws is not None and draws < num_rows:
             note = (
-                f"The training loader's {name} draws {draws} rows an epoch, but the scored ones are taken from all "
+                f"The training loader's {name} draws {draws} rows an epoch, but the scored rows come from all "
                 f"{num_rows} of the data set. If it holds some out, pass `dataloader=`, a loader of the others."
             )
     elif _draws_as(sampler, WeightedRandomSampler):
         note = repeats
-    return population if limit is None else random_subset(population, limit, seed), note
+    return population if limit is None else random_subset(population, limit), note
 
 
-def random_subset(indices: Sequence[int], size: int, seed: int) -> Sequence[int]:
-    """At most ``size`` of the indices, in their order, drawn with a generator of its own."""
+def random_subset(indices: Sequence[int], size: int) -> Sequence[int]:
+    """Return at most ``size`` of the indices, in their order; the choice does not touch any other random state."""
     if size >= len(indices):
         return indices
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
     chosen = torch.randperm(len(indices), generator=generator)[:size].sort().values
     return [indices[i] for i in chosen.tolist()]
 
 
 def undistributed(sampler: Any) -> Any:
-    """The sampler that Lightning wrapped to divide it among processes, else the one given."""
+    """Return the sampler that Lightning wrapped to divide it among processes, else the given one."""
     inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
     return sampler if inner is None else inner
 
 
 def batch_size(loader: DataLoader) -> int:
-    """Rows of a batch; of the largest if a list tells all of them."""
+    """Return the number of rows of a batch, of the largest one if the batches are listed."""
     batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
     size = getattr(batch_sampler, "batch_size", None)
     if isinstance(size, int) and size > 0:
@@ -93,7 +95,7 @@ def batch_size(loader: DataLoader) -> int:
 
 
 def _population(sampler: Any) -> Sequence[int] | None:
-    """Rows that a sampler of torch draws from in random order; None for any other sampler."""
+    """Return the rows that a sampler of torch draws from in random order; None for any other sampler."""
     if _draws_as(sampler, RandomSampler):
         return range(len(sampler.data_source))
     if type(sampler) is DistributedSampler:
@@ -106,18 +108,23 @@ def _population(sampler: Any) -> Sequence[int] | None:
 
 
 def _draws_as(sampler: Any, cls: type[Sampler]) -> bool:
-    """Whether a sampler is of a class, and draws as that class does."""
+    """Whether a sampler belongs to a class and draws as that class does."""
     return isinstance(sampler, cls) and type(sampler).__iter__ is cls.__iter__
 
 
 def _as_list(rows: Any) -> list[Any] | None:
     if isinstance(rows, Tensor | np.ndarray):
         return rows.tolist()
-    return list(rows) if isinstance(rows, Sequence) else None
+    return list(rows) if _is_sequence(rows) else None
+
+
+def _is_sequence(rows: Any) -> bool:
+    """Whether reading the rows is looking them up: a list with an iterator of its own may draw, or count."""
+    return isinstance(rows, Sequence) and type(rows).__iter__ in PLAIN_ITERATORS
 
 
 def _listed_batches(batch_sampler: Any) -> list[list[Any]] | None:
-    batches = [_as_list(batch) for batch in batch_sampler] if isinstance(batch_sampler, Sequence) else [None]
+    batches = [_as_list(batch) for batch in batch_sampler] if _is_sequence(batch_sampler) else [None]
     return None if None in batches else batches  # type: ignore[return-value]
 
 

@@ -1,12 +1,12 @@
-"""Scoring the source model on the training data from within a Trainer."""
+"""Scoring the source model from within a Trainer, on the training data or a loader of the user's."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lightning_leep.callbacks.source.class_info import (
@@ -14,40 +14,39 @@ from lightning_leep.callbacks.source.class_info import (
     find_num_target_classes,
     find_source_class_names,
 )
-from lightning_leep.callbacks.source.hooks import skipped_batch_hooks
-from lightning_leep.callbacks.source.isolation import (
-    borrowed_module,
-    preserved_buffers,
-    preserved_generators,
-    shares_weights,
+from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
+from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
+from lightning_leep.callbacks.source.training_data import (
+    ScoringData,
+    check_not_trained_on,
+    given_data,
+    skipped_batch_hooks,
+    training_data,
 )
-from lightning_leep.callbacks.source.training_data import ScoringData, check_not_trained_on, given_data, training_data
-from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
-from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.scoring.batches import Adapter, source_module, split_batch
-from lightning_leep.scoring.execution import evaluation_mode
-from lightning_leep.scoring.memory import check_memory
+from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
+from lightning_leep.scoring.source import modules_behind, source_module
+from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
-from lightning_leep.utils.reachable import outermost, reachable_modules
 
-#: Strategies under which a forward pass of the trained module is a collective.
+#: Strategies of the Trainer under which all processes must take part in a forward pass of the trained module.
 SHARDING_STRATEGIES = {"FSDPStrategy", "ModelParallelStrategy"}
 
 
 @dataclass(frozen=True)
 class ScoredSource:
-    """The report, and the names of the classes where they were found."""
+    """The report, and the class names where they are known."""
 
     report: TransferabilityReport
     target_class_names: Sequence[str] | None
     source_class_names: Sequence[str] | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SourceScorer:
-    """What LEEPCallback was told about scoring; its arguments of the same names.
+    """The arguments of LEEPCallback that concern scoring.
 
     Raises:
         TypeError: If one has the wrong type.
@@ -55,50 +54,36 @@ class SourceScorer:
     """
 
     source: Callable[..., Any] | None
+    options: ScoringOptions | None
     num_target_classes: int | None
     dataloader: Iterable[Any] | None
     max_samples: int | None
-    from_logits: bool
-    ignore_index: int | None
-    adapter: Adapter
-    head: str | None
-    memory: str | int
-    top_k: int
-    num_permutations: int
-    nleep: bool
     target_class_names: Sequence[str] | None
     source_class_names: Sequence[str] | None
-    seed: int
-    progress: bool
 
     def __post_init__(self) -> None:
         if self.source is not None and not callable(self.source):
             raise TypeError(f"`source` must be a module, a function or None, got {type(self.source).__name__}.")
-        if not callable(self.adapter):
-            raise TypeError(f"`adapter` must be a function, got {type(self.adapter).__name__}.")
+        check_options("scoring", self.options)
         if self.dataloader is not None and not isinstance(self.dataloader, Iterable):
             raise TypeError(f"`dataloader` must be iterable, got {type(self.dataloader).__name__}.")
         if self.num_target_classes is not None:
             check_num_classes("num_target_classes", self.num_target_classes)
         if self.max_samples is not None:
             check_num_classes("max_samples", self.max_samples, minimum=2)
-        check_ignore_index(self.ignore_index)
-        check_memory(self.memory, self.top_k, self.nleep)
-        check_num_permutations(self.num_permutations)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"`seed` must be an integer, got {type(self.seed).__name__}.")
         for argument in ("target_class_names", "source_class_names"):
             names = getattr(self, argument)
             if isinstance(names, str) or not isinstance(names, Sequence | None):
                 raise TypeError(f"`{argument}` must be a sequence of names, got {type(names).__name__}.")
 
     def run(self, trainer: Any, pl_module: Any) -> ScoredSource:
-        """Score the source; on all processes or, if it fails on one, on none.
+        """Score the source. If this fails on one process, it fails on all.
 
         Raises:
-            Exception: What went wrong, on the first process where it did; ``OtherProcessError`` on the others.
+            Exception: The fault itself, on the first process that had one; ``OtherProcessError`` on the others.
         """
         device = trainer.strategy.root_device
+        split_batch = None if self.options is None else self.options.split_batch
         with ExitStack() as stack:
 
             def prepare() -> tuple[Callable[..., Any], ScoringData, int]:
@@ -113,44 +98,49 @@ class SourceScorer:
                         f"`target_class_names` must name the {classes} target classes, "
                         f"got {len(self.target_class_names)} names."
                     )
-                # A function may call modules that it does not show, those of the module in training for example.
-                stack.enter_context(preserved_buffers(reachable_modules(source, pl_module)))
-                stack.enter_context(evaluation_mode(source, pl_module))
-                for module in outermost(reachable_modules(source)):
-                    stack.enter_context(borrowed_module(module, device, pl_module))
-                stack.enter_context(preserved_generators(data.batches, self.adapter, source, pl_module))
+                stack.callback(lent.give_back)
+                if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
+                    stack.callback(generator.set_state, generator.get_state())  # seeds of workers are drawn from it
+                module = source_module(source)
+                if module is None or shares_weights(module, pl_module):
+                    lent.lend(pl_module)  # a function may call any part of it
+                if module is not None:
+                    lent.lend(module)
                 return source, data, classes
 
-            # A process that cannot even start must not leave the others waiting in the middle of scoring.
+            lent = LentCopies(device, pl_module)
+
+            @contextmanager
+            def context() -> Iterator[None]:
+                with trainer.precision_plugin.forward_context(), lent.running():
+                    yield
+
+            # A process that fails before it starts must not leave the others waiting in the middle of scoring.
             source, data, num_target_classes = on_every_process(prepare, device)
             report = on_every_process(
                 lambda: score(
                     source,
                     data.batches,
                     num_target_classes,
-                    from_logits=self.from_logits,
-                    ignore_index=self.ignore_index,
-                    adapter=self.adapter,
-                    head=self.head,
-                    memory=self.memory,
-                    top_k=self.top_k,
-                    num_permutations=self.num_permutations,
-                    nleep=self.nleep,
+                    self.options,
                     device=device,
-                    precision=trainer.precision_plugin.forward_context,
-                    transfer=_transfer(trainer, pl_module, source),
-                    progress=self.progress and trainer.progress_bar_callback is not None,
+                    precision=context,
+                    to_device=_to_device(trainer, pl_module, source),
+                    progress=trainer.progress_bar_callback is not None,
                 ),
                 device,
             )
+        # A `split_batch` of the user's may already do what the hooks do.
+        skipped = skipped_batch_hooks(trainer, pl_module) if split_batch is None else ()
+        reading = data.batches.notes if isinstance(data.batches, ForkedBatches) else ()
         return ScoredSource(
-            replace(report, notes=(*report.notes, *data.notes, *self.notes(trainer, pl_module))),
+            replace(report, notes=(*report.notes, *data.notes, *reading, *skipped)),
             self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
 
     def find_source(self, pl_module: Any) -> Callable[..., Any]:
-        """The source that was given, or the module's own ``source_logits``."""
+        """Return the given source, or the module's own ``source_logits``."""
         source = self.source if self.source is not None else getattr(pl_module, "source_logits", None)
         if not callable(source):
             raise ValueError(
@@ -160,20 +150,17 @@ class SourceScorer:
         return source
 
     def find_data(self, trainer: Any) -> ScoringData:
-        """This process's rows."""
+        """Return this process's share of the data."""
         if self.dataloader is None:
-            return training_data(trainer, self.max_samples, self.seed)
-        data = given_data(self.dataloader, self.max_samples, self.seed)
-        check_not_trained_on(data.batches, trainer)
-        return data
-
-    def notes(self, trainer: Any, pl_module: Any) -> tuple[str, ...]:
-        """What the report has to say about batches that training sees and scoring does not."""
-        return skipped_batch_hooks(trainer, pl_module) if self.adapter is split_batch else ()
+            data = training_data(trainer, self.max_samples)
+        else:
+            data = given_data(self.dataloader, self.max_samples)
+            check_not_trained_on(data.batches, trainer)
+        return replace(data, batches=ForkedBatches(data.batches)) if can_fork(data.batches) else data
 
 
 def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None) -> None:
-    """Raise ``ValueError`` where a source that may share the module's weights would be misread or wait for ever."""
+    """Raise ``ValueError`` if a source with the module's own weights would be misread, or would hang."""
     if module is not None and not shares_weights(module, pl_module):
         return
     strategy = trainer.strategy
@@ -190,12 +177,11 @@ def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None)
         )
 
 
-def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Bring a batch to the device and to the dtype that the source computes in."""
+def _to_device(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return the function that brings a batch to the device and to the dtype that the source computes in."""
     device = trainer.strategy.root_device
     convert = trainer.precision_plugin.convert_input
-    module = source_module(source)
-    modules = outermost(reachable_modules(source)) if module is None else [module]
+    modules = modules_behind(source)
     if not any(shares_weights(module, pl_module) for module in modules):
         # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
         dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
@@ -205,4 +191,4 @@ def _transfer(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) ->
                 return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     # Not `strategy.batch_to_device`: it would run the user's batch hooks (mix-up, say).
-    return lambda batch: move_data_to_device(convert(batch), device)
+    return lambda batch: move_to_device(convert(batch), device)

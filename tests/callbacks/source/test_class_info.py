@@ -87,7 +87,7 @@ def test_places_that_disagree():
 
 
 def test_nowhere():
-    with pytest.raises(ValueError, match="neither datamodule, module nor training data set has one of num_target_cl"):
+    with pytest.raises(ValueError, match="the datamodule, the module and the training data set have none of num_tar"):
         find_num_target_classes(None, nn.Module(), make_data())
 
     module = Classifier()

@@ -1,14 +1,16 @@
 """What may be a source, and how it is called."""
 
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions, score
 from tests._helpers.small_transfer import (
     DATA,
     Classifier,
@@ -22,10 +24,9 @@ from tests._helpers.small_transfer import (
 )
 
 
-def report_of(source, module=None, **kwargs):
-    options = kwargs.pop("trainer_options", {})
-    callback = LEEPCallback(source, strict=True, **kwargs)
-    fit(module or Classifier(), callback, loader=train_loader(DATA), **options)
+def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
+    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
+    fit(module or Classifier(), callback, loader=loader or train_loader(DATA), **(trainer_options or {}))
     return callback.report
 
 
@@ -106,32 +107,18 @@ def test_exported_source():
     assert report_of(exported).leep == pytest.approx(expected(), abs=1e-6)
 
 
-def test_probabilities():
-    network = make_source()
-    report = report_of(lambda inputs: network(inputs).softmax(1), from_logits=False)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
+def test_options_of_scoring():
+    """The same as of a pass over the same rows without a Trainer."""
+    network = make_source().eval()
 
+    def probabilities(inputs):
+        return network(inputs).softmax(1)
 
-@pytest.mark.parametrize("memory", ["cpu", "second_pass", 10])
-def test_memory(memory):
-    report = report_of(make_source(), memory=memory)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
-    assert report.memory != report_of(make_source()).memory
-
-
-def test_named_head():
-    assert report_of(make_source(), head="0").num_features == D
-    assert report_of(make_source()).num_features == 8
-    with pytest.raises(ValueError, match="`head` must name"):
-        report_of(make_source(), head="nowhere")
-
-
-def test_ignored_rows():
-    images, labels = DATA.tensors
-    keep = labels != 0
-    reference = reference_scores(make_source().eval()(images[keep]), labels[keep])
-    report = report_of(make_source(), ignore_index=0, num_target_classes=3)
-    assert (report.leep, report.num_samples) == (pytest.approx(reference["leep"], abs=1e-6), int(keep.sum()))
+    options = ScoringOptions(from_logits=False, ignore_index=0, memory="cpu", num_permutations=30, nleep=True)
+    found = report_of(probabilities, num_target_classes=3, options=options)
+    expected = score(probabilities, train_loader(DATA, shuffle=False), 3, options, progress=False)
+    times = {"seconds": 1.0, "samples_per_second": 1.0, "joint": None}
+    assert dataclasses.replace(found, **times) == dataclasses.replace(expected, **times)
 
 
 def test_module_without_source_logits():
@@ -158,22 +145,23 @@ class Keyed(Classifier):
 
 
 def test_batches_of_dictionaries():
-    network = make_source()
-    callback = LEEPCallback(lambda inputs, weight: network(inputs), strict=True)
-    fit(Keyed(), callback, loader=DataLoader(Rows(), batch_size=10))
-    assert callback.report.leep == pytest.approx(expected(), abs=1e-6)
-    callback = LEEPCallback(make_source(), strict=True, adapter=lambda batch: (batch["inputs"], batch["labels"]))
-    fit(Keyed(), callback, loader=DataLoader(Rows(), batch_size=10))
-    assert callback.report.leep == pytest.approx(expected(), abs=1e-6)
+    network, loader = make_source(), DataLoader(Rows(), batch_size=10)
+    report = report_of(lambda inputs, weight: network(inputs), Keyed(), loader)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    options = ScoringOptions(split_batch=lambda batch: (batch["inputs"], batch["labels"]))
+    report = report_of(make_source(), Keyed(), loader, options=options)
+    assert report.leep == pytest.approx(expected(), abs=1e-6)
 
 
 class Dtypes(nn.Module):
-    """Records the floating-point types that it computes with."""
+    """Records the floating-point types that it computes with, on its class: attributes are as before afterwards."""
+
+    seen: ClassVar[set] = set()
 
     def __init__(self) -> None:
         super().__init__()
         self.network = make_source()
-        self.seen: set = set()
+        self.seen.clear()
 
     def forward(self, inputs):
         logits = self.network(inputs)
@@ -233,14 +221,12 @@ def test_scored_once_before_the_first_step():
     ("arguments", "error", "message"),
     [
         ({"source": 3}, TypeError, "`source` must be a module, a function or None, got int"),
-        ({"adapter": None}, TypeError, "`adapter` must be a function, got NoneType"),
+        ({"scoring": {"memory": "cpu"}}, TypeError, "`scoring` must be ScoringOptions or None, got dict"),
         ({"dataloader": 3}, TypeError, "`dataloader` must be iterable, got int"),
         ({"monitor": ""}, TypeError, "`monitor` must be a name or None, got ''"),
         ({"name": 3}, TypeError, "`name` must be a name or None, got 3"),
         ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1, got 0"),
         ({"max_samples": 1}, ValueError, "`max_samples` must be an integer of at least 2, got 1"),
-        ({"ignore_index": 1.5}, ValueError, "`ignore_index` must be an integer or None, got 1.5"),
-        ({"seed": "a"}, TypeError, "`seed` must be an integer, got str"),
         ({"target_class_names": "cat"}, TypeError, "`target_class_names` must be a sequence of names, got str"),
         ({"reference": "a"}, TypeError, "`reference` must be an AccuracyCurve"),
         ({"reference": True}, TypeError, "`reference` must be an AccuracyCurve"),

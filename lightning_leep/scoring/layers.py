@@ -1,0 +1,178 @@
+"""Outputs of a source's layers, pooled to one row an image or text while the model runs."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_leep.scoring.blocks import find_blocks
+from lightning_leep.scoring.pooling import Pooled, Pooling, pool
+from lightning_leep.scoring.reading import ReadToken, TokenReader
+
+#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
+STEM = "stem"
+
+
+class LayerOutputs:
+    """What the layers returned when the source last ran.
+
+    Args:
+        source: The module that they belong to; None for a function, of which no layer is known.
+        layers: "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
+            submodules, with ``STEM`` perhaps among them.
+        pooling: How outputs are brought to one row each.
+
+    Raises:
+        ValueError: If the source has no submodule of a name.
+    """
+
+    def __init__(self, source: nn.Module | None, layers: str | Sequence[str], pooling: Pooling = "auto") -> None:
+        self.pooling = pooling
+        self.left_out: dict[str, str] = {}  #: why, by name: the end of a sentence that begins with the name
+        self.token: ReadToken | None = None  #: what the source's head reads of a sequence, known after the first batch
+        self.blocks = [] if source is None else find_blocks(source)
+        self.named = () if isinstance(layers, str) else tuple(layers)
+        self.has_stem = isinstance(layers, str) or STEM in layers
+        self.modules = {} if source is None else self._find(source)
+        self._reader = TokenReader(source) if source is not None and self.modules and pooling == "auto" else None
+        self._pooled: dict[str, Pooled] = {}
+        self._runs: Counter[str] = Counter()
+        self._inputs: set[int] = set()
+        self._num_rows = 0
+        self._mask: Tensor | None = None
+
+    def _find(self, source: nn.Module) -> dict[str, nn.Module]:
+        known = dict(source.named_modules(remove_duplicate=False))
+        unknown = [name for name in self.named if name != STEM and not (name and name in known)]
+        if unknown:
+            raise ValueError(
+                f"`layers` must name submodules of the source, got {', '.join(map(repr, unknown))}. "
+                f"Its blocks: {', '.join([STEM, *self.blocks])}."
+            )
+        names = self.named or self.blocks
+        found = {name: known[name] for name in names if name in known}  # a submodule may be called as the stem is
+        return {name: layer for name, layer in found.items() if not isinstance(layer, torch.jit.ScriptModule)}
+
+    def begin(self, inputs: Any, num_rows: int) -> None:
+        """Be told of the batch that the source is called with next, of ``num_rows`` images or texts."""
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+        self._num_rows, self._inputs = num_rows, set(_addresses(inputs))
+        self._pooled = {}
+        self._runs.clear()
+        if self._reader is not None:
+            self._reader.begin(num_rows, self._mask)
+
+    def record_stem(self, layer: nn.Module, values: Sequence[Any]) -> None:
+        """Keep the input of the first block that runs, unless it is that of the source."""
+        if not self._runs[STEM]:
+            value = next((value for value in values if isinstance(value, Tensor)), None)
+            self._runs[STEM] += 1
+            if value is not None and value.is_floating_point() and value.data_ptr() not in self._inputs:
+                self._keep(STEM, layer, value)
+
+    def record_output(self, name: str, layer: nn.Module, output: Any) -> None:
+        """Keep what a layer returns; if it runs again, each output under a name of its own."""
+        self._runs[name] += 1
+        self._keep(name if self._runs[name] == 1 else f"{name} (run {self._runs[name]})", layer, output)
+
+    def _keep(self, name: str, layer: nn.Module, output: Any) -> None:
+        try:
+            if callable(self.pooling):
+                self._pooled[name] = Pooled(_one_row_each(self.pooling(output), self._num_rows))
+                return
+            pooled = pool(output, layer, self._num_rows, self._mask)
+        except ValueError as error:
+            self.left_out[name] = str(error)
+            return
+        if self.pooling == "auto":
+            self._pooled[name] = pooled
+        else:
+            token = {"mean": None, "first": pooled.first, "last": pooled.last}[self.pooling]
+            self._pooled[name] = Pooled(pooled.mean if token is None else token)
+
+    def take(self, preds: Tensor, head: str | None) -> dict[str, Pooled]:
+        """Hand over the pooled outputs in the order in which the layers were done, and forget them.
+
+        Args:
+            preds: What the source returned.
+            head: Name of the layer that makes it; None if unknown. It and what contains it are left out.
+        """
+        if self._reader is not None:
+            self._reader.compare(preds)
+            self.token = self._reader.found
+            self.close()
+        for name in self.modules if self.named else ():
+            if not self._runs[name]:
+                self.left_out[name] = "does not run as a module (what is compiled or scripted is not seen)"
+        pooled, self._pooled, self._mask = self._pooled, {}, None
+        return {name: value for name, value in pooled.items() if not _holds(name, head)}
+
+    def close(self) -> None:
+        """Stop looking for the token that the head reads."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _holds(name: str, head: str | None) -> bool:
+    return head is not None and (head == name or head.startswith(f"{name}."))
+
+
+def _addresses(inputs: Any) -> Iterator[int]:
+    """Where the tensors of a batch lie."""
+    if isinstance(inputs, Tensor):
+        yield inputs.data_ptr()
+    elif isinstance(inputs, Mapping | tuple | list):
+        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from _addresses(part)
+
+
+def _one_row_each(rows: Any, num_rows: int) -> Tensor:
+    if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.ndim != 2 or len(rows) != num_rows:
+        found = f"{rows.dtype} of shape {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+        raise ValueError(f"is brought by `pooling` to {found}, not to one row of features for each of {num_rows}")
+    return rows.detach().clone()
+
+
+@contextmanager
+def capture_layers(
+    source: nn.Module | None, layers: str | Sequence[str] | None, pooling: Pooling = "auto"
+) -> Iterator[LayerOutputs]:
+    """Record the outputs of the source's layers at every forward pass within the context.
+
+    Args:
+        source: The source; None (a plain callable) records nothing.
+        layers: "auto", names, or None for none.
+        pooling: How outputs are brought to one row each.
+
+    Raises:
+        ValueError: If the source has no submodule of a name.
+    """
+    outputs = LayerOutputs(None if layers is None else source, layers or (), pooling)
+    handles: list[Any] = []
+
+    def watch_stem(layer: nn.Module) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            outputs.record_stem(layer, (*args, *kwargs.values()))
+
+        return layer.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def watch_output(name: str, layer: nn.Module) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            outputs.record_output(name, layer, output)
+
+        return layer.register_forward_hook(hook)
+
+    try:
+        if source is not None and outputs.has_stem:
+            handles.extend(watch_stem(source.get_submodule(name)) for name in outputs.blocks)
+        handles.extend(watch_output(name, layer) for name, layer in outputs.modules.items())
+        yield outputs
+    finally:
+        outputs.close()
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,119 @@
+"""From what a layer returns, of any layout, to one row of features for each image or text."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+#: A way to pool, or a function from what a layer returns to ``[n, d]``.
+Pooling = str | Callable[[Any], Tensor]
+POOLINGS = ("auto", "mean", "first", "last")
+
+
+class Pooled(NamedTuple):
+    """One layer's output for n images or texts."""
+
+    mean: Tensor  #: ``[n, d]``, over space or over the tokens that count
+    first: Tensor | None = None  #: ``[n, d]``, of the first token; None unless the output is a sequence
+    last: Tensor | None = None  #: ``[n, d]``, of the last token that counts
+    length: int = 0  #: tokens
+
+
+def pool(output: Any, layer: nn.Module, num_rows: int, mask: Tensor | None = None) -> Pooled:
+    """Pool the first tensor in ``output`` that has a row for each image or text.
+
+    ``[n, d]`` stays as it is. In ``[n, d, ...]`` and ``[n, ..., d]`` the features are the dimension whose size is among
+    the sizes of the layer's parameters; if that does not tell, dimension 1 for a layer with convolutions of that many
+    dimensions and for images without any layer, else the last one. A sequence may also be ``[T, n, d]``.
+
+    Args:
+        output: A tensor, a packed sequence, or a tuple, list or mapping of such.
+        layer: The module that returned it or, for the input of a layer, that takes it.
+        num_rows: n.
+        mask: ``[n, T]``, non-zero for the tokens that count; used for sequences of T tokens.
+
+    Raises:
+        ValueError: If no tensor in the output is floating point and has n rows; the message goes on after the name of
+            the layer.
+    """
+    tensors = list(_tensors(output, mask))
+    for value, counted in tensors:
+        if value.is_floating_point() and (rows := _rows_first(value, layer, num_rows)) is not None:
+            return _pool_rows(rows, layer, counted)
+    if not tensors:
+        raise ValueError(f"returns no tensor but {type(output).__name__}")
+    value = next((value for value, _ in tensors if value.is_floating_point()), tensors[0][0])
+    if not value.is_floating_point():
+        raise ValueError(f"returns {value.dtype}, not floating point")
+    raise ValueError(f"returns the shape {list(value.shape)}, which has no row for each of {num_rows}")
+
+
+def _tensors(output: Any, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The tensors in an output, each with the mask ``[n, T]`` of its tokens."""
+    if isinstance(output, PackedSequence):
+        padded, lengths = pad_packed_sequence(output, batch_first=True)  # [n, T, d], [n]
+        yield padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
+    elif isinstance(output, Tensor) and output.is_nested:
+        # torch's TransformerEncoder nests what a padding mask left.
+        rows = [row.shape[0] for row in output.unbind()]
+        padded = output.to_padded_tensor(0.0)
+        yield padded, torch.arange(padded.shape[1]) < torch.tensor(rows).unsqueeze(1)
+    elif isinstance(output, Tensor):
+        yield output, mask
+    elif isinstance(output, Mapping | tuple | list):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part, mask)
+
+
+def _rows_first(value: Tensor, layer: nn.Module, num_rows: int) -> Tensor | None:
+    """``[n, ...]``; None if no dimension has a place for each row."""
+    fits = [axis for axis in (0, 1) if value.ndim > axis + 1 and value.shape[axis] == num_rows]
+    if 1 in fits and (value.ndim != 3 or (0 in fits and not _is_sequence_first(layer))):
+        fits.remove(1)
+    return value.movedim(fits[-1], 0) if fits else None
+
+
+def _is_sequence_first(layer: nn.Module) -> bool:
+    """Whether torch's recurrent and attention layers in a module take ``[T, n, d]``."""
+    return next((not part.batch_first for part in layer.modules() if hasattr(part, "batch_first")), False)
+
+
+def _pool_rows(rows: Tensor, layer: nn.Module, mask: Tensor | None) -> Pooled:
+    # Sums over many pixels or tokens would overflow or round in half precision.
+    dtype = torch.float32 if rows.dtype.itemsize < 4 else None
+    if rows.ndim == 2:
+        return Pooled(rows.to(dtype or rows.dtype, copy=True))
+    axis = _feature_axis(rows, layer)
+    if rows.ndim > 3 or axis == 1:
+        return Pooled(rows.mean(dim=[i for i in range(1, rows.ndim) if i != axis], dtype=dtype))
+    length = rows.shape[1]  # [n, T, d]
+    if mask is None or mask.shape != rows.shape[:2]:
+        mean, places = rows.mean(dim=1, dtype=dtype), torch.full(rows.shape[:1], length - 1, device=rows.device)
+    else:
+        counts = mask.to(rows.device) != 0  # [n, T]
+        total = torch.where(counts.unsqueeze(2), rows, 0.0).sum(dim=1, dtype=dtype)  # [n, d]
+        mean = total / counts.sum(dim=1, keepdim=True).clamp(min=1)
+        places = counts.long().cumsum(dim=1).argmax(dim=1)  # [n], the last that counts
+    # Copies: a view would keep all tokens alive, and a model may use the memory again.
+    return Pooled(mean, rows[:, 0].clone(), rows[torch.arange(len(rows)), places], length)
+
+
+def _feature_axis(rows: Tensor, layer: nn.Module) -> int:
+    """Dimension of the features in ``[n, d, ...]`` or ``[n, ..., d]``."""
+    last = rows.ndim - 1
+    sizes: set[int] = set()
+    convolution = other = False
+    for part in layer.modules():
+        shapes = [p.shape for p in part.parameters(recurse=False) if not is_lazy(p)]
+        sizes.update(size for shape in shapes for size in shape[:2])
+        if isinstance(part, nn.modules.conv._ConvNd):
+            convolution |= part.weight.ndim == rows.ndim
+        else:
+            other |= any(len(shape) == 2 for shape in shapes) or isinstance(part, nn.LayerNorm)
+    fits = [axis for axis in (1, last) if rows.shape[axis] in sizes]
+    if len(fits) == 1 and (other or not convolution):
+        return fits[0]
+    return 1 if convolution or (rows.ndim > 3 and not other) else last

@@ -1,0 +1,75 @@
+"""Layers side by side, within a fixed width."""
+
+import pytest
+import torch
+
+from lightning_leep.scoring.layer_features import MAX_WIDTH, LayerFeatures, kept_widths, random_projection
+from lightning_leep.scoring.pooling import Pooled
+from lightning_leep.scoring.reading import ReadToken
+
+N = 5
+CPU = torch.device("cpu")
+
+
+def rows(width, seed=0):
+    return torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("widths", "kept"),
+    [
+        ([16, 32, 64], [16, 32, 64]),  # all of it fits
+        ([512, 512], [512, 512]),
+        ([2048], [1024]),
+        ([64, 2048, 64, 2048], [64, 448, 64, 448]),  # the narrow ones whole
+        ([768] * 13, [78] * 3 + [79] * 10),
+        ([], []),
+    ],
+)
+def test_kept_widths(widths, kept):
+    assert kept_widths(widths) == kept
+    assert sum(kept) <= MAX_WIDTH
+
+
+def test_narrow_layers_stay_as_they_are():
+    batch = {"a": Pooled(rows(3)), "b": Pooled(rows(4, 1))}
+    features = LayerFeatures.plan(batch)
+    assert features.of(batch, N, CPU).equal(torch.cat([rows(3), rows(4, 1)], 1))
+    assert features.slices == [slice(0, 3), slice(3, 7)]
+
+
+def test_wide_layers_are_projected_alike_everywhere():
+    batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(30, 1)), "c": Pooled(rows(2000, 2))}
+    got = LayerFeatures.plan(batch).of(batch, N, CPU)
+    assert got.shape == (N, 1024)
+    assert got[:, 497:527].equal(rows(30, 1))
+    projection = random_projection("a", 2000, 497)
+    torch.testing.assert_close(got[:, :497], rows(2000) @ projection.float())
+    torch.testing.assert_close(projection.T @ projection, torch.eye(497, dtype=torch.double))
+    # Another batch, another process: the same projections, made anew from names and sizes.
+    again = LayerFeatures(LayerFeatures.plan(batch).columns)
+    assert again.of(batch, N, CPU).equal(got)
+    assert not random_projection("c", 2000, 497).equal(projection)
+
+
+def test_a_token_stands_beside_the_mean_where_there_are_as_many():
+    batch = {
+        "tokens": Pooled(rows(3), rows(3, 1), rows(3, 2), 7),
+        "fewer": Pooled(rows(3, 3), rows(3, 4), rows(3, 5), 4),
+        "image": Pooled(rows(2, 6)),
+    }
+    features = LayerFeatures.plan(batch, ReadToken("last", 7))
+    assert [column.token for column in features.columns] == ["last", None, None]
+    expected = torch.cat([rows(3), rows(3, 2), rows(3, 3), rows(2, 6)], 1)
+    assert features.of(batch, N, CPU).equal(expected)
+    longer = batch | {"tokens": Pooled(rows(3), rows(3, 1), rows(3, 2), 9)}  # a later batch of longer texts
+    assert features.of(longer, N, CPU).equal(expected)
+
+
+def test_a_layer_that_a_batch_lacks_is_nan_there():
+    batch = {"a": Pooled(rows(3)), "b": Pooled(rows(4, 1))}
+    features = LayerFeatures.plan(batch)
+    for other in ({"a": batch["a"]}, batch | {"b": Pooled(rows(5))}):
+        got = features.of(other, N, CPU)
+        assert got[:, :3].equal(rows(3))
+        assert got[:, 3:].isnan().all()
