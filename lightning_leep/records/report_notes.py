@@ -12,9 +12,7 @@ LOGITS = "(logits)"
 SIGNIFICANCE = 0.05
 
 
-def notes(
-    report: TransferabilityReport, feature_scores: bool = True, nleep_rows: int | None = None
-) -> tuple[str, ...]:
+def notes(report: TransferabilityReport, feature_scores: bool = True, nleep_rows: int | None = None) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
     Args:

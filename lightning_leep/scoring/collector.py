@@ -139,12 +139,11 @@ class ScoreCollector:
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
             return {}
-        found = self.features.compute()
-        of_classes = found.pop("linear_probe_class_accuracy")
+        found, probe = self.features.scores_and_probe()
         values: dict[str, Any] = {name: _finite_or_none(value) for name, value in found.items()}
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
         if values["linear_probe_accuracy"] is not None:
-            values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in of_classes)
+            values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _permutation_null(self) -> Tensor | None:

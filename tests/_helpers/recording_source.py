@@ -13,11 +13,16 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(D, Z)
-        self.calls = 0
+        calls: list[None] = []
+        self.remembered = lambda: calls  # a number among the attributes would be as before after scoring
 
     def forward(self, inputs):
-        self.calls += 1
+        self.remembered().append(None)
         return self.layer(inputs)
+
+    @property
+    def calls(self) -> int:
+        return len(self.remembered())
 
 
 class Recorder(nn.Module):

@@ -38,18 +38,6 @@ def checkpoint(tmp_path):
     return save
 
 
-def test_resumed_run_keeps_its_report_and_its_curve(checkpoint):
-    first = LEEPCallback(Counting(), strict=True)
-    path = checkpoint(first)
-    second = LEEPCallback(Counting(), strict=True)
-    _, trainer = resume(path, second)
-    assert second._scorer.source.calls == 0
-    assert second.report == first.report
-    assert second.curve.epochs == (1.0, 2.0, 3.0, 4.0)
-    assert second.curve.accuracy[:2] == first.curve.accuracy
-    assert float(trainer.callback_metrics["leep/leep"]) == pytest.approx(first.report.leep)
-
-
 def test_resumed_training_is_the_same_with_and_without(checkpoint):
     path = checkpoint(LEEPCallback(make_source(), strict=True))
     module, _ = resume(path, LEEPCallback(make_source(), strict=True))
@@ -187,16 +175,6 @@ def test_a_fit_that_failed_before_its_first_step_is_no_fit():
         trainer.fit(module, train_loader(), val_loader())
     trainer.fit(module, train_loader(), val_loader())
     assert callback._scorer.source.calls == 10
-
-
-def test_layers_unfrozen_between_two_fits(tmp_path):
-    callback, module = LEEPCallback(make_source(), history=tmp_path, strict=True), Classifier()
-    module.body.requires_grad_(False)
-    trainer = fit(module, callback)
-    module.body.requires_grad_(True)
-    trainer.fit_loop.max_epochs = 3
-    trainer.fit(module, train_loader(), val_loader())
-    assert [record.trainable for record in load_history(tmp_path)] == ["head", "gradual"]
 
 
 def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):

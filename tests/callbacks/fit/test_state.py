@@ -152,6 +152,7 @@ def test_a_whole_state_is_restored_whole(checkpoint, undamaged, tmp_path):
     left, said = resume(checkpoint, tmp_path / "whole.ckpt", callback)
     assert (left, said) == (undamaged, [])
     assert callback._scorer.source.calls == 0
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
     state = callback.state_dict()
     assert {name: state[name] for name in ("report", "forecast", "first_epoch", "trained")} == {
         name: saved[name] for name in ("report", "forecast", "first_epoch", "trained")
