@@ -19,8 +19,9 @@ SAME_OUTPUT = 1e-9
 
 def notes(
     report: TransferabilityReport,
-    *,
+    feature_scores: bool = True,
     nleep_rows: int | None = None,
+    *,
     misread: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> tuple[str, ...]:
@@ -28,13 +29,16 @@ def notes(
 
     Args:
         report: The report; its own ``notes`` are ignored.
+        feature_scores: Whether scores of features were requested.
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
         misread: Why the scores of the outputs are wrong, as sentences.
         remarks: What else was noticed about the outputs, as sentences.
     """
     wrong = [*misread, *_same_output(report)]
     sentences = [*wrong, *remarks, *doubts(report, bool(wrong)), *([] if wrong else _optimism(report))]
-    sentences += [*_classes(report), *_features(report)]
+    sentences += _classes(report)
+    if feature_scores:
+        sentences += _features(report)
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
     return tuple(sentences)
@@ -81,7 +85,7 @@ def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
 def _contrast(report: TransferabilityReport) -> str:
     """What explains a LEEP like noise beside a linear probe that is clearly better than chance; empty if none is."""
     accuracy, error = report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error
-    largest = max(report.class_counts) / report.num_samples
+    largest = report.largest_class_rate
     if report.feature_layer == LOGITS or accuracy is None or error is None or not accuracy - 3 * error > largest:
         return ""
     return (

@@ -31,7 +31,7 @@ class PassPlan:
         feature_layer: Layer whose input is scored; ``LOGITS`` for the source's outputs; None for no features.
         rows_per_image: Labels of one image; more than 1 with dense prediction.
         single_output: Whether the source has one output, of which two source classes are made.
-        new_head: Why the source's head looks as if it was never trained; empty if it does not.
+        new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
     """
 
     num_target_classes: int
@@ -49,14 +49,15 @@ class PassPlan:
             return self
         preds, features, target = batch
         rows_per_image = max(1, target.shape[1:].numel())
+        reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
             num_source_classes=preds.shape[1],
             rows_per_image=rows_per_image,
             single_output=reader.single,
-            new_head=looks_new(captured.layers.get(captured.name or "")),
+            new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
         )
-        if features is None:
+        if features is None or not self.options.feature_scores:
             return plan
         return replace(plan, num_features=features.shape[1], feature_layer=captured.name or WHOLE_SOURCE)
 
@@ -86,7 +87,7 @@ class PassPlan:
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
-        if common.num_source_classes <= MAX_FEATURES:
+        if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
 
@@ -100,8 +101,7 @@ class PassPlan:
             )
         if self.new_head and self.num_source_classes == self.num_target_classes:
             sentences.append(
-                f"The source's head ({self.feature_layer}) looks new: it has as many outputs as there are target "
-                f"classes, and {self.new_head}. If it was replaced and not trained, LEEP, the EEP and NCE are those of "
+                f"The source's head {self.new_head}, and it has as many outputs as there are target classes. If it was replaced and not trained, LEEP, the EEP and NCE are those of "
                 "random outputs: pass the source with its original head. The feature scores do not depend on it."
             )
         return sentences

@@ -57,7 +57,6 @@ class RecordKeeper:
         state: FitState,
         facts: TrainerFacts,
         source_name: str,
-        trainable: str,
         reference: Reference | None,
         cut_short: bool,
     ) -> None:
@@ -68,7 +67,6 @@ class RecordKeeper:
             state: What is known of the fit.
             facts: What the Trainer planned and used.
             source_name: What the source is called.
-            trainable: What was trained.
             reference: What the fit is compared with.
             cut_short: Whether it was ended because it seemed hopeless.
         """
@@ -78,7 +76,7 @@ class RecordKeeper:
         record = TransferRecord(
             report=state.report,
             curve=state.curve,
-            trainable=trainable,
+            trainable=self.trainable or state.trained.word,
             wall_seconds=state.seconds,
             reference=reference,
             test_size=facts.test_size,
