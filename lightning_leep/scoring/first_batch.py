@@ -101,8 +101,9 @@ class PassPlan:
             )
         if self.new_head and self.num_source_classes == self.num_target_classes:
             sentences.append(
-                f"The source's head {self.new_head}, and it has as many outputs as there are target classes. If it was replaced and not trained, LEEP, the EEP and NCE are those of "
-                "random outputs: pass the source with its original head. The feature scores do not depend on it."
+                f"The source's head {self.new_head}, and it has as many outputs as there are target classes. If it was "
+                "replaced and not trained, LEEP, the EEP and NCE are those of random outputs: pass the source with its "
+                "original head. The feature scores do not depend on it."
             )
         return sentences
 
