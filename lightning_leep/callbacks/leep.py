@@ -123,15 +123,9 @@ class LEEPCallback(TrainerCallback):
         self.strict = strict
         self.monitor = monitor
         self.reference = as_reference(reference)
+        names = target_class_names, source_class_names
         self._scorer = SourceScorer(
-            source,
-            scoring,
-            num_target_classes=num_target_classes,
-            dataloader=dataloader,
-            max_samples=max_samples,
-            target_class_names=target_class_names,
-            source_class_names=source_class_names,
-            progress=progress,
+            source, scoring, num_target_classes, dataloader, max_samples, *names, progress=progress
         )
         self._keeper = RecordKeeper(history, trainable, target_name, source_name)
         self._barrier = FaultBarrier(strict)
