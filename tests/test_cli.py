@@ -103,6 +103,7 @@ def test_names_cannot_break_the_table_or_command_the_terminal(tmp_path):
     assert sum(2 if c > "\u2fff" else 1 for c in row) <= 120
 
 
+@pytest.mark.slow
 def test_an_encoding_without_the_letters_of_a_name(tmp_path):
     folder = tmp_path / "überall"
     folder.mkdir()

@@ -140,6 +140,7 @@ class Interrupted(Classifier):
             raise BrokenError("out of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_run_that_breaks_off_shows_how_far_it_came(strict, tmp_path):
     board = TensorBoardLogger(tmp_path)

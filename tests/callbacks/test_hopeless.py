@@ -102,6 +102,7 @@ def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
 LATE = tuple(0.6 - 0.3 * math.cos(math.pi * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_a_run_with_hope_goes_on(tmp_path):
     """The target is reached late, and at no validation before is it out of reach; a higher one is."""
     leep, trainer, _ = trained(Scripted(*LATE), 0.85, tmp_path)
@@ -137,6 +138,7 @@ def test_what_must_be_trained_is_trained(option, tmp_path):
     assert not load_history(tmp_path / "history")[0].complete
 
 
+@pytest.mark.slow
 def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
     """Out of reach from the fourth validation to the seventh, reached at the eighth."""
     leep, trainer, stop = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
@@ -145,6 +147,7 @@ def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
     assert leep.curve.best == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_a_run_whose_epochs_are_all_wanted_is_complete(tmp_path):
     _, trainer, stop = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
     assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")

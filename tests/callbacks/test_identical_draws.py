@@ -61,6 +61,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_generator_of_the_augmentation(place):
     plain = run(PLACES[place](), callback=False)

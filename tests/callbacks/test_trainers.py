@@ -116,6 +116,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("style", ["pytorch_lightning", "lightning.pytorch"])
 def test_command_line(style, name, tmp_path):

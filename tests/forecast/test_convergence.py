@@ -223,6 +223,7 @@ def test_blind_to_the_order_of_the_history(order):
     assert first.epoch_passing_reference == second.epoch_passing_reference
 
 
+@pytest.mark.slow
 def test_band_holds_one_more_run():
     """Exchangeable runs: the 80% band holds the next one at an epoch in about 80% of draws."""
     rng = np.random.default_rng(3)

@@ -202,6 +202,7 @@ def test_standard_errors_are_those_of_means(keep_rows):
         assert found[f"{name}_standard_error"].item() == pytest.approx(error, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_standard_error_takes_the_joint_as_given():
     """It is the spread of LEEP over samples scored with one joint; a joint of each sample's own adds to that."""
     preds, target = random_task(20_000, 3, 2, seed=1)

@@ -72,6 +72,7 @@ def _write(folder: str, number: int, barrier) -> None:
         save_record(make_record(target_name=f"{number}-{i}"), folder)
 
 
+@pytest.mark.slow
 def test_50_processes_that_write_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(50)

@@ -64,6 +64,7 @@ def test_the_callback_writes_no_layout(tmp_path):
     assert charts(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     layout = {"accuracies": {title: ["Multiline", [title]] for title in ("val_acc", "leep/predicted_accuracy")}}

@@ -26,6 +26,7 @@ def reference_interval(predictions, residuals, alpha):
     return (-math.inf if k_low < 1 else lower[k_low - 1], math.inf if k_high > n else upper[k_high - 1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=1, max_size=30), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
 def test_matches_the_definition(pairs, coverage):
     predictions, residuals = np.array(pairs).T
@@ -72,6 +73,7 @@ def test_leave_one_out_by_hand():
     assert residuals.tolist() == [4.5, 0.0, 1.5]
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)  # a statistical bound: the same draws each time
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["normal", "skewed", "heavy", "scaled"]))
 def test_coverage_on_exchangeable_data(seed, kind):
