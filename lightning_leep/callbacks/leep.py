@@ -228,7 +228,8 @@ class LEEPCallback(TrainerCallback):
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
                 source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
-                self._keeper.save(trainer, self._state, facts, source, self.reference, bool(stopped))
+                trainable = self._keeper.trainable or self._state.trained.word
+                self._keeper.save(trainer, self._state, facts, source, trainable, self.reference, bool(stopped))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""

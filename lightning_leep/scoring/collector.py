@@ -133,13 +133,17 @@ class ScoreCollector:
             **values,
             **_null_fields(null, values["leep"]),
         )
-        return replace(report, notes=notes(report, nleep_rows=MAX_FIT_ROWS if plan.options.nleep else None))
+        nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
+        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
             return {}
-        values: dict[str, Any] = {name: _finite_or_none(value) for name, value in self.features.compute().items()}
+        found, probe = self.features.scores_and_probe()
+        values: dict[str, Any] = {name: _finite_or_none(value) for name, value in found.items()}
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
+        if values["linear_probe_accuracy"] is not None:
+            values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _permutation_null(self) -> Tensor | None:

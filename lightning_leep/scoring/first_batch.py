@@ -44,7 +44,7 @@ class PassPlan:
         preds, features, target = batch
         rows_per_image = max(1, target.shape[1:].numel())
         plan = replace(self, num_source_classes=preds.shape[1], rows_per_image=rows_per_image)
-        if features is None:
+        if features is None or not self.options.feature_scores:
             return plan
         return replace(plan, num_features=features.shape[1], feature_layer=layer or WHOLE_SOURCE)
 
@@ -74,7 +74,7 @@ class PassPlan:
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
-        if common.num_source_classes <= MAX_FEATURES:
+        if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
 
