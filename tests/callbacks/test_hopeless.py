@@ -61,6 +61,7 @@ def trained(module, target, folder, patience=PATIENCE, last=True, **kwargs):
     return leep, fit(module, *callbacks, max_epochs=EPOCHS, **kwargs), stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
 def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
@@ -73,6 +74,7 @@ def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
     assert not record.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [1, 4, 6])
 def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience, tmp_path, caplog):
     board = TensorBoardLogger(tmp_path)
@@ -89,6 +91,7 @@ def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience
     assert f"**Stopped.** {stop.reason}" in report
 
 
+@pytest.mark.slow
 def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
     trained(Stuck(), 0.95, tmp_path)
     save_earlier(tmp_path / "history", size=8)
@@ -113,6 +116,7 @@ def test_a_run_with_hope_goes_on(tmp_path):
     assert trainer.current_epoch < EPOCHS
 
 
+@pytest.mark.slow
 def test_a_target_that_is_reached_exactly_is_not_out_of_reach(tmp_path):
     """What is logged is float32, in which 0.3 is less than 0.3 and the interval ends at what was reached."""
     _, trainer, stop = trained(Stuck(), 0.3, tmp_path, patience=1)
@@ -130,6 +134,7 @@ def test_one_validation_within_reach_starts_the_count_anew():
     assert asked == [False] * 14 + [True] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"min_epochs": EPOCHS - 1}, {"min_steps": 5 * (EPOCHS - 1)}])  # 5 batches an epoch
 def test_what_must_be_trained_is_trained(option, tmp_path):
     """It would have been stopped long before; then it is, at once."""
@@ -179,6 +184,7 @@ def test_a_tag_that_never_appears_is_warned_of_once(monitor, tag):
     assert len([w for w in caught if "StopWhenHopeless" in str(w.message)]) == 1
 
 
+@pytest.mark.slow
 def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
     other = LEEPCallback(make_source(), None, history=False, strict=True)  # which has no running forecast
     leep = LEEPCallback(make_source(), history=False, strict=True)
@@ -187,6 +193,7 @@ def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
     assert trainer.current_epoch < EPOCHS
 
 
+@pytest.mark.slow
 def test_a_second_fit_counts_anew(tmp_path):
     _, trainer, stop = trained(Stuck(), 0.95, tmp_path)
     first, stop.target = trainer.current_epoch, 0.2

@@ -143,6 +143,7 @@ def test_invalid_arguments(arguments, name):
         forecast_accuracy(make_report(), **arguments)
 
 
+@pytest.mark.slow
 @given(
     probe=st.floats(0, 1),
     classes=st.integers(2, 50),

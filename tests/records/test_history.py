@@ -134,6 +134,7 @@ def test_filters():
     assert history[-1] is records[2]
 
 
+@pytest.mark.slow
 @given(order=st.permutations(range(5)))
 def test_order_does_not_matter_even_among_equal_times(order):
     records = [make_record(achieved=i / 10) for i in range(5)]

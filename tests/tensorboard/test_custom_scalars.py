@@ -72,6 +72,7 @@ def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
 
 
+@pytest.mark.slow
 def test_layout_of_the_documentation_shows_predicted_and_achieved_of_every_run(tmp_path):
     """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
     call = r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$"

@@ -53,6 +53,7 @@ def test_forecast_is_that_of_report_and_history(run):
     assert expected.num_records == 12
 
 
+@pytest.mark.slow
 def test_forecast_is_updated_after_each_validation(run):
     callback, history, _, board = run
     convergence = forecast_convergence(callback.report, history, trainable="all")
@@ -197,6 +198,7 @@ def test_expected_curve_ends_with_the_run(tmp_path):
     assert Outlook(accuracy=forecast).expected is None
 
 
+@pytest.mark.slow
 def test_records_from_scratch_are_references_of_others(tmp_path):
     for record in save_earlier(tmp_path / "plain"):
         save_record(replace(record, target_name="shapes"), tmp_path / "history")

@@ -146,6 +146,7 @@ class Keyed(Classifier):
         return super().training_step((batch["inputs"], batch["labels"]), batch_idx)
 
 
+@pytest.mark.slow
 def test_batches_of_dictionaries():
     network, loader = make_source(), DataLoader(Rows(), batch_size=10)
     report = report_of(lambda inputs, weight: network(inputs), Keyed(), loader)
