@@ -15,6 +15,7 @@ from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import capture_head_input
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
+from lightning_leep.scoring.outputs import OutputReader
 from lightning_leep.scoring.source import (
     Outputs,
     SourceRun,
@@ -47,11 +48,13 @@ def score(
 
     Args:
         source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
-            module) from inputs to logits ``[N, Z]`` or ``[N, Z, d1, ...]``, or to something with ``.logits``.
-        dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels``, or what
-            ``split_batch`` takes. Each image should come once. A repeated image (sampled with replacement, or an
-            augmented copy) counts as one more independent image, so that standard errors, the permutation test,
-            leave-one-out scores and the linear probe find a signal in noise.
+            module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``, to something with
+            ``.logits``, or to a tuple with one tensor. A single output is read as a binary classifier: its two classes
+            are 0 and the logit, or 1 - p and p.
+        dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels`` (or ``label``,
+            ``target``, ``targets``), or what ``split_batch`` takes. Each image should come once. A repeated image
+            (sampled with replacement, or an augmented copy) counts as one more independent image, so that standard
+            errors, the permutation test, leave-one-out scores and the linear probe find a signal in noise.
         num_target_classes: C.
         options: What is computed and how a batch is read; None for the defaults.
         device: Where the batches go; None for where the source's parameters are, or the CPU without parameters. The
@@ -82,10 +85,11 @@ def score(
             chosen = merged_options(options, flat)
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
             captured = stack.enter_context(capture_head_input(source_module(source), chosen.head))
-            batches = run.outputs(captured)
+            reader = OutputReader(chosen.class_dim)
+            batches = run.outputs(captured, reader)
             first = next(batches, None)
             plan = PassPlan(int(num_target_classes), chosen)  # a report is written as JSON, which has no NumPy integers
-            return plan.with_batch(first, captured.name), partial(run.outputs, captured), batches, first
+            return plan.with_batch(first, captured, reader), partial(run.outputs, captured, reader), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
