@@ -15,6 +15,7 @@ from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
+from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.outputs import ValuesSeen
 from lightning_leep.scoring.source import Outputs
@@ -60,7 +61,8 @@ class ScoreCollector:
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
-        for preds, features, target in self.plan.choose_features(batches):
+        for batch in self.plan.choose_features(batches):
+            preds, features, target = moved(batch, self.outputs.device)  # back from the CPU, if they were kept there
             if self.plan.options.from_logits:
                 self.values.add(preds)
             self.outputs.update(preds, target)

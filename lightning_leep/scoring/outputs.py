@@ -60,6 +60,18 @@ class OutputReader:
         self.single = value.shape[1] == 1
         return value
 
+    def read_features(self, value: Tensor, target: Tensor) -> Tensor:
+        """Return features beside the outputs as ``[N, d, d1, ...]``; their shapes tell, or else the outputs' told.
+
+        Raises:
+            TypeError: If they are not floating point.
+            ValueError: If the shapes do not fit.
+        """
+        if value.ndim > 2:
+            value = value.movedim(self._find_class_dim(value, target, False), 1)
+        check_layout(value, target, None, name="features", axis="features")
+        return value
+
     def _find_class_dim(self, value: Tensor, target: Tensor, named: bool) -> int:
         shape, wanted = value.shape, target.shape
         if self.class_dim is not None:

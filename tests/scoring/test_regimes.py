@@ -97,6 +97,7 @@ REGIMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGIMES)
 @pytest.mark.parametrize("memory", ["device", "second_pass"])
 def test_every_score_by_definition(name, memory):
