@@ -40,6 +40,7 @@ def p_value(theta, labels, num_permutations=20, seed=0):
     return (1 + (null_of(theta, labels, num_permutations, seed=seed) >= observed).sum()) / (1 + num_permutations)
 
 
+@pytest.mark.slow
 def test_same_distribution_as_shuffles_by_numpy():
     theta, labels = task()
     rng = np.random.default_rng(1)
@@ -65,6 +66,7 @@ def test_labels_whose_order_does_not_matter_give_leep_itself():
     np.testing.assert_allclose(null_of(silent, np.array([0, 2, 2])), entropy, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_arrangement_of_a_small_task_is_as_likely():
     """Two rows of class 0 among five: ten arrangements, each with a value of its own."""
     theta, _ = task(5, scale=3.0)
@@ -84,6 +86,7 @@ def dense_leep_pair(theta, pair):
     return np.log((theta @ (joint / joint.sum(axis=0)).T)[np.arange(5), labels]).mean()
 
 
+@pytest.mark.slow
 def test_p_value_is_uniform_on_labels_without_relation():
     """300 tasks of noise: with 19 shuffles p takes the values 1/20, 2/20, ..., 1, each as often."""
     rng = np.random.default_rng(0)
