@@ -20,9 +20,9 @@ demo: .venv/installed
 	.venv/bin/python -m pip install $(PIP_FLAGS) -e ".[demo]"
 	touch $@
 
-# For daily work: the tests without the slow ones, in an environment that is kept until its requirements change.
+# For daily work: the tests without the slow ones and those of several processes, in an environment that is kept until its requirements change.
 fast: .venv-dev/installed
-	.venv-dev/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	.venv-dev/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow and not distributed"
 
 .venv-dev/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-dev

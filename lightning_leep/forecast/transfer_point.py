@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
 from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report_notes import LOGITS
 
 # Standard deviation of logit(achieved) - logit(probe) without sampling error. For a head: the round number with which
 # 90% intervals cover about 90% on the CIFAR-100 tasks of benchmarks/.
@@ -23,6 +24,7 @@ CUT_POWER = 4
 LINEAR_PROBE = "a linear probe"
 ALL_LAYERS = "a linear probe on all layers"
 SOME_LAYERS = "linear probes on the last and on all layers"
+LOGITS_PROBE = "a linear probe of the logits"  # the features were not found: a lower bound, as the next one
 EMPIRICAL_PREDICTOR = "the expected empirical predictor"
 
 
@@ -141,7 +143,7 @@ def anchor_of(report: TransferabilityReport, trainable: str, trained_from: str =
             n = report.linear_probe_samples or report.num_samples
             return SOME_LAYERS, sigmoid((1 - w) * logit(head, n) + w * logit(together, n))
     if _is_known(head):
-        return LINEAR_PROBE, float(head)
+        return LOGITS_PROBE if report.feature_layer == LOGITS else LINEAR_PROBE, float(head)
     return EMPIRICAL_PREDICTOR, report.eep_accuracy
 
 

@@ -17,6 +17,7 @@ from tests._helpers.metric_cases import (
     FEATURES,
     OUTPUTS,
     TWO_PASS,
+    WRONG_BATCHES,
     C,
     D,
     Z,
@@ -39,6 +40,7 @@ def batches_of(name):
     return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("sizes", [(90,), (40, 1, 49), (0, 90), (1,) * 90])
 def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
@@ -51,6 +53,7 @@ def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
     assert {value.dtype for value in tensors} <= {torch.float64, torch.int64}
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
@@ -74,6 +77,7 @@ def test_dense_input_and_ignored_rows(name):
     assert values_of(metric.compute()) == expected(name, kept)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("kwargs", [{}, {"dist_sync_on_step": True}, {"compute_on_cpu": True}])
 def test_forward_gives_the_value_of_the_batch_and_accumulates(name, kwargs):
@@ -163,6 +167,7 @@ def test_inference_mode(name):
     assert values_of(metric.clone().compute()) == expected(name, first, second, third)
 
 
+@pytest.mark.slow
 @every
 def test_forward_costs_the_same_for_the_last_batches_as_for_the_first(name):
     metric, costs = build(name), []
@@ -327,28 +332,13 @@ class TestMerge:
 
 
 class TestBadInput:
-    WRONG = (
-        (lambda rows, y: (rows, y.clone().fill_(C)), ValueError, r"labels in 0\.\.2"),
-        (lambda rows, y: (rows, y.clone().fill_(-100)), ValueError, "got -100.*`ignore_index`"),
-        (lambda rows, y: (rows, y.double()), TypeError, "integer class labels, got torch.float64"),
-        (lambda rows, y: (rows, y > 0), TypeError, "integer class labels, got torch.bool"),
-        (lambda rows, y: (rows, y.unsqueeze(1)), ValueError, "`target` must have shape"),
-        (lambda rows, y: (rows, y[1:]), ValueError, "`target` must have shape"),
-        (lambda rows, y: (rows[:, 1:], y), ValueError, "dimension 1"),
-        (lambda rows, y: (rows[:, 0], y), ValueError, r"must have shape \[N, "),
-        (lambda rows, y: (rows.long(), y), TypeError, "floating point, got torch.int64"),
-        (lambda rows, y: (rows.tolist(), y), TypeError, "must be a torch.Tensor, got list"),
-        (lambda rows, y: (rows.clone().fill_(torch.nan), y), ValueError, "finite"),
-        (lambda rows, y: (rows.clone().fill_(torch.inf), y), ValueError, "finite"),
-    )
-
     @every
     @pytest.mark.parametrize("method", ["update", "forward"])
     def test_bad_batch_is_one_error_and_nothing_changes(self, name, method):
         metric = filled(name, batch(name, 30))
         value = metric.compute()
         before = snapshot(metric)
-        for change, error, message in self.WRONG:
+        for change, error, message in WRONG_BATCHES:
             with pytest.raises(error, match=message):
                 getattr(metric, method)(*change(*batch(name, 9, 1)))
             assert_unchanged(metric, before)

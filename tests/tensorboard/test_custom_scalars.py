@@ -21,6 +21,8 @@ from werkzeug.test import Client
 from lightning_leep import LEEPCallback
 from tests._helpers.small_transfer import Classifier, fit, make_source
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 PAGE = Path(__file__).parents[2] / "docs/tensorboard.md"
 
 
@@ -62,6 +64,7 @@ def test_the_callback_writes_no_layout(tmp_path):
     assert charts(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     layout = {"accuracies": {title: ["Multiline", [title]] for title in ("val_acc", "leep/predicted_accuracy")}}
@@ -69,6 +72,7 @@ def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
 
 
+@pytest.mark.slow
 def test_layout_of_the_documentation_shows_predicted_and_achieved_of_every_run(tmp_path):
     """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
     call = r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$"
