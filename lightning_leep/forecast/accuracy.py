@@ -93,8 +93,8 @@ def forecast_accuracy(
     one layer on (:func:`~lightning_leep.forecast.transfer_point.anchor_of`). The interval is Wilson's for a proportion
     out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows: from the sampling error of the probe, that of the m rows on
     which the achieved accuracy will be measured, and the difference between probe and trained network (:math:`\tau`, on
-    the logit scale). Without features, the value is the accuracy of a probe of the logits or of the expected empirical predictor, and the interval
-    has no upper end: a trained head is usually better.
+    the logit scale). Without features, the value is the accuracy of a probe of the logits or of the expected empirical
+    predictor, and the interval has no upper end: a trained head is usually better.
 
     With at least ``min_records`` earlier transfers of the same ``trainable``, logit(achieved) - logit(p) is regressed
     (``fit_ridge``) on logit(p), log C, log(n / C), and LEEP and leave-one-out LEEP above their floors. Few or
