@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.layers import LayerScore
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
@@ -54,6 +55,10 @@ class TransferabilityReport:
         linear_probe_log_likelihood: Its leave-one-out log-likelihood.
         linear_probe_samples: Rows it could be asked about: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
+        layers: Scores of the source's layers in the order in which they run; empty if none were asked for or found.
+        multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
+            single prediction of the accuracy after fine-tuning all of the source.
+        multi_layer_probe_standard_error: Standard error of that mean.
         memory: How the rows were kept.
         notes: What a reader has to know to believe the numbers, one sentence each.
         joint: Sum of source distributions for each target class, ``[C, Z]``. It is kept out of the JSON form.
@@ -89,6 +94,9 @@ class TransferabilityReport:
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
+    layers: tuple[LayerScore, ...] = ()
+    multi_layer_probe_accuracy: float | None = None
+    multi_layer_probe_standard_error: float | None = None
     rows_per_image: int = 1
     memory: str | None = None
     notes: tuple[str, ...] = ()
@@ -114,6 +122,7 @@ class TransferabilityReport:
     def to_dict(self) -> dict[str, Any]:
         """Fields as plain Python values; a number that is not finite becomes None, as JSON has none."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
+        values["layers"] = [layer.to_dict() for layer in self.layers]
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -152,7 +161,10 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        report = cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+        restored = {name: _restore(known[name].type, value) for name, value in values.items()}
+        if isinstance(layers := restored.get("layers"), tuple):
+            restored["layers"] = tuple(map(LayerScore.from_dict, layers))
+        report = cls(**restored)
         check_report(report)
         return report
 
@@ -176,7 +188,7 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "multi_layer_probe_accuracy", "permutation_p_value"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
 
@@ -206,6 +218,9 @@ def check_report(report: TransferabilityReport) -> None:
             raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
     for note in report.notes:
         check_text("notes", note)
+    for layer in report.layers:
+        if not isinstance(layer, LayerScore):
+            raise TypeError(f"`layers` must hold LayerScore, got {layer!r}.")
     for count in report.class_counts:
         check_size("class_counts", count, 0)
     if len(report.class_counts) != report.num_target_classes or sum(report.class_counts) != report.num_samples:
