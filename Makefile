@@ -1,23 +1,32 @@
-# Everything a new checkout needs: `make demo` and `make test`. Both install into a virtual environment of their own.
+# Everything a checkout needs. Each target installs what it needs into a virtual environment of its own.
 PYTHON ?= python3
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 LOWEST = pytorch-lightning==2.4.0 lightning==2.4.0 torchmetrics==1.7.0
-# In the environment, so that it holds for the builds that pip isolates as well.
+# In the environment, so that it also holds for the builds that pip isolates.
 export PIP_CONSTRAINT := constraints.txt
 # A worker of pytest-xdist was once seen to end before its first test. That is an internal error of the runner (status 3),
-# which says nothing of the tests, so such a run is made again; a failed test (status 1) is not.
+# which says nothing about the tests, so the run is repeated. A failed test (status 1) is not.
 TESTS = .venv-test/bin/python -m pytest -n 2 --dist loadfile
 RUN_TESTS = $(TESTS) || { [ $$? -eq 3 ] && $(TESTS); }
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test wheel lowest clean
+.PHONY: demo fast test docs wheel lowest clean
 
-demo: .venv/demo
+demo: .venv/installed
 	.venv/bin/python examples/finetune_digits.py
 
-.venv/demo: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install $(PIP_FLAGS) -e ".[demo]"
+	touch $@
+
+# For daily work: the tests without the slow ones, in an environment that is kept until its requirements change.
+fast: .venv-dev/installed
+	.venv-dev/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+
+.venv-dev/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/python -m pip install $(PIP_FLAGS) -e ".[test]"
 	touch $@
 
 # A fresh environment each time, so that a missing dependency fails.
@@ -30,6 +39,16 @@ test:
 	.venv-test/bin/mypy
 	$(RUN_TESTS)
 
+# The site, in build/site. It reads the sources without importing them, so that torch need not be installed.
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])' \
+		| xargs .venv-docs/bin/python -m pip install $(PIP_FLAGS)
+	touch $@
+
 # The wheel, installed alone: no extra may be needed to import the library and to score.
 wheel:
 	rm -rf dist .venv-wheel
@@ -38,11 +57,11 @@ wheel:
 	.venv-wheel/bin/python -m pip install $(PIP_FLAGS) dist/*.whl
 	cd dist && ../.venv-wheel/bin/python ../.ci/wheel_check.py
 
-# The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, against the same torch. They want older
+# The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, with the same torch. They want older
 # versions of some dependencies than constraints.txt has.
 lowest:
 	PIP_CONSTRAINT= .venv-test/bin/python -m pip install $(PIP_FLAGS) $(LOWEST)
 	$(RUN_TESTS)
 
 clean:
-	rm -rf .venv .venv-test .venv-wheel dist
+	rm -rf .venv .venv-dev .venv-docs .venv-test .venv-wheel build dist

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_leep.callbacks import LEEPCallback
+    from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -30,10 +30,12 @@ __all__ = [
     "HScore",
     "LEEPCallback",
     "LEEPMetric",
+    "LayerTransfer",
     "LinearProbeAccuracy",
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
     "score",
@@ -43,7 +45,9 @@ __all__ = [
 #: Where a public name is defined, if not in ``metrics``.
 _PACKAGES = {
     "LEEPCallback": "callbacks",
+    "LayerTransfer": "callbacks",
     "ScoringOptions": "scoring",
+    "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
     "score": "scoring",
 }

@@ -1,91 +1,110 @@
-"""When a run is not worth its time any more."""
+"""A callback that ends training once a wanted accuracy is out of reach."""
 
+import warnings
 from typing import Any
 
-from lightning_leep.callbacks.fit.outlook import Outlook
-from lightning_leep.forecast import RunningForecast, is_hopeless
-from lightning_leep.layers.trained_part import is_finetuning
-from lightning_leep.records import AccuracyCurve
-from lightning_leep.utils.checks import check_real
+from lightning_utilities.core.rank_zero import rank_zero_info
 
-#: Validations in a row that have to exclude the target (one may be a bad one), and the part of the training between the
-#: first and the last of them (there may be many in each epoch).
-PATIENCE, SPAN = 4, 0.1
+from lightning_leep.callbacks.trainer_callback import TrainerCallback
+from lightning_leep.utils.checks import check_real, check_size, check_text
+
+#: What is logged is rounded to float32.
+ROUNDING = 1e-6
 
 
-def check_target(target: float | None) -> float | None:
-    """The target accuracy of ``stop_when_hopeless``.
+class StopWhenHopeless(TrainerCallback):
+    """Ends training when the running forecast excludes a wanted accuracy at several validations in a row.
+
+    It works on what a :class:`~lightning_leep.LEEPCallback` logs in the same Trainer. List it after that callback;
+    before it, it acts one validation late. Training ends on all processes when the first one decides so, and not before
+    ``min_epochs`` and ``min_steps``. The record of the run then says that it is not complete, and no forecast learns
+    from it.
+
+    The running forecast continues the curve. It foresees a slow start, and a rise that follows a learning rate decayed
+    to the end, but not a jump: after a step of the learning rate, a long warm-up, or the unfreezing of layers. Set the
+    Trainer's ``min_epochs`` to an epoch after the last jump. With several validations in an epoch, ask for more
+    ``patience``.
+
+    Args:
+        target: Wanted accuracy in 0..1. Without it the run is not worth its time.
+        patience: Number of validations in a row that have to exclude it. The forecast's interval is exceeded by one run
+            in twenty, so that one validation is not enough.
+        monitor: Tag of the upper end of the running forecast. Its first part is the LEEPCallback's name.
+
+    Attributes:
+        reason: Why this callback ended training, a sentence; empty if it has not.
 
     Raises:
-        TypeError: If it is no number.
-        ValueError: If it does not lie in 0..1.
-    """
-    if target is None:
-        return None
-    check_real("stop_when_hopeless", target, 0, 1, missing=False)
-    return float(target)
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``target`` does not lie in 0..1, ``patience`` is not positive, or ``monitor`` is empty.
 
-
-class HopelessRule:
-    """Says when several validations in a row have excluded a target accuracy.
-
-    Args:
-        target: The wanted accuracy; None excludes nothing.
+    Example:
+        >>> from lightning_leep import LEEPCallback
+        >>> callbacks = [LEEPCallback(monitor="val_acc"), StopWhenHopeless(target=0.8)]
     """
 
-    def __init__(self, target: float | None) -> None:
+    def __init__(self, target: float, patience: int = 4, monitor: str = "leep/running_high") -> None:
+        check_real("target", target, 0, 1, missing=False)
+        check_size("patience", patience)
+        check_text("monitor", monitor, empty=False)
+        super().__init__()
         self.target = target
+        self.patience = patience
+        self.monitor = monitor
+        self._forget()
+
+    def _forget(self) -> None:
+        self.reason = ""
         self._excluded = 0
-        self._asked = 0
+        self._seen: Any = None
 
-    def reason(
-        self, running: RunningForecast | None, curve: AccuracyCurve, max_epochs: float | None = None
-    ) -> str | None:
-        """Why the run need not go on, in a sentence; None if it may, or after no new validation.
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start counting."""
+        self._forget()
 
-        Args:
-            running: The forecast after the last validation, if there is one.
-            curve: The validations so far.
-            max_epochs: Epochs of the whole training, if known.
-        """
-        if self.target is None or running is None or running.num_validations in (0, self._asked):
-            return None
-        self._asked = running.num_validations
-        self._excluded = self._excluded + 1 if is_hopeless(running, self.target) else 0
-        if self._excluded < PATIENCE:
-            return None
-        if curve.epochs[-1] - curve.epochs[-self._excluded] < SPAN * (max_epochs or 0):
-            return None
-        return (
-            f"After {curve.epochs[-1]:g} epochs its best accuracy is expected to end between {running.low:.3f} and "
-            f"{running.high:.3f} ({100 * running.coverage:g}% interval), which excludes the {self.target:g} of "
-            f"`stop_when_hopeless` at {self._excluded} validations in a row."
-        )
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Look at the forecast after a validation."""
+        if not trainer.sanity_checking:
+            self._look(trainer, trainer.current_epoch + bool(trainer.is_last_batch))
 
-    def obstacle(self, trainer: Any, monitor: str | None, outlook: Outlook) -> str:
-        """Why the rule can never end this fit, in a sentence; empty if it can."""
-        if self.target is None:
-            return ""
-        if monitor is None:
-            return "Without `monitor` no accuracy is known."
-        # A jump that is still to come does not show in the curve, but in those of earlier transfers.
-        if outlook.convergence is None and any(map(is_finetuning, trainer.callbacks)):
-            return (
-                "A callback unfreezes layers, and the history holds too few such transfers to foresee what that does."
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Look at the forecast after an accuracy that was logged outside validation."""
+        self._look(trainer, trainer.current_epoch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Warn if there was nothing to look at."""
+        if self.monitor not in trainer.callback_metrics and trainer.is_global_zero:
+            warnings.warn(
+                f"StopWhenHopeless never saw `monitor={self.monitor!r}`, and could not end this run. It is logged by a "
+                "LEEPCallback of that name that has scored its source and found its own `monitor`.",
+                stacklevel=2,
             )
-        return ""
+
+    def _look(self, trainer: Any, epochs: int) -> None:
+        high = trainer.callback_metrics.get(self.monitor)
+        if high is not None and high is not self._seen:  # Lightning keeps old values
+            self._seen = high
+            self._excluded = self._excluded + 1 if float(high) < self.target - ROUNDING else 0
+        hopeless = trainer.is_global_zero and self._excluded >= self.patience and _may_end(trainer, epochs)
+        # Every process asks after every validation, whatever it has seen itself: none may wait for another.
+        if trainer.strategy.reduce_boolean_decision(hopeless, all=False):
+            self.reason = (
+                f"After {epochs} epochs the best accuracy was expected to stay below {self.target:g}, the target of "
+                f"StopWhenHopeless, at {self.patience} validations in a row."
+            )
+            trainer.should_stop = True
+            rank_zero_info(f"StopWhenHopeless ends training. {self.reason}")
 
 
-def may_end(trainer: Any, epochs: int, outlook: Outlook) -> bool:
-    """Whether training may end now: what the Trainer has to do is done, and it does not end by itself.
-
-    Args:
-        trainer: The trainer, in ``fit``.
-        epochs: Epochs that it has finished.
-        outlook: What is expected of the fit.
-    """
-    if epochs < (trainer.min_epochs or 0) or trainer.global_step < (trainer.min_steps or 0):
+def _may_end(trainer: Any, epochs: int) -> bool:
+    """Whether training may end now: it has done what it must, and is not ending anyway."""
+    if trainer.should_stop or epochs < (trainer.min_epochs or 0) or trainer.global_step < (trainer.min_steps or 0):
         return False
     if 0 < (trainer.max_steps or 0) <= trainer.global_step:
         return False
-    return outlook.max_epochs is None or epochs < outlook.max_epochs
+    return not 0 < (trainer.max_epochs or 0) <= epochs
+
+
+def why_cut_short(trainer: Any) -> str:
+    """The reason of a :class:`StopWhenHopeless` that has ended training; empty if none has."""
+    return next((c.reason for c in trainer.callbacks if isinstance(c, StopWhenHopeless) and c.reason), "")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import (
     check_ignore_index,
     check_labels,
@@ -10,7 +11,6 @@ from lightning_leep.functional.inputs import (
     check_num_classes,
     flatten_rows,
 )
-from lightning_leep.functional.joint import accumulation_dtype
 
 #: Features up to this power of the largest number have fourth powers that can be added up.
 LARGEST_POWER = 0.23

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.features import check_features, flatten_features
-from lightning_leep.functional.joint import row_chunks
 from lightning_leep.functional.moments import (
     FeatureMoments,
     feature_moments,

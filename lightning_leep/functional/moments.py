@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.joint import accumulation_dtype, row_chunks
+from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 
 
 class FeatureMoments(NamedTuple):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import (
     check_flag,
     check_ignore_index,
@@ -12,7 +13,6 @@ from lightning_leep.functional.inputs import (
     flatten_rows,
     probability_rows,
 )
-from lightning_leep.functional.joint import accumulation_dtype
 
 
 def nce(

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_num_classes
-from lightning_leep.functional.joint import row_chunks
 from lightning_leep.functional.leep import leep
 from lightning_leep.functional.moments import (
     FeatureMoments,

@@ -6,14 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.chunks import accumulation_dtype, joined_blocks
 from lightning_leep.functional.inputs import check_num_classes
-from lightning_leep.functional.joint import (
-    accumulation_dtype,
-    conditional_probability,
-    eep_likelihood,
-    joined_blocks,
-    joint_probability,
-)
+from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
 
 #: Fewest shuffles whose p-value (1 + as high) / (1 + shuffles) can be 0.05.
 MIN_PERMUTATIONS = 19

@@ -1,1 +1,5 @@
-"""Which layers came from the source, and which of them are trained."""
+"""Which layers came from the source, which are trained, and how fast each learns."""
+
+from lightning_leep.layers.groups import layer_groups, rate_factors
+
+__all__ = ["layer_groups", "rate_factors"]

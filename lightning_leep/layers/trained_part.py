@@ -1,88 +1,107 @@
-"""What a fit trains: a new head, all that was transferred, part of it, or more of it as time goes on."""
+"""What a fit trains: a new head, everything that came from the source, part of it, or more of it as time goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import nn
 
 from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
 from lightning_leep.scoring.source import source_module
+from lightning_leep.utils.checks import check_text
 
-#: Name of the task for :class:`FaultBarrier`, and what helps.
-STRATEGY_TASK = "see what is trained"
-STRATEGY_ADVICE = "`strategy=` tells it."
-#: From this share of the transferred numbers on, all of them are trained: a fixed table of positions does not matter.
+#: From this share of the transferred numbers on, all of them count as trained: a fixed table of positions is no reason
+#: to call a fit "part".
 ALL = 0.9
 
 
+@dataclass
 class TrainedPart:
-    """The strategy of one fit, a word for what is trained.
+    """What one fit trains, as a word.
 
     What came from the source is found once, before the first step changes it
-    (:func:`~lightning_leep.layers.transferred.find_transferred`); what of it is trained is looked at again each
-    epoch. A word that changes on the way, or a callback that unfreezes layers (Lightning's ``BaseFinetuning``), makes
-    the strategy "gradual".
+    (:func:`~lightning_leep.layers.transferred.find_transferred`). Which of it is trained is looked up again each epoch.
+    If the word changes during training, or a callback unfreezes layers (Lightning's ``BaseFinetuning``), it is
+    "gradual".
 
-    Args:
-        given: The user's own word, which stands whatever is found.
+    Attributes:
+        transferred: The parameters that came from the source; None before :meth:`start`.
+        first: The word at the start of the fit; None before :meth:`start`.
+        changed: Whether something else was trained later.
     """
 
-    def __init__(self, given: str | None) -> None:
-        self.given = given
-        self.transferred: tuple[Copies, ...] | None = None
-        self.first: str | None = None
-        self._changed = False
+    transferred: tuple[Copies, ...] | None = None
+    first: str | None = None
+    changed: bool = False
 
     @property
     def word(self) -> str:
-        """The strategy as far as it is known."""
-        return self.given or ("gradual" if self._changed else self.first) or "all"
+        """The word as far as it is known."""
+        return ("gradual" if self.changed else self.first) or "all"
 
     def start(self, trainer: Any, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
-        """Find what is trained before the first step; in a run that goes on, see whether that has changed."""
+        """Find what is trained before the first step; in a resumed run, check whether that has changed."""
         if self.first is not None:
             self.look(pl_module, source)
             return
         module = pl_module if source is None else source_module(source)
-        known = module is not None and module is not pl_module  # else any function of the network may be the source
+        # Any function of the network may be the source unless it is a module of its own.
+        known = module is not None and module is not pl_module
         self.transferred = find_transferred(pl_module, module) if known and module is not None else ()
         unfreezes = any(is_finetuning(callback) for callback in trainer.callbacks)
         self.first = "gradual" if unfreezes else self._now(pl_module, source)
 
     def look(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
-        """See whether something else is trained than at the start."""
+        """Check whether something else is trained than at the start."""
         if self.first not in (None, "gradual") and self._now(pl_module, source) != self.first:
-            self._changed = True
+            self.changed = True
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was found, as plain values."""
-        transferred = None if self.transferred is None else [list(copies) for copies in self.transferred]
-        return {"transferred": transferred, "first": self.first, "changed": self._changed}
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as plain values."""
+        return asdict(self)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        transferred = state["transferred"]
-        self.transferred = None if transferred is None else tuple(tuple(copies) for copies in transferred)
-        self.first, self._changed = state["first"], state["changed"]
+    @classmethod
+    def from_dict(cls, values: Any) -> "TrainedPart":
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            TypeError: If a value has the wrong type.
+            ValueError: If ``values`` is not a mapping of these attributes.
+        """
+        if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
+            raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
+        transferred, first, changed = values["transferred"], values["first"], values["changed"]
+        if first is not None:
+            check_text("first", first, empty=False)
+        if not isinstance(changed, bool):
+            raise TypeError(f"`changed` must be True or False, got {changed!r}.")
+        if transferred is not None:
+            groups = transferred if isinstance(transferred, list | tuple) else [None]
+            names = [name for group in groups for name in (group if isinstance(group, list | tuple) else [None])]
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
+            transferred = tuple(tuple(group) for group in transferred)
+        return cls(transferred, first, changed)
 
     def _now(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
         module = None if source is None else source_module(source)
-        return strategy_word(pl_module, module if module is not pl_module else None, self.transferred or ())
+        return trained_word(pl_module, module if module is not pl_module else None, self.transferred or ())
 
 
-def strategy_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies]) -> str:
-    """What is trained, by ``requires_grad``.
+def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies]) -> str:
+    """What is trained, judged by ``requires_grad``.
 
-    "head": nothing that was transferred, nor anything inside it, as adapters are (registered before the last of it, in
-    the module that holds all of it). "all": nine tenths of its numbers or more. "part": anything between. A tensor is
-    trained if one of its copies is.
+    - "head": nothing that was transferred, and nothing inserted into it. Adapters are inserted: they are registered
+      before the last transferred parameter, in the module that holds all of them.
+    - "all": at least nine tenths of the transferred numbers.
+    - "part": anything in between.
 
-    Where nothing was transferred as far as can be seen, or only the frozen source stands in the network, it goes by
-    size: "head" if there are at least twice as many frozen numbers as trained ones, else "all".
+    A tensor is trained if one of its copies is. If nothing seems to be transferred, or only the frozen source stands in
+    the network, the sizes decide: "head" if at least twice as many numbers are frozen as trained, else "all".
 
     Args:
         network: The module that is trained.
-        source: The source model; None if it is no module of its own.
+        source: The source model; None if it is not a module of its own.
         transferred: What :func:`~lightning_leep.layers.transferred.find_transferred` found before training.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -114,7 +133,7 @@ def _trains_inside(parameters: dict[str, nn.Parameter], transferred: set[str]) -
 
 
 def _common(paths: Sequence[Sequence[str]]) -> str:
-    """The module that holds everything at these paths, empty for the whole network."""
+    """The innermost module that holds everything at these paths; empty for the whole network."""
     common = []
     for steps in zip(*paths, strict=False):
         if len(set(steps)) > 1:
@@ -124,6 +143,6 @@ def _common(paths: Sequence[Sequence[str]]) -> str:
 
 
 def is_finetuning(callback: Any) -> bool:
-    """Whether a callback unfreezes layers on the way."""
+    """Whether a callback unfreezes layers during training."""
     # By name, since `pytorch_lightning` and `lightning.pytorch` define the class twice.
     return any(cls.__name__ == "BaseFinetuning" for cls in type(callback).__mro__)

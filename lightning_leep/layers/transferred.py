@@ -8,28 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-#: Values of a tensor that are compared before all of them are.
+#: How many values of a tensor are compared before all of them are.
 SAMPLE_SIZE = 32
-#: Below this share of the network's numbers nothing was transferred: a table of positions may be equal by formula.
+#: Below this share of the network's numbers nothing counts as transferred: tables of positions are equal by formula.
 LEAST_SHARE = 0.01
 
-#: Names of the parameters of a network that hold, or held before training, one and the same tensor.
+#: Names of the parameters of a network that held the same tensor before training.
 Copies: TypeAlias = tuple[str, ...]
 
 
 def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...]:
-    """The parameters that the network has from the source, before any step has changed them.
+    """Find the parameters of a network that came from the source, before any step has changed them.
 
-    A parameter comes from the source if it is one of the source's, or equal to one in shape and in values that are not
-    all the same (as those of fresh biases and normalisations are). The other parameters of a layer that holds one come
-    with it. A copy of the whole source that only stands beside layers taken from it adds nothing of its own.
+    A parameter came from the source if it is one of the source's own, or has the same shape and values as one. Equal
+    tensors whose values are all the same do not count: fresh biases and normalisations look like that everywhere. If
+    one parameter of a layer was transferred, the layer's other parameters were too. A copy of the whole source that
+    stands beside layers taken from it adds nothing.
 
     Args:
         network: The module that is going to be trained.
-        source: The source model, another module.
+        source: The source model, which must be another module.
 
     Returns:
-        The transferred tensors in the network's order, each with the names of all its copies; empty if there are none.
+        The transferred tensors in the network's order, each as the names of all its copies; empty if there are none.
     """
     equal = _EqualParameters(source)
     copies: defaultdict[int, list[str]] = defaultdict(list)
@@ -54,7 +55,7 @@ def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...
 
 
 def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
-    """Names of the parts of a network that are the source, or have parameters of the same names and shapes."""
+    """Names of the submodules that are the source, or have parameters of the same names and shapes."""
     wanted = _shapes(source)
     return [
         name
@@ -69,7 +70,7 @@ def within(name: str, modules: Iterable[str]) -> bool:
 
 
 def numbers(parameters: Iterable[Tensor]) -> int:
-    """How many numbers parameters hold; those that have no shape yet count as none."""
+    """How many numbers the parameters hold; lazy ones without a shape count as 0."""
     return sum(p.numel() for p in parameters if not is_lazy(p))
 
 
@@ -78,7 +79,7 @@ def _shapes(module: nn.Module) -> list[tuple[str, torch.Size | None]]:
 
 
 class _EqualParameters:
-    """Finds the parameter of a module that another one is, or is equal to."""
+    """Finds the parameter of a module that is, or equals, a given one."""
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters = list(module.parameters())
@@ -86,7 +87,7 @@ class _EqualParameters:
         self.samples: dict[torch.dtype, dict[tuple, list[int]]] = {}
 
     def find(self, parameter: Tensor) -> int | None:
-        """Its place among the module's parameters, None if it has none."""
+        """Its index among the module's parameters; None if it is not there."""
         if id(parameter) in self.identities:
             return self.identities[id(parameter)]
         if not _comparable(parameter) or (sample := _sample(parameter, parameter.dtype)) is None:
@@ -108,7 +109,7 @@ class _EqualParameters:
 
 
 def _comparable(parameter: Tensor) -> bool:
-    # A tensor that is spread over processes could only be read by all of them together.
+    # Only all processes together could read a tensor that is spread over them.
     return not is_lazy(parameter) and type(parameter.data) is Tensor and parameter.device.type != "meta"
 
 

@@ -1,9 +1,8 @@
 """Scores as torchmetrics metrics: streaming, distributed, exact."""
 
 from lightning_leep.metrics.collection import transferability_metrics
+from lightning_leep.metrics.combined import EEPScores, FeatureScores
 from lightning_leep.metrics.eep_accuracy import EEPAccuracy
-from lightning_leep.metrics.eep_scores import EEPScores
-from lightning_leep.metrics.feature_scores import FeatureScores
 from lightning_leep.metrics.h_score import HScore
 from lightning_leep.metrics.leep import LEEPMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import rank_zero_warn
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
+from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.joint import accumulation_dtype
-from lightning_leep.metrics.reduction import sum_reducer
+from lightning_leep.utils.distributed import sum_reducer
 
 
 class AdditiveMetric(Metric):
@@ -213,3 +214,12 @@ class AdditiveMetric(Metric):
             The figure and the axes.
         """
         return self._plot(val, ax)
+
+
+def nan_for_too_few_rows(metric: Metric, num_rows: int, minimum: int = 2) -> Tensor:
+    """0-d NaN, with a warning that names the metric: a loop over batches must not end at a small one."""
+    rank_zero_warn(
+        f"{type(metric).__name__} needs at least {minimum} rows to say anything, got {num_rows}; it returns NaN.",
+        UserWarning,
+    )
+    return torch.full((), torch.nan, dtype=accumulation_dtype(metric.device), device=metric.device)

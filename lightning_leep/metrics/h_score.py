@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lightning_leep.functional.h_score import h_score_from_moments
 from lightning_leep.functional.inputs import check_flag
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class HScore(FeatureMetric):

@@ -50,7 +50,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and bring it to source distributions ``[m, Z]`` and labels ``[m]``."""
         rows, labels = self.labelled_rows(preds, target)  # [m, Z], [m]
-        return self.rounded(probability_rows(rows, self.from_logits, self.validate_args)), labels
+        return probability_rows(rows, self.from_logits, self.validate_args), labels
 
     def origin(self) -> Tensor:
         """0, since probabilities are summed as they are."""

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.joint import conditional_probability, eep_likelihood, leave_one_out_likelihood
+from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.row_metric import RowScorer, sum_scores
-from lightning_leep.metrics.truncated import TruncatedJointMetric
 
 
-class LEEPMetric(TruncatedJointMetric):
+class LEEPMetric(JointMetric):
     r"""Log expected empirical prediction of a source classifier on labelled target data.
 
     .. math::
@@ -33,10 +33,6 @@ class LEEPMetric(TruncatedJointMetric):
     The rows are kept (references to them if they are float32 probabilities: do not overwrite those), ``4 n Z`` bytes
     on the process that saw them. Across processes travel ``8 C Z`` bytes and a few numbers, whatever n.
 
-    With ``top_k=k`` only the k largest probabilities of each row are kept, ``(4 + 2) k + 16`` bytes a row, beside a
-    second joint. ``compute`` is then an estimate and :meth:`interval` contains the exact value, both the same on one
-    process and on many. Across processes travel ``16 C Z`` bytes and ``16 C`` more in each of 51 rounds, whatever n.
-
     Args:
         num_target_classes: C; classes without an image are allowed.
         num_source_classes: Z.
@@ -46,13 +42,11 @@ class LEEPMetric(TruncatedJointMetric):
         leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
             (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`), so that a confident source earns
             nothing on labels that it knows nothing of. Rows that are the only one of their class are left out.
-        top_k: Number of source probabilities kept of each row, the largest ones; None keeps all. Not together with
-            ``leave_one_out``, ``keep_rows=False`` or ``row_dtype``.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer, ``ignore_index`` no integer, a flag no bool,
-            or ``top_k`` no positive integer or given with what it does not go with.
+        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag
+            is not a bool.
 
     Example:
         >>> import torch
@@ -74,18 +68,10 @@ class LEEPMetric(TruncatedJointMetric):
         ignore_index: int | None = None,
         validate_args: bool = True,
         leave_one_out: bool = False,
-        top_k: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_flag("leave_one_out", leave_one_out)
-        if leave_one_out and top_k is not None:
-            raise ValueError(
-                f"`top_k` must be None with `leave_one_out=True`, got {top_k!r}: leaving a row out changes its P(y|z) "
-                "by its own probabilities, of which the small ones are not kept."
-            )
-        super().__init__(
-            num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, top_k, **kwargs
-        )
+        super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
         self.leave_one_out = leave_one_out
         if not self.keep_rows:  # its scores are a state
             self.add_settings(leave_one_out, name="score_settings")
@@ -107,30 +93,6 @@ class LEEPMetric(TruncatedJointMetric):
         super().check_second_pass(total_scores)
 
     def compute(self) -> Tensor:
-        """LEEP of all rows seen so far, on all processes; with ``top_k`` an estimate of it."""
-        if self.top_k is not None:
-            return self.estimate_and_bounds()[0]
+        """LEEP of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for fewer than two rows."""
         mean, _ = self.mean_and_standard_error()
         return mean[0].clamp(max=0.0)  # a perfect source may end a rounding error above 0
-
-    def interval(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper end of what LEEP of all rows, on all processes, can be, given what ``top_k`` kept of them.
-
-        It contains the exact LEEP, rounding included, and the estimate that ``compute`` returns. How it is found:
-        :func:`~lightning_leep.functional.log_sum_bounds.bound_log_sum`. Every process has to call it, since it pools
-        the states as ``compute`` does; afterwards they are as before.
-
-        Returns:
-            Two 0-d float64 tensors; NaN, with a warning, for fewer than two rows.
-
-        Raises:
-            RuntimeError: If the metric has no ``top_k``: what it computes is exact.
-        """
-        if self.top_k is None:
-            raise RuntimeError("`interval` needs `top_k`; without it `compute` returns the exact LEEP.")
-        synced = self._is_synced
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync and not synced, should_unsync=not synced
-        ):
-            _, low, high = self.estimate_and_bounds()
-        return low, high

@@ -11,9 +11,9 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_sums,
 )
 from lightning_leep.functional.moments import recentre_moments, total_scatter
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):
@@ -41,8 +41,8 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         num_features: d.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: ``keep_rows`` and ``row_dtype`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword
-            arguments of :class:`torchmetrics.Metric`.
+        kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
+            :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
@@ -65,11 +65,6 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         """Add the states."""
         super().add_states()
         self.add_reading_states(self.num_target_classes, self.num_features)
-
-    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to features ``[m, d]``, rounded as they are kept, and labels ``[m]``."""
-        rows, labels = super().prepare(features, target)  # [m, d], [m]
-        return self.rounded(rows), labels
 
     def origin(self) -> Tensor:
         """Mean of all rows ``[d]``."""

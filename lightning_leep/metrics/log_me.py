@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from lightning_leep.functional.log_me import log_me_from_moments
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class LogME(FeatureMetric):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.nce import check_decisions, decision_counts, nce_from_counts
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.source_output import SourceOutputMetric
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
 
 
 class NegativeConditionalEntropy(SourceOutputMetric):

@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_leep.functional.joint import (
-    accumulation_dtype,
-    conditional_probability,
-    eep_likelihood,
-    joint_probability,
-)
+from lightning_leep.functional.chunks import accumulation_dtype
+from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
 from lightning_leep.functional.nleep import (
     MAX_FIT_ROWS,
     fit_mixture,
@@ -22,11 +18,10 @@ from lightning_leep.functional.nleep import (
     project,
     row_keys,
 )
-from lightning_leep.metrics.blocks import join_last
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.metrics.reduction import sum_reducer
-from lightning_leep.metrics.too_few import nan_for_too_few_rows
+from lightning_leep.utils.distributed import sum_reducer
 
 
 class NLEEP(FeatureMetric):
@@ -102,15 +97,10 @@ class NLEEP(FeatureMetric):
         # Number of rows scored and sum of their scores, filled once the processes are synchronised.
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
-        self.rows, self.labels = join_last(self.rows, self.labels)
-
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (a reference, until small ones are joined) and to a copy of its labels."""
+        """Hold on to the rows of one batch (a reference) and to a copy of its labels."""
         if rows.shape[0]:
-            blocks, labels = join_last(self.rows, self.labels)
-            self.rows, self.labels = [*blocks, rows], [*labels, target.clone()]
+            self.rows, self.labels = [*self.rows, rows], [*self.labels, target.clone()]
 
     def share_state(self, metric: LinearProbeAccuracy) -> None:
         """Take over the moments and the rows of a metric of the same features, by reference, in place of updates.

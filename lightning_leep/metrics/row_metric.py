@@ -10,17 +10,17 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
+from lightning_leep.functional.chunks import joined_blocks
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.joint import joined_blocks
+from lightning_leep.functional.joint import joint_probability
 from lightning_leep.metrics.additive import AdditiveMetric
-from lightning_leep.metrics.blocks import join_last
-from lightning_leep.metrics.two_readings import check_same_rows, labelled_sums
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
-#: What rows can be kept in. Eight bits would round most probabilities to 0.
-ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: How far apart the sums of two readings may be, as a share of the sum of the rows' magnitudes. The last digits of a
+#: source's output depend on the rows that share its batch. Other rows differ by about 1 / sqrt(rows of a class).
+READING_TOLERANCE = 1e-4
 
 
 class RowMetric(AdditiveMetric):
@@ -33,19 +33,14 @@ class RowMetric(AdditiveMetric):
     Args:
         keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches have to
             go through :meth:`second_pass` before ``compute``.
-        row_dtype: Smaller dtype that rows are rounded to before they are summed and kept; None leaves them as they are.
-            What is computed is exact for the rounded rows: a row taken out of sums that it is not in would bias the
-            leave-one-out scores.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If ``row_dtype`` is none of ``ROW_DTYPES`` or ``keep_rows`` no bool.
+        ValueError: If ``keep_rows`` is not a bool.
     """
 
     #: How many scores a row gets.
     num_scores: ClassVar[int] = 1
-    #: Names of the list states, which run parallel; the first is measured.
-    row_states: tuple[str, ...] = ("rows", "labels")
 
     rows: list[Tensor]
     labels: list[Tensor]
@@ -54,24 +49,18 @@ class RowMetric(AdditiveMetric):
     unread: Tensor
     reading_error: Tensor
 
-    def __init__(self, keep_rows: bool = True, row_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
-        if row_dtype is not None and row_dtype not in ROW_DTYPES:
-            raise ValueError(
-                f"`row_dtype` must be None or one of {', '.join(map(str, ROW_DTYPES))}, got {row_dtype!r}."
-            )
+    def __init__(self, keep_rows: bool = True, **kwargs: Any) -> None:
         check_flag("keep_rows", keep_rows)
         super().__init__(**kwargs)
         self.keep_rows = keep_rows
-        self.row_dtype = row_dtype
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
         # A state of its own: metrics without rows can share all others of a metric with rows, settings included.
-        precision = None if row_dtype is None else int(1 / torch.finfo(row_dtype).eps)
         # The sums of the scores are a state that says something only of metrics that score alike.
         scorer = None if keep_rows else zlib.crc32(type(self).__qualname__.encode())
-        self.add_settings(keep_rows, precision, scorer, name="row_settings")
+        self.add_settings(keep_rows, scorer, name="row_settings")
 
     def add_reading_states(self, num_target_classes: int, num_columns: int) -> None:
         """Add the states that compare the rows ``[m, K]`` of a second pass with those of the first, if any."""
@@ -84,7 +73,7 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to rows ``[m, K]``, rounded as they are kept, and labels ``[m]``."""
+        """Check a batch and bring it to rows ``[m, K]`` and labels ``[m]``."""
 
     @abstractmethod
     def origin(self) -> Tensor:
@@ -97,10 +86,6 @@ class RowMetric(AdditiveMetric):
     @abstractmethod
     def magnitudes(self) -> tuple[Tensor, Tensor]:
         """Sums of the magnitudes of all rows about the origin and about 0, or bounds of them; 0-d."""
-
-    def rounded(self, rows: Tensor) -> Tensor:
-        """The rows as they are kept."""
-        return rows.to(self.row_dtype) if self.row_dtype is not None and self.keep_rows else rows
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
@@ -127,23 +112,12 @@ class RowMetric(AdditiveMetric):
         super().merge_state(incoming_state)
         self.forget_second_pass()
 
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
-        self.join_blocks()
-
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (a reference, until small ones are joined) and to a copy of its labels."""
+        """Hold on to the rows of one batch (a reference) and to a copy of its labels."""
         self.forget_second_pass()
         if rows.shape[0] and self.keep_rows:
-            self.join_blocks()
             self.rows = [*self.rows, rows]
             self.labels = [*self.labels, target.clone()]
-
-    def join_blocks(self) -> None:
-        """Join small blocks of kept rows."""
-        columns = join_last(*(getattr(self, name) for name in self.row_states))
-        for name, column in zip(self.row_states, columns, strict=True):
-            setattr(self, name, column)
 
     def forget_second_pass(self) -> None:
         """Let go of scores that were given before the sums changed."""
@@ -231,3 +205,32 @@ class RowMetric(AdditiveMetric):
 def sum_scores(*scores: Tensor) -> Tensor:
     """Number, sum and sum of squares ``[3, k]`` of k scores, each ``[m]``; a row without a score is left out of it."""
     return torch.stack([torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores], dim=1)
+
+
+def labelled_sums(rows: Tensor, target: Tensor, origin: Tensor, num_target_classes: int) -> Tensor:
+    """Sums of ``rows [n, K]`` about ``origin [K]`` and number of rows of each class, ``[C, K + 1]``."""
+    counts = torch.bincount(target, minlength=num_target_classes).unsqueeze(1)  # [C, 1]
+    sums = joint_probability(rows, target, num_target_classes)  # [C, K]
+    return torch.cat([sums - counts * origin, counts.to(sums)], dim=1)
+
+
+def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None:
+    """Raise ``ValueError`` unless what the second pass left of the sums of the first is rounding error.
+
+    Args:
+        unread: ``[C, K + 1]``, sums of the first pass less those of the second, the numbers of rows last.
+        magnitude: Sum of the magnitudes of all rows, about the origin of the sums.
+        rounding: What the rounding of the rows to the dtype they come in may add up to.
+    """
+    missing = int(unread[:, -1].sum())
+    if bool(unread[:, -1].any()):
+        found = f"{abs(missing)} rows {'fewer' if missing > 0 else 'more'}" if missing else "other labels"
+    else:
+        gap = unread[:, :-1].abs().sum()
+        if bool(gap <= READING_TOLERANCE * magnitude + rounding):
+            return
+        found = f"rows whose sums differ by {float(gap / magnitude):.2g} of their magnitude"
+    raise ValueError(
+        f"The second pass must have the rows of the first, got {found}. Random augmentations and samplers that draw "
+        "with replacement give other rows each time."
+    )

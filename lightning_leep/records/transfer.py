@@ -98,7 +98,7 @@ class TransferRecord:
             check_text("versions", text)
         seconds = real_numbers("wall_seconds", self.wall_seconds)
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
-        if not ordered or len(seconds) not in (0, len(self.curve)):
+        if not ordered or len(seconds) not in (0, len(self.curve.epochs)):
             raise ValueError(
                 "`wall_seconds` must be empty or hold one finite, not decreasing number for each of the "
                 f"{len(self.curve)} validations, got {list(seconds)}."

@@ -13,12 +13,11 @@ from torchmetrics import Metric
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
-from lightning_leep.metrics.reduction import sum_over_processes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.source import Outputs
-from lightning_leep.utils.distributed import this_process
+from lightning_leep.utils.distributed import sum_over_processes, this_process
 
 #: ``memory`` in the words of the report.
 MEMORY_WORDS = {

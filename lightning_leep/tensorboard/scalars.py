@@ -1,118 +1,99 @@
-"""Names and values of everything that is drawn as a number or a line."""
+"""The numbers that are logged, by tag: the same tags in every logger and in ``trainer.callback_metrics``."""
 
 from math import isfinite
 
+from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.running import RunningForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars, reference_accuracy
 from lightning_leep.records.report import TransferabilityReport
 
-#: Start of the tags of everything drawn over the epochs. What stands before the first "/" is a group in TensorBoard.
+#: Start of every tag. TensorBoard groups tags by what stands before the first "/".
 PREFIX = "leep/"
+#: The measures of convergence that are logged; the text panel tells the others.
+CONVERGENCE = ("epochs_to_90_percent", "area_under_curve", "epoch_prediction_reached", "epoch_reference_passed")
 
 
 def report_tags(report: TransferabilityReport, prefix: str = PREFIX) -> dict[str, float]:
-    """Every number of a report by its tag, and ``floor``, the LEEP of a source that says nothing.
+    """The scores to compare source models by, by tag: ``leep``, ``leave_one_out_leep``, ``linear_probe_accuracy``.
 
-    ``leave_one_out_floor`` is the same for leave-one-out LEEP. They form a group of their own, ``leep_report``: each is
-    a single dot, and two dozen would bury the curves.
+    A score that is missing or not finite is left out. All other numbers of a report are in the text panel and in the
+    record of the transfer.
     """
-    floors = {"floor": report.floor, "leave_one_out_floor": report.leave_one_out_floor}
+    values = (report.leep, report.leave_one_out_leep, report.linear_probe_accuracy)
+    names = ("leep", "leave_one_out_leep", "linear_probe_accuracy")
     return {
-        f"{_group(prefix, 'report')}{name}": value
-        for name, value in {**report.scalars(), **floors}.items()
-        if isfinite(value)
+        f"{prefix}{name}": value
+        for name, value in zip(names, values, strict=True)
+        if value is not None and isfinite(value)
+    }
+
+
+def forecast_tags(forecast: AccuracyForecast, prefix: str = PREFIX) -> dict[str, float]:
+    """The accuracy forecast before training, by tag: ``predicted_accuracy``, ``predicted_low``, ``predicted_high``."""
+    return {
+        f"{prefix}predicted_accuracy": forecast.value,
+        f"{prefix}predicted_low": forecast.low,
+        f"{prefix}predicted_high": forecast.high,
     }
 
 
 def validation_tags(
     curve: AccuracyCurve,
-    predicted: float | None = None,
+    forecast: AccuracyForecast | None = None,
     reference: Reference | None = None,
+    running: RunningForecast | None = None,
     prefix: str = PREFIX,
-    interval: tuple[float, float] | None = None,
 ) -> dict[str, float]:
-    """What is known after the last validation of a curve, by tag.
+    """What follows from the latest validation, by tag.
 
     Args:
-        curve: Accuracy per validation so far.
-        predicted: Accuracy that was predicted before training. It is repeated at each validation, to draw its line.
+        curve: Accuracy at each validation so far, at least one.
+        forecast: The forecast from before training. It is logged again at each validation, to draw it as a line.
         reference: Curve or final accuracy to compare with.
-        prefix: Start of every tag.
-        interval: Lowest and highest accuracy that the prediction allows, repeated likewise.
-
-    Returns:
-        ``achieved_accuracy``, that of this validation, and ``best_accuracy``, the highest so far;
-        ``predicted_accuracy``, ``predicted_accuracy_low`` and ``predicted_accuracy_high``; ``prediction_error`` and
-        ``prediction_error_at_best``, predicted minus ``achieved_accuracy`` and minus ``best_accuracy`` (positive: too
-        much was promised; it is the best of a run that is predicted); ``reference_accuracy`` and
-        ``difference_to_reference``, achieved minus reference after as many epochs. What does not exist is left out;
-        without a validation only the prediction is there.
-    """
-    values: dict[str, float] = {}
-    if predicted is not None:
-        values["predicted_accuracy"] = predicted
-    if interval is not None:
-        values["predicted_accuracy_low"], values["predicted_accuracy_high"] = interval
-    if len(curve):
-        values["achieved_accuracy"], values["best_accuracy"] = curve.final, curve.best
-        if predicted is not None:
-            values["prediction_error"] = predicted - curve.final
-            values["prediction_error_at_best"] = predicted - curve.best
-        level = None if reference is None else reference_accuracy(reference, curve.epochs[-1])
-        if level is not None:
-            values["reference_accuracy"] = level
-            values["difference_to_reference"] = curve.final - level
-    return {f"{prefix}{name}": value for name, value in values.items()}
-
-
-def running_tags(running: RunningForecast, prefix: str = PREFIX) -> dict[str, float]:
-    """The forecast of a run under way by tag: a group of its own, ``leep_running``, and ``leep/eta_epochs``.
-
-    Args:
-        running: The forecast after the validations so far.
+        running: The forecast after this validation.
         prefix: Start of every tag.
 
     Returns:
-        ``running_forecast``, ``running_forecast_low`` and ``running_forecast_high`` of the best accuracy of the whole
-        run, and ``eta_epochs``, the epochs to go until 99% of the final accuracy, if that can be said yet.
+        - ``best_accuracy``, the highest so far;
+        - the tags of :func:`forecast_tags` and ``prediction_error``, ``best_accuracy`` minus ``predicted_accuracy``
+          (negative: the forecast was too high);
+        - ``reference_accuracy`` (after as many epochs) and ``difference_to_reference`` (achieved minus reference);
+        - ``running_accuracy``, ``running_low``, ``running_high``, the expected best accuracy of the whole run and its
+          interval, and ``eta_epochs``, the expected number of epochs until 99% of the final accuracy.
+
+        What does not exist is left out, and so is ``achieved_accuracy``, which is logged before all this is known.
     """
-    names = {"": running.value, "_low": running.low, "_high": running.high}
-    values = {f"{_group(prefix, 'running')}running_forecast{name}": value for name, value in names.items()}
-    return values if running.eta_epochs is None else {**values, f"{prefix}eta_epochs": running.eta_epochs}
+    values = {"best_accuracy": curve.best}
+    predicted = {}
+    if forecast is not None:
+        predicted = forecast_tags(forecast, prefix)
+        values["prediction_error"] = curve.best - forecast.value
+    level = None if reference is None else reference_accuracy(reference, curve.epochs[-1])
+    if level is not None:
+        values["reference_accuracy"] = level
+        values["difference_to_reference"] = curve.final - level
+    if running is not None:
+        values |= {"running_accuracy": running.value, "running_low": running.low, "running_high": running.high}
+        if running.eta_epochs is not None:
+            values["eta_epochs"] = running.eta_epochs
+    return predicted | {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def convergence_tags(
-    curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None, prefix: str = PREFIX
+    curve: AccuracyCurve,
+    forecast: AccuracyForecast | None = None,
+    reference: Reference | None = None,
+    prefix: str = PREFIX,
 ) -> dict[str, float]:
-    """:func:`~lightning_leep.records.convergence_scalars` by tag, single dots as well: ``leep_convergence``.
-
-    But for ``best_accuracy``, which :func:`validation_tags` tells already.
-    """
-    values = convergence_scalars(curve, predicted, reference)
-    values.pop("best_accuracy", None)
-    return {f"{_group(prefix, 'convergence')}{name}": value for name, value in values.items()}
+    """How fast a finished run was, by tag: :data:`CONVERGENCE`, as far as the run has these measures."""
+    values = convergence_scalars(curve, None if forecast is None else forecast.value, reference)
+    return {f"{prefix}{name}": values[name] for name in CONVERGENCE if name in values}
 
 
 def hparam_tags(prefix: str = PREFIX) -> list[str]:
-    """Tags of the scalars that HPARAMS shows as columns to sort runs by, what matters most first.
+    """Tags of the scalars that HPARAMS shows as columns to sort runs by, the most important first.
 
-    What a run achieved is its best accuracy, as in the history; ``achieved_accuracy`` is its last.
+    HPARAMS shows five metrics until more are ticked, ``hp_metric`` first if there is one.
     """
-    report, convergence = _group(prefix, "report"), _group(prefix, "convergence")
-    return [
-        # HPARAMS shows five metrics until more are ticked, `hp_metric` first of all where there is one.
-        f"{prefix}predicted_accuracy",
-        f"{prefix}best_accuracy",
-        f"{prefix}prediction_error_at_best",
-        f"{report}leep",
-        f"{report}leave_one_out_leep",
-        f"{prefix}achieved_accuracy",
-        f"{convergence}area_under_curve",
-        f"{convergence}epochs_to_90_percent",
-        f"{convergence}epoch_prediction_reached",
-        f"{convergence}epoch_reference_passed",
-    ]
-
-
-def _group(prefix: str, name: str) -> str:
-    return f"{prefix.removesuffix('/')}_{name}/"
+    names = ("predicted_accuracy", "best_accuracy", "prediction_error", "leep", "leave_one_out_leep")
+    return [f"{prefix}{name}" for name in (*names, "achieved_accuracy", *CONVERGENCE)]

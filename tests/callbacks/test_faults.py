@@ -148,7 +148,8 @@ def test_run_that_breaks_off_shows_how_far_it_came(strict, tmp_path):
         fit(Interrupted(), callback, logger=board, log_every_n_steps=1, max_epochs=3)
     assert callback.curve.epochs == (1.0, 2.0)
     read = events(board.log_dir)
-    assert [e.value for e in read.Scalars("leep_convergence/final_accuracy")] == [pytest.approx(callback.curve.final)]
+    area = callback.curve.area_under_curve()
+    assert [e.value for e in read.Scalars("leep/area_under_curve")] == [pytest.approx(area)]
     assert "leep/predicted_vs_achieved" in read.Tags()["images"]
 
 

@@ -1,17 +1,16 @@
-"""`stop_when_hopeless` ends a run that cannot reach a target, on all processes, and says why."""
+"""`StopWhenHopeless` ends a run that cannot reach a target, on all processes, and says why."""
 
 import math
 
+import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.hopeless import PATIENCE, HopelessRule
-from lightning_leep.forecast import RunningForecast
+from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.forecast.running import MIN_VALIDATIONS
-from lightning_leep.records import AccuracyCurve, load_history
+from lightning_leep.records import load_history
 from tests._helpers.distributed import run_processes
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.small_transfer import (
@@ -25,7 +24,7 @@ from tests._helpers.small_transfer import (
 )
 from tests.callbacks.fit.test_logs import events
 
-EPOCHS = 12
+EPOCHS, PATIENCE = 12, 4
 
 
 class Stuck(Classifier):
@@ -45,50 +44,8 @@ class StuckOutsideValidation(Stuck):
         self.log("val_acc", torch.tensor(self.level))
 
 
-def trained(module, target, folder, **kwargs):
-    callback = LEEPCallback(make_source(), history=folder / "history", strict=True, stop_when_hopeless=target)
-    trainer = fit(module, callback, max_epochs=EPOCHS, **kwargs)
-    return callback, trainer
-
-
-@pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
-def test_a_hopeless_run_is_stopped_early(module, tmp_path):
-    callback, trainer = trained(module(), 0.95, tmp_path)
-    assert PATIENCE <= trainer.current_epoch < EPOCHS
-    assert trainer.should_stop
-    assert max(callback.curve.accuracy) == pytest.approx(0.3)
-
-
-def test_the_reason_is_logged_and_shown(tmp_path, caplog):
-    board = TensorBoardLogger(tmp_path)
-    with caplog.at_level("INFO"):
-        _, trainer = trained(Stuck(), 0.95, tmp_path, logger=board)
-    (message,) = [r.getMessage() for r in caplog.records if "LEEPCallback stops training" in r.getMessage()]
-    assert f"After {trainer.current_epoch} epochs" in message
-    assert "excludes the 0.95 of `stop_when_hopeless`" in message
-    read = events(board.log_dir)
-    (text,) = [e.tensor_proto.string_val[0].decode() for e in read.Tensors("leep/stopped/text_summary")]
-    assert "excludes the 0.95" in text
-    report = read.Tensors("leep/report/text_summary")[-1].tensor_proto.string_val[0].decode()
-    assert "**Stopped.**" in report
-    high = [event.value for event in read.Scalars("leep_running/running_forecast_high")]
-    assert f"at {PATIENCE} validations in a row" in message
-    assert all(value < 0.95 for value in high[-PATIENCE:])
-    assert all(value >= 0.95 for value in high[:-PATIENCE][-1:])
-
-
-def test_its_record_is_marked_and_teaches_nothing(tmp_path):
-    trained(Stuck(), 0.95, tmp_path)
-    (record,) = load_history(tmp_path / "history")
-    assert not record.complete
-    save_earlier(tmp_path / "history", size=8)
-    callback, _ = trained(Stuck(), None, tmp_path)
-    # 8 complete ones do not suffice; with the incomplete one they would.
-    assert callback.forecast.num_records == 0
-
-
 class Scripted(Stuck):
-    """Validations show one given accuracy after the other, the last one again and again."""
+    """Shows one given accuracy after the other, the last one again and again."""
 
     def __init__(self, *levels):
         super().__init__()
@@ -99,160 +56,166 @@ class Scripted(Stuck):
         return self.levels[min(self.current_epoch, len(self.levels) - 1)]
 
 
-#: Rises along a cosine until the end, as with a learning rate that is brought down.
+def trained(module, target, folder, patience=PATIENCE, last=True, **kwargs):
+    leep = LEEPCallback(make_source(), history=folder / "history", strict=True)
+    stop = StopWhenHopeless(target, patience)
+    callbacks = (leep, stop) if last else (stop, leep)
+    return leep, fit(module, *callbacks, max_epochs=EPOCHS, **kwargs), stop
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
+def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
+    leep, trainer, stop = trained(module(), 0.95, tmp_path, last=last)
+    assert PATIENCE <= trainer.current_epoch < EPOCHS
+    # Lightning counts the epoch at whose start it was asked to stop, and trains none of its batches.
+    assert stop.reason.startswith(f"After {trainer.global_step // 5} epochs")
+    assert max(leep.curve.accuracy) == pytest.approx(0.3)
+    (record,) = load_history(tmp_path / "history")
+    assert not record.complete
+
+
+@pytest.mark.parametrize("patience", [1, 4, 6])
+def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience, tmp_path, caplog):
+    board = TensorBoardLogger(tmp_path)
+    with caplog.at_level("INFO"):
+        _, _, stop = trained(Stuck(), 0.95, tmp_path, patience, logger=board)
+    (message,) = [r.getMessage() for r in caplog.records if "StopWhenHopeless ends training" in r.getMessage()]
+    assert stop.reason in message
+    assert f"at {patience} validations in a row" in message
+    read = events(board.log_dir)
+    high = [event.value for event in read.Scalars("leep/running_high")]
+    assert all(value < 0.95 for value in high[-patience:])
+    assert all(value >= 0.95 for value in high[:-patience][-1:])
+    report = read.Tensors("leep/report/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert f"**Stopped.** {stop.reason}" in report
+
+
+def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
+    trained(Stuck(), 0.95, tmp_path)
+    save_earlier(tmp_path / "history", size=8)
+    leep = LEEPCallback(make_source(), history=tmp_path / "history", strict=True)
+    fit(Stuck(), leep)
+    # 8 complete ones do not suffice; with the incomplete one they would.
+    assert leep.forecast.num_records == 0
+
+
+#: Rises along a cosine until the end, as with a learning rate that is decayed.
 LATE = tuple(0.6 - 0.3 * math.cos(math.pi * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
 
 
 def test_a_run_with_hope_goes_on(tmp_path):
     """The target is reached late, and at no validation before is it out of reach; a higher one is."""
-    callback, trainer = trained(Scripted(*LATE), 0.85, tmp_path)
-    assert callback.curve.epoch_reaching(0.85) == EPOCHS - 2
-    assert trainer.current_epoch == len(callback.curve) == EPOCHS
+    leep, trainer, _ = trained(Scripted(*LATE), 0.85, tmp_path)
+    assert leep.curve.epoch_reaching(0.85) == EPOCHS - 2
+    assert trainer.current_epoch == len(leep.curve) == EPOCHS
     assert load_history(tmp_path / "history")[0].complete
-    _, trainer = trained(Scripted(*LATE[: EPOCHS // 3]), 0.85, tmp_path / "other")
+    _, trainer, _ = trained(Scripted(*LATE[: EPOCHS // 3]), 0.85, tmp_path / "other")
     assert trainer.current_epoch < EPOCHS
 
 
-@pytest.mark.parametrize("target", [0.2, None])
-def test_a_target_that_is_reached_or_not_given_stops_nothing(target, tmp_path):
-    callback, _ = trained(Stuck(), target, tmp_path)
-    assert len(callback.curve) == EPOCHS
-    assert load_history(tmp_path / "history")[0].complete
+def test_a_target_that_is_reached_exactly_is_not_out_of_reach(tmp_path):
+    """What is logged is float32, in which 0.3 is less than 0.3 and the interval ends at what was reached."""
+    _, trainer, stop = trained(Stuck(), 0.3, tmp_path, patience=1)
+    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
 
 
-def test_min_epochs_are_trained_all_the_same(tmp_path):
+def test_one_validation_within_reach_starts_the_count_anew():
+    trainer = make_trainer()
+    stop, asked = StopWhenHopeless(0.7), []
+    for high in (0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6):
+        trainer.callback_metrics["leep/running_high"] = torch.tensor(high)
+        for _ in range(2):  # the second time it is no new value
+            stop.on_train_epoch_start(trainer, None)
+            asked.append(trainer.should_stop)
+    assert asked == [False] * 14 + [True] * 2
+
+
+@pytest.mark.parametrize("option", [{"min_epochs": EPOCHS - 1}, {"min_steps": 5 * (EPOCHS - 1)}])  # 5 batches an epoch
+def test_what_must_be_trained_is_trained(option, tmp_path):
     """It would have been stopped long before; then it is, at once."""
-    _, free = trained(Stuck(), 0.95, tmp_path / "free")
-    assert free.current_epoch < EPOCHS - 1
-    _, trainer = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS - 1)
+    _, trainer, _ = trained(Stuck(), 0.95, tmp_path, **option)
     assert trainer.current_epoch == EPOCHS - 1
     assert not load_history(tmp_path / "history")[0].complete
 
 
-def test_min_steps_are_trained_all_the_same(tmp_path):
-    _, trainer = trained(Stuck(), 0.95, tmp_path, min_steps=5 * (EPOCHS - 1))  # 5 batches an epoch
-    assert trainer.current_epoch == EPOCHS - 1
-
-
-def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path, caplog):
-    """Out of reach from the fourth validation to the seventh, reached at the eighth, asked again at the tenth."""
-    with caplog.at_level("INFO"):
-        callback, trainer = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
-    assert trainer.current_epoch == EPOCHS
-    assert not trainer.should_stop
-    assert "LEEPCallback stops" not in caplog.text
+def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
+    """Out of reach from the fourth validation to the seventh, reached at the eighth."""
+    leep, trainer, stop = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
+    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
     assert load_history(tmp_path / "history")[0].complete
-    assert callback.curve.best == pytest.approx(0.9)
+    assert leep.curve.best == pytest.approx(0.9)
 
 
 def test_a_run_whose_epochs_are_all_wanted_is_complete(tmp_path):
-    _, trainer = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
-    assert trainer.current_epoch == EPOCHS
+    _, trainer, stop = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
+    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
     assert load_history(tmp_path / "history")[0].complete
 
 
-def forecast(high, number):
-    return RunningForecast(value=0.5, low=0.4, high=high, coverage=0.9, eta_epochs=None, num_validations=number)
-
-
-@pytest.mark.parametrize(
-    ("highs", "stops"),
-    [
-        ((0.6, 0.6, 0.6, 0.6), [4]),
-        ((0.6, 0.6, 0.6, 0.6, 0.5), [4, 5]),  # asked again
-        ((0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6), [8]),  # counted anew; the end of the interval is still in it
-        ((0.7, 0.7, 0.7, 0.7, 0.7), []),
-    ],
-)
-def test_several_validations_in_a_row(highs, stops):
-    rule, curve, reasons = HopelessRule(0.7), AccuracyCurve(), []
-    assert rule.reason(None, curve) is None
-    assert rule.reason(forecast(0.6, 0), curve) is None  # a forecast alone ends no run
-    for number, high in enumerate(highs, 1):
-        curve = curve.append(number, 0.4)
-        reasons.append(rule.reason(forecast(high, number), curve))
-        assert rule.reason(forecast(high, number), curve) is None  # no new validation
-    assert [number for number, reason in enumerate(reasons, 1) if reason] == stops
-
-
-def test_many_validations_in_an_epoch_are_no_long_time():
-    """Ten in each of 20 epochs: four in a row are over after 0.3 epochs, a tenth of the training is 2 epochs."""
-    rule, curve, stops = HopelessRule(0.7), AccuracyCurve(), []
-    for number in range(1, 31):
-        curve = curve.append(number / 10, 0.4)
-        stops.append(rule.reason(forecast(0.6, number), curve, 20) is not None)
-    assert stops == [number >= 21 for number in range(1, 31)]
-
-
-class Unfreezing(pl.callbacks.BaseFinetuning):
-    """The callback that unfreezes layers, with nothing to unfreeze."""
-
-    def freeze_before_training(self, pl_module):
-        pass
-
-    def finetune_function(self, pl_module, epoch, optimizer):
-        pass
-
-
-def test_unfreezing_cannot_be_foreseen_without_earlier_transfers(tmp_path):
-    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, stop_when_hopeless=0.95)
-    with pytest.warns(UserWarning, match="will not stop this run.* A callback unfreezes layers") as caught:
-        trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
-    assert len([w for w in caught if "will not stop" in str(w.message)]) == 1
-    assert trainer.current_epoch == EPOCHS
-    save_earlier(tmp_path, trainable="gradual", epochs=EPOCHS)
-    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, stop_when_hopeless=0.95)
-    trainer = fit(Stuck(), callback, Unfreezing(), max_epochs=EPOCHS)
-    assert trainer.current_epoch < EPOCHS
-
-
-def test_a_target_without_a_monitor_is_warned_of():
-    callback = LEEPCallback(make_source(), None, history=False, strict=True, stop_when_hopeless=0.95)
-    with pytest.warns(UserWarning, match="will not stop this run.* Without `monitor`"):
-        fit(Stuck(), callback)
+def test_early_stopping_that_came_first_is_not_cut_short(tmp_path):
+    stopper = pl.callbacks.EarlyStopping("val_acc", patience=1, mode="max")
+    leep = LEEPCallback(make_source(), history=tmp_path, strict=True)
+    trainer = fit(Stuck(), stopper, leep, StopWhenHopeless(0.95, 1), min_epochs=EPOCHS // 2, max_epochs=EPOCHS)
+    assert trainer.current_epoch == EPOCHS // 2
+    assert load_history(tmp_path)[0].complete
 
 
 def test_from_scratch_the_curve_alone_is_enough(tmp_path):
-    callback = LEEPCallback(make_source(), history=tmp_path, strategy="scratch", strict=True, stop_when_hopeless=0.95)
-    trainer = fit(Stuck(), callback, max_epochs=EPOCHS)
-    assert callback.forecast is None
+    leep = LEEPCallback(make_source(), history=tmp_path, trainable="scratch", strict=True)
+    trainer = fit(Stuck(), leep, StopWhenHopeless(0.95), max_epochs=EPOCHS)
+    assert leep.forecast is None
     assert PATIENCE + MIN_VALIDATIONS - 1 <= trainer.current_epoch < EPOCHS
 
 
-class StopAfter(pl.Callback):
-    """A user who ends training after a number of batches."""
+@pytest.mark.parametrize(
+    ("monitor", "tag"), [(None, "leep/running_high"), ("val_acc", "leap/running_high")], ids=["no monitor", "other tag"]
+)
+def test_a_tag_that_never_appears_is_warned_of_once(monitor, tag):
+    leep = LEEPCallback(make_source(), monitor, history=False, strict=True)
+    with pytest.warns(UserWarning, match=f"never saw `monitor='{tag}'`") as caught:
+        fit(Stuck(), leep, StopWhenHopeless(0.95, monitor=tag))
+    assert len([w for w in caught if "StopWhenHopeless" in str(w.message)]) == 1
 
-    def __init__(self, batches):
-        self.batches = batches
 
-    def on_train_batch_end(self, trainer, *_):
-        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.batches
+def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
+    other = LEEPCallback(make_source(), None, history=False, strict=True)  # which has no running forecast
+    leep = LEEPCallback(make_source(), history=False, strict=True)
+    stop = StopWhenHopeless(0.95, monitor="leep_2/running_high")
+    trainer = fit(Stuck(), other, leep, stop, max_epochs=EPOCHS)
+    assert trainer.current_epoch < EPOCHS
+
+
+def test_a_second_fit_counts_anew(tmp_path):
+    _, trainer, stop = trained(Stuck(), 0.95, tmp_path)
+    first, stop.target = trainer.current_epoch, 0.2
+    trainer.should_stop = False
+    trainer.fit(Stuck(), train_loader(), val_loader())
+    assert first < trainer.current_epoch == EPOCHS
+    assert stop.reason == ""
+
+
+def test_trainers_of_both_packages_take_it_alone():
+    for package in (pl, lightning.pytorch):
+        stop = StopWhenHopeless(0.9)
+        trainer = package.Trainer(callbacks=stop, logger=False, accelerator="cpu", enable_checkpointing=False)
+        assert stop in trainer.callbacks
 
 
 @pytest.mark.parametrize(
-    ("batches", "options", "complete"),
+    ("arguments", "error"),
     [
-        (1, {}, False),  # of 5 batches
-        (4, {}, False),
-        (5, {}, True),
-        (7, {}, True),
-        (99, {"max_epochs": 1, "max_steps": 2, "val_check_interval": 2}, True),  # that is all that was wanted
-        (99, {"overfit_batches": 2}, False),
+        ({"target": 1.2}, ValueError),
+        ({"target": "0.9"}, TypeError),
+        ({"target": True}, TypeError),
+        ({"target": 0.9, "patience": 0}, ValueError),
+        ({"target": 0.9, "patience": 2.0}, TypeError),
+        ({"target": 0.9, "monitor": ""}, ValueError),
     ],
 )
-def test_which_records_are_complete(batches, options, complete, tmp_path):
-    callback = LEEPCallback(make_source(), history=tmp_path, strict=True)
-    fit(Stuck(), callback, StopAfter(batches), **{"min_epochs": 0, **options})
-    (record,) = load_history(tmp_path)
-    assert record.complete == complete
-
-
-@pytest.mark.parametrize(
-    ("target", "error"), [(1.2, ValueError), (-0.1, ValueError), ("0.9", TypeError), (True, TypeError)]
-)
-def test_impossible_target_is_refused(target, error):
-    with pytest.raises(error, match="`stop_when_hopeless` must"):
-        LEEPCallback(stop_when_hopeless=target)
+def test_impossible_arguments_are_refused(arguments, error):
+    with pytest.raises(error, match=f"`{list(arguments)[-1]}` must"):
+        StopWhenHopeless(**arguments)
 
 
 class StuckOnOne(Stuck):
@@ -272,9 +235,9 @@ class StuckOnTheOther(StuckOnOne):
 def two_processes(rank, world_size, folder):
     epochs = []
     for module in (StuckOnOne(), StuckOnTheOther()):
-        callback = LEEPCallback(make_source(), history=False, strict=True, stop_when_hopeless=0.95)
+        leep = LEEPCallback(make_source(), history=False, strict=True)
         pl.seed_everything(7)
-        trainer = make_trainer(callback, strategy="ddp", devices=2, max_epochs=EPOCHS)
+        trainer = make_trainer(leep, StopWhenHopeless(0.95), strategy="ddp", devices=2, max_epochs=EPOCHS)
         trainer.fit(module, train_loader(), val_loader())
         epochs.append(trainer.current_epoch)
     return epochs, trained_state(module)["weights"]

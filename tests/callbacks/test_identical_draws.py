@@ -121,7 +121,7 @@ def test_stream_that_a_given_loader_shares_with_training():
     plain = run(DataLoader(Stream(), batch_size=10), callback=False)
     stream = Stream()
     module, callback = Classifier(), LEEPCallback(make_source(), dataloader=DataLoader(stream, batch_size=10))
-    with pytest.warns(UserWarning, match="`dataloader` must read another Stream than the one that is trained on"):
+    with pytest.warns(UserWarning, match="`dataloader` must not read the Stream that training reads"):
         fit(module, callback, loader=DataLoader(stream, batch_size=10))
     assert trained_state(module) == plain
     stream = Stream()

@@ -14,7 +14,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.compared_training import Noisy, explicit, run
 from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, train_loader, trained_state
 
@@ -99,7 +99,7 @@ def test_trainer_options(options):
 def test_figures_and_a_second_pass(tmp_path):
     source, plain = make_source(), Classifier(make_source())
     module = Classifier(source)
-    callback = LEEPCallback(source, strict=True, memory="second_pass", max_samples=30)
+    callback = LEEPCallback(source, strict=True, scoring=ScoringOptions(memory="second_pass"), max_samples=30)
     fit(module, callback, logger=TensorBoardLogger(tmp_path))
     fit(plain)
     assert trained_state(module) == trained_state(plain)

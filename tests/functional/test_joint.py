@@ -1,24 +1,20 @@
 """The joint, the conditional and the EEP against the paper's formulas, a row at a time in float64."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 
+from lightning_leep.functional import chunks as chunks_module
 from lightning_leep.functional import joint as joint_module
 from lightning_leep.functional.joint import (
-    accumulation_dtype,
     conditional_probability,
     eep_correct,
     eep_likelihood,
-    joined_blocks,
     joint_probability,
     leave_one_out_likelihood,
-    row_chunks,
-    scratch,
 )
 from tests._helpers.metric_state import AllocatedBytes
 from tests._helpers.references import has_near_ties, reference_conditional, reference_eep_accuracy, tasks
@@ -72,84 +68,7 @@ def test_joint_is_float64_whatever_the_rows_are(dtype):
     assert joint.item() == 5000.0
 
 
-def test_devices_without_float64_get_float32():
-    assert accumulation_dtype(torch.device("mps")) == torch.float32
-    assert accumulation_dtype(torch.device("cuda", 0)) == torch.float64
-
-
-@pytest.mark.parametrize("chunk_bytes", [1, 100, 2**21])
-def test_chunks_change_nothing(monkeypatch, chunk_bytes):
-    theta = torch.rand(37, 5).double().softmax(dim=1)
-    labels = torch.randint(3, (37,))
-    whole = joint_probability(theta, labels, 3)
-    monkeypatch.setattr(joint_module, "CHUNK_BYTES_CPU", chunk_bytes)
-    chunks = list(row_chunks(theta, labels))
-    assert torch.equal(torch.cat([rows for rows, _ in chunks]), theta)
-    assert max(rows.nbytes for rows, _ in chunks) <= max(chunk_bytes, 8 * 5)
-    torch.testing.assert_close(joint_probability(theta, labels, 3), whole, rtol=1e-14, atol=0.0)
-    likelihood = eep_likelihood(theta, labels, conditional_probability(whole))
-    expected = (theta @ conditional_probability(whole).T)[torch.arange(37), labels]
-    torch.testing.assert_close(likelihood, expected, rtol=1e-13, atol=0.0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("chunk_bytes", [1, 8 * 5 * 6, 2**21])
-def test_joined_blocks_are_the_rows_in_their_order(monkeypatch, chunk_bytes, dtype):
-    monkeypatch.setattr(joint_module, "CHUNK_BYTES_CPU", chunk_bytes)
-    rows, labels, sizes = torch.rand(19, 5).to(dtype), torch.arange(19), [1, 2, 9, 0, 3, 4]
-    blocks = [(block.clone(), target) for block, target in joined_blocks(rows.split(sizes), labels.split(sizes))]
-    assert torch.equal(torch.cat([block.to(dtype) for block, _ in blocks]), rows)
-    assert torch.equal(torch.cat([target for _, target in blocks]), labels)
-    assert all(block.shape[0] in sizes or 8 * block.numel() <= chunk_bytes for block, _ in blocks)
-    assert list(joined_blocks([], [])) == []
-
-
-def test_scratch_is_lent_again_and_to_one_at_a_time():
-    device = torch.device("cpu")
-    with scratch((3, 5), device) as first, scratch((2, 2), device) as second:
-        first.fill_(1.0), second.fill_(2.0)
-        assert (first.dtype, first.shape, second.shape) == (torch.float64, (3, 5), (2, 2))
-        assert first.unique().tolist() == [1.0]
-        lent = {first.data_ptr(), second.data_ptr()}
-    with pytest.raises(KeyError), scratch((4, 4), device) as after:  # an error gives it back as well
-        raise KeyError
-    with scratch((5, 3), device) as again:
-        assert again.data_ptr() == after.data_ptr()
-        assert again.data_ptr() in lent
-
-
-def test_scratch_larger_than_a_chunk(monkeypatch):
-    monkeypatch.setattr(joint_module, "CHUNK_BYTES_CPU", 16)
-    monkeypatch.setattr(joint_module, "_spare", [])
-    for shape in ((1, 2), (7, 11), (3, 3), (0, 4)):
-        with scratch(shape, torch.device("cpu")) as memory:
-            assert memory.shape == shape
-    assert [memory.nbytes for memory in joint_module._spare] == [8 * 7 * 11]
-
-
-def test_rows_of_several_threads_do_not_meet_in_scratch():
-    tasks_of_threads = [(torch.rand(300, 40).softmax(dim=1), torch.arange(300) % (2 + i)) for i in range(8)]
-
-    def values(task):
-        conditional = conditional_of(*task, 9)
-        return torch.stack([eep_likelihood(*task, conditional).log().sum() for _ in range(30)])
-
-    with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(values, tasks_of_threads))
-    for task, several in zip(tasks_of_threads, together, strict=True):
-        assert torch.equal(several, values(task))
-
-
-def test_scratch_made_in_inference_mode_serves_outside_of_it(monkeypatch):
-    monkeypatch.setattr(joint_module, "_spare", [])
-    theta, labels = torch.rand(20, 4).softmax(dim=1), torch.arange(20) % 3
-    with torch.inference_mode():
-        inside = eep_likelihood(theta, labels, conditional_of(theta, labels, 3))
-    outside = eep_likelihood(theta, labels, conditional_of(theta, labels, 3))
-    assert torch.equal(inside, outside)
-
-
-def test_no_graph_reaches_scratch():
+def test_sums_and_likelihoods_hold_no_graph():
     theta, labels = torch.rand(20, 4).softmax(dim=1).requires_grad_(), torch.arange(20) % 3
     joint = joint_probability(theta, labels, 3)
     likelihood = eep_likelihood(theta, labels, conditional_probability(joint))
@@ -168,22 +87,6 @@ def test_float32_sums_score_rows_where_there_is_float64():
         (leave_one_out_likelihood(theta, labels, joint, counts), leave_one_out_likelihood(theta, labels, wide, counts)),
     ]:
         assert torch.equal(narrow, expected)
-
-
-def test_rows_in_the_accumulation_dtype_cost_no_fresh_memory():
-    # fresh pages cost more time than the arithmetic on them; the rows are 4 MB in float64
-    theta, labels = torch.rand(1000, 500).softmax(dim=1), torch.arange(1000) % 3
-    counts = torch.bincount(labels)
-
-    def score():
-        joint = joint_probability(theta, labels, 3)
-        eep_likelihood(theta, labels, conditional_probability(joint))
-        leave_one_out_likelihood(theta, labels, joint, counts)
-
-    score()
-    with AllocatedBytes() as allocated:
-        score()
-    assert allocated.total < 8 * 1000 * 500 / 10
 
 
 def test_no_temporary_of_rows_times_both_numbers_of_classes():
@@ -226,7 +129,8 @@ def test_tied_classes_share_the_row_exactly(num_target_classes):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_classes_that_differ_by_rounding_alone_are_tied(monkeypatch, dtype):
-    monkeypatch.setattr(joint_module, "accumulation_dtype", lambda device: dtype)
+    for module in (chunks_module, joint_module):
+        monkeypatch.setattr(module, "accumulation_dtype", lambda device: dtype)
     rows = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).to(dtype).softmax(dim=1)
     theta = torch.cat([rows, rows.flip(0), rows.roll(77, dims=0)])  # the same rows, summed in three orders
     labels = torch.arange(3).repeat_interleave(200)

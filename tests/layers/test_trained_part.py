@@ -77,7 +77,7 @@ def only(module: nn.Module, *trained: str) -> nn.Module:
 
 
 def word(network, source):
-    part = TrainedPart(None)
+    part = TrainedPart()
     part.start(Trainer, network, source)
     return part.word
 
@@ -259,10 +259,9 @@ def test_weights_after_training_are_not_compared(tmp_path):
 
 
 def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
-    network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart(None)
+    network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart()
     part.start(Trainer, network, source)
-    again = TrainedPart(None)
-    again.load_state_dict(part.state_dict())
+    again = TrainedPart.from_dict(part.to_dict())
     again.start(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
     network.requires_grad_(True)
@@ -280,7 +279,7 @@ class Unfreezes(CopiedBody):
 @pytest.mark.parametrize("given", [None, "mine"])
 def test_a_network_that_is_unfrozen_on_the_way(given, tmp_path):
     source = make_source()
-    callback = LEEPCallback(source, history=tmp_path, strategy=given, strict=True)
+    callback = LEEPCallback(source, history=tmp_path, trainable=given, strict=True)
     fit(Unfreezes(source, "none"), callback)
     assert load_history(tmp_path)[0].trainable == (given or "gradual")
     assert callback.forecast.trainable == (given or "head")  # all that could be known
@@ -338,7 +337,7 @@ def test_a_fault_is_contained(monkeypatch):
 
     monkeypatch.setattr("lightning_leep.layers.trained_part.find_transferred", fail)
     module, plain, callback = Classifier(), Classifier(), LEEPCallback(make_source())
-    with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. `strategy=`"):
+    with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. `trainable=`"):
         fit(module, callback)
     fit(plain)
     assert trained_state(module) == trained_state(plain)

@@ -4,7 +4,6 @@ import copy
 import io
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -57,33 +56,19 @@ def test_mistake_temporaries_that_grow_with_the_number_of_rows():
 def test_forward_costs_the_same_for_the_last_batches_as_for_the_first():
     preds, labels = random_task(16, 50, 5)
     metric, costs = LEEPMetric(5, 50), []
-    for _ in range(5 * 16):
+    for _ in range(20):
         with AllocatedBytes() as allocated:
             metric(preds, labels)
         costs.append(allocated.total)
-    first, *later = (costs[start : start + 16] for start in range(16, 5 * 16, 16))  # of which 16 are joined to a block
-    assert later == [first] * 3
-    assert min(first) > 0
+    assert costs[1:] == [costs[1]] * 19
+    assert costs[1] > 0
 
 
-@pytest.mark.parametrize("feed", ["update", "forward"])
-@pytest.mark.filterwarnings("ignore:LEEPMetric needs at least 2 rows")
-def test_small_batches_are_joined(feed):
-    """Each block is at least twice the next, the last one aside: 10 of them for 512 rows, and 11 for 600."""
-    preds, labels = random_task(600, 4, 3)
-    metric = LEEPMetric(3, 4)
-    for rows, target in zip(preds.split(1), labels.split(1), strict=True):
-        getattr(metric, feed)(rows, target)
-        assert len(metric.rows) == len(metric.labels) <= 11
-    assert torch.equal(torch.cat(metric.rows), preds.softmax(dim=1))
-    assert torch.equal(torch.cat(metric.labels), labels)
-
-
-def test_large_batches_are_kept_by_reference():
-    batches = [torch.rand(150, 100).softmax(dim=1) for _ in range(4)]  # 60 kB, two of which are not joined
-    metric = LEEPMetric(3, 100, from_logits=False)
+def test_rows_are_kept_by_reference():
+    batches = [torch.rand(15, 10).softmax(dim=1) for _ in range(4)]
+    metric = LEEPMetric(3, 10, from_logits=False)
     for rows in batches:
-        metric.update(rows, torch.arange(150) % 3)
+        metric.update(rows, torch.arange(15) % 3)
     assert [rows.data_ptr() for rows in metric.rows] == [rows.data_ptr() for rows in batches]
 
 
@@ -281,44 +266,3 @@ class TestWithoutRows:
     def test_second_pass_of_kept_rows_would_count_them_twice(self):
         with pytest.raises(RuntimeError, match="keep_rows=False"):
             LEEPMetric(3, 5).second_pass()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_smaller_rows_are_scored_exactly_as_they_are(dtype):
-    """Sums of the rounded rows, so that a row can be taken out of them."""
-    preds, labels = random_task(400, 5, 3)
-    theta = preds.softmax(dim=1).to(dtype)
-    metric = EEPScores(3, 5, row_dtype=dtype)
-    metric.update(preds, labels)
-    assert metric.rows[0].dtype == dtype
-    found = metric.compute()
-    assert found["leep"].item() == pytest.approx(reference_leep(theta, labels, 3), **EXACT)
-    theta, y, left_out = theta.double().numpy(), labels.numpy(), []
-    for i in range(400):
-        others = np.arange(400) != i
-        joint = np.stack([theta[others & (y == k)].sum(axis=0) for k in range(3)])
-        prior = np.bincount(y[others])[y[i]] / 399
-        left_out.append(np.log((theta[i] * (joint[y[i]] + prior) / (joint.sum(axis=0) + 1)).sum()))
-    assert found["leave_one_out_leep"].item() == pytest.approx(np.mean(left_out), **EXACT)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_smaller_rows_do_not_raise_the_leave_one_out_form(dtype):
-    """One image of three in each class, confident outputs, labels without relation: what rounding leaves is signal."""
-    generator = torch.Generator().manual_seed(0)
-    preds = torch.full((900, 300), -30.0).scatter_(1, torch.randint(300, (900, 1), generator=generator), 3.0)
-    preds += torch.rand(900, 300, generator=generator)
-    labels = torch.arange(900) % 300
-    exact, rounded = EEPScores(300, 300), EEPScores(300, 300, row_dtype=dtype)
-    exact.update(preds, labels), rounded.update(preds, labels)
-    expected, found = exact.compute(), rounded.compute()
-    error = expected["leave_one_out_leep_standard_error"]
-    assert abs(found["leave_one_out_leep"] - expected["leave_one_out_leep"]) < 0.1 * error
-
-
-def test_rows_that_are_not_kept_are_not_rounded():
-    preds, labels = random_task(40, 5, 3)
-    metric = LEEPMetric(3, 5, keep_rows=False, row_dtype=torch.bfloat16)
-    metric.update(preds.double(), labels)
-    metric.second_pass()(preds.double(), labels)
-    assert metric.compute().item() == pytest.approx(leep(preds.double(), labels, 3).item(), **EXACT)

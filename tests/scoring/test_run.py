@@ -1,4 +1,5 @@
 import random
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -90,37 +91,19 @@ def test_function_is_scored_as_the_module_that_it_calls(source, data, kind):
     assert report.leep == pytest.approx(expected, abs=1e-6)
 
 
-def test_exported_source(source, data):
-    """``torch.export`` gives modules whose ``eval()`` raises."""
-    inputs = (data.tensors[0][:32],)
-    exported = torch.export.export(source.eval(), inputs, dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
-    assert run(exported, data).leep == pytest.approx(run(source, data).leep, abs=1e-6)
-
-
-def test_modes_and_random_state_are_given_back_after_an_error(source, data):
-    source.train()
-    before = torch.random.get_rng_state()
-
-    def split(batch):
-        torch.rand(3)
-        raise RuntimeError("broken batch")
-
-    with pytest.raises(RuntimeError, match="broken batch"):
-        run(source, data, split_batch=split)
-    assert all(module.training for module in source.modules())
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_random_state_is_as_before(source, data):
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_and_random_states_are_restored(source, data, fails):
     def split(batch):
         torch.rand(1), np.random.rand(), random.random()
-        return batch
+        return batch[7] if fails else batch
 
+    source.train()
     states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    run(source, data, split_batch=split)
+    with pytest.raises(IndexError) if fails else nullcontext():
+        run(source, data, split_batch=split)
+    assert all(module.training for module in source.modules())
     assert torch.equal(torch.random.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]
-    assert random.getstate() == states[2]
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
 
 
 def test_no_gradients_and_none_left_behind(source, data):

@@ -72,7 +72,7 @@ class Logs(pl.Callback):
 
 
 def leep(**kwargs):
-    return LEEPCallback(make_source(), history=False, model_name="resnet", strict=True, **kwargs)
+    return LEEPCallback(make_source(), history=False, source_name="resnet", strict=True, **kwargs)
 
 
 def fit(folder, model, callbacks=(), version="run", kind=TensorBoardLogger, max_epochs=2, **options):
@@ -107,14 +107,14 @@ def test_predicted_and_best_stand_beside_hp_metric(tmp_path, kind):
     callback = leep()
     fit(tmp_path, Falling(), [callback], kind=kind)
     hparams, metrics, rows = table(tmp_path)
-    assert sorted(hparams) == ["leep/source", "leep/strategy", "lr", "optimizer"]
+    assert sorted(hparams) == ["leep/source", "leep/trainable", "lr", "optimizer"]
     assert metrics == ["hp_metric", *hparam_tags()]
-    assert metrics[1:4] == ["leep/predicted_accuracy", "leep/best_accuracy", "leep/prediction_error_at_best"]
-    assert rows["run"][0] == {"lr": 0.25, "optimizer": "None", "leep/source": "resnet", "leep/strategy": "all"}
+    assert metrics[1:4] == ["leep/predicted_accuracy", "leep/best_accuracy", "leep/prediction_error"]
+    assert rows["run"][0] == {"lr": 0.25, "optimizer": "None", "leep/source": "resnet", "leep/trainable": "all"}
     value, shown = callback.forecast.value, rows["run"][1]
-    assert [shown[tag] for tag in metrics[:4]] == pytest.approx([-1, value, 0.6, value - 0.6])
+    assert [shown[tag] for tag in metrics[:4]] == pytest.approx([-1, value, 0.6, 0.6 - value])
     assert shown["leep/achieved_accuracy"] == pytest.approx(0.4)
-    assert shown["leep_report/leep"] == pytest.approx(callback.report.leep)
+    assert shown["leep/leep"] == pytest.approx(callback.report.leep)
 
 
 def test_two_runs_have_a_row_each(tmp_path):
@@ -129,9 +129,20 @@ def test_two_runs_have_a_row_each(tmp_path):
 LATER = ("on_train_end", "after")
 
 
-@pytest.mark.parametrize("saved", [True, None])
-@pytest.mark.parametrize("default", [True, False])
-@pytest.mark.parametrize("moment", ["before", "on_fit_start", "callback", *LATER])
+@pytest.mark.parametrize(
+    ("moment", "default", "saved"),
+    [
+        ("before", True, True),
+        ("before", False, None),
+        ("on_fit_start", True, True),
+        ("callback", True, None),
+        ("on_train_end", True, True),
+        ("on_train_end", True, None),
+        ("after", True, True),
+        ("after", True, None),
+        ("after", False, True),
+    ],
+)
 def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, default, saved):
     for name, callbacks in (("without", []), ("with", [leep()])):
         own = [Logs()] if moment == "callback" else []
@@ -162,7 +173,7 @@ def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, d
         for shown, wider in zip(rows["run"], after[2]["run"], strict=True):
             assert shown.items() < wider.items()
     elif default and not saved and moment == "after":  # the callback has written the row that nobody had
-        assert (set(after[0]), after[1]) == ({"leep/source", "leep/strategy"}, hparam_tags())
+        assert (set(after[0]), after[1]) == ({"leep/source", "leep/trainable"}, hparam_tags())
     else:
         assert (hparams, metrics) == (["mine"], ["my_metric"])
         assert after == (hparams, metrics, rows)
@@ -172,7 +183,7 @@ def test_hyperparameters_that_the_user_logs_without_metrics_are_shown(tmp_path):
     model = Model(moment="on_fit_start", log=lambda logger: logger.log_hyperparams(Namespace(mine=7)))
     fit(tmp_path, model, [leep()])
     hparams, metrics, rows = table(tmp_path)
-    assert set(hparams) == {"mine", "leep/source", "leep/strategy"}
+    assert set(hparams) == {"mine", "leep/source", "leep/trainable"}
     assert metrics == ["hp_metric", *hparam_tags()]
     assert rows["run"][0]["mine"] == 7
 
@@ -195,7 +206,7 @@ def test_a_run_in_which_nobody_wrote_a_row_has_one(tmp_path, saved):
     fit(tmp_path, Model(saved=saved), [callback])
     hparams, metrics, rows = table(tmp_path)
     assert metrics == hparam_tags()
-    assert rows["run"][0] == {"leep/source": "resnet", "leep/strategy": "all"}
+    assert rows["run"][0] == {"leep/source": "resnet", "leep/trainable": "all"}
     assert set(hparams) == set(rows["run"][0])
     assert rows["run"][1]["leep/predicted_accuracy"] == pytest.approx(callback.forecast.value)
     assert rows["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
@@ -297,7 +308,7 @@ def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
     fit(tmp_path / "with", Model(optimizer=optimizer), [leep()])
     alone, both = (table(tmp_path / name)[2]["run"][0] for name in ("without", "with"))
     assert both.pop("leep/source") == "resnet"
-    assert both.pop("leep/strategy") == "all"
+    assert both.pop("leep/trainable") == "all"
     if "optimizer/steps" in alone:  # Lightning 2.4 names a list of dictionaries as a whole, later ones by its items
         lists = ("optimizer/steps", "optimizer/nobody")
         both, alone = ({k: v for k, v in row.items() if not k.startswith(lists)} for row in (both, alone))
@@ -321,7 +332,7 @@ def test_datamodule_counts_as_well(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="run")
     make_trainer(leep(), logger=logger).fit(Model(), datamodule=Data())
     shown = set(table(tmp_path)[0]) - {"_class_path"}  # which Lightning 2.4 shows, and later ones do not
-    assert shown == {"lr", "optimizer", "size", "leep/source", "leep/strategy"}
+    assert shown == {"lr", "optimizer", "size", "leep/source", "leep/trainable"}
 
 
 def test_other_loggers_are_passed_over(tmp_path):

@@ -9,31 +9,36 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.outlook import Outlook
+from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.curve import Reference
-from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.hparams import complete_hparams, widen_hparams
-from lightning_leep.tensorboard.scalars import convergence_tags, hparam_tags, report_tags, running_tags, validation_tags
+from lightning_leep.tensorboard.scalars import (
+    convergence_tags,
+    forecast_tags,
+    hparam_tags,
+    report_tags,
+    validation_tags,
+)
 from lightning_leep.tensorboard.text import report_markdown
 from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
-ADVICE = "See what that logger needs; every number is in `trainer.callback_metrics` as well."
+ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metrics` as well."
 
 
 class RunLogs:
     """Writes what is known of one fit to the loggers of its Trainer, and the numbers to its ``callback_metrics``.
 
     Args:
-        trainer: The trainer, in ``fit``.
+        trainer: The Trainer, in ``fit``.
         barrier: Contains the faults of each logger.
         name: First part of every tag.
-        transfers: Name of the source model and strategy of all callbacks in this Trainer, by the first part of their
-            tags.
+        transfers: What the source is called and what is trained, for each callback in this Trainer by its name.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class RunLogs:
         self.own_hparams = {
             f"{other}/{what}": value
             for other, values in transfers.items()
-            for what, value in zip(("source", "strategy"), values, strict=True)
+            for what, value in zip(("source", "trainable"), values, strict=True)
         }
         self._widened: list[Callable[[], None]] = []
 
@@ -66,64 +71,63 @@ class RunLogs:
             self._widened.pop()()
 
     def complete_hparams(self) -> None:
-        """Write the row of HPARAMS of a run that has none, once all hooks of the fit have had their chance."""
+        """Write the row of HPARAMS if the run has none, once all hooks of the fit have had their chance."""
         self._each_logger("add HPARAMS to", lambda logger: complete_hparams(logger, self.own_hparams, self.hparam_tags))
 
-    def report(self, report: TransferabilityReport, outlook: Outlook, scored: ScoredSource | None) -> None:
-        """The report and what is expected, before the first step of training.
+    def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
+        """Log the report and what is expected, before the first step of training.
 
         Args:
-            report: The report.
+            state: What is known of the fit.
             outlook: What is expected.
             scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
         """
-        forecast = "" if outlook.accuracy is None else f" {outlook.accuracy.describe()}"
+        report, forecast = state.report, outlook.accuracy
+        if report is None:
+            return
+        described = "" if forecast is None else f" {forecast.describe()}"
         rank_zero_info(
             f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
-            f"nothing about the labels).{forecast}"
+            f"nothing about the labels).{described}"
         )
-        curve = AccuracyCurve()
-        self._numbers({**report_tags(report, self.prefix), **self._validation_tags(curve, outlook, None)})
-        self.text(report_markdown(report, outlook.accuracy, None, None, self.source_name, outlook.convergence))
+        predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
+        self._numbers({**report_tags(report, self.prefix), **predicted})
+        self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
-            # A group of their own, for TensorBoard to show after those of the outcome: of many runs they fill pages.
+            # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
             self._figure("association", lambda: association_figure(joint, *names), group="_source_classes")
             self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
-        if len(outlook.history):  # something to look at while it trains
-            self._forecast_figures(report, curve, outlook, None)
+        if len(outlook.history):  # something to look at during training
+            self._forecast_figures(state, outlook, None)
+
+    def achieved(self, accuracy: float) -> None:
+        """Log the accuracy of a validation."""
+        self._numbers({f"{self.prefix}achieved_accuracy": accuracy})
 
     def validation(
-        self, curve: AccuracyCurve, outlook: Outlook, running: RunningForecast | None, reference: Reference | None
+        self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None, running: RunningForecast | None
     ) -> None:
-        """Achieved beside predicted accuracy, and what is expected now."""
-        running_now = {} if running is None else running_tags(running, self.prefix)
-        self._numbers({**self._validation_tags(curve, outlook, reference), **running_now})
+        """Log what follows from the latest validation, and what is expected now."""
+        if running is None or running.eta_epochs is None:  # what is no longer known must not stay there
+            self.trainer.callback_metrics.pop(f"{self.prefix}eta_epochs", None)
+        self._numbers(validation_tags(curve, outlook.accuracy, reference, running, self.prefix))
 
-    def end(
-        self,
-        report: TransferabilityReport,
-        curve: AccuracyCurve,
-        outlook: Outlook,
-        reference: Reference | None,
-        stopped: str = "",
-    ) -> None:
-        """How the run came out: measures of its convergence, the final figures and text."""
-        predicted = None if outlook.accuracy is None else outlook.accuracy.value
-        self._numbers(convergence_tags(curve, predicted, reference, self.prefix))
-        self._forecast_figures(report, curve, outlook, reference)
-        self.text(
-            report_markdown(report, outlook.accuracy, curve, reference, self.source_name, outlook.convergence, stopped)
-        )
+    def end(self, state: FitState, outlook: Outlook, reference: Reference | None, stopped: str) -> None:
+        """Log how the run came out: its convergence, the final figures and the text; why it was stopped, if it was."""
+        if state.report is None:
+            return
+        # Not for other callbacks: nothing is left to decide.
+        self._log(convergence_tags(state.curve, outlook.accuracy, reference, self.prefix))
+        self._forecast_figures(state, outlook, reference)
+        shown = state.report, outlook.accuracy, state.curve, reference, self.source_name, outlook.convergence
+        self._text(report_markdown(*shown, stopped))
 
-    def text(self, markdown: str, tag: str = "report") -> None:
-        """A text panel."""
-        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{tag}", markdown, self._step))
+    def _text(self, markdown: str) -> None:
+        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}report", markdown, self._step))
 
-    def _forecast_figures(
-        self, report: TransferabilityReport, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None
-    ) -> None:
-        forecast = outlook.accuracy
+    def _forecast_figures(self, state: FitState, outlook: Outlook, reference: Reference | None) -> None:
+        report, curve, forecast = state.report, state.curve, outlook.accuracy
         history = shown_transfers(outlook.history)
         if forecast is not None:
             self._figure(
@@ -137,34 +141,25 @@ class RunLogs:
                     expected=outlook.expected,
                 ),
             )
-        if history:
+        if history and report is not None:
             self._figure("history", lambda: history_figure(report, history, forecast, curve))
         if len(history) > 1:  # a level is the mean of at least two
             self._figure("history_by_level", lambda: levels_figure(history, curve))
 
-    def _validation_tags(self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None) -> dict[str, float]:
-        forecast = outlook.accuracy
-        if forecast is None:
-            return validation_tags(curve, None, reference, self.prefix)
-        return validation_tags(curve, forecast.value, reference, self.prefix, (forecast.low, forecast.high))
-
     def _numbers(self, values: Mapping[str, float]) -> None:
-        if not values:
-            return
-        # For other callbacks, at once: `self.log` would show them at the end of the epoch, and not in every hook. The
-        # groups that keep TensorBoard tidy would only be in the way here.
+        # For other callbacks, at once: `self.log` would show them at the end of the epoch, and not in every hook.
         self.trainer.callback_metrics.update(
-            {
-                f"{self.prefix}{tag.rpartition('/')[2]}": torch.tensor(value, dtype=torch.float32)
-                for tag, value in values.items()
-            }
+            {tag: torch.tensor(value, dtype=torch.float32) for tag, value in values.items()}
         )
+        self._log(values)
 
+    def _log(self, values: Mapping[str, float]) -> None:
         def log(logger: Any) -> None:
             logger.log_metrics(dict(values), step=self._step)
             logger.save()
 
-        self._each_logger("log to", log)
+        if values:
+            self._each_logger("log to", log)
 
     def _figure(self, tag: str, draw: Callable[[], Any], group: str = "") -> None:
         loggers = [logger for logger in self._loggers if takes_figures(logger)]

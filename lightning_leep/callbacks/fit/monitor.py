@@ -1,6 +1,5 @@
-"""The accuracy that the user's module logs, read when it is new, and the place in training where it was measured."""
+"""The accuracy that the user's module logs, read when it is new."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,9 @@ ROUNDING = 1e-5
 class MonitorReader:
     """Notices when a new value of the monitored metric arrives.
 
-    A metric that validation logs is new after each validation, anything else (logged in training, or in the module's
-    ``on_train_epoch_end``) once the epoch is over. Lightning keeps old values for ever: a value is new if it is another
-    tensor than before.
+    If validation logs the metric, it is new after each validation. Anything else (logged in training, or in the
+    module's ``on_train_epoch_end``) is new once the epoch is over. Lightning keeps old values: a value is new if it is
+    another tensor than before.
 
     Args:
         monitor: Name of the metric.
@@ -27,95 +26,72 @@ class MonitorReader:
         self.num_validations = 0
         self.found = False
         self._from_validation = False
-        self._before: Any = None
-        self._previous_epoch: Any = None
+        self._before_epoch: Any = None
+        self._before_validation: Any = None
 
-    def start_validation(self, metrics: Mapping[str, Any]) -> None:
-        """Remember what was there before a validation."""
-        self._before = metrics.get(self.monitor)
+    def before_epoch(self, metrics: Mapping[str, Any]) -> None:
+        """Remember the value from before an epoch."""
+        self._before_epoch = metrics.get(self.monitor)
 
-    def end_validation(self, metrics: Mapping[str, Any]) -> float | None:
-        """The value that this validation logged, if it did."""
+    def before_validation(self, metrics: Mapping[str, Any]) -> None:
+        """Remember the value from before a validation."""
+        self._before_validation = metrics.get(self.monitor)
+
+    def after_validation(self, metrics: Mapping[str, Any]) -> float | None:
+        """The accuracy that this validation logged, if it did.
+
+        Raises:
+            ValueError: If the value does not lie in 0..1.
+        """
         self.num_validations += 1
-        value = metrics.get(self.monitor)
-        if value is None or value is self._before:
-            return None
-        self.found = self._from_validation = True
-        return float(value)
+        value = self._new(metrics, self._before_validation)
+        self._from_validation = self._from_validation or value is not None
+        return None if value is None else _accuracy(value)
 
-    def logged_in_epoch(self, metrics: Mapping[str, Any]) -> float | None:
-        """The value that this epoch logged outside validation, if it did; to be called after the module's own hooks."""
-        value = metrics.get(self.monitor)
-        if self._from_validation or value is None or value is self._previous_epoch:
-            return None
-        return float(value)
+    def after_epoch(self, metrics: Mapping[str, Any]) -> float | None:
+        """The accuracy that this epoch logged outside validation, if it did; call it after the module's own hooks.
 
-    def end_epoch(self, metrics: Mapping[str, Any]) -> float | None:
-        """The same, which is old from then on."""
-        value = self.logged_in_epoch(metrics)
-        if value is not None:
-            self.found, self._previous_epoch = True, metrics[self.monitor]
+        Raises:
+            ValueError: If the value does not lie in 0..1.
+        """
+        value = None if self._from_validation else self._new(metrics, self._before_epoch)
+        return None if value is None else _accuracy(value)
+
+    def _new(self, metrics: Mapping[str, Any], old: Any) -> Any:
+        value = metrics.get(self.monitor)
+        if value is None or value is old:
+            return None
+        self.found = True
         return value
 
+    def explain_missing(self, logged: Iterable[str], validates: bool) -> str:
+        """Why nothing can be compared, and what to do.
 
-def missing_monitor_message(monitor: str, logged: Iterable[str]) -> str:
-    """What is wrong when the metric was not logged, with the names of those that were."""
-    return (
-        f"`monitor={monitor!r}` was not logged, so nothing can be compared with the prediction. "
-        f"Logged so far: {', '.join(map(repr, sorted(logged))) or 'nothing'}. "
-        f"Call `self.log({monitor!r}, accuracy)` in `validation_step`, or name one of these as `monitor`."
-    )
-
-
-class EpochScale:
-    """Places validations in training, in epochs: whole ones, and the part of the current one that is done.
-
-    How long the epochs of a loader of unknown length are is known once the first is over. Until then each validation
-    counts as an epoch, since an endless stream has no other scale; then those take their places within it.
-    """
-
-    def __init__(self) -> None:
-        self._batches: list[int] = []  # trained at each validation that was only counted
-
-    def place(self, trainer: Any, curve: AccuracyCurve) -> tuple[AccuracyCurve, float]:
-        """The curve so far, on the scale that is known now, and the place of the validation that is over."""
-        done = trainer.fit_loop.batch_idx + 1
-        if trainer.is_last_batch:
-            return self._settled(curve, done), float(trainer.current_epoch + 1)
-        length = float(trainer.num_training_batches)
-        if not math.isfinite(length):
-            earlier = trainer.fit_loop.epoch_loop.total_batch_idx + 1 - done
-            length = earlier / trainer.current_epoch if trainer.current_epoch else math.inf
-        if math.isfinite(length):
-            # An epoch may be longer than those before it, but no validation in the middle of it is its end.
-            return self._settled(curve, length), trainer.current_epoch + done / max(length, done + 1)
-        self._batches.append(done)
-        return curve, (curve.epochs[-1] if len(curve) else 0.0) + 1.0
-
-    def end_epoch(self, trainer: Any, curve: AccuracyCurve) -> AccuracyCurve:
-        """The same between two epochs, or after the last, which need not have come to the end of its data."""
-        if not (trainer.is_last_batch and trainer.current_epoch):
-            return curve
-        return self._settled(curve, (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / trainer.current_epoch)
-
-    def _settled(self, curve: AccuracyCurve, length: float) -> AccuracyCurve:
-        if not self._batches:
-            return curve
-        before, batches = len(curve) - len(self._batches), self._batches
-        self._batches = []
-        return AccuracyCurve((*curve.epochs[:before], *(batch / length for batch in batches)), curve.accuracy)
+        Args:
+            logged: Names of what was logged.
+            validates: Whether the Trainer has a validation loop that is not switched off.
+        """
+        if validates and not self.num_validations:
+            return (
+                f"No validation ran, so that `monitor={self.monitor!r}` has no value to compare with the prediction. "
+                "Train for longer, or validate more often with `val_check_interval`."
+            )
+        return (
+            f"`monitor={self.monitor!r}` was not logged, so nothing can be compared with the prediction. "
+            f"Logged so far: {', '.join(map(repr, sorted(logged))) or 'nothing'}. "
+            f"Call `self.log({self.monitor!r}, accuracy)` in `validation_step`, or name one of these as `monitor`."
+        )
 
 
-def extended(curve: AccuracyCurve, epoch: float, accuracy: float) -> AccuracyCurve:
-    """The curve with one more validation, instead of those from ``epoch`` on (training was resumed before them)."""
-    if 1 < accuracy <= 1 + ROUNDING:
-        accuracy = 1.0
-    kept = sum(e < epoch for e in curve.epochs)
-    return AccuracyCurve(curve.epochs[:kept], curve.accuracy[:kept]).append(epoch, accuracy)
+def _accuracy(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1 + ROUNDING:
+        raise ValueError(f"The accuracy must lie in 0..1 (divide a percentage by 100), got {number:g}.")
+    return min(number, 1.0)
 
 
 def as_reference(reference: AccuracyCurve | Sequence[float] | float | None) -> Reference | None:
-    """A curve as it is, a sequence as the accuracies after 1, 2, ... epochs, a number as one accuracy.
+    """A curve as it is; a sequence as the accuracies after 1, 2, ... epochs; a number as one accuracy.
 
     Raises:
         TypeError: If it is something else.

@@ -1,10 +1,12 @@
-"""What is expected of a fit, made by one process before the first step and known to all of them."""
+"""What is expected of a fit: forecast by one process before the first step, and told to all of them."""
 
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
+from lightning_leep.callbacks.fit.state import FitState
+from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.forecast import (
     AccuracyForecast,
     ConvergenceForecast,
@@ -16,13 +18,12 @@ from lightning_leep.forecast import (
 )
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import AccuracyCurve, History, load_history
-from lightning_leep.records.history import Folder
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.folder import Folder
 from lightning_leep.utils.distributed import on_every_process
 
-#: Name of the task for :class:`FaultBarrier`: reading and writing one folder are one cause for one warning.
+#: Name of the task for :class:`FaultBarrier`: reading and writing one folder have one cause, and so one warning.
 HISTORY_TASK = "use the history of transfers"
-HISTORY_ADVICE = "`history=` names a folder or an fsspec URL that can be read and written; False keeps no history."
+HISTORY_ADVICE = "`history=` names a folder or an fsspec URL that can be read and written; False disables the history."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +31,24 @@ class Outlook:
     """What is expected of a fit.
 
     Attributes:
-        strategy: What is trained.
-        accuracy: The accuracy that it will reach; None where nothing can be said.
-        convergence: How fast; None without enough earlier transfers.
-        history: Earlier transfers of the same strategy; empty on all processes but the first.
-        max_epochs: Epochs after which training ends at the latest; None if that is not known.
-        test_size: Rows of a validation, if known.
-        first_epoch: Epochs that the Trainer had trained another module for before; they count in ``max_epochs``.
+        accuracy: The accuracy that it will reach; None if nothing can be said.
+        convergence: How fast it will be; None without enough earlier transfers.
+        history: Earlier transfers that trained the same part; empty on all processes but the first.
+        facts: What the Trainer plans and uses.
     """
 
-    strategy: str
     accuracy: AccuracyForecast | None = None
     convergence: ConvergenceForecast | None = None
     history: History = field(default_factory=History)
-    max_epochs: float | None = None
-    test_size: int | None = None
-    first_epoch: int = 0
+    facts: TrainerFacts = field(default_factory=TrainerFacts)
 
     @property
     def expected(self) -> MeanCurve | None:
-        """Accuracy expected at each epoch of this fit; None without a forecast of either kind."""
+        """The accuracy expected after each epoch of this fit; None unless there is a forecast of both kinds."""
         if self.accuracy is None or self.convergence is None:
             return None
         curve = self.convergence.accuracy(self.accuracy)
-        kept = sum(epoch <= (self.max_epochs or math.inf) for epoch in curve.epochs)
+        kept = sum(epoch <= (self.facts.max_epochs or math.inf) for epoch in curve.epochs)
         if not kept:
             return None
         return replace(
@@ -61,40 +56,32 @@ class Outlook:
         )
 
     def update(self, curve: AccuracyCurve) -> RunningForecast | None:
-        """The forecast given the validations so far; from these alone if there are a few of them."""
+        """The forecast given the validations so far. Without a forecast before training it needs a few of them."""
         if self.accuracy is None and len(curve) < MIN_VALIDATIONS:
             return None
-        end = None if self.max_epochs is None else self.max_epochs - self.first_epoch
-        curve = AccuracyCurve(tuple(epoch - self.first_epoch for epoch in curve.epochs), curve.accuracy)
         return update_forecast(
-            self.accuracy, curve, max_epochs=end, convergence=self.convergence, test_size=self.test_size
+            self.accuracy,
+            curve,
+            max_epochs=self.facts.max_epochs,
+            convergence=self.convergence,
+            test_size=self.facts.test_size,
         )
 
 
 def look_ahead(
-    trainer: Any,
-    barrier: FaultBarrier,
-    report: TransferabilityReport,
-    *,
-    folder: Folder | None,
-    strategy: str,
-    test_size: int | None,
-    accuracy: AccuracyForecast | None,
-    first_epoch: int = 0,
+    trainer: Any, barrier: FaultBarrier, state: FitState, facts: TrainerFacts, *, folder: Folder | None, trainable: str
 ) -> Outlook:
-    """Make the forecasts on the first process and tell them to the others, which may not see the folder.
+    """Forecast on the first process and tell the others, which may not see the folder.
 
     Args:
-        trainer: The trainer, in ``fit``.
+        trainer: The Trainer, in ``fit``.
         barrier: Contains faults of the folder, after which the forecast rests on the report alone.
-        report: The report.
-        folder: Where earlier transfers are; None for nowhere.
-        strategy: What is trained.
-        test_size: Rows of a validation, if known.
-        accuracy: The forecast that a checkpoint brought, which stays as it was.
-        first_epoch: Epochs that the Trainer had trained another module for before.
+        state: What is known of the fit, with a report. A forecast that a checkpoint brought stays as it was.
+        facts: What the Trainer plans and uses.
+        folder: Where the records of earlier transfers are; None for no history.
+        trainable: What is trained.
     """
-    device = trainer.strategy.root_device
+    device, report = trainer.strategy.root_device, state.report
     history = History()
     if folder is not None:
 
@@ -105,33 +92,13 @@ def look_ahead(
             history = on_every_process(load, device)
 
     def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None]:
-        if not trainer.is_global_zero:
+        if report is None or not trainer.is_global_zero:
             return None, None
-        made = accuracy or forecast_accuracy(report, history, trainable=strategy, test_size=test_size)
-        # Records of training from scratch are references of others, so the whole history goes in.
-        return made, forecast_convergence(report, history, trainable=strategy)
+        made = state.forecast or forecast_accuracy(report, history, trainable=trainable, test_size=facts.test_size)
+        # The whole history: records of training from scratch are the references of others.
+        return made, forecast_convergence(report, history, trainable=trainable)
 
     made, convergence = None, None
     with barrier.contain("forecast the accuracy", "The report is logged all the same."):
         made, convergence = trainer.strategy.broadcast(on_every_process(forecast, device))
-    return Outlook(
-        strategy=strategy,
-        accuracy=made,
-        convergence=convergence,
-        history=history.filter(trainable=strategy),
-        max_epochs=planned_epochs(trainer),
-        test_size=test_size,
-        first_epoch=first_epoch,
-    )
-
-
-def planned_epochs(trainer: Any) -> float | None:
-    """Epochs after which the trainer stops by ``max_epochs`` or ``max_steps``; None if it never does."""
-    ends = []
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        ends.append(float(trainer.max_epochs))
-    batches = trainer.num_training_batches
-    if trainer.max_steps is not None and trainer.max_steps > 0 and 0 < batches < math.inf:
-        # An epoch's last step may accumulate fewer batches than the others.
-        ends.append(trainer.max_steps / math.ceil(batches / trainer.accumulate_grad_batches))
-    return min(ends, default=None)
+    return Outlook(accuracy=made, convergence=convergence, history=history.filter(trainable=trainable), facts=facts)

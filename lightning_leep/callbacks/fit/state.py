@@ -1,97 +1,107 @@
-"""What a callback knows of a fit, kept for when that fit goes on."""
+"""What a callback knows of one fit: one object, which is saved in checkpoints and restored as a whole."""
 
-from dataclasses import asdict
-from itertools import count
-from typing import Any, ClassVar
+import sys
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from lightning_leep.callbacks.fault_barrier import FaultBarrier
-from lightning_leep.callbacks.fit.watch import TransferWatch
-from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
-from lightning_leep.records import AccuracyCurve
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records import AccuracyCurve, TransferabilityReport
+from lightning_leep.utils.checks import check_real, check_size, check_text
+
+NOTHING_MEASURED = AccuracyCurve()
 
 
-class ResumableCallback(TrainerCallback):
-    """A callback with a name of its own in checkpoints, that keeps report, forecast and curve there.
+@dataclass
+class FitState:
+    """What is known of one fit. A new fit starts with a new state; a resumed one goes on with the old state.
 
-    A fit goes on from a checkpoint, or if a Trainer that has trained a module is told to fit the same one again.
-
-    Args:
-        name: Name in checkpoints and logs; None until a Trainer numbers its callbacks.
-        strategy: The user's word for what is trained, if there is one.
-        strict: Whether faults are raised.
+    Attributes:
+        report: Scores of the source; None before the source has been scored.
+        forecast: The accuracy forecast before training, if there is one.
+        curve: Accuracy at each validation, in epochs of this fit.
+        seconds: Seconds of training before each validation.
+        first_epoch: Epochs that the Trainer had trained another module for before this fit.
+        trained: What came from the source, and which of it is trained.
     """
 
-    _instances: ClassVar[count] = count()
+    report: TransferabilityReport | None = None
+    forecast: AccuracyForecast | None = None
+    curve: AccuracyCurve = NOTHING_MEASURED
+    seconds: tuple[float, ...] = ()
+    first_epoch: int = 0
+    trained: TrainedPart = field(default_factory=TrainedPart)
 
-    def __init__(self, name: str | None, strategy: str | None, strict: bool) -> None:
-        super().__init__()
-        self.name = name
-        self.strict = strict
-        self._barrier = FaultBarrier(strict)
-        self._strategy = strategy
-        self._fitted: tuple[int, int] | None = None
-        self._watch: TransferWatch | None = None
-        # Two callbacks must be told apart before a Trainer numbers them.
-        self._automatic_name = f"instance {next(self._instances)}"
-        self._forget()
+    def add(self, epoch: float, accuracy: float, seconds: float) -> None:
+        """Add a validation. Those at the same or a later epoch are dropped: training was resumed before them."""
+        kept = bisect_left(self.curve.epochs, epoch)
+        if kept < len(self.curve):
+            self.curve = AccuracyCurve(self.curve.epochs[:kept], self.curve.accuracy[:kept])
+        self.curve = self.curve.append(epoch, accuracy)
+        self.seconds = (*self.seconds[:kept], seconds)
 
-    def _forget(self) -> None:
-        self.report: TransferabilityReport | None = None
-        self.forecast: AccuracyForecast | None = None
-        self._past_curve = AccuracyCurve()
-        self._past_seconds: tuple[float, ...] = ()
-        self._first_epoch = 0
-        self._trained = TrainedPart(self._strategy)
-
-    @property
-    def curve(self) -> AccuracyCurve:
-        """Accuracy at each validation of this fit."""
-        return self._past_curve if self._watch is None else self._watch.curve
-
-    @property
-    def log_name(self) -> str:
-        """First part of the names of everything that is logged, once a Trainer has set the callback up."""
-        return self.name or self._automatic_name
-
-    @property
-    def state_key(self) -> str:
-        """The callback's name in checkpoints."""
-        return self._generate_state_key(name=self.log_name)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Report, forecast, curve and what is trained as plain values; nothing of the source."""
-        past = self._past_curve, self._past_seconds
-        curve, seconds = past if self._watch is None else self._watch.measured()
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values; nothing of the source."""
         return {
             "report": None if self.report is None else self.report.to_dict(),
             "forecast": None if self.forecast is None else asdict(self.forecast),
-            "curve": {"epochs": list(curve.epochs), "accuracy": list(curve.accuracy)},
-            "seconds": list(seconds),
-            "first_epoch": self._first_epoch,
-            "trained": self._trained.state_dict(),
+            "curve": asdict(self.curve),
+            "seconds": self.seconds,
+            "first_epoch": self.first_epoch,
+            "trained": self.trained.to_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        with self._barrier.contain("read its report from the checkpoint", "The source is scored again if it can be."):
-            report, forecast = state_dict["report"], state_dict["forecast"]
-            curve, seconds = AccuracyCurve(**state_dict["curve"]), tuple(state_dict["seconds"])
-            self._first_epoch = state_dict["first_epoch"]
-            self._trained.load_state_dict(state_dict["trained"])
-            self.forecast = None if forecast is None else AccuracyForecast(**forecast)
-            self.report = None if report is None else TransferabilityReport.from_dict(report)
-            self._past_curve, self._past_seconds = curve, seconds
+    @classmethod
+    def from_dict(cls, values: Any) -> "FitState":
+        """Inverse of :meth:`to_dict`.
 
-    def _set_up(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the previous fit, unless the one that begins goes on with it."""
-        # Comparing identities is safe: a Trainer keeps its module alive until it has the next one.
-        fitted, before = (id(trainer), id(pl_module)), self._fitted
-        if fitted != before or trainer.global_step == 0:
-            self._forget()  # what a checkpoint holds is loaded after this
-            if before is not None and before[0] == fitted[0]:
-                self._first_epoch = trainer.current_epoch  # a Trainer counts on with the next module
-        self._fitted, self._watch = fitted, None
-        self._barrier.reset()
+        Raises:
+            TypeError: If a value has the wrong type.
+            ValueError: If something is missing, unknown or impossible.
+        """
+        _check_names("the state of a fit", values, {f.name for f in fields(cls)})
+        report, forecast, curve = values["report"], values["forecast"], values["curve"]
+        _check_names("curve", curve, {"epochs", "accuracy"})
+        seconds = _numbers("seconds", values["seconds"])
+        check_size("first_epoch", values["first_epoch"], 0)
+        state = cls(
+            report=None if report is None else TransferabilityReport.from_dict(report),
+            forecast=None if forecast is None else _forecast(forecast),
+            curve=AccuracyCurve(_numbers("epochs", curve["epochs"]), _numbers("accuracy", curve["accuracy"])),
+            seconds=seconds,
+            first_epoch=values["first_epoch"],
+            trained=TrainedPart.from_dict(values["trained"]),
+        )
+        if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
+            raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
+        return state
+
+
+def _forecast(values: Any) -> AccuracyForecast:
+    _check_names("forecast", values, {f.name for f in fields(AccuracyForecast)})
+    for name in ("low", "value", "high", "coverage"):
+        check_real(name, values[name], 0, 1, missing=False)
+    if not (values["low"] <= values["value"] <= values["high"] and 0 < values["coverage"] < 1):
+        raise ValueError(f"`forecast` must be a value inside an interval, got {values!r}.")
+    notes = values["notes"]
+    if not isinstance(notes, list | tuple) or not isinstance(values["out_of_range"], bool):
+        raise TypeError(f"`forecast` must hold notes and say whether it is out of range, got {values!r}.")
+    for text in (values["trainable"], values["basis"], *notes):
+        check_text("forecast", text)
+    check_size("num_records", values["num_records"], 0)
+    return AccuracyForecast(**{**values, "notes": tuple(notes)})
+
+
+def _check_names(what: str, values: Any, names: set[str]) -> None:
+    if not isinstance(values, Mapping) or set(values) != names:
+        raise ValueError(f"`{what}` must be a mapping with exactly the keys {sorted(names)}, got {values!r:.200}.")
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"`{name}` must be a sequence of numbers, got {type(values).__name__}.")
+    for value in values:
+        check_real(name, value, 0, sys.float_info.max, missing=False)
+    return tuple(float(value) for value in values)

@@ -41,7 +41,7 @@ SHARDING_STRATEGIES = {"FSDPStrategy", "ModelParallelStrategy"}
 
 @dataclass(frozen=True)
 class ScoredSource:
-    """The report, and the names of the classes where they were found."""
+    """The report, and the class names where they are known."""
 
     report: TransferabilityReport
     target_class_names: Sequence[str] | None
@@ -50,7 +50,7 @@ class ScoredSource:
 
 @dataclass(frozen=True)
 class SourceScorer:
-    """What LEEPCallback was told about scoring, in its arguments of the same names.
+    """The arguments of LEEPCallback that concern scoring.
 
     Raises:
         TypeError: If one has the wrong type.
@@ -125,7 +125,7 @@ class SourceScorer:
                 ),
                 device,
             )
-        # Who splits batches with a function of their own may have written it to do what the hooks do.
+        # A `split_batch` of the user's may already do what the hooks do.
         skipped = skipped_batch_hooks(trainer, pl_module) if split_batch is None else ()
         return ScoredSource(
             replace(report, notes=(*report.notes, *data.notes, *skipped)),

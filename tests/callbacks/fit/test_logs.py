@@ -6,14 +6,13 @@ from pathlib import Path
 import lightning.pytorch.loggers
 import pytest
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep import LEEPCallback
-from lightning_leep.records import AccuracyCurve, convergence_scalars
-from tests._helpers.small_transfer import C, Classifier, Z, fit, make_source
+from lightning_leep.records import convergence_scalars
+from tests._helpers.small_transfer import Classifier, fit, make_source
 
 
 def events(folder) -> EventAccumulator:
@@ -57,16 +56,25 @@ def run(request, tmp_path_factory):
     return callback, trainer, events(board.log_dir), recording
 
 
-def test_report_before_the_first_step(run):
+def known_before(callback) -> dict[str, float]:
+    report, forecast = callback.report, callback.forecast
+    return {
+        "leep/leep": report.leep,
+        "leep/leave_one_out_leep": report.leave_one_out_leep,
+        "leep/linear_probe_accuracy": report.linear_probe_accuracy,
+        "leep/predicted_accuracy": forecast.value,
+        "leep/predicted_low": forecast.low,
+        "leep/predicted_high": forecast.high,
+    }
+
+
+def test_scores_and_forecast_before_the_first_step(run):
     callback, trainer, board, recording = run
-    for name, value in {**callback.report.scalars(), "floor": callback.report.floor}.items():
-        assert series(board, f"leep_report/{name}") == [(0, pytest.approx(value))]
-        assert recording.of(f"leep_report/{name}") == [(0, value)]
-        assert trainer.callback_metrics[f"leep/{name}"].item() == pytest.approx(value)
-    steps = [step for step, metrics in recording.records if "train_loss" in metrics]
-    first = next(i for i, (_, metrics) in enumerate(recording.records) if "leep_report/leep" in metrics)
-    assert first == 0
-    assert steps[0] == 0
+    step, first = recording.records[0]
+    assert (step, first) == (0, known_before(callback))
+    for tag, value in first.items():
+        assert series(board, tag)[0] == (0, pytest.approx(value))
+        assert trainer.callback_metrics[tag].item() == pytest.approx(value)
 
 
 def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
@@ -77,14 +85,12 @@ def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
     assert series(board, "leep/achieved_accuracy") == measured
     assert [value for _, value in measured] == pytest.approx(list(callback.curve.accuracy))
     steps = [step for step, _ in measured]
-    assert series(board, "leep/predicted_accuracy") == [(step, pytest.approx(predicted)) for step in [0, *steps]]
-    for name, value in (("low", callback.forecast.low), ("high", callback.forecast.high)):
-        assert [v for _, v in series(board, f"leep/predicted_accuracy_{name}")] == [pytest.approx(value)] * 4
-    assert series(board, "leep/prediction_error") == [(s, pytest.approx(predicted - a)) for s, a in measured]
+    for tag, value in list(known_before(callback).items())[3:]:  # drawn as lines
+        assert series(board, tag) == [(step, pytest.approx(value)) for step in [0, *steps]]
     best = [max(callback.curve.accuracy[: i + 1]) for i in range(3)]
     assert series(board, "leep/best_accuracy") == [(s, pytest.approx(b)) for s, b in zip(steps, best, strict=True)]
-    errors = [v for _, v in series(board, "leep/prediction_error_at_best")]
-    assert errors == pytest.approx([predicted - b for b in best], abs=1e-6)
+    errors = [v for _, v in series(board, "leep/prediction_error")]
+    assert errors == pytest.approx([b - predicted for b in best], abs=1e-6)
     assert series(board, "leep/reference_accuracy") == [
         (step, pytest.approx(level)) for step, level in zip(steps, [0.3, 0.4, 0.5], strict=True)
     ]
@@ -93,15 +99,29 @@ def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
     assert trainer.callback_metrics["leep/achieved_accuracy"].item() == pytest.approx(measured[-1][1])
 
 
+def test_achieved_is_logged_before_what_is_computed_from_it(run):
+    records = [metrics for _, metrics in run[3].records]
+    achieved = [i for i, metrics in enumerate(records) if "leep/achieved_accuracy" in metrics]
+    assert all(records[i].keys() == {"leep/achieved_accuracy"} for i in achieved)
+    assert [i + 1 for i in achieved] == [i for i, metrics in enumerate(records) if "leep/best_accuracy" in metrics]
+
+
 def test_convergence_at_the_end(run):
-    callback, trainer, board, _ = run
-    reference = AccuracyCurve((1, 2, 3), (0.3, 0.4, 0.5))
-    wanted = convergence_scalars(callback.curve, callback.forecast.value, reference)
-    assert {"best_accuracy", "epochs_to_90_percent", "area_under_curve"} <= set(wanted)
-    for name, value in wanted.items():
-        tag = f"leep/{name}" if name == "best_accuracy" else f"leep_convergence/{name}"  # known all along
-        assert series(board, tag)[-1][1] == pytest.approx(value)
-        assert trainer.callback_metrics[f"leep/{name}"].item() == pytest.approx(value)
+    callback, _, board, _ = run
+    wanted = convergence_scalars(callback.curve, callback.forecast.value, callback.reference)
+    for name in ("epochs_to_90_percent", "area_under_curve"):
+        assert series(board, f"leep/{name}") == [(series(board, "val_acc")[-1][0] + 1, pytest.approx(wanted[name]))]
+
+
+def test_at_most_20_tags_in_a_run_and_15_for_other_callbacks(run):
+    _, trainer, board, recording = run
+    logged = {tag for _, metrics in recording.records for tag in metrics if tag.startswith("leep")}
+    assert logged == {tag for tag in board.Tags()["scalars"] if tag.startswith("leep")}
+    assert {tag.split("/")[0] for tag in logged} == {"leep"}
+    assert len(logged) <= 20
+    shown = {tag for tag in trainer.callback_metrics if tag.startswith("leep")}
+    assert shown < logged
+    assert len(shown) <= 15
 
 
 def test_no_value_is_logged_twice(run):
@@ -120,8 +140,8 @@ def test_panels(run):
     assert len(texts) == 2
     assert "Sequential" in texts[0]
     assert callback.forecast.describe() in texts[0]
-    assert "Achieved accuracy" not in texts[0]
-    assert "Achieved accuracy" in texts[1]
+    assert "Best accuracy" not in texts[0]
+    assert "Best accuracy" in texts[1]
 
 
 def test_csv(tmp_path):
@@ -132,7 +152,7 @@ def test_csv(tmp_path):
         rows = list(csv.DictReader(file))
     column = [float(row["leep/achieved_accuracy"]) for row in rows if row["leep/achieved_accuracy"]]
     assert column == pytest.approx(list(callback.curve.accuracy))
-    assert [float(row["leep_report/leep"]) for row in rows if row["leep_report/leep"]] == [callback.report.leep]
+    assert [float(row["leep/leep"]) for row in rows if row["leep/leep"]] == [callback.report.leep]
 
 
 def test_no_logger_and_a_dummy_logger():
@@ -148,8 +168,8 @@ def test_two_callbacks_share_a_run(tmp_path):
     first, second = LEEPCallback(make_source(), strict=True), LEEPCallback(make_source(4), strict=True)
     fit(Classifier(), first, second, logger=board)
     read = events(board.log_dir)
-    assert series(read, "leep_report/leep")[0][1] == pytest.approx(first.report.leep)
-    assert series(read, "leep_2_report/leep")[0][1] == pytest.approx(second.report.leep)
+    assert series(read, "leep/leep")[0][1] == pytest.approx(first.report.leep)
+    assert series(read, "leep_2/leep")[0][1] == pytest.approx(second.report.leep)
 
 
 def test_the_users_own_values_are_logged_as_without(tmp_path):
@@ -176,10 +196,3 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
     assert trainer.current_epoch == 2  # a prediction never improves
     assert saver.best_model_score.item() == pytest.approx(callback.curve.best)
     assert f"{callback.report.leep:.4f}" in saver.best_model_path
-
-
-def test_figures_show_the_joint_of_the_scoring_pass(run):
-    callback = run[0]
-    assert callback.report.joint.shape == (C, Z)
-    assert callback.report.joint.sum().item() == pytest.approx(50)
-    assert torch.isfinite(callback.report.joint).all()

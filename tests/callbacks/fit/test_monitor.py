@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_leep import LEEPCallback
-from lightning_leep.callbacks.fit.monitor import MonitorReader, extended
 from lightning_leep.records import AccuracyCurve
 from tests._helpers.small_transfer import (
     Classifier,
@@ -163,19 +162,16 @@ class Finite(IterableDataset):
     ("options", "epochs"),
     [
         ({"max_epochs": 2}, (1.0, 2.0)),
-        # Five batches an epoch: known once the first has ended, when what was counted in it takes its place.
-        ({"val_check_interval": 2, "max_epochs": 2}, (0.4, 0.8, 1.4, 1.8)),
-        ({"val_check_interval": 5, "max_epochs": 2}, (1.0, 2.0)),
-        ({"val_check_interval": 1, "max_epochs": 1, "batch_size": 13}, (0.25, 0.5, 0.75, 1.0)),
-        ({"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 2}, (0.6, 1.2, 1.8)),
-        ({"val_check_interval": 2, "max_epochs": 1}, (0.4, 0.8)),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, (2.0, 4.0)),
+        # Five batches an epoch, which nobody knows: validations within epochs are counted.
+        ({"val_check_interval": 2, "max_epochs": 2}, (1.0, 2.0, 3.0, 4.0)),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 2}, (1.0, 2.0, 3.0)),
     ],
     ids=str,
 )
 def test_place_in_epochs_of_unknown_length(options, epochs):
     callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
-    options = {"batch_size": 10, **options}
-    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=options.pop("batch_size")), **options)
+    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=10), **options)
     assert callback.curve.epochs == pytest.approx(epochs)
     assert callback.curve.accuracy == tuple(VALUES[: len(epochs)])
 
@@ -232,17 +228,37 @@ def test_values_that_are_no_accuracy(value, words, recwarn):
 
 
 def test_rounding_above_one_is_one():
-    assert extended(AccuracyCurve(), 1.0, 1.0000001).accuracy == (1.0,)
-    with pytest.raises(ValueError, match=r"0\.\.1"):
-        extended(AccuracyCurve(), 1.0, 1.001)
+    class Rounded(Scripted):
+        def next_value(self):
+            return torch.tensor(1.0000001)
+
+    assert curve_of(Rounded()).accuracy == (1.0,) * 3
+
+
+class LogsEverySecondTime(Scripted):
+    def on_validation_epoch_end(self):
+        if self.current_epoch % 2 == 0:
+            super().on_validation_epoch_end()
 
 
 def test_old_values_do_not_count():
     """Lightning keeps the value of the last validation; one that logs nothing measured nothing."""
-    reader = MonitorReader("val_acc")
-    metrics = {"val_acc": torch.tensor(0.5)}
-    reader.start_validation({})
-    assert reader.end_validation(metrics) == 0.5
-    reader.start_validation(metrics)
-    assert reader.end_validation(metrics) is None
-    assert reader.end_epoch(metrics) is None
+    assert curve_of(LogsEverySecondTime()) == AccuracyCurve((1, 3), VALUES[:2])
+
+
+def test_a_value_of_training_is_new_although_it_is_older_than_the_validation():
+    class InTraining(BesideValidation):
+        on_train_epoch_end = pl.LightningModule.on_train_epoch_end
+
+        def training_step(self, batch, batch_idx):
+            self.log("val_acc", torch.tensor(VALUES[self.current_epoch]))
+            return super().training_step(batch, batch_idx)
+
+    assert curve_of(InTraining()) == AccuracyCurve((1, 2, 3), VALUES[:3])
+
+
+def test_a_run_without_a_validation_is_told_so():
+    callback = LEEPCallback(make_source())
+    with pytest.warns(UserWarning, match="No validation ran, so that `monitor='val_acc'` has no value") as caught:
+        fit(Classifier(), callback, max_steps=3)
+    assert not [w for w in caught if "self.log(" in str(w.message)]

@@ -67,5 +67,5 @@ def test_batch_hooks_that_do_not_run_are_noted(module_class, datamodule, hooks):
 
     assert [note.partition(" ")[0] for note in notes()] == hooks
     assert all("pass `split_batch=`" in note for note in notes())
-    # Who splits batches with a function of their own may have written it for this.
+    # A function of the user's may already do what the hooks do.
     assert notes(scoring=ScoringOptions(split_batch=lambda batch: batch)) == []

@@ -1,5 +1,6 @@
 """What may be a source, and how it is called."""
 
+import dataclasses
 from functools import partial
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep import LEEPCallback, ScoringOptions, score
 from tests._helpers.small_transfer import (
     DATA,
     Classifier,
@@ -22,10 +23,8 @@ from tests._helpers.small_transfer import (
 )
 
 
-def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, **scoring):
-    callback = LEEPCallback(
-        source, strict=True, num_target_classes=num_target_classes, scoring=ScoringOptions(**scoring)
-    )
+def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
+    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
     fit(module or Classifier(), callback, loader=loader or train_loader(DATA), **(trainer_options or {}))
     return callback.report
 
@@ -107,32 +106,18 @@ def test_exported_source():
     assert report_of(exported).leep == pytest.approx(expected(), abs=1e-6)
 
 
-def test_probabilities():
-    network = make_source()
-    report = report_of(lambda inputs: network(inputs).softmax(1), from_logits=False)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
+def test_options_of_scoring():
+    """The same as of a pass over the same rows without a Trainer."""
+    network = make_source().eval()
 
+    def probabilities(inputs):
+        return network(inputs).softmax(1)
 
-@pytest.mark.parametrize("memory", ["cpu", "second_pass"])
-def test_memory(memory):
-    report = report_of(make_source(), memory=memory)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
-    assert report.memory != report_of(make_source()).memory
-
-
-def test_named_head():
-    assert report_of(make_source(), head="0").num_features == D
-    assert report_of(make_source()).num_features == 8
-    with pytest.raises(ValueError, match="`head` must name"):
-        report_of(make_source(), head="nowhere")
-
-
-def test_ignored_rows():
-    images, labels = DATA.tensors
-    keep = labels != 0
-    reference = reference_scores(make_source().eval()(images[keep]), labels[keep])
-    report = report_of(make_source(), ignore_index=0, num_target_classes=3)
-    assert (report.leep, report.num_samples) == (pytest.approx(reference["leep"], abs=1e-6), int(keep.sum()))
+    options = ScoringOptions(from_logits=False, ignore_index=0, memory="cpu", num_permutations=30, nleep=True)
+    found = report_of(probabilities, num_target_classes=3, options=options)
+    expected = score(probabilities, train_loader(DATA, shuffle=False), 3, options, progress=False)
+    times = {"seconds": 1.0, "samples_per_second": 1.0, "joint": None}
+    assert dataclasses.replace(found, **times) == dataclasses.replace(expected, **times)
 
 
 def test_module_without_source_logits():
@@ -162,7 +147,8 @@ def test_batches_of_dictionaries():
     network, loader = make_source(), DataLoader(Rows(), batch_size=10)
     report = report_of(lambda inputs, weight: network(inputs), Keyed(), loader)
     assert report.leep == pytest.approx(expected(), abs=1e-6)
-    report = report_of(make_source(), Keyed(), loader, split_batch=lambda batch: (batch["inputs"], batch["labels"]))
+    options = ScoringOptions(split_batch=lambda batch: (batch["inputs"], batch["labels"]))
+    report = report_of(make_source(), Keyed(), loader, options=options)
     assert report.leep == pytest.approx(expected(), abs=1e-6)
 
 
