@@ -42,7 +42,7 @@ class LayerScore:
             raise ValueError(f"`kept_width` must be at most `width` {self.width}, got {self.kept_width}.")
         for name in ("probe_accuracy", "probe_standard_error", "h_score", "log_me"):
             if (value := getattr(self, name)) is not None:
-                check_real(name, value, *((0, 1) if name.startswith("probe") else (-math.inf, math.inf)))
+                check_real(name, value, *((0, 1) if name.startswith("probe") else (-math.inf, math.inf)), missing=False)
         if not isinstance(self.feeds_head, bool):
             raise TypeError(f"`feeds_head` must be True or False, got {self.feeds_head!r}.")
 

@@ -1,0 +1,136 @@
+"""Feature scores of many layers at once, and the linear probe on all of them, from one state."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.chunks import row_chunks
+from lightning_leep.functional.features import largest_feature
+from lightning_leep.functional.h_score import h_score_from_moments
+from lightning_leep.functional.linear_probe import (
+    NUM_PROBE_SCORES,
+    linear_discriminant,
+    linear_probe_result,
+    linear_probe_sums,
+)
+from lightning_leep.functional.log_me import log_me_from_moments
+from lightning_leep.functional.moments import FeatureMoments, central_moments
+from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
+from lightning_leep.metrics.row_metric import RowScorer
+
+
+#: Scores of each layer.
+SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
+
+
+class LayerScores(LinearProbeAccuracy):
+    """Linear probe, H-score and LogME of each of L layers, and the linear probe on the features of all of them.
+
+    ``update`` takes the layers' features side by side, ``[N, D]``, and their labels, whose values are not checked. The
+    moments of all features are one state, in which each layer has a diagonal block. A layer that is NaN, infinite or
+    too large for any row is left out, and does not touch the others.
+
+    ``compute`` returns a dictionary of tensors ``[L]``: ``probe_accuracy``, ``probe_standard_error``, ``h_score`` and
+    ``log_me``, NaN for layers that are left out; and, 0-d, ``multi_layer_probe_accuracy`` and
+    ``multi_layer_probe_standard_error``.
+
+    Args:
+        num_target_classes: C; classes without an image are allowed.
+        widths: Number of features of each layer; D together.
+        kwargs: Other arguments of :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
+    """
+
+    pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
+    unusable: Tensor
+
+    def __init__(self, num_target_classes: int, widths: Sequence[int], **kwargs: Any) -> None:
+        self.columns = [slice(start, end) for start, end in pairwise(accumulate(widths, initial=0))]  #: of each layer
+        super().__init__(num_target_classes, sum(widths), validate_args=False, **kwargs)
+
+    def add_states(self) -> None:
+        """Add the states."""
+        super().add_states()
+        num_layers = len(self.columns)
+        # Of the probe on all layers and that of each, then the sum of the fourth powers of each layer's rows.
+        size = (1 + num_layers) * 3 * NUM_PROBE_SCORES + num_layers
+        self.add_state("score_sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("unusable", torch.zeros(num_layers, dtype=torch.long), dist_reduce_fx="sum")  # batches
+        self.add_settings(*(columns.stop for columns in self.columns), name="layer_settings")
+
+    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and bring it to features ``[m, D]``, with 0 for layers that cannot be used, and labels."""
+        rows, labels = super().prepare(features, target)  # [m, D], [m]
+        usable = (rows.abs() <= largest_feature(rows.device)).all(dim=0)  # [D]
+        if bool(usable.all()):
+            return rows, labels
+        rows = rows.clone()
+        for layer, columns in enumerate(self.columns):
+            if not bool(usable[columns].all()):
+                rows[:, columns] = 0.0
+                self.unusable = self.unusable.index_add(0, *torch.tensor([[layer], [1]], device=self.device))
+        return rows, labels
+
+    def usable_layers(self) -> list[int]:
+        """Places of the layers that can be used, by what is known so far."""
+        return (self.unusable == 0).nonzero().flatten().tolist()
+
+    def row_scorer(self, device: torch.device) -> RowScorer:
+        """Scores of a row on all layers and on each, under every candidate, given the moments of all rows."""
+        central, layers, num_layers = central_moments(self.moments), self.usable_layers(), len(self.columns)
+        parts: list[slice | Tensor] = [self.columns[layer] for layer in layers]
+        if len(layers) < num_layers:
+            usable = [torch.arange(columns.start, columns.stop) for columns in parts]
+            parts.insert(0, torch.cat([torch.empty(0, dtype=torch.long), *usable]).to(device))
+        else:
+            parts.insert(0, slice(None))
+        discriminants = [linear_discriminant(_moments_of(central, part)).to(device) for part in parts if layers]
+        mean = central.centre.to(device)  # [D]
+
+        def score(rows: Tensor, target: Tensor) -> Tensor:
+            probes = mean.new_zeros(1 + num_layers, 3, NUM_PROBE_SCORES)
+            places = [0, *(1 + layer for layer in layers)]
+            for place, part, discriminant in zip(places, parts, discriminants, strict=False):
+                probes[place] = linear_probe_sums(rows[:, part], target, discriminant)
+            quartic = mean.new_zeros(num_layers)
+            for chunk, _ in row_chunks(rows, target):
+                squares = (chunk - mean).square()  # [m, D]
+                norms = torch.stack([squares[:, columns].sum(dim=1) for columns in self.columns])  # [L, m]
+                quartic += norms.square().sum(dim=1)
+            return torch.cat([probes.flatten(), quartic])
+
+        return score
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Scores of all rows seen so far, on all processes."""
+        layers, num_layers = self.usable_layers(), len(self.columns)
+        sums, num_rows = self.total_scores(), self.class_counts.sum()
+        if layers and bool((self.class_counts > 1).any()):  # otherwise a second pass finds no row to score
+            self.check_second_pass(sums)
+        probes, quartic = sums[:-num_layers].view(1 + num_layers, 3, NUM_PROBE_SCORES), sums[-num_layers:]
+        found = {name: sums.new_full((num_layers,), torch.nan) for name in SCORES}
+        central = central_moments(self.moments)
+        for layer in layers:
+            probe = linear_probe_result(probes[1 + layer], num_rows)
+            moments = _moments_of(central, self.columns[layer], quartic[layer])
+            scores = (probe.accuracy, probe.standard_error, h_score_from_moments(moments), log_me_from_moments(moments))
+            for name, score in zip(SCORES, scores, strict=True):
+                found[name][layer] = score
+        together = linear_probe_result(probes[0], num_rows)
+        found["multi_layer_probe_accuracy"] = together.accuracy
+        found["multi_layer_probe_standard_error"] = together.standard_error
+        return found
+
+
+def _moments_of(central: FeatureMoments, columns: slice | Tensor, quartic: Tensor | None = None) -> FeatureMoments:
+    """Moments of some columns about their mean, of which those of fourth order are another number."""
+    return FeatureMoments(
+        centre=central.centre[columns],
+        class_counts=central.class_counts,
+        class_sums=central.class_sums[:, columns],
+        scatter=central.scatter[columns][:, columns],
+        cubic=torch.zeros_like(central.centre[columns]),  # it matters where the centre is not the mean
+        quartic=central.quartic if quartic is None else quartic.to(central.quartic),
+    )
