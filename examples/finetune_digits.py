@@ -82,8 +82,8 @@ def main() -> None:
             source=source,
             monitor="val_acc",
             reference=reference,
-            model_name="CNN of digits 0-4",
-            data_name="digits 5-9",
+            source_name="CNN of digits 0-4",
+            target_name="digits 5-9",
             source_class_names=list(map(str, SOURCE_DIGITS)),
         )
         curve = train(trainable, source, callback, arguments.epochs, arguments.folder)

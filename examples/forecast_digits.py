@@ -54,8 +54,8 @@ def run(
     callback = LEEPCallback(
         source=network(source),
         history=folder / "history",
-        data_name=f"digits {''.join(map(str, target))} x {images}",
-        model_name=f"digits {''.join(map(str, source))}",
+        target_name=f"digits {''.join(map(str, target))} x {images}",
+        source_name=f"digits {''.join(map(str, source))}",
         source_class_names=list(map(str, source)),
     )
     trainer = pl.Trainer(

@@ -1,4 +1,4 @@
-"""What a transfer will achieve and how fast, from its report and from earlier transfers; and what it did achieve."""
+"""Forecasts of the accuracy and the speed of a transfer, from its report and from earlier transfers."""
 
 from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
 from lightning_leep.forecast.convergence import ConvergenceForecast, forecast_convergence

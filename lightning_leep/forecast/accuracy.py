@@ -1,4 +1,4 @@
-"""The accuracy that a transfer will reach: a number and an interval, before training."""
+"""Forecast of the accuracy that a transfer will reach, with an interval, before training."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from lightning_leep.forecast.transfer_point import (
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
-CONVERGED = "The forecast presumes training until the accuracy stops rising; a shorter run stays below."
+CONVERGED = "The forecast assumes training until the accuracy stops rising; a shorter run reaches less."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class AccuracyForecast:
         value: Expected accuracy in 0..1.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        coverage: How often intervals made in this way are meant to hold the achieved accuracy.
-        trainable: What will be trainable, see :class:`~lightning_leep.records.TransferRecord`.
-        basis: What the forecast rests on, in words.
-        num_records: Earlier transfers that it rests on, or earlier runs of this one; 0 without a history.
-        out_of_range: Whether the transfer lies outside what nearly all of the history has seen.
-        notes: What a reader has to know to believe it, one sentence each.
+        coverage: Share of such intervals that should contain the achieved accuracy.
+        trainable: What will be trained, see :class:`~lightning_leep.records.TransferRecord`.
+        basis: What the forecast is based on, in words.
+        num_records: Number of earlier transfers, or of earlier runs of this one, behind it; 0 without a history.
+        out_of_range: Whether the transfer lies outside the range of nearly all earlier transfers.
+        notes: What limits the forecast, one sentence each.
     """
 
     value: float
@@ -53,7 +53,7 @@ class AccuracyForecast:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The forecast as one sentence, without its notes.
+        """Return the forecast as one sentence, without its notes.
 
         Example:
             >>> interval = {"value": 0.7, "low": 0.6, "high": 0.8, "coverage": 0.9}
@@ -84,37 +84,36 @@ def forecast_accuracy(
 ) -> AccuracyForecast | None:
     r"""Forecast the accuracy that a transfer will reach.
 
-    Without a history the value is the accuracy p of the leave-one-out linear probe on the n scored rows. The interval
-    is Wilson's for a proportion out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows, from the sampling error of the
-    probe, that of the m rows on which the achieved accuracy will be measured, and the difference between probe and
-    trained network (:math:`\tau` on the logit scale). Where there were no features, the value is the accuracy of the
-    expected empirical predictor and the interval is open upwards: a trained head is usually better.
+    Without a history, the value is the accuracy p of the leave-one-out linear probe on the n scored rows. The interval
+    is Wilson's for a proportion out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows: from the sampling error of
+    the probe, that of the m rows on which the achieved accuracy will be measured, and the difference between probe and
+    trained network (:math:`\tau`, on the logit scale). Without features, the value is the accuracy of the
+    expected empirical predictor, and the interval has no upper end: a trained head is usually better.
 
-    With at least ``min_records`` earlier transfers with the same ``trainable``,
-    logit(achieved) - logit(p) is regressed (``fit_ridge``) on logit(p), log C,
-    log(n / C), and LEEP and leave-one-out LEEP above their floor: few or uninformative records leave p as it is. The
-    interval is the jackknife+ one, from residuals in units of each transfer's own sampling error. Runs of one transfer
-    count once, unless there are enough of the new transfer itself, on which the forecast rests alone then
-    (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A transfer further out than nearly all of the
-    history (``pull_inside``) is corrected like those nearest to it, and its
-    interval is widened to hold the one without history as well.
+    With at least ``min_records`` earlier transfers of the same ``trainable``, logit(achieved) - logit(p) is regressed
+    (``fit_ridge``) on logit(p), log C, log(n / C), and LEEP and leave-one-out LEEP above their floors. Few or
+    uninformative records leave p unchanged. The interval is that of the jackknife+, with residuals in units of each
+    transfer's own sampling error. Several runs of one transfer count once. If there are enough runs of the new transfer
+    itself, the forecast uses only those (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A transfer
+    outside the range of nearly all records (``pull_inside``) is corrected like those nearest to it, and its interval is
+    widened to contain the interval without a history.
 
-    Training from scratch uses nothing of the source: logit(achieved) itself is regressed on log C and log n alone.
+    Training from scratch does not use the source: logit(achieved) is regressed on log C and log n only.
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers; those of other strategies, not complete, without a validation, or without a probe
-            where the report has one (and the other way round) are passed over.
-        trainable: What will be trainable.
-        coverage: Wanted coverage of the interval.
-        test_size: Rows m on which the achieved accuracy will be measured; None for as many as were scored.
+        history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, those without a
+            validation, and those without a probe if the report has one (or with one if it has none).
+        trainable: What will be trained.
+        coverage: Coverage of the interval.
+        test_size: Number of rows m on which the achieved accuracy will be measured; None for as many as were scored.
 
     Returns:
-        The forecast, or None where it would rest on nothing: training from scratch without a history of it or outside
-        of that history, or a report without any accuracy.
+        The forecast. None if there is nothing to base it on: training from scratch without a history of it or outside
+        its range, or a report without any accuracy.
 
     Raises:
-        ValueError: If ``coverage`` does not lie inside 0..1 or ``test_size`` is not positive.
+        ValueError: If ``coverage`` is not between 0 and 1, or ``test_size`` is not positive.
     """
     check_coverage(coverage)
     if test_size is not None and test_size < 1:
@@ -131,13 +130,13 @@ def forecast_accuracy(
     if prior is not None and records:
         runs = f" in {len(comparable)} runs" if len(comparable) > len(records) else ""
         transfers = f"{len(records)} comparable transfer{'s' if len(records) > 1 else ''}"
-        note = f"The history holds {transfers}{runs}; it takes {needed} to learn from them."
+        note = f"The history has {transfers}{runs}; a forecast needs {needed} to learn from them."
         return replace(prior, notes=(*prior.notes, note))
     return prior
 
 
 def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
-    """Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927); it never leaves 0..1.
+    """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1.
 
     Example:
         >>> [round(end, 4) for end in wilson_interval(0.5, 100, 0.9)]
@@ -156,22 +155,22 @@ def _from_report(point: TransferPoint, trainable: str, coverage: float, test_siz
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
     basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:
-        notes.append(f"The achieved accuracy is taken to be measured on {n} rows, as many as were scored.")
+        notes.append(f"The achieved accuracy is assumed to be measured on {n} rows, as many as were scored.")
     if trainable != "head":
         notes.append(
-            "A probe of frozen features says little about training more than a head: the interval is a rough guess."
+            "A probe on frozen features says little about training more than a head: the interval is a rough guess."
         )
     if point.anchor != LINEAR_PROBE:
         high = 1.0
         basis = f"{basis}, usually a lower bound"
-        notes.append("Without features there is no linear probe, and so no upper end of the interval.")
+        notes.append("Without features there is no linear probe, so the interval has no upper end.")
     return AccuracyForecast(
         value=p, low=low, high=high, coverage=coverage, trainable=trainable, basis=basis, notes=tuple(notes)
     )
 
 
 def _past_point(record: TransferRecord, trainable: str, anchor: str) -> TransferPoint | None:
-    """The point of an earlier transfer with the same ``trainable`` and anchor that is complete; None of any other."""
+    """Return the point of a complete transfer with the same ``trainable`` and anchor, None for any other."""
     if record.trainable != trainable or not record.complete or record.achieved is None:
         return None
     point = TransferPoint.of(record.report, record.test_size, trainable)
@@ -202,7 +201,7 @@ def _from_history(
     if outside and prior is not None:
         notes.append(describe_outside(trainable, point.features, x))
         low, high = min(low, prior.low), max(high, prior.high)
-        notes.append("The interval is widened to hold the one that would be given without a history.")
+        notes.append("The interval is widened to contain the one without a history.")
     basis = f"{len(past)} earlier {'runs of the same transfer' if same else 'transfers'}"
     return AccuracyForecast(
         value=value,

@@ -1,4 +1,4 @@
-"""How fast a transfer will converge, learned from earlier ones; and the paper's five levels."""
+"""Forecast of how fast a transfer will converge, from earlier transfers."""
 
 import math
 from collections.abc import Iterable
@@ -21,29 +21,29 @@ from lightning_leep.forecast.statistics.conformal import Array, check_coverage
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
-# Fewest records that a convergence forecast averages, and as many levels as the paper divides its scores into.
+# Fewest records for a forecast, and the number of levels that the paper divides its scores into.
 MIN_RECORDS = 5
 LEVELS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvergenceForecast:
-    """How fast transfers with a LEEP like this one's converged.
+    """How fast earlier transfers with a similar LEEP converged.
 
     Attributes:
-        relative: Accuracy as a fraction of the best that the run will reach, per epoch, with its band.
-        difference: Accuracy minus that of training from scratch, per epoch, with its band; None without references.
+        relative: Accuracy per epoch as a fraction of the best of the run, with a band.
+        difference: Accuracy per epoch minus that of training from scratch, with a band; None without references.
         epochs_to_50_percent: Expected epochs until half of the best accuracy.
-        epochs_to_90_percent: The same for 90%.
-        epochs_to_99_percent: The same for 99%.
-        epoch_passing_reference: Epochs until the run is expected to be above the reference after as many epochs: the
-            weighted median, None if most runs never were (or there are no references).
-        trainable: What will be trainable.
+        epochs_to_90_percent: Expected epochs until 90% of the best accuracy.
+        epochs_to_99_percent: Expected epochs until 99% of the best accuracy.
+        epoch_passing_reference: Expected epochs until the run is above the reference at the same epoch: the weighted
+            median; None if most runs never were, or without references.
+        trainable: What will be trained.
         coverage: Coverage of the bands.
-        basis: What the forecast rests on, in words.
-        num_records: Earlier transfers that it averages, or earlier runs of this one.
-        effective_records: Kish's effective number of them, given their weights.
-        out_of_range: Whether the LEEP lies outside those of the history (from scratch: the floor of LEEP).
+        basis: What the forecast is based on, in words.
+        num_records: Number of earlier transfers, or of earlier runs of this one, that it averages.
+        effective_records: Kish's effective number of records, given their weights.
+        out_of_range: Whether the LEEP (from scratch: the floor of LEEP) lies outside the range of the records.
     """
 
     relative: MeanCurve
@@ -60,12 +60,12 @@ class ConvergenceForecast:
     out_of_range: bool
 
     def accuracy(self, forecast: AccuracyForecast) -> MeanCurve:
-        """Expected accuracy per epoch with a band, given the accuracy that the run is expected to reach.
+        """Return the expected accuracy per epoch with a band, given a forecast of the accuracy.
 
-        The half-widths of both forecasts, as fractions of their values, are taken to be independent.
+        The errors of the two forecasts are assumed to be independent.
         """
         mean = np.array(self.relative.mean)  # [t]
-        # A forecast of another coverage is brought to this one's, as if it were normal.
+        # Converts the coverage of the accuracy forecast to that of the bands, as for normal errors.
         unit = _normal_quantile(self.coverage) / _normal_quantile(forecast.coverage)
         ends = []
         for relative_end, end, sign in ((self.relative.low, forecast.low, -1), (self.relative.high, forecast.high, 1)):
@@ -77,7 +77,7 @@ class ConvergenceForecast:
         return replace(self.relative, mean=expected, low=low, high=high)
 
     def describe(self) -> str:
-        """The forecast in one sentence."""
+        """Return the forecast as one sentence."""
         passing = ""
         if self.difference is not None:
             epoch = self.epoch_passing_reference
@@ -98,26 +98,26 @@ def forecast_convergence(
     trainable: str = "head",
     coverage: float = 0.8,
 ) -> ConvergenceForecast | None:
-    """Average the curves of earlier transfers that trained the same part, those with a close LEEP the most.
+    """Average the curves of earlier transfers with the same ``trainable``, weighted by how close their LEEP is.
 
-    The LEEP paper (Nguyen et al. 2020, section 5) divides the LEEP scores into five levels and averages accuracy minus
-    that of a model trained from scratch within each. Here the levels are smooth: Gaussian weights around this LEEP, of
-    the least bandwidth at which the effective number of records is a fifth of them, and at least 5. Training from
-    scratch uses nothing of the source: its records are weighted by the floor of LEEP, minus the entropy of the labels.
+    The LEEP paper (Nguyen et al. 2020, section 5) divides the LEEP scores into five levels, and averages in each the
+    accuracy minus that of a model trained from scratch. Here the levels are smooth: Gaussian weights around this LEEP,
+    with the smallest bandwidth for which the effective number of records is a fifth of all and at least 5. Training
+    from scratch does not use the source, so its records are weighted by the floor of LEEP, -H(Y), instead.
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers; those that are complete with at least two validations count, runs of one transfer
-            once (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A record without a reference is
-            compared with a run from scratch on the same data, where there is one.
-        trainable: What will be trainable.
+        history: Earlier transfers. Only complete ones with at least two validations count, and several runs of one
+            transfer count once (:func:`~lightning_leep.forecast.repeats.exchangeable_records`). A record without a
+            reference is compared with a run from scratch on the same data, if there is one.
+        trainable: What will be trained.
         coverage: Coverage of the bands.
 
     Returns:
-        The forecast; None with fewer than 5 such transfers, or a report without that score.
+        The forecast; None with fewer than 5 such transfers, or if the report lacks the score.
 
     Raises:
-        ValueError: If ``coverage`` does not lie inside 0..1.
+        ValueError: If ``coverage`` is not between 0 and 1.
     """
     check_coverage(coverage)
     comparable = [
@@ -165,8 +165,8 @@ def _score(report: TransferabilityReport, trainable: str) -> float:
 
 
 def _kernel_weights(distances: Array, wanted: float) -> Array:
-    """Gaussian weights of the least bandwidth that makes the effective number of records at least ``wanted``."""
-    squares = np.square(distances) - np.square(distances).min()  # the nearest weighs 1, however far away it is
+    """Return Gaussian weights with the smallest bandwidth for an effective number of at least ``wanted``."""
+    squares = np.square(distances) - np.square(distances).min()  # the nearest record always has weight 1
     if squares.max() == 0:
         return np.ones_like(squares)
     low, high = math.log(squares.max()) - 40.0, math.log(squares.max()) + 20.0  # of the squared bandwidth
@@ -185,7 +185,7 @@ def _mean_epochs(records: list[TransferRecord], weights: Array, fraction: float)
 
 
 def _median_passing(records: list[TransferRecord], weights: Array) -> float | None:
-    """Weighted median over the records with a reference; never is later than any epoch."""
+    """Return the weighted median over the records with a reference; None if that is never."""
     pairs = [
         (math.inf if (epoch := record.curve.epoch_passing(record.reference)) is None else epoch, weight)
         for record, weight in zip(records, weights, strict=True)

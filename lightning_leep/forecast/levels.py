@@ -1,4 +1,4 @@
-"""The paper's picture of convergence: curves averaged within levels of LEEP."""
+"""Curves averaged within levels of LEEP, as the paper draws convergence."""
 
 import math
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ from lightning_leep.records.transfer import TransferRecord
 
 @dataclass(frozen=True)
 class LEEPLevel:
-    """Transfers whose LEEP lies in one part of the range.
+    """Transfers whose LEEP lies in one level.
 
     Attributes:
         level: 1 for the lowest LEEP.
-        low: Least LEEP of the level.
-        high: Largest LEEP of the level.
-        records: The transfers, in the order given.
-        accuracy: Their average accuracy per epoch; None with fewer than two of them.
-        difference: Their average accuracy minus that of training from scratch; None with fewer than two references.
+        low: Lower edge of the level.
+        high: Upper edge of the level.
+        records: The transfers, in the given order.
+        accuracy: Mean accuracy per epoch; None with fewer than two transfers.
+        difference: Mean accuracy minus that of training from scratch, per epoch; None with fewer than two references.
     """
 
     level: int
@@ -32,18 +32,18 @@ class LEEPLevel:
 
 
 def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: float = 0.8) -> tuple[LEEPLevel, ...]:
-    """Divide transfers into levels of equal width in LEEP, and average the curves in each.
+    """Divide transfers into levels of equal width in LEEP and average the curves in each level.
 
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
     Args:
         history: Transfers, comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained
             from scratch are references for the others on the same data and are not averaged.
-        levels: Parts into which the range from the smallest to the largest LEEP is cut.
-        coverage: Coverage of the bands around the averages.
+        levels: Number of levels between the smallest and the largest LEEP.
+        coverage: Coverage of the bands around the means.
 
     Returns:
-        The levels from the lowest LEEP upwards; those without a transfer are missing.
+        The levels, lowest LEEP first; levels without a transfer are left out.
 
     Raises:
         ValueError: If ``levels`` is not positive.
@@ -59,7 +59,7 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
         return ()
     scores = np.array([record.report.leep for record in records])
     edges = np.linspace(scores.min(), scores.max(), levels + 1)
-    # The largest score belongs to the highest level, not to one of its own.
+    # The largest score belongs to the highest level.
     index = np.minimum(np.searchsorted(edges, scores, side="right"), levels) - 1
     result = []
     for level in range(levels):

@@ -1,4 +1,4 @@
-"""Curves of several runs on common epochs, and weighted averages of them."""
+"""Weighted averages of curves that were measured at different epochs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from lightning_leep.records.transfer import TransferRecord
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A weighted average of curves with a band.
+    """A weighted average of curves, with a band.
 
     Attributes:
         epochs: Epochs trained.
-        mean: The average at each of them.
+        mean: Mean at each epoch.
         low: Lower end of the band.
         high: Upper end of the band.
-        num_curves: Curves that it averages.
+        num_curves: Number of curves.
     """
 
     epochs: tuple[float, ...]
@@ -32,7 +32,7 @@ class MeanCurve:
 
 
 def effective_number(weights: Array) -> float:
-    """Kish's effective number of records, (sum of w)^2 / sum of w^2, over the last dimension."""
+    """Return Kish's effective number of records, (sum of w)^2 / sum of w^2, over the last dimension."""
     return weights.sum(-1) ** 2 / np.square(weights).sum(-1)
 
 
@@ -42,21 +42,21 @@ def average_curves(
     coverage: float,
     bounds: tuple[float, float],
 ) -> MeanCurve | None:
-    r"""Weighted average of curves that may have been measured at different epochs.
+    r"""Return the weighted average of curves that may have been measured at different epochs.
 
-    A curve counts at an epoch where it was measured or lies on a straight line between two measurements, never outside
-    them. Epochs at which curves of less than half of the weight were measured are left out, because the average would
-    jump to those few. The band is for one more curve: mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted
-    standard deviation s, each epoch by itself, cut at ``bounds``.
+    Each curve is interpolated linearly between its measurements and never extrapolated. Epochs covered by less than
+    half of the weight are left out, because the average would jump to those few curves. The band is for one more curve:
+    mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted standard deviation s, computed for each epoch and
+    clipped to ``bounds``.
 
     Args:
-        curves: Epochs and values of each.
-        weights: Weight of each, not negative, ``[n]``.
-        coverage: Coverage of the band, if deviations are normal.
+        curves: Epochs and values of each curve.
+        weights: Weight of each curve, at least 0, ``[n]``.
+        coverage: Coverage of the band if deviations are normal.
         bounds: Smallest and largest possible value.
 
     Returns:
-        The average; None without two curves of positive weight that overlap.
+        The average; None unless two curves of positive weight overlap.
     """
     if np.count_nonzero(weights) < 2:
         return None
@@ -80,14 +80,14 @@ def average_curves(
 
 
 def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
-    """The same records, those without a reference given the curve of the same data trained from scratch.
+    """Give each record without a reference the curve of a run from scratch on the same data, if there is one.
 
-    That is the latest complete record trained from "scratch" with the same data set name (not empty), rows and rows of
-    each class: names alone may be those of classes that wrap any data. Those records get none.
+    That is the latest complete record of "scratch" with the same ``target_name`` (not empty), number of rows and class
+    counts. The name is not enough: it may be that of a class that wraps any data. Records of "scratch" get none.
     """
     records = list(records)
     scratch = {
-        _data(record): record.curve  # the latest one stays
+        _data(record): record.curve  # the latest replaces earlier ones
         for record in History(records)
         if record.trainable == "scratch" and record.target_name and record.complete and len(record.curve)
     }
@@ -104,7 +104,7 @@ def _data(record: TransferRecord) -> tuple[str, int, tuple[int, ...]]:
 
 
 def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Epochs and accuracy minus reference where both were measured; None if nowhere."""
+    """Return epochs, and accuracy minus reference, where both are known; None if nowhere."""
     if record.reference is None:
         return None
     differences = record.curve.difference_to(record.reference)
@@ -113,5 +113,5 @@ def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[f
 
 
 def relative_curve(curve: AccuracyCurve) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Epochs and accuracy as a fraction of the best."""
+    """Return epochs, and accuracy as a fraction of the best."""
     return curve.epochs, tuple(accuracy / curve.best for accuracy in curve.accuracy)

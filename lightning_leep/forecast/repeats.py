@@ -1,4 +1,4 @@
-"""Runs of one and the same transfer, which are not independent evidence about another one."""
+"""Several runs of the same transfer, which are not independent evidence about another transfer."""
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
@@ -7,15 +7,15 @@ from lightning_leep.records.history import History
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
-# Scores of the same rows differ by rounding alone. Those of other rows hardly ever agree so well in all three.
+# Scores of the same rows differ by rounding only. Scores of other rows hardly ever agree so closely in all three.
 TOLERANCE = 1e-3
 
 
 def is_same_transfer(first: TransferabilityReport, second: TransferabilityReport) -> bool:
-    """Whether two reports are practically one: the same rows and classes, and scores equal to three digits.
+    """Return whether two reports are of the same transfer: the same sizes, and scores equal to three digits.
 
-    Compared are LEEP, leave-one-out LEEP and the accuracy of the linear probe; a score that is missing (None or NaN)
-    equals another missing one alone.
+    The scores are LEEP, leave-one-out LEEP and the accuracy of the linear probe. A missing score (None or NaN) equals
+    only another missing score.
     """
     if _rows(first) != _rows(second):
         return False
@@ -26,11 +26,11 @@ def is_same_transfer(first: TransferabilityReport, second: TransferabilityReport
 
 
 def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord]:
-    """The latest record of each transfer, oldest first.
+    """Return the latest record of each transfer, oldest first.
 
-    A sweep of the learning rate, several seeds or a run resumed more than once leave several records of one transfer:
-    the same ``trainable``, target, source and report (:func:`is_same_transfer`). What they achieved is closer to one
-    another than to that of a new transfer, so that an interval from all of them would be too narrow.
+    A sweep of the learning rate, several seeds or a resumed run leave several records of one transfer, with the same
+    ``trainable``, target, source and report (:func:`is_same_transfer`). Their accuracies are closer to each other than
+    to that of a new transfer, so an interval from all of them would be too narrow.
     """
     seen: dict[Hashable, list[TransferabilityReport]] = {}
     kept = []
@@ -45,16 +45,16 @@ def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord
 def exchangeable_records(
     report: TransferabilityReport, records: Sequence[TransferRecord], needed: int
 ) -> tuple[list[TransferRecord], bool]:
-    """The records of which a new transfer is one more draw.
+    """Return the records that are exchangeable with a new transfer.
 
     Args:
         report: Scores of the new transfer.
-        records: Earlier transfers with its ``trainable``.
-        needed: Fewest records that will do.
+        records: Earlier transfers with the same ``trainable``.
+        needed: Smallest sufficient number of records.
 
     Returns:
-        The earlier runs of the new transfer itself if there are enough of them, otherwise one record of each transfer;
-        and whether it is the former.
+        The earlier runs of the new transfer itself and True, if there are enough of them; else one record of each
+        transfer and False.
     """
     repeats = [record for record in records if is_same_transfer(record.report, report)]
     if len(repeats) >= needed:

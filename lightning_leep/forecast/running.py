@@ -1,4 +1,4 @@
-"""The forecast of a run that is under way: what was expected before it, and the curve so far."""
+"""Forecast during training, from the forecast before it and the curve so far."""
 
 import math
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.forecast.statistics.learning_curve import CurveDraws, draw_learning_curves, fit_learning_curve
 from lightning_leep.records.curve import AccuracyCurve
 
-# Validations from which on a curve says something of its own time scale.
+# Fewest validations from which a curve tells its own time scale.
 MIN_VALIDATIONS = 3
-# Fraction of the final accuracy that counts as having arrived.
+# Fraction of the final accuracy that counts as converged.
 ARRIVED = 0.99
-# Coverage of the interval where no forecast says another one.
+# Coverage of the interval if there is no forecast from before training.
 COVERAGE = 0.9
-# No forecast from before training is taken to be sharper than this standard deviation.
+# Smallest standard deviation that a forecast from before training is given.
 SHARPEST = 0.005
 
 
 class Interval(Protocol):
-    """Whatever has an interval: a forecast before or during training."""
+    """A forecast before or during training."""
 
     @property
     def high(self) -> float:
@@ -38,10 +38,10 @@ class RunningForecast:
         value: Expected best accuracy of the whole run, in 0..1, at least the best so far.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        coverage: How often such intervals are meant to hold the best accuracy.
-        eta_epochs: More epochs that are expected until 99% of the final accuracy; 0 if that is reached, None as long as
-            there is nothing to say.
-        num_validations: Validations that it rests on.
+        coverage: Share of such intervals that should contain the best accuracy.
+        eta_epochs: Expected number of further epochs until 99% of the final accuracy; 0 if it is reached, None while it
+            is too uncertain.
+        num_validations: Number of validations so far.
     """
 
     value: float
@@ -62,22 +62,21 @@ def update_forecast(
 ) -> RunningForecast:
     """Combine the forecast from before training with the validations so far.
 
-    The forecast is the prior of the best accuracy, the validations are fitted by learning curves that saturate or rise
-    until the end (``fit_learning_curve``), and a convergence forecast,
-    where there is one, is the prior of their time scale. A jump that the curve does not announce, such as that after a
-    step of the learning rate, is not foreseen.
+    The forecast is the prior of the best accuracy. Learning curves that saturate, or rise until the end, are fitted to
+    the validations (``fit_learning_curve``); a convergence forecast is the prior of their time scale. A jump that the
+    curve does not announce, such as after a step of the learning rate, is not foreseen.
 
     Args:
-        forecast: The forecast from before training; None if there was none, and any accuracy is as likely as the next.
-        curve: The validations so far.
-        max_epochs: Epochs after which training ends; None if it is not known, and the plateau is meant.
-        convergence: How fast earlier transfers were.
-        test_size: Rows of each validation, from which the noise of the curve is known; None if they are not.
+        forecast: Forecast from before training; None if there was none: any accuracy is equally likely.
+        curve: Validations so far.
+        max_epochs: Number of epochs after which training ends; None if unknown: the forecast is for the plateau.
+        convergence: How fast earlier transfers converged.
+        test_size: Number of rows in each validation, which determines the noise of the curve; None if unknown.
 
     Returns:
-        The forecast of the best accuracy of the whole run. Without a validation it is the one from before; when the
-        run is over it is what was reached. The epochs to go are None before the third validation unless there is a
-        convergence forecast, and while their 80% range is wider than twice their median (and than 2 epochs).
+        The forecast of the best accuracy of the whole run. Before the first validation it is ``forecast``; after the
+        end it is the accuracy that was reached. ``eta_epochs`` is None before the third validation unless there is a
+        convergence forecast, and while its 80% range is wider than both twice its median and 2 epochs.
 
     Raises:
         ValueError: If ``max_epochs`` or ``test_size`` is not positive.
@@ -114,20 +113,20 @@ def update_forecast(
 
 
 def is_hopeless(interval: Interval, target: float) -> bool:
-    """Whether a forecast excludes that a run reaches a target accuracy.
+    """Return whether a forecast rules out that a run reaches a target accuracy.
 
-    The upper end of a 90% interval is exceeded by 5% of runs; asked after every validation, more runs than that are
-    called hopeless at least once although they are not. To end a run, ask for several validations in a row.
+    5% of runs exceed the upper end of a 90% interval. Checked after every validation, more runs than that are wrongly
+    called hopeless at least once. Require several validations in a row before you stop a run.
 
-    The interval continues the curve. A jump that the curve does not announce lies outside it: one after a step of the
-    learning rate, after a warm-up of several epochs, or when layers are unfrozen. Do not end such runs by it.
+    The interval continues the curve. It does not foresee a jump after a step of the learning rate, after a warm-up of
+    several epochs, or when layers are unfrozen. Do not use it to stop such runs.
 
     Args:
-        interval: A forecast from before or during training.
-        target: The wanted accuracy in 0..1.
+        interval: Forecast from before or during training.
+        target: Target accuracy in 0..1.
 
     Raises:
-        ValueError: If ``target`` does not lie in 0..1.
+        ValueError: If ``target`` is outside 0..1.
 
     Example:
         >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
@@ -140,7 +139,7 @@ def is_hopeless(interval: Interval, target: float) -> bool:
 
 
 def _epochs_to_go(draws: CurveDraws, now: float) -> float | None:
-    """Median of the epochs still to go; None while they are too uncertain to be of use."""
+    """Return the median number of epochs to go; None while it is too uncertain."""
     remaining = np.maximum(draws.epoch_of(ARRIVED) - now, 0)  # [s]
     low, median, high = draws.quantiles(remaining, (0.1, 0.5, 0.9))
     return median if high - low <= max(2.0, 2 * median) else None

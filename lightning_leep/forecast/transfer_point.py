@@ -1,4 +1,4 @@
-"""A transfer on the scale on which differences of accuracy are alike everywhere: the logit."""
+"""A transfer as a point for regression. Accuracies are on the logit scale, where differences are comparable."""
 
 import math
 from collections.abc import Callable
@@ -10,45 +10,45 @@ import numpy as np
 from lightning_leep.forecast.statistics.conformal import Array
 from lightning_leep.records.report import TransferabilityReport
 
-# Standard deviation of logit(achieved) - logit(probe) that is left when both are measured on endless data. For a head
-# it is the round number that gives 90% intervals about 90% coverage on the CIFAR-100 tasks of benchmarks/.
+# Standard deviation of logit(achieved) - logit(probe) without sampling error. For a head: the round number with which
+# 90% intervals cover about 90% on the CIFAR-100 tasks of benchmarks/.
 HEAD_MODEL_ERROR = 0.07
-# The same for other strategies, of which a probe on frozen features says much less; from 42 fine-tuned networks there.
+# The same for training more than a head, about which a probe says much less; from 42 fine-tuned networks there.
 OTHER_MODEL_ERROR = 0.45
-# What the forecast starts from.
+# What a forecast starts from.
 LINEAR_PROBE = "a linear probe"
 EMPIRICAL_PREDICTOR = "the expected empirical predictor"
 
 
 def logit(p: float, n: int) -> float:
-    """Logit of a proportion out of n rows, finite at 0 and 1: half a row is added on both sides."""
+    """Return the logit of a proportion of n rows; half a row is added to both sides, so it is finite at 0 and 1."""
     return math.log((p * n + 0.5) / ((1 - p) * n + 0.5))
 
 
 def from_logit(value: float, n: int) -> float:
-    """Inverse of :func:`logit`, cut at 0 and 1; infinite values are allowed."""
+    """Return the inverse of :func:`logit`, clipped to 0..1; infinite values are allowed."""
     return min(1.0, max(0.0, (sigmoid(value) * (n + 1) - 0.5) / n))
 
 
 def sigmoid(value: float) -> float:
-    """The proportion of which ``value`` is the logit."""
+    """Return the proportion whose logit is ``value``."""
     return 0.5 * (1 + math.tanh(value / 2))
 
 
 def model_error(trainable: str) -> float:
-    """Standard deviation of logit(achieved) - logit(probe) without any sampling error."""
+    """Return the standard deviation of logit(achieved) - logit(probe) without sampling error."""
     return HEAD_MODEL_ERROR if trainable == "head" else OTHER_MODEL_ERROR
 
 
 class Feature(NamedTuple):
-    """Something in nats or logits on which the gap between probe and achieved accuracy may depend."""
+    """A quantity, in nats or logits, that may explain the gap between probe and achieved accuracy."""
 
     value: Callable[[TransferabilityReport, float], float]
     show: Callable[[float], str]
 
 
 CLASSES = Feature(lambda r, _: math.log(r.num_target_classes), lambda v: f"{math.exp(v):.0f} classes")
-# Scores minus their floor, -H(Y): LEEP itself says mostly how many classes there are.
+# LEEP above its floor -H(Y): LEEP itself mostly reflects the number of classes.
 TRANSFER_FEATURES = (
     Feature(lambda _, base: base, lambda v: f"accuracy {sigmoid(v):.2f} before training"),
     CLASSES,
@@ -59,29 +59,29 @@ TRANSFER_FEATURES = (
         lambda v: f"leave-one-out LEEP {v:.2f} above its floor",
     ),
 )
-# Training from scratch knows the target data and nothing of the source that was scored.
+# Training from scratch does not use the source.
 SCRATCH_FEATURES = (CLASSES, Feature(lambda r, _: math.log(r.num_samples), lambda v: f"{math.exp(v):.0f} rows"))
 
 
 def point_features(trainable: str) -> tuple[Feature, ...]:
-    """On what the achieved accuracy may depend, beside the anchor."""
+    """Return the features that may explain the achieved accuracy."""
     return SCRATCH_FEATURES if trainable == "scratch" else TRANSFER_FEATURES
 
 
 @dataclass(frozen=True)
 class TransferPoint:
-    r"""What the regression sees of a transfer.
+    r"""A transfer as the regression sees it.
 
     Attributes:
-        anchor: Whose accuracy p a history corrects: that of ``LINEAR_PROBE`` or, where there were no features, of
-            ``EMPIRICAL_PREDICTOR``; empty from "scratch", which has p = 1/2.
-        accuracy: That accuracy p.
-        base: Its logit, out of n rows.
-        num_samples: Rows n that it was measured on.
-        test_size: Rows m of each validation; n if unknown.
-        scale: Expected size of logit(achieved) - base: :math:`(1/n + 1/m) / (p (1 - p)) + \tau^2`, square-rooted. From
-            scratch, where p was not measured, without 1/n.
-        features: The values of :func:`point_features`, ``[p]``; NaN where a score is missing.
+        anchor: Whose accuracy p a history corrects: ``LINEAR_PROBE``, or ``EMPIRICAL_PREDICTOR`` without features.
+            Empty for training from scratch, where p = 1/2.
+        accuracy: The accuracy p.
+        base: The logit of p.
+        num_samples: Number of rows n that p was measured on.
+        test_size: Number of rows m in each validation; n if unknown.
+        scale: Expected size of logit(achieved) - base, :math:`\sqrt{(1/n + 1/m) / (p (1 - p)) + \tau^2}`; without 1/n
+            for training from scratch, where p was not measured.
+        features: Values of :func:`point_features`, ``[p]``; NaN where a score is missing.
     """
 
     anchor: str
@@ -94,7 +94,7 @@ class TransferPoint:
 
     @classmethod
     def of(cls, report: TransferabilityReport, test_size: int | None, trainable: str) -> "TransferPoint | None":
-        """The point of a report; None if it holds no accuracy to start from."""
+        """Return the point of a report; None if the report has no accuracy to start from."""
         n, anchor, accuracy, base, sampling = report.num_samples, "", 0.5, 0.0, 0.0
         if trainable != "scratch":
             probe = report.linear_probe_accuracy
@@ -112,9 +112,9 @@ class TransferPoint:
 
 
 def describe_outside(trainable: str, features: Array, x: Array) -> str:
-    """What is unusual about features ``[p]`` beside those of the records ``[n, p]``, as a sentence.
+    """Return a sentence on what is unusual about features ``[p]`` compared with those of the records ``[n, p]``.
 
-    A single record that is as unusual is mentioned, but does not make it usual.
+    A single record that is as unusual is mentioned.
     """
     parts = []
     for feature, value, column in zip(point_features(trainable), features, x.T, strict=True):
@@ -124,8 +124,8 @@ def describe_outside(trainable: str, features: Array, x: Array) -> str:
         for word, extremes in (("least", seen), ("most", seen[::-1])):
             sign = 1 if word == "least" else -1
             if sign * value < sign * extremes[0]:
-                parts.append(f"{feature.show(value)} ({word} there: {feature.show(extremes[0])})")
+                parts.append(f"{feature.show(value)} ({word} in the history: {feature.show(extremes[0])})")
             elif len(seen) > 2 and sign * value < sign * extremes[1]:
-                parts.append(f"{feature.show(value)} ({word} there but for one: {feature.show(extremes[1])})")
+                parts.append(f"{feature.show(value)} ({word} in the history except one: {feature.show(extremes[1])})")
     what = ", ".join(parts) or "an unusual combination of scores and sizes"
-    return f"Unlike nearly every transfer of the history: {what}."
+    return f"Unlike nearly every transfer in the history: {what}."

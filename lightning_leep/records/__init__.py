@@ -1,4 +1,4 @@
-"""What is known of transfers, as plain data that is written as JSON: reports, curves, records, histories."""
+"""What is known about transfers, as plain data in JSON: reports, curves, records, histories. No torch, no Lightning."""
 
 from lightning_leep.records.curve import AccuracyCurve, convergence_scalars
 from lightning_leep.records.history import History, load_history, save_record

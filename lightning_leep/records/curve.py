@@ -1,4 +1,4 @@
-"""Accuracy measured at each validation of one training run, and how fast it rose."""
+"""The validation accuracy of one training run, and how fast it rose."""
 
 import math
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ MAX_EPOCHS = 2.0**53
 
 @dataclass(frozen=True)
 class AccuracyCurve:
-    """Validation accuracy of one run against the epochs trained, immutable.
+    """Validation accuracy of one run against the epochs trained.
 
-    An epoch is counted when it has been trained: the validation after the first epoch is at 1, one in the middle of it
-    at 0.5, one before training at 0. Every epoch that is answered below is that of the *first validation* at which
-    something holds, never a point between two: there the accuracy was not seen.
+    An epoch counts when it has been trained: the validation after the first epoch is at 1, one in the middle of it at
+    0.5, one before training at 0. Every epoch that a method returns is that of the *first validation* at which
+    something holds, never a point between two validations: there the accuracy was not measured.
 
     Attributes:
-        epochs: Epochs trained before each validation, strictly increasing, >= 0.
-        accuracy: Accuracy in 0..1 at each of them.
+        epochs: Epochs trained before each validation, strictly increasing, at least 0.
+        accuracy: Accuracy in 0..1 at each validation.
 
     Raises:
-        TypeError: If they hold something else than numbers.
-        ValueError: If the lengths differ, the epochs do not increase, or an accuracy lies outside 0..1 (one given in
-            per cent has to be divided by 100).
+        TypeError: If an element is not a number.
+        ValueError: If the lengths differ, the epochs do not increase, or an accuracy is outside 0..1 (divide a
+            percentage by 100).
 
     Example:
         >>> curve = AccuracyCurve().append(1, 0.4).append(2, 0.7).append(3, 0.8)
@@ -40,7 +40,7 @@ class AccuracyCurve:
         epochs, accuracy = real_numbers("epochs", self.epochs), real_numbers("accuracy", self.accuracy)
         if len(epochs) != len(accuracy):
             raise ValueError(
-                f"`epochs` and `accuracy` must have one entry a validation, got {len(epochs)} and {len(accuracy)}."
+                f"`epochs` and `accuracy` must have one entry per validation, got {len(epochs)} and {len(accuracy)}."
             )
         for epoch, previous in zip(epochs, (-math.inf, *epochs), strict=False):
             if not (0 <= epoch < MAX_EPOCHS and epoch > previous):
@@ -59,12 +59,12 @@ class AccuracyCurve:
         return len(self.epochs)
 
     def append(self, epoch: float, accuracy: float) -> "AccuracyCurve":
-        """The curve with one later validation."""
+        """Return a new curve with one more validation at the end."""
         return AccuracyCurve((*self.epochs, epoch), (*self.accuracy, accuracy))
 
     @property
     def best(self) -> float:
-        """Highest accuracy of any validation."""
+        """Highest accuracy of all validations."""
         self._check_not_empty("best accuracy")
         return max(self.accuracy)
 
@@ -75,7 +75,7 @@ class AccuracyCurve:
         return self.accuracy[-1]
 
     def accuracy_at(self, epoch: float) -> float | None:
-        """Accuracy after ``epoch`` epochs, on a straight line between neighbours; None outside the measured span."""
+        """Return the accuracy after ``epoch`` epochs, interpolated linearly; None outside the measured range."""
         if not self.epochs or not self.epochs[0] <= epoch <= self.epochs[-1]:
             return None
         right = next(i for i, measured in enumerate(self.epochs) if measured >= epoch)
@@ -85,23 +85,23 @@ class AccuracyCurve:
         return (1 - weight) * self.accuracy[right - 1] + weight * self.accuracy[right]
 
     def epoch_reaching(self, level: float) -> float | None:
-        """Epochs trained at the first validation with an accuracy of at least ``level``; None if there is none."""
+        """Return the epoch of the first validation with an accuracy of at least ``level``; None if there is none."""
         return next((e for e, a in zip(self.epochs, self.accuracy, strict=True) if a >= level), None)
 
     def epochs_to(self, fraction: float) -> float | None:
-        """Epochs trained at the first validation with at least ``fraction`` of the best accuracy; None if empty.
+        """Return the epoch of the first validation with at least ``fraction`` of the best accuracy; None if empty.
 
         Raises:
-            ValueError: If ``fraction`` lies outside 0..1.
+            ValueError: If ``fraction`` is outside 0..1.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"`fraction` must lie in 0..1, got {fraction}.")
         return self.epoch_reaching(fraction * self.best) if self.epochs else None
 
     def area_under_curve(self) -> float:
-        """Mean height of the curve in 0..1: trapezoids over the epochs from first to last validation, by that span.
+        """Return the mean height of the curve, in 0..1: its area (trapezoids) divided by its length in epochs.
 
-        A single validation has no span and answers its own accuracy.
+        For a single validation this is its accuracy.
         """
         self._check_not_empty("area under the curve")
         if len(self) == 1:
@@ -110,21 +110,20 @@ class AccuracyCurve:
             (self.epochs[i] - self.epochs[i - 1]) * (self.accuracy[i] + self.accuracy[i - 1]) / 2
             for i in range(1, len(self))
         )
-        # The trapezoids may round past the extremes that they average.
+        # Rounding may carry the mean past the values that it is a mean of.
         mean = math.fsum(pieces) / (self.epochs[-1] - self.epochs[0])
         return min(max(mean, min(self.accuracy)), max(self.accuracy))
 
     def difference_to(self, reference: "Reference") -> tuple[float | None, ...]:
-        """Accuracy minus the reference after as many epochs, for each validation.
+        """Return the accuracy minus that of the reference after the same number of epochs, for each validation.
 
-        A reference curve that was validated at other epochs is read on the straight line between two of them; where it
-        was not measured (before its first, after its last validation) the entry is None.
+        A reference curve is interpolated linearly; outside its measured range the entry is None.
         """
         levels = (reference_accuracy(reference, epoch) for epoch in self.epochs)
         return tuple(None if level is None else a - level for a, level in zip(self.accuracy, levels, strict=True))
 
     def epoch_passing(self, reference: "Reference") -> float | None:
-        """Epochs trained at the first validation that exceeds the reference after as many epochs; None if none does."""
+        """Return the epoch of the first validation above the reference at the same epoch; None if there is none."""
         differences = self.difference_to(reference)
         return next((e for e, d in zip(self.epochs, differences, strict=True) if d is not None and d > 0), None)
 
@@ -133,16 +132,17 @@ class AccuracyCurve:
             raise ValueError(f"An AccuracyCurve without validations has no {what}.")
 
 
+#: What a run is compared with: the curve of another run, or one accuracy.
 Reference: TypeAlias = AccuracyCurve | float
 
 
 def reference_accuracy(reference: Reference, epoch: float) -> float | None:
-    """Accuracy of the reference after ``epoch`` epochs: the number itself, or the curve there (None outside it)."""
+    """Return the accuracy of the reference after ``epoch`` epochs: the number itself, or the curve there."""
     return reference.accuracy_at(epoch) if isinstance(reference, AccuracyCurve) else float(reference)
 
 
 def best_accuracy(reference: Reference) -> float | None:
-    """Best that the reference ever had: the number itself, or the curve's (None if it has no validation)."""
+    """Return the best accuracy of the reference: the number itself, or the curve's (None if the curve is empty)."""
     if isinstance(reference, AccuracyCurve):
         return reference.best if len(reference) else None
     return float(reference)
@@ -151,20 +151,18 @@ def best_accuracy(reference: Reference) -> float | None:
 def convergence_scalars(
     curve: AccuracyCurve, predicted: float | None = None, reference: Reference | None = None
 ) -> dict[str, float]:
-    """How far and how fast a run came, by name; a quantity that does not exist is left out.
-
-    Accuracies are in 0..1 and times in epochs trained.
+    """Return how far and how fast a run came, by name. Accuracies are in 0..1, times in epochs trained.
 
     Args:
-        curve: Accuracy per validation; an empty one answers an empty dictionary.
+        curve: Accuracy at each validation.
         predicted: Accuracy that was predicted before training.
         reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
 
     Returns:
         ``best_accuracy``, ``final_accuracy``, ``area_under_curve``, ``epochs_to_50_percent``, ``epochs_to_90_percent``,
         ``epochs_to_99_percent`` (of the best accuracy), ``epoch_prediction_reached``, ``epoch_reference_passed`` (above
-        the reference after as many epochs) and ``epoch_reference_best_reached`` (at least the best that the reference
-        ever had).
+        the reference at the same epoch) and ``epoch_reference_best_reached`` (at least the best of the reference).
+        Values that do not exist are left out; an empty curve gives an empty dictionary.
     """
     if not len(curve):
         return {}

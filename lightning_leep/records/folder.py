@@ -1,4 +1,4 @@
-"""The folder that records lie in: which file system a path means, and files that are there whole or not at all."""
+"""The folder of a history: its file system, and writing files that exist as a whole or not at all."""
 
 import os
 import re
@@ -10,23 +10,23 @@ import fsspec
 
 Folder: TypeAlias = str | os.PathLike[str]
 
-# One put shows the whole object or nothing there; a rename would be a copy and a deletion.
+# Object stores, where one put is atomic and a rename would be a copy and a deletion.
 ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
-# Temporary files as `write_whole` names them. A living writer needs one for milliseconds, a killed one leaves it.
+# Temporary files of `write_whole`. A writer needs one for milliseconds; a killed writer leaves it behind.
 TEMPORARY = re.compile(r"\.\w+-[0-9a-f]{32}\.json\.tmp")
 LEFT_BEHIND_SECONDS = 24 * 3600.0
 
 
 def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a folder and the path there.
+    """Return the file system of a folder and the path there.
 
     Args:
-        folder: Path or fsspec URL. Two colons in it are part of a path, unless a protocol is beside them.
+        folder: Path or fsspec URL. Two colons are part of a path unless a protocol stands next to them.
 
     Raises:
-        ValueError: If it is a chain of file systems, of which fsspec would ignore a part or read back another file
-            than it wrote, or if the protocol is unknown.
-        ImportError: If the package that a protocol needs is missing.
+        ValueError: If the protocol is unknown, or the URL chains several file systems: fsspec would ignore a part of
+            it, or read another file than it wrote.
+        ImportError: If the package for a protocol is missing.
     """
     path = os.fspath(folder)
     if "::" not in path:
@@ -34,24 +34,24 @@ def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
     if {part.split("://")[0] for part in path.split("::")}.isdisjoint(fsspec.available_protocols()):
         local = fsspec.filesystem("file")
         return local, local._strip_protocol(path)
-    raise ValueError(f"`folder` must be a path or the URL of one file system, got the chain of several {path!r}.")
+    raise ValueError(f"`folder` must be a path or the URL of one file system, got a chain of several: {path!r}.")
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    """Whether it is the file system of this machine."""
+    """Return whether it is the file system of this machine."""
     return "file" in protocols(fs)
 
 
 def protocols(fs: fsspec.AbstractFileSystem) -> set[str]:
-    """The names of a file system."""
+    """Return the names of a file system."""
     return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
 
 
 def write_whole(fs: fsspec.AbstractFileSystem, root: str, name: str, content: bytes) -> str:
-    """Write a new file into a folder, such that no reader ever sees a part of it, and return its path.
+    """Write a new file into a folder so that no reader ever sees a part of it, and return its path.
 
-    On a local file system that holds even if the process is killed or the machine stops: the content is on the disk
-    before the name is there. What writers killed more than a day ago have left is removed.
+    On a local file system this holds even if the process is killed or the machine stops: the content is on the disk
+    before the name exists. Temporary files of writers that were killed more than a day ago are removed.
     """
     root = root.rstrip("/")
     path, temporary = f"{root}/{name}", f"{root}/.{name}.tmp"
@@ -82,7 +82,7 @@ def _write_local(temporary: str, path: str, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    with suppress(OSError):  # not every file system can; the content is safe, only the name might come later
+    with suppress(OSError):  # not every file system can; the content is safe, only its name may be delayed
         descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -94,6 +94,6 @@ def _remove_left_behind(root: str) -> None:
     with suppress(OSError), os.scandir(root) as entries:
         for entry in entries:
             if TEMPORARY.fullmatch(entry.name):
-                with suppress(OSError):  # another writer may be faster
+                with suppress(OSError):  # another writer may have removed it
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_BEHIND_SECONDS:
                         os.unlink(entry)

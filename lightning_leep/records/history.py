@@ -1,4 +1,4 @@
-"""Records of earlier transfers in a folder, one JSON file a run: no run waits for another or overwrites it."""
+"""Records of earlier transfers in a folder, one JSON file per run, so that no run waits for or overwrites another."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from typing import Any, overload
 from lightning_leep.records.folder import Folder, is_local, open_folder, write_whole
 from lightning_leep.records.transfer import TransferRecord
 
-#: Longest reason, in characters, for which a file is left out: it may quote what the file holds.
+#: Most characters of the reason why a file is left out, which may quote the file.
 MAX_REASON = 200
 
 
 class History(Sequence[TransferRecord]):
-    """An immutable list of transfers, oldest first whatever the order they are given in.
+    """An immutable sequence of transfers, sorted with the oldest first.
 
     Example:
         >>> history = History()
@@ -27,7 +27,7 @@ class History(Sequence[TransferRecord]):
     def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
         ordered = sorted(records, key=lambda record: record.created)
         if len({record.created for record in ordered}) < len(ordered):
-            # The text breaks ties, so that no result depends on the order in which a folder lists its files.
+            # The text breaks ties, so that no result depends on the order of files in a folder.
             ordered.sort(key=lambda record: (record.created, record.to_json()))
         self._records = tuple(ordered)
 
@@ -44,7 +44,7 @@ class History(Sequence[TransferRecord]):
     @overload
     def __getitem__(self, index: slice) -> "History": ...
     def __getitem__(self, index: int | slice) -> "TransferRecord | History":
-        """One transfer, or the history of a slice."""
+        """Return one transfer, or a history for a slice."""
         return History(self._records[index]) if isinstance(index, slice) else self._records[index]
 
     def __repr__(self) -> str:
@@ -59,14 +59,14 @@ class History(Sequence[TransferRecord]):
         num_target_classes: int | None = None,
         where: Callable[[TransferRecord], bool] | None = None,
     ) -> "History":
-        """The transfers that agree with everything that is not None.
+        """Return the transfers that match every argument that is not None.
 
         Args:
-            trainable: What was trainable.
+            trainable: What was trainable, see :class:`TransferRecord`.
             target_name: Name of the target data.
             source_name: Name of the source model.
-            num_target_classes: C.
-            where: Any other condition on a record.
+            num_target_classes: Number of target classes C.
+            where: Any other condition: a function from a record to True or False.
         """
         return History(
             record
@@ -79,24 +79,24 @@ class History(Sequence[TransferRecord]):
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One flat dictionary of scalars a transfer: ``pandas.DataFrame(history.to_dicts())`` is a table."""
+        """Return one flat dictionary per transfer, for ``pandas.DataFrame(history.to_dicts())``."""
         return [record.to_flat_dict() for record in self]
 
 
 def save_record(record: TransferRecord, folder: Folder) -> str:
-    """Write a record into a folder as a file of its own, whole or not at all.
+    """Write a record into a new file in a folder. The file appears as a whole or not at all.
 
-    Any number of processes may write into one folder at the same time.
+    Any number of processes may write into the same folder at the same time.
 
     Args:
         record: The transfer.
-        folder: Path or fsspec URL; it is made if it does not exist.
+        folder: Path or fsspec URL; it is created if it does not exist.
 
     Returns:
-        Path of the new file, with its protocol where it is not a local one.
+        Path of the new file, with the protocol if it is not local.
 
     Raises:
-        ValueError: If ``folder`` is a chain of file systems, or its protocol is unknown.
+        ValueError: If ``folder`` is a chain of file systems or its protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.makedirs(root, exist_ok=True)
@@ -106,33 +106,32 @@ def save_record(record: TransferRecord, folder: Folder) -> str:
 
 
 def load_history(folder: Folder) -> History:
-    """Read every record in a folder (the files ``*.json`` directly in it).
+    """Read all records in a folder: the files ``*.json`` directly in it.
 
-    A file that is truncated, something else than a record, or written by a newer version is left out, and one warning
-    names all of those.
+    A file that is truncated, not a record, or written by a newer version is left out. One warning names all such files.
 
     Args:
-        folder: Path or fsspec URL; one that does not exist yet is an empty history.
+        folder: Path or fsspec URL; a folder that does not exist yet is an empty history.
 
     Raises:
         ValueError: If ``folder`` is a file or a chain of file systems, or its protocol is unknown.
     """
     fs, root = open_folder(folder)
-    fs.invalidate_cache()  # other processes add files
+    fs.invalidate_cache()  # another process may have added files
     if not fs.exists(root):
         return History()
     if fs.isfile(root):
-        raise ValueError(f"`folder` must be a folder of records, got the file {os.fspath(folder)!r}.")
+        raise ValueError(f"`folder` must be a folder of records, not a file, got {os.fspath(folder)!r}.")
     names = {path: path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)}
     paths = sorted(path for path, name in names.items() if name.endswith(".json") and not name.startswith("."))
     records, skipped = [], []
-    # Not `cat`: it takes a bracket in the name of the folder for a pattern.
+    # Not `cat`, which reads a bracket in the folder's name as a pattern.
     for path, content in zip(paths, fs.cat_ranges(paths, None, None, on_error="return"), strict=True):
         try:
             if isinstance(content, Exception):
                 raise content
             records.append(TransferRecord.from_json(content))
-        except Exception as error:  # whatever one file holds, the others are still a history
+        except Exception as error:  # one bad file must not hide the others
             skipped.append(f"{names[path]} ({_reason(error)})")
     if skipped:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""One finished transfer: what was known before it, how it was trained and what it achieved."""
+"""One finished transfer: what was known before it, how it was trained, and what it achieved."""
 
 import json
 import math
@@ -18,9 +18,9 @@ SCHEMA_VERSION = 1
 
 
 def library_versions() -> dict[str, str]:
-    """Version of Python and of each installed library that a result may depend on."""
+    """Return the version of Python and of each installed library that may affect a result."""
     versions = {"python": platform.python_version()}
-    for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning"):
+    for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning", "lightning"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -34,33 +34,32 @@ def _now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRecord:
-    """What one transfer was predicted to do and what it did, frozen and JSON-serialisable.
+    """What one transfer was predicted to achieve and what it achieved. It is immutable and can be saved as JSON.
 
     Attributes:
-        report: Scores of the source on the target data, taken before training.
+        report: Scores of the source on the target data, computed before training.
         curve: Accuracy on held-out target data at each validation.
-        trainable: What was trainable: "head" (a new head on a frozen network), "all" (every parameter), "part" (some of
-            them, or adapters), "gradual" (more and more of them), "scratch" (every parameter, from random weights) or a
-            word of the user's own. Only transfers with the same word are compared.
-        wall_seconds: Seconds of training before each validation; empty if they were not taken.
-        reference: Accuracy of the same network trained from scratch on the same data: per epoch, or one final number.
-        test_size: Labelled rows in each validation; None if unknown.
-        optimizer: Class name of the optimizer, empty if unknown.
-        learning_rate: Its first learning rate.
-        target_name: Name of the target data, empty if unknown.
-        source_name: Name of the source model, empty if unknown.
+        trainable: What was trained: "head" (a new head on a frozen network), "all" (every parameter), "part" (some
+            parameters, or adapters), "gradual" (more and more parameters), "scratch" (every parameter, from random
+            weights) or a word of your own. Only transfers with the same word are compared.
+        wall_seconds: Seconds of training before each validation; empty if unknown.
+        reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
+        test_size: Number of labelled rows in each validation; None if unknown.
+        optimizer: Class name of the optimizer; empty if unknown.
+        learning_rate: Initial learning rate.
+        target_name: Name of the target data; empty if unknown.
+        source_name: Name of the source model; empty if unknown.
         versions: Library versions, see :func:`library_versions`.
-        complete: Whether training took its course; False if it was ended because it seemed hopeless, or before it had
-            seen all the data once. What such a run achieved says too little of what it could have, and no forecast
-            rests on it.
-        created: Time of writing, ISO 8601 in UTC, so that the order of the texts is that in time. A time of another
-            zone is converted, one without a zone is taken to be in UTC.
+        complete: Whether training ran to its end. False if it was stopped because it seemed hopeless, or before it had
+            seen all data once: such a run could have achieved more, and no forecast uses it.
+        created: Time of creation, ISO 8601 in UTC, so that sorting the texts sorts by time. A time in another zone is
+            converted; a time without a zone is read as UTC.
 
     Raises:
-        TypeError: If a value, or one in the report, has the wrong type.
+        TypeError: If a value, or a value in the report, has the wrong type.
         ValueError: If the report holds an impossible value, ``trainable`` is empty, a size is not positive,
-            ``reference`` lies outside 0..1, ``created`` is no time, or ``wall_seconds`` is neither empty nor one
-            finite, not decreasing number a validation.
+            ``reference`` is outside 0..1, ``created`` is not a time, or ``wall_seconds`` is neither empty nor one
+            finite number per validation, never decreasing.
     """
 
     report: TransferabilityReport
@@ -100,19 +99,19 @@ class TransferRecord:
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
         if not ordered or len(seconds) not in (0, len(self.curve.epochs)):
             raise ValueError(
-                "`wall_seconds` must be empty or hold one finite, not decreasing number for each of the "
-                f"{len(self.curve)} validations, got {list(seconds)}."
+                f"`wall_seconds` must be empty or hold one finite number for each of {len(self.curve)} validations, "
+                f"never decreasing, got {list(seconds)}."
             )
         object.__setattr__(self, "wall_seconds", seconds)
         object.__setattr__(self, "created", _utc(self.created))
 
     @property
     def achieved(self) -> float | None:
-        """Accuracy that the run reached: the highest of its validations; None if there was none."""
+        """Accuracy that the run achieved: the highest of its validations; None without a validation."""
         return self.curve.best if len(self.curve) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python values, the parts nested; a number that is not finite becomes None."""
+        """Return all fields as plain Python values; a number that is not finite becomes None."""
         names = (f.name for f in fields(self) if f.name not in ("report", "curve", "reference"))
         plain = {name: getattr(self, name) for name in names}
         return {
@@ -130,17 +129,17 @@ class TransferRecord:
         }
 
     def to_json(self) -> str:
-        """The record as one JSON object."""
+        """Return the record as a JSON object."""
         return json.dumps(self.to_dict(), allow_nan=False, indent=1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
-        """Inverse of :meth:`to_dict`.
+        """Create a record from the output of :meth:`to_dict`.
 
-        A score that the report has learned since the record was written is None (NaN where a number is required).
+        A score that did not exist when the record was written is None, or NaN where a number is required.
 
         Raises:
-            ValueError: If it is something else than a record, a newer version of one, or holds an impossible value.
+            ValueError: If it is not a record, was written by a newer version, or holds an impossible value.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not a record of a transfer")
@@ -163,14 +162,15 @@ class TransferRecord:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "TransferRecord":
-        """Inverse of :meth:`to_json`."""
+        """Create a record from the output of :meth:`to_json`."""
         return cls.from_dict(json.loads(text))
 
     def to_flat_dict(self) -> dict[str, Any]:
-        """One row of a table: plain scalars only, every record with the same columns but for what it never measured.
+        """Return one row of a table: scalars only; columns of what was not measured are missing.
 
-        The scores keep their names in the report (``seconds`` there becomes ``scoring_seconds``), ``achieved_accuracy``
-        is :attr:`achieved`, and :func:`~lightning_leep.records.convergence_scalars` describes the curve.
+        The scores keep their names in the report, except that ``seconds`` becomes ``scoring_seconds``.
+        ``achieved_accuracy`` is :attr:`achieved`. :func:`~lightning_leep.records.convergence_scalars` gives the columns
+        of the curve.
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")
@@ -202,21 +202,21 @@ def _curve_to_dict(curve: AccuracyCurve) -> dict[str, list[float]]:
 
 def _curve_from_dict(values: Any) -> AccuracyCurve:
     if not isinstance(values, Mapping) or set(values) != {"epochs", "accuracy"}:
-        raise ValueError(f"a curve must hold `epochs` and `accuracy`, got {values!r}.")
+        raise ValueError(f"a curve must have exactly `epochs` and `accuracy`, got {values!r}.")
     return AccuracyCurve(values["epochs"], values["accuracy"])
 
 
 def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
-    """A report that may lack the scores that reports have learned since; those become None, or NaN if required."""
+    """Create a report that may lack newer scores; they become None, or NaN if required."""
     learned = {f.name for f in fields(TransferabilityReport) if f.type is float and f.default is MISSING}
     return TransferabilityReport.from_dict({**dict.fromkeys(learned), **values})
 
 
 def _utc(created: Any) -> str:
-    """The same time in UTC with microseconds, always of one form."""
+    """Return the same time in UTC with microseconds, always in the same format."""
     check_text("created", created)
     try:
         time = datetime.fromisoformat(created)
         return (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="microseconds")
     except (ValueError, OverflowError):
-        raise ValueError(f"`created` must be a time in the form of ISO 8601, got {created!r}.") from None
+        raise ValueError(f"`created` must be a time in ISO 8601 format, got {created!r}.") from None

@@ -1,1 +1,1 @@
-"""What several packages need."""
+"""Small functions that several packages need."""

@@ -1,31 +1,31 @@
-"""Checks of single values that a user or a file gave: one error that says which, what came and what was wanted."""
+"""Checks of single values from a user or a file: each error names the value, what it is and what it must be."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
-#: Largest size: no data set has so many rows, and the logit of an accuracy on so many is still exact.
+#: Largest size. No data set has more rows, and the logit of an accuracy on so many is still exact.
 MAX_SIZE = 10**12
 
 
 def check_text(name: str, value: Any, *, empty: bool = True) -> None:
-    """Check a string.
+    """Check that a value is a string.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it is empty and must not be.
+        TypeError: If it is not.
+        ValueError: If it is empty although ``empty`` is False.
     """
     if not isinstance(value, str):
-        raise TypeError(f"`{name}` must be a text, got {value!r}.")
+        raise TypeError(f"`{name}` must be a string, got {value!r}.")
     if not value and not empty:
         raise ValueError(f"`{name}` must not be empty.")
 
 
 def check_size(name: str, value: Any, low: int = 1) -> None:
-    """Check an integer from ``low`` to ``MAX_SIZE``.
+    """Check that a value is an integer from ``low`` to ``MAX_SIZE``.
 
     Raises:
-        TypeError: If it is none; True and 1.0 are none.
+        TypeError: If it is not an integer; True and 1.0 are not.
         ValueError: If it is too small or too large.
     """
     if not isinstance(value, int) or isinstance(value, bool):
@@ -35,11 +35,11 @@ def check_size(name: str, value: Any, low: int = 1) -> None:
 
 
 def check_real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, missing: bool = True) -> None:
-    """Check a number from ``low`` to ``high``, or NaN if it may be ``missing``.
+    """Check that a value is a number from ``low`` to ``high``, or NaN if it may be ``missing``.
 
     Raises:
-        TypeError: If it is no int or float; True is none.
-        ValueError: If it lies outside.
+        TypeError: If it is not an int or a float; True is not.
+        ValueError: If it is out of range.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
@@ -52,11 +52,11 @@ def check_real(name: str, value: Any, low: float = -math.inf, high: float = math
 
 
 def real_numbers(name: str, values: Any) -> tuple[float, ...]:
-    """The elements as floats: of any sequence, array or tensor of numbers.
+    """Return the elements of any sequence, array or tensor of numbers as floats.
 
     Raises:
-        TypeError: If it holds something else than numbers; "0.5" and True are none.
-        ValueError: If one does not fit a float.
+        TypeError: If an element is not a number; "0.5" and True are not.
+        ValueError: If a number does not fit a float.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"`{name}` must be a sequence of numbers, got {values!r}.")
@@ -74,5 +74,5 @@ def real_numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def shown(value: int) -> str:
-    """An integer for a message: in full where that is short (Python writes no integer of more than 4300 digits)."""
+    """Return an integer as text for a message; Python cannot write one of more than 4300 digits."""
     return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"

@@ -1,4 +1,4 @@
-"""What the processes of a run share: sums, objects, and the fault of any one of them."""
+"""What processes share: sums, objects, and the failure of any of them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 
 class OtherProcessError(RuntimeError):
-    """The fault is another process's, and its own error is raised there."""
+    """Another process failed; its own error is raised there."""
 
 
 def on_every_process(action: Callable[[], T], device: torch.device) -> T:
-    """Run an action; if it fails on one process, raise on all of them, so that none waits for the others in vain.
+    """Run an action on every process; if it fails on one, raise on all, so that none waits forever.
 
     Args:
-        action: Contains collectives only if these cope with failing processes themselves.
-        device: Of the tensor that is reduced.
+        action: A function. It may contain collectives only if they handle failing processes themselves.
+        device: Device of the tensor that is reduced.
 
     Returns:
-        The action's result.
+        The result of the action.
 
     Raises:
-        Exception: The action's own, on the first process that it failed on.
+        Exception: The error of the action, on the lowest rank where it failed.
         OtherProcessError: On the other processes.
     """
     fault: Exception | None = None
@@ -42,11 +42,11 @@ def on_every_process(action: Callable[[], T], device: torch.device) -> T:
         return result
     if own_fault and first == rank:
         raise fault  # type: ignore[misc]
-    raise OtherProcessError(f"It failed on process {first}; the message there says why.") from fault
+    raise OtherProcessError(f"Process {first} failed; see the error there.") from fault
 
 
 def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]:
-    """Lowest rank that failed, if any, and this process's own rank."""
+    """Return the lowest rank that failed, if any, and the rank of this process."""
     rank, world_size = this_process()
     if world_size == 1:
         return (0 if failed else None), 0
@@ -56,24 +56,24 @@ def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]
 
 
 def this_process() -> tuple[int, int]:
-    """Rank of this process and number of processes; 0 of 1 without an initialised group."""
+    """Return the rank of this process and the number of processes; 0 and 1 without a process group."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def gather_objects(value: T, device: torch.device) -> list[T]:
-    """The values of all processes, by rank; they must be picklable.
+    """Return the values of all processes, by rank.
 
     Args:
-        value: This process's own.
-        device: This process's own, for the communication.
+        value: Value of this process; it must be picklable.
+        device: Device of this process.
     """
     world_size = this_process()[1]
     if world_size == 1:
         return [value]
     gathered: list[Any] = [None] * world_size
-    # NCCL sends by way of the current device, which may be another process's.
+    # NCCL communicates through the current device, which may belong to another process.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         torch.distributed.all_gather_object(gathered, value)
     return gathered

@@ -96,7 +96,7 @@ def assert_scored_on_logits(source, **kwargs):
     assert report.feature_layer == LOGITS
     with torch.no_grad():
         assert_scores_of(report, source(X))
-    assert any("made from its logits" in note for note in report.notes)
+    assert any("computed from the logits" in note for note in report.notes)
 
 
 def hooks(source):

@@ -210,7 +210,7 @@ def test_fault_warns_once_where_it_happened(seen, name, rank, message):
 
 def test_strict_raises_on_every_process(seen):
     assert seen[1]["strict error"] == "RuntimeError: no memory left here"
-    assert seen[0]["strict error"] == "OtherProcessError: It failed on process 1; the message there says why."
+    assert seen[0]["strict error"] == "OtherProcessError: Process 1 failed; see the error there."
     assert seen[0]["strict"]["losses"] == []
 
 

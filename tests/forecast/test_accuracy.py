@@ -84,7 +84,7 @@ def test_nothing_to_rest_on():
 def test_without_history_training_to_the_end_is_presumed_and_said(trainable, probe):
     report = make_report(probe=probe)
     notes = forecast_accuracy(report, trainable=trainable, test_size=500).notes
-    assert sum("a shorter run stays below" in note for note in notes) == 1
+    assert sum("a shorter run reaches less" in note for note in notes) == 1
     history = simulate_history(np.random.default_rng(0), 12)
     if trainable == "head" and probe:  # what earlier runs achieved is known however short they were
         assert forecast_accuracy(make_report(12, 50), history, test_size=500).notes == ()
@@ -226,7 +226,7 @@ def test_five_transfers_of_eight_runs_each_are_five():
     report = make_report(10, 50, probe=0.6)
     forecast, prior = forecast_accuracy(report, history, test_size=500), forecast_accuracy(report, test_size=500)
     assert dataclasses.replace(forecast, notes=prior.notes) == prior
-    assert "holds 5 comparable transfers in 40 runs; it takes 9" in forecast.notes[-1]
+    assert "has 5 comparable transfers in 40 runs; a forecast needs 9" in forecast.notes[-1]
 
 
 def test_a_transfer_that_was_run_often_is_forecast_from_its_own_runs():
@@ -263,7 +263,7 @@ def test_few_records_fall_back_to_the_probe_and_say_how_many_it_takes():
         assert dataclasses.replace(forecast, notes=()) == dataclasses.replace(prior, notes=())
         if size:
             noun = "transfer" if size == 1 else "transfers"
-            assert f"holds {size} comparable {noun}; it takes 9" in forecast.notes[-1]
+            assert f"has {size} comparable {noun}; a forecast needs 9" in forecast.notes[-1]
     learned = forecast_accuracy(report, history, test_size=500)
     assert learned.num_records == 9
     assert learned.value > prior.high
@@ -320,15 +320,15 @@ def test_outside_the_history_the_interval_widens_and_says_why():
     assert forecast.out_of_range
     assert forecast.low <= prior.low
     assert forecast.high >= prior.high
-    assert "400 classes (most there: 5 classes)" in forecast.notes[0]
-    assert "200.0 rows a class (most there: 50.0 rows a class)" in forecast.notes[0]
+    assert "400 classes (most in the history: 5 classes)" in forecast.notes[0]
+    assert "200.0 rows a class (most in the history: 50.0 rows a class)" in forecast.notes[0]
     near = forecast_accuracy(make_report(5, 50, probe=0.7), history, test_size=500)
     assert not near.out_of_range
     assert near.notes == ()
     odd = make_record(0.3, report=make_report(1000, 1000, probe=0.3), test_size=500)
     again = forecast_accuracy(far, [*history, odd], test_size=500)
     assert again.out_of_range
-    assert "400 classes (most there but for one: 5 classes)" in again.notes[0]
+    assert "400 classes (most in the history except one: 5 classes)" in again.notes[0]
 
 
 @pytest.mark.parametrize("achieved", [0.0, 1.0])

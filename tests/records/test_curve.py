@@ -110,7 +110,7 @@ def test_empty_curve_has_no_accuracy():
 @pytest.mark.parametrize(
     ("epochs", "accuracy", "message"),
     [
-        ((1, 2), (0.5,), "`epochs` and `accuracy` must have one entry a validation, got 2 and 1"),
+        ((1, 2), (0.5,), "`epochs` and `accuracy` must have one entry per validation, got 2 and 1"),
         ((2, 1), (0.5, 0.5), "strictly increasing, got 1 after 2"),
         ((1, 1), (0.5, 0.5), "strictly increasing"),
         ((-1,), (0.5,), "not negative"),

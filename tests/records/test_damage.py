@@ -15,7 +15,7 @@ from lightning_leep.records import AccuracyCurve, History, TransferRecord, load_
 from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.6, 0.7))
-EXTRA = {"linear_probe_samples": 200, "leep_low": -2.0, "nce": -1.0, "feature_layer": "fc", "notes": ("Few rows.",)}
+EXTRA = {"linear_probe_samples": 200, "nce": -1.0, "feature_layer": "fc", "notes": ("Few rows.",)}
 RECORDS = [
     make_record(
         curve=CURVE,

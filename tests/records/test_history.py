@@ -148,6 +148,6 @@ def test_times_of_all_zones_are_in_order():
 def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
     values = make_record().to_dict() | {"target_name": ["x" * 100_000]}
     (tmp_path / "long.json").write_text(json.dumps(values))
-    with pytest.warns(UserWarning, match="long.json .*`target_name` must be a text") as caught:
+    with pytest.warns(UserWarning, match="long.json .*`target_name` must be a string") as caught:
         assert len(load_history(tmp_path)) == 0
     assert len(str(caught[0].message)) < 1000

@@ -144,14 +144,14 @@ def test_types_that_reports_never_have_are_refused(report, name, value):
 
 
 def test_missing_numbers_and_rounding_are_fine(report):
-    for values in ({"leep": math.nan}, {"leep": 1e-9}, {"eep_accuracy": math.nan}, {"leep_low": -math.inf}):
+    for values in ({"leep": math.nan}, {"leep": 1e-9}, {"eep_accuracy": math.nan}, {"log_me": -math.inf}):
         check_report(dataclasses.replace(report, **values))
     check_report(dataclasses.replace(report, linear_probe_samples=0, label_entropy=math.log(3) + 1e-9))
 
 
 @pytest.mark.parametrize("values", [None, [1], "leep"])
 def test_fields_come_by_name(values):
-    with pytest.raises(TypeError, match="`values` must be the fields"):
+    with pytest.raises(TypeError, match="`values` must map the field names"):
         TransferabilityReport.from_dict(values)
     with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
         check_report(values)

@@ -69,9 +69,9 @@ def test_three_processes():
                 assert found[failing] == ("ValueError", f"fault of {rank}", "None")
             else:
                 cause = f"fault of {rank}" if rank in failing else "None"
-                said = f"It failed on process {first}; the message there says why."
+                said = f"Process {first} failed; see the error there."
                 assert found[failing] == ("OtherProcessError", said, cause)
         kind = "ValueError" if rank == 1 else "OtherProcessError"
         assert found["nested"][0] == kind
-        assert ("deep" if rank == 1 else "failed on process 1") in found["nested"][1]
+        assert ("deep" if rank == 1 else "Process 1 failed") in found["nested"][1]
         assert found["afterwards"] == rank

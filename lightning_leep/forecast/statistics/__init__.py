@@ -1,1 +1,1 @@
-"""Statistics that forecasts rest on, which know nothing of transfers."""
+"""Statistics behind the forecasts, independent of what a transfer is."""

@@ -1,4 +1,4 @@
-"""Prediction intervals that hold whatever the distribution of the errors: the jackknife+."""
+"""Prediction intervals that do not assume a distribution of the errors: the jackknife+."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ Fit: TypeAlias = Callable[[Array, Array, Array], Predict]
 
 
 def min_records(coverage: float) -> int:
-    """Fewest records that bound an interval of this coverage on both sides: the least n with (n + 1) coverage <= n.
+    """Return the smallest number of records for a finite interval: the smallest n with (n + 1) coverage <= n.
 
     Raises:
-        ValueError: If ``coverage`` does not lie strictly between 0 and 1.
+        ValueError: If ``coverage`` is not strictly between 0 and 1.
 
     Example:
         >>> min_records(0.9), min_records(0.8), min_records(0.5)
@@ -26,13 +26,13 @@ def min_records(coverage: float) -> int:
 
 
 def check_coverage(coverage: float) -> None:
-    """Raise ValueError unless ``coverage`` lies strictly between 0 and 1."""
+    """Raise ``ValueError`` unless ``coverage`` is strictly between 0 and 1."""
     if not 0 < coverage < 1:
         raise ValueError(f"`coverage` must lie strictly between 0 and 1, got {coverage!r}.")
 
 
 def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tuple[float, float]:
-    r"""Jackknife+ interval for the answer at one new point.
+    r"""Return the jackknife+ interval for the answer at a new point.
 
     With :math:`\hat\mu_{-i}` fitted without record i, :math:`R_i = |y_i - \hat\mu_{-i}(x_i)|` and
     :math:`\alpha = 1 - \text{coverage}`, the interval is (Barber, Candès, Ramdas, Tibshirani, "Predictive inference
@@ -42,16 +42,16 @@ def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tup
         \Bigl[\;\lfloor \alpha (n + 1) \rfloor\text{-th smallest of } \hat\mu_{-i}(x) - R_i,\quad
         \lceil (1 - \alpha)(n + 1) \rceil\text{-th smallest of } \hat\mu_{-i}(x) + R_i \;\Bigr].
 
-    If records and new point are exchangeable and the fit ignores the order of its records, it covers the answer with
-    probability at least :math:`1 - 2\alpha` (Theorem 1), and in practice about :math:`1 - \alpha`.
+    If the records and the new point are exchangeable and the fit ignores the order of the records, it contains the
+    answer with probability at least :math:`1 - 2\alpha` (Theorem 1), and in practice about :math:`1 - \alpha`.
 
     Args:
         predictions: :math:`\hat\mu_{-i}(x)` at the new point, ``[n]``.
-        residuals: :math:`R_i`, ``[n]``, in the scale of the new point.
+        residuals: :math:`R_i`, ``[n]``, on the scale of the new point.
         coverage: :math:`1 - \alpha`.
 
     Returns:
-        The ends; infinite if there are fewer than :func:`min_records` records.
+        The ends of the interval; infinite with fewer than :func:`min_records` records.
 
     Example:
         >>> jackknife_plus(np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0]), 0.8)
@@ -69,18 +69,19 @@ def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tup
 
 
 def leave_one_out(fit: Fit, x: Array, y: Array, scale: Array, x_new: Array) -> tuple[Array, Array]:
-    """Everything that :func:`jackknife_plus` needs, from one refit for each record.
+    """Refit without each record, and return what :func:`jackknife_plus` needs.
 
     Args:
         fit: Function of ``x [m, p]``, ``y [m]``, ``scale [m]`` that returns a function from ``x [k, p]`` to answers
-            ``[k]``. Whatever it chooses by looking at records it has to choose from those it is given.
+            ``[k]``. All its choices must depend only on the records that it is given.
         x: Records, ``[n, p]``.
-        y: Their answers, ``[n]``.
-        scale: Expected size of the error of each record, ``[n]``, positive, a function of ``x`` alone.
+        y: Answers of the records, ``[n]``.
+        scale: Expected size of the error of each record, ``[n]``, positive, a function of ``x`` only.
         x_new: The new point, ``[p]``.
 
     Returns:
-        Predictions for the new point without record i, and absolute residuals of record i in units of its own scale.
+        Predictions for the new point without record i, ``[n]``, and the absolute residual of record i in units of its
+        scale, ``[n]``.
     """
     n = len(y)
     predictions, residuals = np.empty(n), np.empty(n)
@@ -92,5 +93,5 @@ def leave_one_out(fit: Fit, x: Array, y: Array, scale: Array, x_new: Array) -> t
 
 
 def _robust(value: float) -> float:
-    """A product such as 0.9 * 10 without its last rounding error, which a ceiling would turn into a whole rank."""
+    """Remove the last rounding error of a product such as 0.9 * 10, so that a ceiling does not add a whole rank."""
     return round(value, 9)

@@ -1,4 +1,4 @@
-"""The ways in which an accuracy may rise during training, apart from its height: a grid of shapes."""
+"""A grid of shapes in which an accuracy may rise during training, regardless of its height."""
 
 import math
 from collections.abc import Sequence
@@ -8,26 +8,26 @@ import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
 
-# Exponents c of the approach (1 + t / tau)^-c, infinity for the exponential one, and how likely they are beforehand.
+# Exponents c of (1 + t / tau)^-c, infinity for the exponential, and their prior probabilities.
 EXPONENTS = ((0.5, 0.08), (1.0, 0.17), (2.0, 0.25), (math.inf, 0.5))
-# Part of the way that follows the schedule of the run rather than a time scale of its own, and how likely that is.
+# Share of the rise that follows the schedule of the run instead of a time scale, and prior probabilities.
 SCHEDULE_SHARES = ((0.0, 0.7), (0.25, 0.12), (0.5, 0.1), (0.75, 0.08))
-# Time scales, on a logarithmic grid: the longest one in units of the whole training.
+# Number of time scales on a logarithmic grid; the longest in units of the whole training.
 NUM_TIME_SCALES, LONGEST = 64, 10.0
-# Beyond this many time scales every approach has less than 1% of its way left.
+# After this many time scales every shape has less than 1% of its rise left.
 ENDLESS = 1e4
 
 
 @dataclass(frozen=True)
 class CurveShapes:
-    r"""What is left of the way from the accuracy before training to that at its end, in k ways.
+    r"""The part of the rise, from the accuracy before training to that at its end, that is left: k shapes.
 
     .. math:: l(t) = (1 - b) \frac{\varphi(t / \tau) - \varphi(T / \tau)}{1 - \varphi(T / \tau)} + b\, h(t / T), \qquad
         \varphi(u) = (1 + u)^{-c},\ c = \tfrac12, 1, 2, \text{ or } e^{-u}, \qquad
         h(s) = \tfrac12 (1 + \cos \pi s) \text{ or } 1 - s.
 
-    The first term saturates, as training at a constant learning rate does. The second rises until the very end, as with
-    a learning rate that is brought down along a cosine or a line; without an end there is none.
+    The first term saturates, as training at a constant learning rate does. The second rises until the end, as when the
+    learning rate falls along a cosine or a line; without an end it is absent.
 
     Attributes:
         time_scale: tau in epochs, ``[k]``.
@@ -44,13 +44,13 @@ class CurveShapes:
     end: float
 
     def __getitem__(self, index: Array) -> "CurveShapes":
-        """Some of the shapes, or the same ones repeatedly."""
+        """Select shapes by index, possibly repeatedly."""
         return CurveShapes(
             self.time_scale[index], self.exponent[index], self.share[index], self.straight[index], self.end
         )
 
     def left(self, epochs: Array) -> Array:
-        """What is left of the way after ``epochs [t]`` or ``[k, t]``: 1 at the start, 0 at the end; ``[k, t]``."""
+        """Return the part that is left after ``epochs [t]`` or ``[k, t]``: 1 at the start, 0 at the end; ``[k, t]``."""
         saturating = self._saturating(epochs)
         if math.isinf(self.end):
             return saturating
@@ -61,9 +61,9 @@ class CurveShapes:
         return (1 - share) * (saturating - at_the_end) / (1 - at_the_end) + share * scheduled
 
     def epoch_of(self, left: Array) -> Array:
-        """Epochs at which ``left [k]`` in 0..1 is left of the way, ``[k]``; at least 1% without an end."""
+        """Return the epochs ``[k]`` at which the part ``left [k]`` in 0..1 is left; at least 1% without an end."""
         low, high = np.zeros_like(left), np.minimum(self.end, ENDLESS * self.time_scale)
-        for _ in range(32):  # bisection: what is left decreases
+        for _ in range(32):  # bisection, because the part that is left decreases
             middle = (low + high) / 2
             later = self.left(middle[:, None])[:, 0] > left
             low, high = np.where(later, middle, low), np.where(later, high, middle)
@@ -75,10 +75,10 @@ class CurveShapes:
 
 
 def curve_shapes(epochs: Array, end: float) -> tuple[CurveShapes, Array]:
-    """The shapes that are thought possible, and how likely each is beforehand.
+    """Return all shapes and their prior probabilities ``[k]``.
 
-    Time scales reach from a tenth of the first validation to ten times the end (or twice what has been seen), each as
-    likely as the next on a logarithmic scale.
+    Time scales range from a tenth of the first validation to ten times the end (without an end: ten times twice the
+    epochs so far), uniform on a logarithmic scale.
 
     Args:
         epochs: Epochs of the validations so far, ``[t]``, at least one.

@@ -1,4 +1,4 @@
-"""Learning curves that agree with a few validations and a prior: closed-form normal posteriors, and draws from them."""
+"""Bayesian learning curves from a few validations: closed-form normal posteriors, and draws from them."""
 
 import math
 from collections.abc import Sequence
@@ -9,39 +9,39 @@ import numpy as np
 from lightning_leep.forecast.statistics.conformal import Array
 from lightning_leep.forecast.statistics.curve_shapes import CurveShapes, curve_shapes
 
-# Standard deviation of a true curve around those of the family, the same for all validations to come ...
+# Standard deviation of a true curve around the family, common to all later validations ...
 MISFIT = 0.007
-# ... and of the logarithm of its rise still to come: shapes are known but roughly.
+# ... and of the logarithm of its remaining rise, because shapes are known only roughly.
 RISE_SPREAD = 0.3
-# Probability that only a part of that rise comes, any part: networks overfit.
+# Probability that only a part of the remaining rise comes, uniform over parts: networks overfit.
 EARLY_ENDS = 0.2
-# Standard deviations of single validations around their curve, and how likely they are beforehand: on unknown rows,
+# Standard deviations of single validations around their curve, and prior probabilities, if the rows are unknown ...
 NOISE_LEVELS = ((0.0, 0.2), (0.005, 0.2), (0.01, 0.2), (0.02, 0.2), (0.04, 0.12), (0.08, 0.08))
-# or of the weights alone, where the rows are counted,
+# ... and from training alone, if the number of rows is known, ...
 TRAINING_NOISE_LEVELS = ((0.0, 0.3), (0.005, 0.3), (0.01, 0.25), (0.02, 0.15))
-# beside this part of their sampling error: part of it stays, because each validation has the same rows.
+# ... together with this part of the sampling error: the rest is common, as all validations have the same rows.
 SAMPLING_PARTS = ((0.3, 0.4), (1.0, 0.6))
-# Beforehand the final accuracy may be anything; what is expected of the best one comes in as weights of the draws.
+# A wide prior of the final accuracy; the forecast of the best accuracy enters as weights of the draws.
 FINAL_SPREAD = 0.3
-# That may be off by more than it says: it is 4 times as wide with probability 0.05, and says nothing with 0.01.
+# The forecast may be overconfident: 4 times as wide with probability 0.05, uninformative with 0.01.
 PRIOR_SPREADS, NOTHING = ((1.0, 0.94), (4.0, 0.05)), 0.01
-# Accuracy before training as a fraction of the final one: between chance and a head that is already of use.
+# Accuracy before training as a fraction of the final one: between chance and a useful head.
 START, START_SPREAD = 0.25, 0.25
-# Epochs that earlier transfers took are believed up to a factor of 1.5 either way (one standard deviation).
+# The epochs of earlier transfers hold up to a factor of 1.5 (one standard deviation).
 ARRIVAL_SPREAD = math.log(1.5)
 NUM_DRAWS, MOST_PLANNED = 4096, 64
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Normal posteriors of the accuracies at both ends, one for each noise (j) and shape (k), and their weights.
+    """Normal posteriors of the accuracies at both ends, for each noise (j) and shape (k), and their weights.
 
     Attributes:
-        shapes: The shapes, k of them.
+        shapes: The k shapes.
         noise: Standard deviation of single validations, ``[j]``.
         weights: Probability of each noise and shape, ``[j, k]``.
-        mean: Of the final accuracy and of that before training, ``[j, k, 2]``.
-        covariance: Of both, ``[j, k, 2, 2]``.
+        mean: Means of the final accuracy and of that before training, ``[j, k, 2]``.
+        covariance: Covariance of the two, ``[j, k, 2, 2]``.
     """
 
     shapes: CurveShapes
@@ -56,11 +56,11 @@ class CurveDraws:
     """Weighted draws of learning curves.
 
     Attributes:
-        shapes: Shape of each, s of them.
+        shapes: The s shapes.
         start: Accuracy before training, ``[s]``.
         final: Accuracy at the end, ``[s]``.
-        best: Highest accuracy of any validation, past or to come, ``[s]``.
-        weights: How likely each is, ``[s]``, with sum 1.
+        best: Highest accuracy of all validations, past and future, ``[s]``.
+        weights: Probability of each draw, ``[s]``, with sum 1.
     """
 
     shapes: CurveShapes
@@ -70,14 +70,14 @@ class CurveDraws:
     weights: Array
 
     def epoch_of(self, fraction: float) -> Array:
-        """Epochs at which each curve is at a fraction of its final accuracy, ``[s]``; 0 where it starts beyond."""
+        """Return the epochs ``[s]`` until each curve is at a fraction of its final accuracy; 0 if it starts above."""
         way = self.final - self.start
         with np.errstate(divide="ignore", invalid="ignore"):
             left = np.where(way > 0, (1 - fraction) * self.final / way, 1)
         return self.shapes.epoch_of(np.clip(left, 0, 1))
 
     def quantiles(self, values: Array, levels: tuple[float, ...]) -> list[float]:
-        """Weighted quantiles of ``values [s]``."""
+        """Return weighted quantiles of ``values [s]``."""
         order = np.argsort(values, kind="stable")
         cumulated = np.cumsum(self.weights[order])
         positions = np.searchsorted(cumulated, np.array(levels) * cumulated[-1])
@@ -95,20 +95,20 @@ def fit_learning_curve(
 ) -> Posterior:
     r"""Fit learning curves to validations.
 
-    A curve goes from :math:`y_0` before training to :math:`y_T` at the end, :math:`y(t) = y_T + (y_0 - y_T) l(t)` with
-    the shapes l of ``CurveShapes``, and validations lie around it with
-    normal noise. Beforehand :math:`y_T` is normal with standard deviation 0.3, and :math:`y_0` is about a quarter of
-    its mean. For one shape and noise the model is linear in :math:`(y_T, y_0)`: the posterior is normal and the
-    evidence is known exactly. Shapes and noises are weighted by it.
+    A curve runs from :math:`y_0` before training to :math:`y_T` at the end, :math:`y(t) = y_T + (y_0 - y_T) l(t)`, with
+    the shapes l of ``CurveShapes`` and normal noise of the validations. The prior of :math:`y_T` is normal with
+    standard deviation 0.3; that of :math:`y_0` has a quarter of its mean. For a given shape and noise the model is
+    linear in :math:`(y_T, y_0)`, so the posterior is normal and the evidence is exact. It weights shapes and noises.
 
     Args:
         epochs: Epochs of the validations, ``[t]``, at least one.
-        accuracy: Their accuracies, ``[t]``.
-        end: Epochs T at the end of training, at least the last validation's; infinity if it never ends.
+        accuracy: Accuracy at each validation, ``[t]``.
+        end: Epochs T at the end of training, at least those of the last validation; infinity if it never ends.
         mean: Prior mean of the final accuracy.
-        arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers took to it; curves that
-            start and arrive like those become likelier.
-        test_size: Rows m of each validation, whose sampling error is :math:`\sqrt{p (1 - p) / m}`; None if unknown.
+        arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers needed; similar curves
+            become likelier.
+        test_size: Number of rows m in each validation, with sampling error :math:`\sqrt{p (1 - p) / m}`; None if
+            unknown.
     """
     shapes, prior = curve_shapes(epochs, end)
     log_prior = np.log(prior)  # [k]
@@ -138,20 +138,20 @@ def fit_learning_curve(
 
 
 def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean: float, deviation: float) -> CurveDraws:
-    """Draw curves, the validations that they would show, and so the best accuracy of the whole run.
+    """Draw curves with their future validations, and so the best accuracy of the whole run.
 
-    The validations to come are taken to follow at the pace of those so far; without an end there is one, at the
-    plateau. The draws are weighted by the density of what was expected of the best accuracy.
+    Future validations follow at the pace of those so far; without an end there is one, at the plateau. The draws are
+    weighted by the density that the forecast from before training gives their best accuracy.
 
     Args:
-        posterior: Curves that agree with the validations so far.
-        epochs: Epochs of those, ``[t]``.
+        posterior: Posterior of the curves, given the validations so far.
+        epochs: Epochs of the validations so far, ``[t]``.
         best: Best accuracy so far.
-        mean: What the best accuracy was expected to be, the same as in the fit.
-        deviation: Standard deviation of that; infinity if nothing was expected.
+        mean: Forecast of the best accuracy, the same as in the fit.
+        deviation: Standard deviation of the forecast; infinity without one.
 
     Returns:
-        The draws; the same ones for the same arguments.
+        The draws; the same arguments give the same draws.
     """
     # A fixed generator: a forecast is a function of its arguments.
     generator = np.random.default_rng(0)
@@ -173,7 +173,7 @@ def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean:
     rise = rise * np.where(ends_early, generator.random((NUM_DRAWS, 1)), part)
     shown = now + rise + MISFIT * generator.standard_normal((NUM_DRAWS, 1))
     shown = shown + noise[:, None] * generator.standard_normal(shown.shape)
-    reached = np.clip(shown.max(1), best, 1)  # what has been reached is reached
+    reached = np.clip(shown.max(1), best, 1)  # at least the best so far
 
     expected = NOTHING + sum(part * _normal_density(reached, mean, k * deviation) for k, part in PRIOR_SPREADS)
     weights = expected / _normal_density(reached, mean, FINAL_SPREAD)
@@ -181,7 +181,7 @@ def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean:
 
 
 def planned_validations(epochs: Array, end: float) -> Array:
-    """Epochs of the validations to come, at the mean distance of those so far, the last one at the end.
+    """Return the epochs of future validations, at the mean distance of those so far, the last one at the end.
 
     Example:
         >>> planned_validations(np.array([1.0, 2.0]), 5.0)
@@ -196,11 +196,11 @@ def planned_validations(epochs: Array, end: float) -> Array:
 
 
 def _noises(accuracy: Array, test_size: int | None) -> tuple[Array, Array]:
-    """Standard deviations of single validations, and how likely each is, ``[j]``."""
+    """Return standard deviations of single validations and their prior probabilities, ``[j]`` each."""
     if test_size is None:
         levels, shares = np.array(NOISE_LEVELS).T
         return levels, shares
-    p = (test_size * accuracy.mean() + 1) / (test_size + 2)  # Laplace: rows that were all right may yet be wrong
+    p = (test_size * accuracy.mean() + 1) / (test_size + 2)  # Laplace: never exactly 0 or 1
     sampling = math.sqrt(p * (1 - p) / test_size)
     pairs = [
         (math.hypot(level, part * sampling), weight * share)

@@ -1,4 +1,4 @@
-"""Whether a new point lies outside what the records have seen."""
+"""Whether a new point lies outside the range of the records."""
 
 import math
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
 
-# Differences below this size are none, in nats or logits: a factor of 1.65 in classes or rows.
+# Smaller distances, in nats or logits, never count: this is a factor of 1.65 in classes or rows.
 SLACK = 0.5
-# A single record nearby is no evidence: the second nearest decides.
+# A single record nearby is not evidence: the second nearest decides.
 NEIGHBOURS = 2
-# Share of the records whose own distances bound the usual, and how much further out is unusual. The rest may be odd.
+# Share of the records whose distances define the usual, and how much further is unusual. The rest may be outliers.
 USUAL = 0.9
 MARGIN = 1.25
 
 
 def distances(x: Array, point: Array) -> Array:
-    """Euclidean distance of a point to each record.
+    """Return the Euclidean distance of a point to each record.
 
-    A feature that is missing (NaN) on either side is passed over, and the others count for it: the sum of squares is
-    multiplied by p / (number of features compared).
+    A feature that is missing (NaN) on either side is skipped, and the sum of squares is multiplied by p / (number of
+    compared features).
 
     Args:
         x: Records, ``[n, p]``, in nats or logits.
@@ -34,11 +34,11 @@ def distances(x: Array, point: Array) -> Array:
 
 
 def usual_distance(x: Array) -> float:
-    r"""Distance from its second nearest record that is still usual, judged by the records themselves.
+    r"""Return the largest usual distance of a point to its second nearest record.
 
-    It is ``MARGIN`` times the :math:`\lceil 0.9 (n + 1) \rceil`-th smallest of the distances that each record has from
-    its second nearest among the others, and ``SLACK`` at least. The largest of them never decides: records far from all
-    others, one in any history and a tenth of a long one, do not make everything between them and the rest look usual.
+    It is ``MARGIN`` times the :math:`\lceil 0.9 (n + 1) \rceil`-th smallest of the distances of each record to its
+    second nearest other record, but at least ``SLACK``. The largest never decides, so an outlier in the
+    history (or a tenth of a long history) does not make everything between it and the rest look usual.
 
     Args:
         x: Records, ``[n, p]``, at least one.
@@ -52,18 +52,18 @@ def usual_distance(x: Array) -> float:
 
 
 def pull_inside(x: Array, point: Array) -> tuple[Array, bool]:
-    r"""Move a point that has hardly any record near it towards the nearest ones.
+    r"""Move a point without records near it towards the nearest records.
 
-    A point drawn like the n records is moved with probability :math:`1 - \lceil 0.9 (n + 1) \rceil / (n + 1)` or less
-    (:math:`2 / (n + 1)` with less than 19 records), were it not for the margin: in fact about half as often.
+    A point drawn like the n records is moved with probability at most :math:`1 - \lceil 0.9 (n + 1) \rceil / (n + 1)`
+    (:math:`2 / (n + 1)` with less than 19 records); with the margin, about half as often.
 
     Args:
         x: Records, ``[n, p]``, at least one.
         point: The new point, ``[p]``.
 
     Returns:
-        The point, its difference to the mean of its two nearest records multiplied by (usual distance) / (own
-        distance) if that is less than 1, and whether it is.
+        The point, and whether it was moved: if its distance is larger than usual, its difference to the mean of the two
+        nearest records is multiplied by (usual distance) / (its distance).
     """
     usual, own = usual_distance(x), _neighbour_distance(x, point)
     if own <= usual:
@@ -71,7 +71,7 @@ def pull_inside(x: Array, point: Array) -> tuple[Array, bool]:
     nearest = x[np.argsort(distances(x, point), kind="stable")[:NEIGHBOURS]]  # [2, p]
     known = ~np.isnan(nearest)
     mean = np.where(known, nearest, 0).sum(0) / np.maximum(known.sum(0), 1)
-    mean = np.where(known.any(0), mean, np.nan)  # what no neighbour has cannot be extrapolated
+    mean = np.where(known.any(0), mean, np.nan)  # without any neighbour's value there is nothing to extrapolate from
     return mean + (point - mean) * usual / own, True
 
 

@@ -1,4 +1,4 @@
-"""Ridge regression for very few records: weighted, centred, its strength chosen by closed-form leave-one-out."""
+"""Weighted ridge regression for few records, with the penalty chosen by closed-form leave-one-out."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
 
-# Prior standard deviation of a coefficient, from "no correction at all" to "a logit for each nat".
+# Prior standard deviations of a slope, from "no correction" to "one logit per nat".
 PRIOR_SCALES = np.array([0.0, 0.03, 0.1, 0.3, 1.0])
-# A constant offset between probe and head is likelier than a dependence on any one score.
+# A constant offset between probe and head is likelier than a dependence on a single score.
 INTERCEPT_SCALE = 3.0
 
 
@@ -17,9 +17,9 @@ class RidgeFit:
     """A fitted ridge regression; calling it with ``x [k, p]`` gives answers ``[k]``.
 
     Attributes:
-        centre: Weighted mean of the records, ``[p]``; a missing feature (NaN) stands at it and so says nothing.
+        centre: Weighted mean of the records, ``[p]``; it replaces a missing feature (NaN).
         coefficients: Intercept and slopes, ``[p + 1]``.
-        prior_scale: The strength that was chosen, as prior standard deviation of a slope.
+        prior_scale: The chosen prior standard deviation of a slope.
     """
 
     centre: Array
@@ -27,7 +27,7 @@ class RidgeFit:
     prior_scale: float
 
     def __call__(self, x: Array) -> Array:
-        """Answers ``[k]`` for features ``[k, p]``."""
+        """Return answers ``[k]`` for features ``[k, p]``."""
         return _design(x, self.centre) @ self.coefficients
 
 
@@ -35,13 +35,13 @@ def fit_ridge(x: Array, y: Array, scale: Array) -> RidgeFit:
     r"""Least squares with a Gaussian prior around zero.
 
     With weights :math:`w_i = 1 / \text{scale}_i^2`, centred features :math:`\tilde x` and prior standard deviation s
-    of a slope (``INTERCEPT_SCALE`` = 3 times that for the intercept), minimises
+    of a slope (3 s for the intercept), it minimises
 
     .. math:: \sum_i w_i (y_i - b_0 - \tilde x_i^\top b)^2 + b_0^2 / (3 s)^2 + \|b\|^2 / s^2 .
 
-    s is the value of ``PRIOR_SCALES`` with the least leave-one-out error :math:`\sum_i w_i (e_i / (1 - h_i))^2` (h is
-    the diagonal of the hat matrix); the smaller s wins a tie. Features are not rescaled, so that one that hardly varied
-    among the records cannot get a large coefficient: they are expected in nats or logits.
+    s is the value of ``PRIOR_SCALES`` with the smallest leave-one-out error :math:`\sum_i w_i (e_i / (1 - h_i))^2` (h
+    is the diagonal of the hat matrix); the smaller s wins a tie. Features must be in nats or logits. They are not
+    rescaled, so a feature that hardly varies among the records cannot get a large coefficient.
 
     Args:
         x: Features, ``[n, p]``; NaN where missing.
@@ -49,7 +49,7 @@ def fit_ridge(x: Array, y: Array, scale: Array) -> RidgeFit:
         scale: Standard deviation of the noise of each answer, ``[n]``.
 
     Returns:
-        The fit; with no record at all it answers 0.
+        The fit; without records it answers 0.
     """
     precision = 1 / scale  # [n]
     weights = np.where(np.isnan(x), 0, precision[:, None] ** 2)  # [n, p]
@@ -65,7 +65,7 @@ def fit_ridge(x: Array, y: Array, scale: Array) -> RidgeFit:
     errors = answers[:, None] - u @ (shrinkage * projection[:, None])  # [n, number of scales]
     leverage = (u**2) @ shrinkage
     losses = np.square(errors / np.maximum(1 - leverage, 1e-9)).sum(0)
-    best = int(np.argmin(losses))  # the first, so the strongest, of equals
+    best = int(np.argmin(losses))  # the first of equals, with the strongest penalty
     inverse = np.divide(shrinkage[:, best], sizes, out=np.zeros_like(sizes), where=sizes > 0)
     return RidgeFit(centre, prior * (vt.T @ (inverse * projection)), float(PRIOR_SCALES[best]))
 

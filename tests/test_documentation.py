@@ -1,0 +1,67 @@
+"""What the README and the documentation say is so: their programs run, and their lists are complete."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import lightning_leep
+from tests._helpers.simulated_transfers import make_record
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def programs(page: Path) -> str:
+    """The Python of a page, its snippets one after the other."""
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return "\n".join(snippets)
+
+
+@pytest.fixture(scope="module")
+def after_readme(tmp_path_factory):
+    """The names that the README's program has defined, once it has run in an empty folder."""
+    names: dict[str, object] = {"__name__": "readme"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        exec(compile(programs(ROOT / "README.md"), "README.md", "exec"), names)
+    return names
+
+
+def test_readme_forecasts_and_trains(after_readme):
+    callback = after_readme["callback"]
+    assert callback.forecast.low <= callback.forecast.value <= callback.forecast.high
+    assert len(callback.curve) == 5
+    assert after_readme["report"].leep == pytest.approx(float(after_readme["metric"].compute()), abs=1e-9)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if programs(page)], ids=lambda page: page.stem)
+def test_page_continues_the_program_of_the_readme(page, after_readme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(programs(page), str(page), "exec"), dict(after_readme))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_that_a_page_names_exist(page):
+    for name in re.findall(
+        r"\b(?:examples|benchmarks|tests|docs)/[\w/]+\.(?:py|yaml|md|png|svg)", page.read_text("utf-8")
+    ):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_public_name_is_in_the_reference():
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = {path.rpartition(".")[2] for path in re.findall(r"^::: ([\w.]+)", text, re.MULTILINE)}
+    rooms = [
+        lightning_leep,
+        *(importlib.import_module(f"lightning_leep.{room}") for room in lightning_leep._SUBPACKAGES),
+    ]
+    for room in rooms:
+        public = set(getattr(room, "__all__", ())) - {"__version__"}
+        assert public <= listed, f"{room.__name__}: {sorted(public - listed)}"
+
+
+def test_schema_of_a_record_lists_its_fields():
+    section = (ROOT / "docs/history.md").read_text(encoding="utf-8").split("## The schema")[1]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(make_record().to_dict())
