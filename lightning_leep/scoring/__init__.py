@@ -1,4 +1,4 @@
-"""One pass of a source model over labelled data, and the report that comes of it."""
+"""A pass of a source model over labelled data, and the report that it ends in."""
 
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.run import score
