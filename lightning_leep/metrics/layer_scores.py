@@ -21,9 +21,8 @@ from lightning_leep.functional.moments import FeatureMoments, central_moments
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.row_metric import RowScorer
 
-
 #: Scores of each layer.
-SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
+LAYER_SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
 
 
 class LayerScores(LinearProbeAccuracy):
@@ -81,19 +80,17 @@ class LayerScores(LinearProbeAccuracy):
         """Scores of a row on all layers and on each, under every candidate, given the moments of all rows."""
         central, layers, num_layers = central_moments(self.moments), self.usable_layers(), len(self.columns)
         parts: list[slice | Tensor] = [self.columns[layer] for layer in layers]
-        if len(layers) < num_layers:
-            usable = [torch.arange(columns.start, columns.stop) for columns in parts]
-            parts.insert(0, torch.cat([torch.empty(0, dtype=torch.long), *usable]).to(device))
-        else:
-            parts.insert(0, slice(None))
-        discriminants = [linear_discriminant(_moments_of(central, part)).to(device) for part in parts if layers]
+        if layers:  # the probe on all comes first
+            places = torch.arange(self.num_features, device=device)
+            usable = torch.cat([places[self.columns[layer]] for layer in layers])
+            parts.insert(0, slice(None) if len(layers) == num_layers else usable)
+        discriminants = [linear_discriminant(_moments_of(central, part)).to(device) for part in parts]
         mean = central.centre.to(device)  # [D]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
             probes = mean.new_zeros(1 + num_layers, 3, NUM_PROBE_SCORES)
-            places = [0, *(1 + layer for layer in layers)]
-            for place, part, discriminant in zip(places, parts, discriminants, strict=False):
-                probes[place] = linear_probe_sums(rows[:, part], target, discriminant)
+            for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
+                probes[1 + place] = linear_probe_sums(rows[:, part], target, discriminant)
             quartic = mean.new_zeros(num_layers)
             for chunk, _ in row_chunks(rows, target):
                 squares = (chunk - mean).square()  # [m, D]
@@ -110,13 +107,13 @@ class LayerScores(LinearProbeAccuracy):
         if layers and bool((self.class_counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
         probes, quartic = sums[:-num_layers].view(1 + num_layers, 3, NUM_PROBE_SCORES), sums[-num_layers:]
-        found = {name: sums.new_full((num_layers,), torch.nan) for name in SCORES}
+        found = {name: sums.new_full((num_layers,), torch.nan) for name in LAYER_SCORES}
         central = central_moments(self.moments)
         for layer in layers:
             probe = linear_probe_result(probes[1 + layer], num_rows)
             moments = _moments_of(central, self.columns[layer], quartic[layer])
             scores = (probe.accuracy, probe.standard_error, h_score_from_moments(moments), log_me_from_moments(moments))
-            for name, score in zip(SCORES, scores, strict=True):
+            for name, score in zip(LAYER_SCORES, scores, strict=True):
                 found[name][layer] = score
         together = linear_probe_result(probes[0], num_rows)
         found["multi_layer_probe_accuracy"] = together.accuracy

@@ -183,7 +183,9 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "multi_layer_probe_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(
+        ("eep_accuracy", "linear_probe_accuracy", "multi_layer_probe_accuracy", "permutation_p_value"), (0, 1)
+    ),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
 

@@ -1,6 +1,7 @@
 """Sentences about a report that say what limits its numbers."""
 
 import math
+from collections.abc import Sequence
 
 from lightning_leep.records.report import TransferabilityReport
 
@@ -12,17 +13,31 @@ LOGITS = "(logits)"
 SIGNIFICANCE = 0.05
 
 
-def notes(report: TransferabilityReport, *, nleep_rows: int | None = None) -> tuple[str, ...]:
+def notes(
+    report: TransferabilityReport, *, nleep_rows: int | None = None, layers_left_out: Sequence[tuple[str, str]] = ()
+) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
     Args:
         report: The report; its own ``notes`` are ignored.
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
+        layers_left_out: Layers without scores, each with the reason, which goes on after the name of the layer.
     """
     sentences = [*doubts(report), *_optimism(report), *_classes(report), *_features(report)]
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
-    return tuple(sentences)
+    return (*sentences, *_layers(layers_left_out))
+
+
+def _layers(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"There are no scores of the layer {names[0]!r}, which {reason}."
+        + (f" The same holds for {len(names) - 1} more, to {names[-1]!r}." if len(names) > 1 else "")
+        for reason, names in by_reason.items()
+    ]
 
 
 def doubts(report: TransferabilityReport) -> list[str]:

@@ -13,9 +13,12 @@ from torchmetrics import Metric
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
+from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
+from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
 from lightning_leep.scoring.first_batch import PassPlan
+from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
 
@@ -52,33 +55,44 @@ class ScoreCollector:
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)  # EEPScores checks its rows
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
-        self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
+        self.layer_features = LayerFeatures(plan.layers)
+        self.layers = LayerScores(widths=self.layer_features.widths, **common, **rows) if plan.layers else None
+        metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
+        self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
         for metric in self.metrics:
             metric.to(device)
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
-        for preds, features, target in self.plan.choose_features(batches):
-            self.outputs.update(preds, target)
-            self.nce.update(preds, target)
-            if self.features is not None and features is not None:
-                self.features.update(features, target)
+        for batch in self.plan.choose_features(batches):
+            self.outputs.update(batch.preds, batch.target)
+            self.nce.update(batch.preds, batch.target)
+            if self.features is not None and batch.features is not None:
+                self.features.update(batch.features, batch.target)
+            if self.layers is not None:
+                self.layers.update(self._side_by_side(batch), batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
         score_outputs = self._pooled_second_pass(self.outputs)
         score_features = None if self.features is None else self._pooled_second_pass(self.features)
+        score_layers = None if self.layers is None else self._pooled_second_pass(self.layers)
 
         def second_pass(batches: Iterable[Outputs]) -> None:
-            for preds, features, target in self.plan.choose_features(batches):
-                score_outputs(preds, target)
-                if score_features is not None and features is not None:
-                    score_features(features, target)
+            for batch in self.plan.choose_features(batches):
+                score_outputs(batch.preds, batch.target)
+                if score_features is not None and batch.features is not None:
+                    score_features(batch.features, batch.target)
+                if score_layers is not None:
+                    score_layers(self._side_by_side(batch), batch.target)
 
         return second_pass
 
+    def _side_by_side(self, batch: Outputs) -> Tensor:
+        return self.layer_features.of(batch.layers, len(batch.target), batch.preds.device)
+
     @staticmethod
-    def _pooled_second_pass(metric: EEPScores | FeatureScores) -> Callable[[Tensor, Tensor], None]:
+    def _pooled_second_pass(metric: EEPScores | FeatureScores | LayerScores) -> Callable[[Tensor, Tensor], None]:
         # The report synchronises the metrics, but the second pass needs the sums of all processes now.
         metric._to_sync = True
         try:
@@ -113,7 +127,7 @@ class ScoreCollector:
                     f"and then {int(self.outputs.score_sums[0, 0])}."
                 )
             values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
-            values |= self._feature_scores()
+            values |= self._feature_scores() | self._layer_scores()
             values["nce"] = _finite_or_none(self.nce.compute())
         frequency = counts[counts > 0].double() / num_samples
         elapsed = seconds()
@@ -133,7 +147,8 @@ class ScoreCollector:
             **values,
             **_null_fields(null, values["leep"]),
         )
-        return replace(report, notes=notes(report, nleep_rows=MAX_FIT_ROWS if plan.options.nleep else None))
+        nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
+        return replace(report, notes=notes(report, nleep_rows=nleep_rows, layers_left_out=self._layers_left_out()))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
@@ -141,6 +156,31 @@ class ScoreCollector:
         values: dict[str, Any] = {name: _finite_or_none(value) for name, value in self.features.compute().items()}
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
+
+    def _layer_scores(self) -> dict[str, Any]:
+        if self.layers is None:
+            return {}
+        values = self.layers.compute()
+        layers = []
+        for place in self.layers.usable_layers():
+            column = self.plan.layers[place]
+            layers.append(
+                LayerScore(
+                    name=column.name,
+                    width=column.width,
+                    kept_width=self.layer_features.widths[place],
+                    feeds_head=column.feeds_head,
+                    **{name: _finite_or_none(values[name][place]) for name in LAYER_SCORES},
+                )
+            )
+        together = {name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES}
+        return together | {"layers": tuple(layers)}
+
+    def _layers_left_out(self) -> list[tuple[str, str]]:
+        usable = [] if self.layers is None else self.layers.usable_layers()
+        reason = "is NaN, infinite or very large for some row, or not of the same width in every batch"
+        bad = [(column.name, reason) for place, column in enumerate(self.plan.layers) if place not in usable]
+        return [*self.plan.layers_left_out, *bad]
 
     def _permutation_null(self) -> Tensor | None:
         """Return LEEP of shuffled labels; None if no shuffles are wanted or no rows are kept."""

@@ -1,6 +1,6 @@
 """What a scoring pass computes and how it reads a batch: one object for everything that scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_leep.functional.inputs import check_flag, check_ignore_index
 from lightning_leep.functional.permutation import check_num_permutations
+from lightning_leep.scoring.pooling import POOLINGS, Pooling
 
 #: A function from a batch to the inputs of the source model and the integer labels.
 SplitBatch = Callable[[Any], tuple[Any, Tensor]]
@@ -30,6 +31,14 @@ class ScoringOptions:
             ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
             these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and
             the report says so.
+        layers: Layers of the source whose outputs are scored one by one and together: ``"auto"`` for the stem, the
+            blocks and the input of the head (:func:`~lightning_leep.scoring.blocks.find_blocks`), names of modules
+            (``"stem"`` is the input of the first block), or None for none. Layers of more than 1024 features together
+            are projected at random.
+        pooling: How a layer's output becomes one row of features for each image or text. ``"auto"`` takes the mean over
+            space or tokens (of those in ``attention_mask``), with the first or last token beside it if the head reads
+            that one; ``"mean"`` the mean alone; ``"first"`` or ``"last"`` that token alone; or a function from the
+            output to ``[n, d]``.
         memory: Where the source's outputs and features are kept until all rows are known: on the ``"device"`` that
             computed them or on the ``"cpu"``. ``"second_pass"`` keeps none and reads the data twice; it leaves out the
             permutation test and N-LEEP, and the data must give the same rows both times.
@@ -39,7 +48,7 @@ class ScoringOptions:
             longer than all other scores together.
 
     Raises:
-        TypeError: If ``split_batch`` is not a function or ``head`` is not a name.
+        TypeError: If ``split_batch`` is not a function, or ``head`` or ``layers`` hold something else than names.
         ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"``.
 
     Example:
@@ -51,6 +60,8 @@ class ScoringOptions:
     ignore_index: int | None = None
     split_batch: SplitBatch | None = None
     head: str | None = None
+    layers: Sequence[str] | None = "auto"
+    pooling: Pooling = "auto"
     memory: Memory = "device"
     num_permutations: int = 20
     nleep: bool = False
@@ -63,6 +74,10 @@ class ScoringOptions:
             raise TypeError(f"`split_batch` must be a function or None, got {type(self.split_batch).__name__}.")
         if self.head is not None and not isinstance(self.head, str):
             raise TypeError(f"`head` must be the name of a layer or None, got {type(self.head).__name__}.")
+        if self.layers is not None and self.layers != "auto":
+            object.__setattr__(self, "layers", _checked_names(self.layers))
+        if not callable(self.pooling) and self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)} or a function, got {self.pooling!r}.")
         if not isinstance(self.memory, str) or self.memory not in MEMORY_WAYS:
             raise ValueError(f"`memory` must be one of {', '.join(MEMORY_WAYS)}, got {self.memory!r}.")
         check_num_permutations(self.num_permutations)
@@ -85,9 +100,19 @@ class OptionNames(TypedDict, total=False):
     ignore_index: int | None
     split_batch: SplitBatch | None
     head: str | None
+    layers: Sequence[str] | None
+    pooling: Pooling
     memory: Memory
     num_permutations: int
     nleep: bool
+
+
+def _checked_names(layers: Any) -> tuple[str, ...]:
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers):
+        raise TypeError(f"`layers` must be 'auto', a sequence of names of layers, or None, got {layers!r}.")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"`layers` must name each layer once, and at least one, got {list(layers)}.")
+    return tuple(layers)
 
 
 def check_options(name: str, options: object) -> None:

@@ -14,6 +14,7 @@ from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import capture_head_input
+from lightning_leep.scoring.layers import capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.source import (
     Outputs,
@@ -80,11 +81,13 @@ def score(
             check_num_classes("num_target_classes", num_target_classes)
             chosen = merged_options(options, flat)
             run = SourceRun(source, dataloader, chosen, device, precision, to_device, progress)
-            captured = stack.enter_context(capture_head_input(source_module(source), chosen.head))
-            batches = run.outputs(captured)
+            module = source_module(source)
+            captured = stack.enter_context(capture_head_input(module, chosen.head))
+            layers = stack.enter_context(capture_layers(module, chosen.layers, chosen.pooling))
+            batches = run.outputs(captured, layers)
             first = next(batches, None)
             plan = PassPlan(int(num_target_classes), chosen)  # a report is written as JSON, which has no NumPy integers
-            return plan.with_batch(first, captured.name), partial(run.outputs, captured), batches, first
+            return plan.with_batch(first, captured.name, layers), partial(run.outputs, captured, layers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,22 @@ from tqdm.auto import tqdm
 from lightning_leep.functional.inputs import check_flag, check_layout
 from lightning_leep.functional.nleep import require_scikit_learn
 from lightning_leep.scoring.head import HeadInput
+from lightning_leep.scoring.layers import LayerOutputs
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import this_process
 from lightning_leep.utils.reachable import reachable_modules
 
-#: Source outputs, features (None where there are none to score) and labels of one batch.
-Outputs = tuple[Tensor, Tensor | None, Tensor]
+
+class Outputs(NamedTuple):
+    """What one batch gave."""
+
+    preds: Tensor  #: what the source returned
+    features: Tensor | None  #: what its head was given; None where there is nothing to score
+    target: Tensor  #: labels
+    layers: Mapping[str, Pooled]  #: pooled outputs of its layers, by name
+
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -168,8 +177,8 @@ class SourceRun:
         if self.options.nleep:
             require_scikit_learn()
 
-    def outputs(self, captured: HeadInput) -> Iterator[Outputs]:
-        """Run the source over the loader, once for each call, and yield what it returned and what its head was given.
+    def outputs(self, captured: HeadInput, layers: LayerOutputs) -> Iterator[Outputs]:
+        """Run the source over the loader, once for each call, and yield what is captured of each batch.
 
         Raises:
             TypeError: If a batch, an output or the labels have the wrong type.
@@ -180,9 +189,12 @@ class SourceRun:
         split_batch = self.options.split_batch or split_pair_or_mapping
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))
+            layers.begin(inputs, target)
             with context():
                 preds = source_output(self.source, inputs)
             check_layout(preds, target, None)
             # Probabilities are kept as they are, and the source may reuse their memory.
             kept = preds if self.options.from_logits else preds.clone()
-            yield kept, captured.take(preds, target), target.to(preds.device)
+            features = captured.take(preds, target)
+            pooled = layers.take(preds, captured.name, features)
+            yield Outputs(kept, features, target.to(preds.device), pooled)
