@@ -24,7 +24,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve, convergence_scalars
 
 #: A chart for TensorBoard's CUSTOM SCALARS: the achieved accuracy and the predicted interval.
-OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_accuracy"]]}}
+OVERLAY = {"LEEP": {"accuracy": ["Multiline", ["leep/achieved_accuracy", "leep/predicted_"]]}}
 
 
 class CurveRecorder(pl.Callback):

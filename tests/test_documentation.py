@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 import lightning_leep
-from tests._helpers.simulated_transfers import make_record
+from lightning_leep.forecast import AccuracyForecast, RunningForecast
+from lightning_leep.records import AccuracyCurve
+from lightning_leep.tensorboard.scalars import convergence_tags, forecast_tags, report_tags, validation_tags
+from tests._helpers.simulated_transfers import make_record, make_report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,3 +68,16 @@ def test_every_public_name_is_in_the_reference():
 def test_schema_of_a_record_lists_its_fields():
     section = (ROOT / "docs/history.md").read_text(encoding="utf-8").split("## The schema")[1]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(make_record().to_dict())
+
+
+def test_every_logged_tag_is_listed(after_readme):
+    page = (ROOT / "docs/tags.md").read_text(encoding="utf-8").split("Figures and text")[0]
+    listed = re.findall(r"^\| `(leep/\w+)` \|", page, re.MULTILINE)
+    curve = AccuracyCurve((1, 2), (0.5, 0.9))
+    forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
+    running = RunningForecast(value=0.9, low=0.8, high=0.95, coverage=0.9, eta_epochs=3.0, num_validations=2)
+    tags = report_tags(make_report()) | forecast_tags(forecast) | validation_tags(curve, forecast, 0.6, running)
+    assert set(listed) == {*tags, *convergence_tags(curve, forecast, 0.6), "leep/achieved_accuracy"}
+    assert len(listed) == len(set(listed)) <= 20
+    logged = {tag for tag in after_readme["trainer"].callback_metrics if tag.startswith("leep/")}
+    assert {"leep/predicted_accuracy", "leep/achieved_accuracy"} <= logged <= set(listed)

@@ -1,4 +1,4 @@
-"""What a fault does: one warning and training goes on, or an error."""
+"""What happens after a fault: one warning and training goes on, or an error."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from lightning_leep.utils.distributed import OtherProcessError
 
 
 class FaultBarrier:
-    """Turns faults into warnings, one for each task, unless it is strict.
+    """Turns faults into warnings, one for each task, or lets them pass if it is strict.
 
     Args:
-        strict: Whether faults are raised instead.
+        strict: Whether faults pass.
     """
 
     def __init__(self, strict: bool) -> None:
@@ -19,28 +19,28 @@ class FaultBarrier:
         self._warned: set[str] = set()
 
     def reset(self) -> None:
-        """Warn of every task again."""
+        """Start to warn anew."""
         self._warned.clear()
 
     @contextmanager
     def contain(self, task: str, advice: str, strict: bool | None = None) -> Iterator[None]:
-        """Warn of an ``Exception`` within the context and go on after it; ``KeyboardInterrupt`` and its like pass.
+        """Turn an ``Exception`` within the context into a warning; ``KeyboardInterrupt`` and the like pass.
 
         Args:
-            task: What was tried, as it ends "LEEPCallback could not".
+            task: What was tried; it completes the sentence "LEEPCallback could not ...".
             advice: What the user can do about it, a sentence.
-            strict: Overrides the barrier's own strictness.
+            strict: Overrides the barrier's own setting.
         """
         try:
             yield
         except Exception as error:
             if self.strict if strict is None else strict:
                 raise
-            if not isinstance(error, OtherProcessError):  # the process where it happened warns
+            if not isinstance(error, OtherProcessError):  # the process with the fault warns
                 self.warn(task, f"LEEPCallback could not {task}: {_described(error)} {advice} Training goes on.")
 
     def warn(self, task: str, message: str) -> None:
-        """Warn once of a task, on this process."""
+        """Warn about a task once, on this process."""
         if task not in self._warned:
             self._warned.add(task)
             warnings.warn(message, UserWarning, stacklevel=4)

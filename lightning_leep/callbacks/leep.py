@@ -32,7 +32,7 @@ TRAINED_ADVICE = "`trainable=` tells it."
 
 
 class LEEPCallback(TrainerCallback):
-    """Scores a pre-trained classifier on the training data before fine-tuning starts, and shows how it turned out.
+    """Scores a pre-trained classifier on the training data before fine-tuning, and shows how fine-tuning turned out.
 
     The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
     without the callback. Every logger of the Trainer and ``trainer.callback_metrics`` get the same tags:
@@ -147,7 +147,7 @@ class LEEPCallback(TrainerCallback):
         given = {callback.name for callback in siblings}
         names = ["leep", *(f"leep_{number}" for number in range(2, 2 + len(siblings)))]
         free = [name for name in names if name not in given]
-        self._automatic_name = dict(zip(unnamed, free, strict=False)).get(self, "")
+        self._automatic_name = dict(zip(unnamed, free, strict=False)).get(self, self._automatic_name)
         if stage != "fit":
             return
         # Comparing identities is safe: a Trainer keeps its module alive until it has the next one.
@@ -237,7 +237,7 @@ class LEEPCallback(TrainerCallback):
                 watch.conclude()
 
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
-        """Leave the loggers as they were, also after a fit with nothing to train, and no run without HPARAMS."""
+        """Leave the loggers as they were, also if nothing was trained; write HPARAMS if nobody has."""
         if self._logs is not None:
             self._logs.release_hparams()
             if self is leep_callbacks(trainer)[0] and self.report is not None:
@@ -251,7 +251,7 @@ class LEEPCallback(TrainerCallback):
         return self._state.to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`. A state that is damaged is warned of; the source is scored again then."""
+        """Inverse of :meth:`state_dict`. A damaged state gives a warning, and the source is scored again."""
         self._state = FitState()
         with self._barrier.contain("read its state from the checkpoint", "The source is scored again if it can be."):
             self._state = FitState.from_dict(state_dict)
@@ -263,12 +263,12 @@ class LEEPCallback(TrainerCallback):
 
     @property
     def log_name(self) -> str:
-        """First part of every tag; once a Trainer has set the callback up, the final one."""
+        """First part of every tag. It is final once a Trainer has set the callback up."""
         return self.name or self._automatic_name
 
     @property
     def report(self) -> TransferabilityReport | None:
-        """Scores of the source; None before it has been scored, and in a process that has only spawned others."""
+        """Scores of the source; None before it has been scored, and in a process that only spawned the others."""
         return self._state.report
 
     @property
@@ -286,7 +286,7 @@ class LEEPCallback(TrainerCallback):
         return self._keeper.trainable or self._state.trained.word
 
     def _end_watch(self) -> TransferWatch | None:
-        """The watch, for the last time: what is validated or tested after this does not belong to the fit."""
+        """Hand out the watch for the last time: what is validated or tested later does not belong to the fit."""
         if self._logs is not None:
             self._logs.release_hparams()
         watch, self._watch = self._watch, None

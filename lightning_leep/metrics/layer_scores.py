@@ -62,7 +62,8 @@ class LayerScores(LinearProbeAccuracy):
     def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and bring it to features ``[m, D]``, with 0 for layers that cannot be used, and labels."""
         rows, labels = super().prepare(features, target)  # [m, D], [m]
-        usable = (rows.abs() <= largest_feature(rows.device)).all(dim=0)  # [D]
+        largest = min(largest_feature(rows.device), torch.finfo(rows.dtype).max)  # not infinity, rounded to their dtype
+        usable = (rows.abs() <= largest).all(dim=0)  # [D]
         if bool(usable.all()):
             return rows, labels
         rows = rows.clone()

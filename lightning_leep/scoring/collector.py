@@ -170,7 +170,7 @@ class ScoreCollector:
                     width=column.width,
                     kept_width=self.layer_features.widths[place],
                     feeds_head=column.feeds_head,
-                    **{name: _finite_or_none(values[name][place]) for name in LAYER_SCORES},
+                    **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
                 )
             )
         together = {name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES}

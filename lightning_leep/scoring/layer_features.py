@@ -29,7 +29,8 @@ class LayerColumns(NamedTuple):
 def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -> tuple[LayerColumns, ...]:
     """Choose what is kept of each layer, by the first batch.
 
-    What goes into the head is left out if a layer's mean or token is the same.
+    What goes into the head is left out if a layer's mean or token is the same. Nothing is kept if that is all there is,
+    since the features of the head are scored anyway.
 
     Args:
         batch: The layers in the order in which they were done.
@@ -39,16 +40,14 @@ def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -
     for name, layer in batch.items():
         which = None if token is None or token.of(layer) is None else token.which
         columns.append(LayerColumns(name, _rows(layer, which).shape[1], which, name == HEAD_INPUT))
-    if HEAD_INPUT not in batch:
-        return tuple(columns)
-    features = batch[HEAD_INPUT].mean
-    for place, column in reversed(list(enumerate(columns))):
-        layer = batch[column.name]
-        values = (layer.mean, layer.first, layer.last)
-        if column.name != HEAD_INPUT and any(_is_same(features, value) for value in values):
-            columns[place] = column._replace(feeds_head=True)
-            return tuple(column for column in columns if column.name != HEAD_INPUT)
-    return tuple(columns)
+    if HEAD_INPUT in batch:
+        last = columns.pop()
+        same = [place for place, column in enumerate(columns) if _is_any_of(batch[HEAD_INPUT].mean, batch[column.name])]
+        if same:
+            columns[same[-1]] = columns[same[-1]]._replace(feeds_head=True)
+        else:
+            columns.append(last)
+    return tuple(columns) if any(not column.feeds_head for column in columns) else ()
 
 
 class LayerFeatures:
@@ -107,7 +106,9 @@ def _rows(layer: Pooled, token: str | None) -> Tensor:
     return layer.mean if beside is None else torch.cat([layer.mean, beside.to(layer.mean)], dim=1)
 
 
-def _is_same(features: Tensor, other: Tensor | None) -> bool:
-    if other is None or other.shape != features.shape:
-        return False
-    return bool((features - other.to(features)).norm() <= SAME * features.norm())
+def _is_any_of(features: Tensor, layer: Pooled) -> bool:
+    others = [value for value in (layer.mean, layer.first, layer.last) if value is not None]
+    return any(
+        other.shape == features.shape and bool((features - other.to(features)).norm() <= SAME * features.norm())
+        for other in others
+    )

@@ -21,6 +21,7 @@ from lightning_leep.scoring.source import (
     SourceRun,
     evaluation_mode,
     preserved_rng,
+    run_eagerly,
     source_device,
     source_module,
 )
@@ -74,13 +75,13 @@ def score(
     """
     start = time.perf_counter()
     device = source_device(source, device)
-    with preserved_rng(), evaluation_mode(source), torch.no_grad(), ExitStack() as stack:
+    with preserved_rng(), run_eagerly(), evaluation_mode(source) as running, torch.no_grad(), ExitStack() as stack:
 
         def begin() -> tuple[PassPlan, Callable[[], Iterator[Outputs]], Iterator[Outputs], Outputs | None]:
             """Do all that may fail on one process alone before the processes first meet."""
             check_num_classes("num_target_classes", num_target_classes)
             chosen = merged_options(options, flat)
-            run = SourceRun(source, dataloader, chosen, device, precision, to_device, progress)
+            run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
             module = source_module(source)
             captured = stack.enter_context(capture_head_input(module, chosen.head))
             layers = stack.enter_context(capture_layers(module, chosen.layers, chosen.pooling))

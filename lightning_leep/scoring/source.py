@@ -1,10 +1,12 @@
 """Running a source model: what it is given, its device, precision and mode, the random state, the progress bar."""
 
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from inspect import getclosurevars, isfunction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import this_process
-from lightning_leep.utils.reachable import reachable_modules
+from lightning_leep.utils.first_run import on_first_run
 
 
 class Outputs(NamedTuple):
@@ -84,11 +86,25 @@ def source_module(source: Callable[..., Any]) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
+def modules_behind(source: Callable[..., Any]) -> list[nn.Module]:
+    """Return the modules that a source shows: itself, or those that a function or a ``partial`` names or holds."""
+    parts: list[Any] = [source]
+    while isinstance(source, partial):
+        parts += [source.func, *source.args, *source.keywords.values()]
+        source = source.func
+    if isfunction(source):
+        names = getclosurevars(source)
+        parts += [*names.nonlocals.values(), *names.globals.values()]
+    elif source_module(source) is None:
+        parts += getattr(source, "__dict__", {}).values()
+    return [module for part in parts if (module := source_module(part)) is not None]
+
+
 def source_device(source: Callable[..., Any], device: torch.device | str | None) -> torch.device:
-    """Return the given device, else that of the parameters of the modules that the source calls, else the CPU."""
+    """Return the given device, else that of the parameters of the modules behind the source, else the CPU."""
     if device is not None:
         return torch.device(device)
-    parameter = next((p for module in reachable_modules(source) for p in module.parameters()), None)
+    parameter = next((p for module in modules_behind(source) for p in module.parameters()), None)
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
@@ -113,21 +129,42 @@ def preserved_rng() -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(*holders: Any) -> Iterator[None]:
-    """Put all modules that the objects reach into evaluation mode, and restore the mode of each afterwards.
+def evaluation_mode(source: Callable[..., Any]) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Put a source's modules into evaluation mode, and restore the mode of each afterwards.
 
-    The objects may be modules, functions that call modules, or anything that holds them. Only the flag ``training`` is
-    set: a module's own ``train()`` may merge weights, unfreeze what the user froze, or raise.
+    Only the flag ``training`` is set: a module's own ``train()`` may merge weights, unfreeze what the user froze, or
+    raise.
+
+    Yields:
+        The context to call the source in. Whatever other modules run there are put into evaluation mode as well.
     """
-    # A frozen TorchScript module has no mode.
-    modes = [(module, module.training) for module in reachable_modules(*holders) if hasattr(module, "training")]
+    modes: dict[int, tuple[nn.Module, bool]] = {}
+
+    def evaluate(module: nn.Module) -> None:
+        for part in module.modules():
+            # A frozen TorchScript module has no mode.
+            if id(part) not in modes and hasattr(part, "training"):
+                modes[id(part)] = part, part.training
+                part.training = False
+
     try:
-        for module, _ in modes:
-            module.training = False
-        yield
+        if (module := source_module(source)) is not None:
+            evaluate(module)
+        yield on_first_run(evaluate)
     finally:
-        for module, training in modes:
-            module.training = training
+        for part, training in modes.values():
+            part.training = training
+
+
+def run_eagerly() -> AbstractContextManager[Any]:
+    """Return a context in which what ``torch.compile`` compiled runs as it was written.
+
+    To compile it for another mode could use up the number of versions that a function may have, after which training
+    would not run compiled code any more. Before torch 2.6 there is no such context.
+    """
+    is_used = "torch._dynamo" in sys.modules  # importing it takes seconds
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if is_used and set_stance is not None else nullcontext()
 
 
 def progress_bar(dataloader: Iterable[Any], progress: bool) -> Iterator[Any]:
@@ -154,6 +191,7 @@ class SourceRun:
     options: ScoringOptions
     device: torch.device
     precision: str | Callable[[], AbstractContextManager]
+    running: Callable[[], AbstractContextManager]  #: another context in which the source is called
     to_device: Callable[[Any], Any] | None
     progress: bool
 
@@ -190,7 +228,7 @@ class SourceRun:
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))
             layers.begin(inputs, target)
-            with context():
+            with context(), self.running():
                 preds = source_output(self.source, inputs)
             check_layout(preds, target, None)
             # Probabilities are kept as they are, and the source may reuse their memory.

@@ -4,7 +4,25 @@ import torch
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, train_loader
+from tests._helpers.small_transfer import DATA, Classifier, D, Z, fit, make_source, train_loader
+
+
+class Counting(nn.Module):
+    """A source that counts its calls: five for the data of a fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(D, Z)
+        calls: list[None] = []
+        self.remembered = lambda: calls  # a number among the attributes would be as before after scoring
+
+    def forward(self, inputs):
+        self.remembered().append(None)
+        return self.layer(inputs)
+
+    @property
+    def calls(self) -> int:
+        return len(self.remembered())
 
 
 class Recorder(nn.Module):
@@ -13,13 +31,23 @@ class Recorder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = make_source()
-        self.shown: list[torch.Tensor] = []
-        self.modes: list[bool] = []
+        shown: list[torch.Tensor] = []
+        modes: list[bool] = []
+        # Lists among the attributes would be as before after scoring.
+        self.remembered = lambda: (shown, modes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.shown.append(inputs)
         self.modes.append(any(layer.training for layer in self.modules()))
         return self.network(inputs)
+
+    @property
+    def shown(self) -> list[torch.Tensor]:
+        return self.remembered()[0]
+
+    @property
+    def modes(self) -> list[bool]:
+        return self.remembered()[1]
 
     @property
     def indices(self) -> list[int]:

@@ -11,7 +11,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import load_history
-from tests._helpers.distributed import run_processes
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.small_transfer import (
     Classifier,
@@ -19,7 +18,6 @@ from tests._helpers.small_transfer import (
     make_source,
     make_trainer,
     train_loader,
-    trained_state,
     val_loader,
 )
 from tests.callbacks.fit.test_logs import events
@@ -216,37 +214,3 @@ def test_trainers_of_both_packages_take_it_alone():
 def test_impossible_arguments_are_refused(arguments, error):
     with pytest.raises(error, match=f"`{list(arguments)[-1]}` must"):
         StopWhenHopeless(**arguments)
-
-
-class StuckOnOne(Stuck):
-    """The processes log accuracies of their own: only the first one has reason to stop, or only the second."""
-
-    stuck_rank = 0
-
-    @property
-    def level(self):
-        return 0.3 if torch.distributed.get_rank() == self.stuck_rank else 0.99
-
-
-class StuckOnTheOther(StuckOnOne):
-    stuck_rank = 1
-
-
-def two_processes(rank, world_size, folder):
-    epochs = []
-    for module in (StuckOnOne(), StuckOnTheOther()):
-        leep = LEEPCallback(make_source(), history=False, strict=True)
-        pl.seed_everything(7)
-        trainer = make_trainer(leep, StopWhenHopeless(0.95), strategy="ddp", devices=2, max_epochs=EPOCHS)
-        trainer.fit(module, train_loader(), val_loader())
-        epochs.append(trainer.current_epoch)
-    return epochs, trained_state(module)["weights"]
-
-
-@pytest.mark.distributed
-def test_processes_stop_together_as_the_first_one_decides(tmp_path):
-    (first, weights), (second, other) = run_processes(two_processes, 2, str(tmp_path), timeout=100)
-    assert first == second
-    assert first[0] < EPOCHS
-    assert first[1] == EPOCHS
-    assert weights == other

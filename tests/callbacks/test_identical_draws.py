@@ -4,25 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from lightning_leep import LEEPCallback
 from tests._helpers.compared_training import Noisy, explicit, run
 from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, train_loader, trained_state
-
-
-class Slotted:
-    __slots__ = ("generator",)
-
-    def __init__(self, generator) -> None:
-        self.generator = generator
-
-    def __call__(self) -> torch.Tensor:
-        return torch.rand(1, generator=self.generator)
-
-    def noise(self, scale: float) -> torch.Tensor:
-        return scale * self()
-
 
 #: A generator of the module, as scripts have one; set anew by each loader that uses it.
 GENERATORS: dict[str, torch.Generator] = {}
@@ -39,15 +25,6 @@ def set_generator() -> None:
 def closure():
     generator = explicit()
     return lambda: torch.rand(1, generator=generator)
-
-
-def with_a_default():
-    own = explicit()
-
-    def draw(generator=own):
-        return torch.rand(1, generator=generator)
-
-    return draw
 
 
 def noisy_collate(generator, rows):
@@ -78,14 +55,8 @@ class OnItsClass(Noisy):
 PLACES = {
     "closure": lambda: train_loader(Noisy(closure())),
     "global": lambda: set_generator() or train_loader(Noisy(draws_from_the_module)),
-    "slot": lambda: train_loader(Noisy(Slotted(explicit()))),
-    "bound method": lambda: train_loader(Noisy(Slotted(explicit()).__call__)),
-    "partial": lambda: train_loader(Noisy(partial(Slotted.noise, Slotted(explicit()), scale=0.5))),
-    "default": lambda: train_loader(Noisy(with_a_default())),
     "class": lambda: train_loader(OnItsClass()),
-    "member of many": lambda: train_loader(ConcatDataset([Subset(Noisy(closure()), [i]) for i in range(50)])),
     "collate function": lambda: train_loader(collate_fn=partial(noisy_collate, explicit())),
-    "collating object": lambda: train_loader(collate_fn=Collate()),
     "collating method": lambda: train_loader(collate_fn=Collate().collate),
 }
 
@@ -110,9 +81,9 @@ class Stream(IterableDataset):
 def test_generator_that_a_given_loader_shares_with_training():
     """Each reading of a loader draws a seed from it."""
     plain = run(train_loader(generator=explicit()), callback=False)
-    for data in (Stream(), make_data()):
+    for data, workers in ((Stream(), 0), (Stream(), 1), (make_data(), 0)):
         generator = explicit()
-        given = DataLoader(data, batch_size=10, generator=generator)
+        given = DataLoader(data, batch_size=10, generator=generator, num_workers=workers)
         assert run(train_loader(generator=generator), callback=True, dataloader=given) == plain
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, SubsetRandomSampler
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, StopWhenHopeless
+from lightning_leep.records import load_history
 from tests._helpers.distributed import run_processes
 from tests._helpers.small_transfer import (
     Classifier,
@@ -68,6 +69,17 @@ class FailsToStart(Dataset):
         return make_data()[index]
 
 
+class StuckOn(Classifier):
+    """The processes log accuracies of their own: only one of them has reason to stop."""
+
+    def __init__(self, stuck_rank: int) -> None:
+        super().__init__()
+        self.stuck_rank = stuck_rank
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", torch.tensor(0.3 if torch.distributed.get_rank() == self.stuck_rank else 0.99))
+
+
 class WrapperWatch(pl.Callback):
     """Counts the calls of the wrapped module that happen in other callbacks' ``on_train_start``."""
 
@@ -92,8 +104,8 @@ def everything(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     """All that has to be seen on two processes, in one start of them."""
     seen: dict[str, Any] = {}
 
-    def train(name: str, *callbacks: pl.Callback, loader: Any = None, resume: str | None = None, **kwargs: Any) -> None:
-        module = Classifier()
+    def train(name, *callbacks, loader=None, resume=None, module=None, **kwargs):
+        module = module or Classifier()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             pl.seed_everything(7, workers=True)
@@ -124,6 +136,13 @@ def everything(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     train("all processes failed", LEEPCallback(FailsOn(0, 1)))
     train("failed to start", LEEPCallback(make_source(), dataloader=train_loader(FailsToStart(), shuffle=False)))
     train("strict", LEEPCallback(FailsOn(1), strict=True))
+    own, shared = (LEEPCallback(make_source(3), history=f"{folder}/{name}") for name in (rank, "shared"))
+    train("history", own, shared)
+    seen["forecasts"], seen["folder"] = (own.forecast, shared.forecast), folder
+    for stuck_rank in (0, 1):
+        leep, module = LEEPCallback(make_source(), history=False, strict=True), StuckOn(stuck_rank)
+        train("hopeless", leep, StopWhenHopeless(0.95), module=module, max_epochs=12)
+        seen[f"epochs with process {stuck_rank} stuck"] = module.trainer.current_epoch
     return seen
 
 
@@ -212,6 +231,22 @@ def test_strict_raises_on_every_process(seen):
     assert seen[1]["strict error"] == "RuntimeError: no memory left here"
     assert seen[0]["strict error"] == "OtherProcessError: Process 1 failed; see the error there."
     assert seen[0]["strict"]["losses"] == []
+
+
+def test_one_record_is_saved_and_all_agree_on_the_forecast(seen):
+    assert seen[0]["forecasts"] == seen[1]["forecasts"]
+    assert None not in seen[0]["forecasts"]
+    # The second process has a folder of its own, which must stay empty.
+    histories = [load_history(f"{seen[0]['folder']}/{name}") for name in ("0", "1", "shared")]
+    assert [len(history) for history in histories] == [1, 0, 1]
+    assert histories[0][0].test_size == 40
+
+
+def test_processes_stop_together_as_the_first_one_decides(seen):
+    epochs = [[seen[rank][f"epochs with process {stuck} stuck"] for rank in (0, 1)] for stuck in (0, 1)]
+    assert epochs[0][0] == epochs[0][1] < 12
+    assert epochs[1] == [12, 12]
+    assert seen[0]["hopeless"]["weights"] == seen[1]["hopeless"]["weights"]
 
 
 def test_processes_that_the_trainer_starts_itself():

@@ -111,6 +111,7 @@ CONFIGURATIONS = {
                 "strict": True,
             },
         },
+        {"class_path": "lightning_leep.StopWhenHopeless", "init_args": {"target": 0.01, "patience": 2}},
     ],
 }
 

@@ -106,53 +106,41 @@ def test_reference_is_passed_at_the_weighted_median():
     assert "never above" in forecast_convergence(make_report(leep=-1), records).describe()
 
 
+SCRATCH = {"trainable": "scratch", "target_name": "a"}
+
+
+def references(target, *scratch):
+    """What a record trained otherwise is compared with."""
+    return with_references([*scratch, target])[-1].reference
+
+
 def test_scratch_runs_of_the_same_data_are_the_references():
-    scratch = record(-1, (0.1, 0.2), trainable="scratch", target_name="a", created="2026-01-01T00:00:00+00:00")
-    later = record(-1, (0.2, 0.3), trainable="scratch", target_name="a", created="2026-01-02T00:00:00+00:00")
+    """The latest by time, not by text: 12:00 five hours east of Greenwich is an hour before 08:00 there."""
+    east = record(-1, (0.1, 0.2), **SCRATCH, created="2026-01-01T12:00:00+05:00")
+    greenwich = record(-1, (0.2, 0.3), **SCRATCH, created="2026-01-01T08:00:00+00:00")
     records = [record(-1, (0.5, 0.7), target_name="a") for _ in range(5)]
-    forecast = forecast_convergence(make_report(leep=-1), [later, scratch, *records])
+    for order in ((east, greenwich), (greenwich, east)):
+        assert references(records[0], *order) == greenwich.curve
+    forecast = forecast_convergence(make_report(leep=-1), [greenwich, east, *records])
     assert forecast.num_records == 5
     assert forecast.difference.mean == pytest.approx((0.3, 0.4))
     assert forecast.epoch_passing_reference == 1
 
 
-def references(target, *scratch):
-    """What a record of trainable "head" is compared with."""
-    return with_references([*scratch, target])[-1].reference
-
-
-def test_references_are_of_the_same_rows():
+def test_references_are_complete_runs_on_the_same_rows():
     """The name alone may be that of a class that wraps any data."""
-    scratch = record(-1, (0.2, 0.3), trainable="scratch", target_name="TensorDataset")
-    target = record(-2, (0.5,), target_name="TensorDataset")
+    scratch, target = record(-1, (0.2, 0.3), **SCRATCH), record(-2, (0.5,), target_name="a")
     assert references(target, scratch) == scratch.curve
-    for report in (
-        make_report(5, 5000),
-        make_report(9),
-        make_report(class_counts=(10, 90, 50, 50, 50)),
-    ):
+    for report in (make_report(5, 5000), make_report(9), make_report(class_counts=(10, 90, 50, 50, 50))):
         assert references(dataclasses.replace(target, report=report), scratch) is None
     assert references(record(-2, (0.5,), target_name="b"), scratch) is None
     assert references(record(-2, (0.5,)), dataclasses.replace(scratch, target_name="")) is None
     assert references(dataclasses.replace(target, reference=0.9), scratch) == 0.9
-
-
-def test_a_run_that_was_ended_early_is_no_reference():
-    early = record(-1, (0.2, 0.3), trainable="scratch", target_name="a", complete=False)
-    empty = record(-1, (), trainable="scratch", target_name="a")
-    assert references(record(-1, (0.5,), target_name="a"), early, empty) is None
-
-
-def test_the_latest_reference_counts_by_time_not_by_text():
-    """12:00 five hours east of Greenwich is an hour before 08:00 there."""
-    east = record(-1, (0.1,), trainable="scratch", target_name="a", created="2026-01-01T12:00:00+05:00")
-    greenwich = record(-1, (0.3,), trainable="scratch", target_name="a", created="2026-01-01T08:00:00+00:00")
-    for order in ((east, greenwich), (greenwich, east)):
-        assert references(record(-1, (0.5,), target_name="a"), *order) == greenwich.curve
+    assert references(target, dataclasses.replace(scratch, complete=False), record(-1, (), **SCRATCH)) is None
 
 
 def test_training_from_scratch_is_not_compared_with_itself():
-    records = [record(-1, (0.2, 0.3), trainable="scratch", target_name="a") for _ in range(6)]
+    records = [record(-1, (0.2, 0.3), **SCRATCH) for _ in range(6)]
     assert [r.reference for r in with_references(records)] == [None] * 6
     forecast = forecast_convergence(make_report(leep=-1), records, trainable="scratch")
     assert forecast.num_records == 6
@@ -199,13 +187,14 @@ def test_without_references_there_is_no_difference():
     assert "scratch" not in forecast.describe()
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 4])
-def test_too_few_records_say_nothing(size):
-    assert forecast_convergence(make_report(), [record(-1, (0.5, 0.7))] * size) is None
+def test_too_few_records_say_nothing():
+    assert forecast_convergence(make_report(), [record(-1, (0.5, 0.7))] * 4) is None
     assert forecast_convergence(make_report(), None) is None
+    with pytest.raises(ValueError, match="`coverage`"):
+        forecast_convergence(make_report(), [], coverage=80)
 
 
-def test_only_records_with_curves_of_the_strategy_count():
+def test_only_records_with_comparable_curves_count():
     good = [record(-1 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
     useless = [
         record(-2, (0.5, 0.7), trainable="all"),
@@ -258,8 +247,3 @@ def test_expected_accuracy_per_epoch():
         assert getattr(certain, name) == pytest.approx([0.6 * v for v in getattr(speed.relative, name)])
     wider = speed.accuracy(dataclasses.replace(height, coverage=0.9))  # the same ends were meant for more
     assert wider.high[-1] == pytest.approx(0.6 + 0.05 * Z80 / 1.6448536269514722)
-
-
-def test_coverage_is_checked():
-    with pytest.raises(ValueError, match="`coverage`"):
-        forecast_convergence(make_report(), [], coverage=80)

@@ -41,28 +41,21 @@ def test_equal_widths_and_averages():
     assert second.accuracy is None  # one curve is no average
 
 
-def test_scratch_runs_are_references_only():
+def test_runs_from_scratch_are_references_and_incomplete_runs_do_not_count():
     scratch = record(-9, 0.1, 0.1, trainable="scratch", target_name="a")
-    (level,) = leep_levels(
-        [scratch, record(-1, 0.5, 0.6, target_name="a"), record(-1, 0.7, 0.8, target_name="a")], levels=1
-    )
-    assert level.difference.mean == pytest.approx((0.5, 0.6))
-    assert len(level.records) == 2
-
-
-def test_runs_that_were_ended_early_do_not_count():
     early = record(-1, 0.1, 0.2, complete=False)
-    (level,) = leep_levels([early, record(-1, 0.5, 0.6), record(-1, 0.7, 0.8)], levels=1)
+    records = [record(-1, 0.5, 0.6, target_name="a"), record(-1, 0.7, 0.8, target_name="a")]
+    (level,) = leep_levels([scratch, early, *records], levels=1)
     assert level.accuracy.mean == pytest.approx((0.6, 0.7))
-    assert len(level.records) == 2
+    assert level.difference.mean == pytest.approx((0.5, 0.6))
+    assert [record.curve for record in level.records] == [record.curve for record in records]
     assert leep_levels([early]) == ()
 
 
 def test_corner_cases():
     assert leep_levels([]) == ()
     assert leep_levels([record(math.nan, 0.5), record(-1)]) == ()
-    alike = leep_levels([record(-1, 0.5, 0.6), record(-1, 0.7, 0.8)])
-    assert len(alike) == 1
-    assert alike[0].accuracy.mean == pytest.approx((0.6, 0.7))
+    (alike,) = leep_levels([record(-1, 0.5, 0.6), record(-1, 0.7, 0.8)])
+    assert alike.accuracy.mean == pytest.approx((0.6, 0.7))
     with pytest.raises(ValueError, match="`levels`"):
         leep_levels([], levels=0)

@@ -12,10 +12,6 @@ from lightning_leep.forecast.repeats import distinct_transfers, exchangeable_rec
 from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
 
 
-def day(number: int) -> str:
-    return f"2026-03-{number:02d}T00:00:00+00:00"
-
-
 @pytest.mark.parametrize("name", ["leep", "leave_one_out_leep", "linear_probe_accuracy"])
 def test_scores_have_to_agree_to_three_digits(name):
     report = make_report(leep=-0.7, leave_one_out_leep=-0.8)
@@ -42,7 +38,7 @@ def test_rows_have_to_be_the_same(change):
     assert not is_same_transfer(make_report(), dataclasses.replace(make_report(), **change))
 
 
-def test_other_data_source_or_strategy_is_another_transfer():
+def test_other_data_source_or_training_is_another_transfer():
     records = [
         make_record(target_name="a", source_name="m"),
         make_record(target_name="b", source_name="m"),
@@ -56,10 +52,10 @@ def test_the_latest_run_stands_for_all_whatever_their_order():
     """By time, not by text: 12:00 five hours east of Greenwich is 07:00 there."""
     noon_east = make_record(0.1, created="2026-03-05T12:00:00+05:00")
     eight = make_record(0.2, created="2026-03-05T08:00:00+00:00")
-    before = make_record(0.3, created=day(4))
+    before = make_record(0.3, created="2026-03-04")
     for records in ([noon_east, eight, before], [before, eight, noon_east]):
         assert distinct_transfers(records) == [eight]
-    other = make_record(0.4, report=make_report(probe=0.8), created=day(1))
+    other = make_record(0.4, report=make_report(probe=0.8), created="2026-03-01")
     assert distinct_transfers([eight, other, before]) == [other, eight]
 
 

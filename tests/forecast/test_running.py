@@ -48,18 +48,17 @@ def test_one_point_hardly_moves_the_forecast():
     assert running.high - running.low == pytest.approx(0.1, rel=0.35)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_two_validations_say_nothing_of_the_time_scale(number):
-    curve = exponential(range(1, number + 1))
-    assert update_forecast(PRIOR, curve, max_epochs=20).eta_epochs is None
+def test_two_validations_say_nothing_of_the_time_scale():
+    assert update_forecast(PRIOR, exponential((1, 2)), max_epochs=20).eta_epochs is None
+    assert update_forecast(PRIOR, exponential((1, 2, 3)), max_epochs=20).eta_epochs is not None
 
 
-@pytest.mark.parametrize(("prior", "end", "tolerance"), [(PRIOR, 30, 0.01), (VAGUE, 15, 0.01), (None, 15, 0.01)])
-def test_an_exponential_curve_is_continued(prior, end, tolerance):
+@pytest.mark.parametrize(("prior", "end"), [(PRIOR, 30), (VAGUE, 15), (None, 15)])
+def test_an_exponential_curve_is_continued(prior, end):
     """0.8 - 0.6 exp(-t / 2) is at 99% of 0.8 at t = 2 log(75) = 8.63."""
     running = update_forecast(prior, exponential([k / 2 for k in range(1, 13)]), max_epochs=end)
     assert running.low <= 0.8 <= running.high
-    assert running.value == pytest.approx(0.8, abs=tolerance)
+    assert running.value == pytest.approx(0.8, abs=0.01)
     assert running.high - running.low < 0.15
     assert running.eta_epochs == pytest.approx(2 * math.log(75) - 6, abs=0.8)
 
@@ -212,19 +211,14 @@ def test_four_exclusions_in_a_row_are_rarely_wrong():
     assert np.mean(right) >= 0.9
 
 
-@pytest.mark.parametrize("end", [0, -1, math.nan])
-def test_epochs_have_to_be_positive(end):
-    with pytest.raises(ValueError, match="`max_epochs`"):
-        update_forecast(PRIOR, AccuracyCurve(), max_epochs=end)
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_epochs_and_rows_have_to_be_positive(value):
+    for name in ("max_epochs", "test_size"):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            update_forecast(PRIOR, AccuracyCurve(), **{name: value})
 
 
 @pytest.mark.parametrize("target", [-0.1, 70, math.nan])
 def test_a_target_is_an_accuracy(target):
     with pytest.raises(ValueError, match="`target`"):
         is_hopeless(PRIOR, target)
-
-
-@pytest.mark.parametrize("rows", [0, -1])
-def test_rows_have_to_be_positive(rows):
-    with pytest.raises(ValueError, match="`test_size`"):
-        update_forecast(PRIOR, AccuracyCurve(), test_size=rows)

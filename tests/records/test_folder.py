@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import random
 import resource
 import signal
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_leep.records import load_history, save_record
-from lightning_leep.records.folder import LEFT_BEHIND_SECONDS, open_folder
+from lightning_leep.records.folder import LEFT_BEHIND_SECONDS
 from tests._helpers.simulated_transfers import make_record
 
 FORK = multiprocessing.get_context("fork")
@@ -69,35 +68,6 @@ def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(call, tmp
     assert len(load_without_warning(tmp_path)) == 0
 
 
-def _save_for_ever(folder: Path, connection) -> None:
-    number = 0
-    while True:
-        save_record(make_record(target_name=f"{number}{'x' * 300_000}"), folder)
-        connection.send(number)
-        number += 1
-
-
-def test_writers_killed_at_any_time_lose_nothing_that_was_saved(tmp_path):
-    rng = random.Random(0)
-    for attempt in range(10):
-        folder = tmp_path / str(attempt)
-        receiver, sender = FORK.Pipe(duplex=False)
-        process = FORK.Process(target=_save_for_ever, args=(folder, sender))
-        process.start()
-        receiver.recv()
-        time.sleep(rng.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        saved = 1
-        while receiver.poll():
-            receiver.recv()
-            saved += 1
-        numbers = {record.target_name.rstrip("x") for record in load_without_warning(folder)}
-        # One more may have been there already when it could not say so any more.
-        assert {str(i) for i in range(saved)} <= numbers <= {str(i) for i in range(saved + 1)}
-        assert len(list(folder.glob(".*"))) <= 1
-
-
 def test_what_killed_writers_left_a_day_ago_goes_with_the_next_record(tmp_path):
     for _ in range(2):
         run_in_child(_save_and_be_killed_at, "replace", tmp_path)
@@ -152,8 +122,3 @@ def test_a_chain_is_refused(chain, tmp_path):
         with pytest.raises(ValueError, match="chain of several"):
             use(chain)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_protocol_that_nobody_knows():
-    with pytest.raises(ValueError, match="nosuch"):
-        open_folder("nosuch://bucket/folder")

@@ -7,6 +7,7 @@ import warnings
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,15 @@ def test_saved_records_come_back_oldest_first(folder):
 
 def test_a_folder_that_does_not_exist_yet_is_an_empty_history(folder):
     assert len(load_history(folder)) == 0
+
+
+def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
+    listings, ls = {}, MemoryFileSystem.ls  # as object stores do
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda fs, path, **how: listings.setdefault(path, ls(fs, path, **how)))
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda fs, path=None: listings.clear())
+    for number in (1, 2):
+        save_record(make_record(), "memory://listed")
+        assert len(load_history("memory://listed")) == number
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -123,14 +133,6 @@ def test_filters():
     assert isinstance(history[1:], History)
     assert list(history[1:]) == records[1:]
     assert history[-1] is records[2]
-
-
-def test_rows_make_a_table():
-    pandas = pytest.importorskip("pandas")
-    history = History([make_record(0.5), make_record(0.6, report=make_report(probe=None))])
-    frame = pandas.DataFrame(history.to_dicts())
-    assert frame["achieved_accuracy"].tolist() == [0.5, 0.6]
-    assert frame["linear_probe_accuracy"].isna().sum() == 1
 
 
 @given(order=st.permutations(range(5)))

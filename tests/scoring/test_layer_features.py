@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from lightning_leep.scoring.layer_features import MAX_WIDTH, LayerFeatures, kept_widths, layer_columns, random_projection
+from lightning_leep.scoring.layer_features import (
+    MAX_WIDTH,
+    LayerFeatures,
+    kept_widths,
+    layer_columns,
+    random_projection,
+)
 from lightning_leep.scoring.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken

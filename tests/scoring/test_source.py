@@ -132,28 +132,43 @@ class TestEvaluationMode:
     def modes(self, module):
         return [submodule.training for submodule in module.modules()]
 
-    @pytest.mark.parametrize(
-        "hide",
-        [
-            lambda module: module,
-            lambda module: lambda inputs: module(inputs),
-            partial,
-            lambda module: partial(lambda inputs, net: net(inputs), net=module),
-            lambda module: SimpleNamespace(nets={"source": [module]}),
-            lambda module: module.forward,
-        ],
-        ids=["module", "function", "partial", "keyword of a partial", "holder", "bound method"],
-    )
-    def test_modules_behind_an_object(self, module, hide):
-        with evaluation_mode(hide(module)):
-            assert not any(self.modes(module))
-        assert self.modes(module) == [True, True, True, True, False]
-
     def test_after_an_error(self, module):
         before = self.modes(module)
         with pytest.raises(RuntimeError), evaluation_mode(module):
             raise RuntimeError
         assert self.modes(module) == before
+
+    @pytest.mark.parametrize(
+        "hide",
+        [
+            lambda module: lambda inputs: module(inputs),
+            lambda module: partial(lambda inputs, nets: nets[0](inputs), nets=[module]),
+            lambda module: module.forward,
+        ],
+        ids=["function", "holder", "bound method"],
+    )
+    def test_modules_behind_an_object(self, module, hide):
+        """Also where only the call shows them. What runs beside the source, a transform say, keeps its mode."""
+        before, transform = self.modes(module), nn.Dropout()
+        with evaluation_mode(hide(module)) as running:
+            transform(torch.ones(3))
+            with running():
+                hide(module)(torch.ones(3, 2))
+            assert not any(self.modes(module))
+            assert transform.training
+        assert self.modes(module) == before
+        assert True in before
+
+    def test_a_mode_that_forward_sets_is_left_alone(self, module):
+        """As in Monte Carlo dropout."""
+
+        def sampled(inputs):
+            module.eval()[1][0].train()
+            return module(inputs)
+
+        with evaluation_mode(module) as running, running():
+            sampled(torch.ones(3, 2))
+            assert module[1][0].training
 
     def test_train_of_the_module_is_not_called(self, module):
         """It may merge weights in evaluation mode, and round them when it splits them again."""
@@ -189,10 +204,6 @@ class TestEvaluationMode:
         frozen = torch.jit.freeze(scripted.eval())
         with evaluation_mode(frozen):  # which has no mode
             torch.testing.assert_close(frozen(inputs), expected)
-
-    def test_nothing_with_a_mode(self):
-        with evaluation_mode(None, len, [3]):
-            pass
 
 
 def test_progress_bar(capsys, monkeypatch):

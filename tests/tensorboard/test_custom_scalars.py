@@ -88,6 +88,8 @@ def test_layout_of_the_documentation_shows_predicted_and_achieved_of_every_run(t
         assert last == pytest.approx(
             {
                 "leep/predicted_accuracy": callback.forecast.value,
+                "leep/predicted_low": callback.forecast.low,
+                "leep/predicted_high": callback.forecast.high,
                 "leep/achieved_accuracy": callback.curve.final,
             }
         )

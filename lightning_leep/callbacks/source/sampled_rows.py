@@ -19,6 +19,7 @@ from torch.utils.data import (
 
 #: Rows of a batch if the loader's own batch sampler has no fixed size.
 DEFAULT_BATCH_SIZE = 32
+PLAIN_ITERATORS = {cls.__iter__ for cls in (list, tuple, range, Sequence)}
 #: Seed of random subsets, which are therefore the same in every run and on every process.
 SUBSET_SEED = 0
 
@@ -114,11 +115,16 @@ def _draws_as(sampler: Any, cls: type[Sampler]) -> bool:
 def _as_list(rows: Any) -> list[Any] | None:
     if isinstance(rows, Tensor | np.ndarray):
         return rows.tolist()
-    return list(rows) if isinstance(rows, Sequence) else None
+    return list(rows) if _is_sequence(rows) else None
+
+
+def _is_sequence(rows: Any) -> bool:
+    """Whether reading the rows is looking them up: a list with an iterator of its own may draw, or count."""
+    return isinstance(rows, Sequence) and type(rows).__iter__ in PLAIN_ITERATORS
 
 
 def _listed_batches(batch_sampler: Any) -> list[list[Any]] | None:
-    batches = [_as_list(batch) for batch in batch_sampler] if isinstance(batch_sampler, Sequence) else [None]
+    batches = [_as_list(batch) for batch in batch_sampler] if _is_sequence(batch_sampler) else [None]
     return None if None in batches else batches  # type: ignore[return-value]
 
 

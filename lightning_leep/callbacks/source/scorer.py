@@ -1,10 +1,11 @@
 """Scoring the source model from within a Trainer, on the training data or a loader of the user's."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
@@ -13,12 +14,8 @@ from lightning_leep.callbacks.source.class_info import (
     find_num_target_classes,
     find_source_class_names,
 )
-from lightning_leep.callbacks.source.isolation import (
-    borrowed_module,
-    preserved_buffers,
-    preserved_generators,
-    shares_weights,
-)
+from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
+from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
 from lightning_leep.callbacks.source.training_data import (
     ScoringData,
     check_not_trained_on,
@@ -30,10 +27,9 @@ from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
-from lightning_leep.scoring.source import evaluation_mode, source_module
+from lightning_leep.scoring.source import modules_behind, source_module
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
-from lightning_leep.utils.reachable import outermost, reachable_modules
 
 #: Strategies of the Trainer under which all processes must take part in a forward pass of the trained module.
 SHARDING_STRATEGIES = {"FSDPStrategy", "ModelParallelStrategy"}
@@ -102,13 +98,22 @@ class SourceScorer:
                         f"`target_class_names` must name the {classes} target classes, "
                         f"got {len(self.target_class_names)} names."
                     )
-                # A function may call modules that cannot be found through it, such as those of the module in training.
-                stack.enter_context(preserved_buffers(reachable_modules(source, pl_module)))
-                stack.enter_context(evaluation_mode(source, pl_module))
-                for module in outermost(reachable_modules(source)):
-                    stack.enter_context(borrowed_module(module, device, pl_module))
-                stack.enter_context(preserved_generators(data.batches, split_batch, source, pl_module))
+                stack.callback(lent.give_back)
+                if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
+                    stack.callback(generator.set_state, generator.get_state())  # seeds of workers are drawn from it
+                module = source_module(source)
+                if module is None or shares_weights(module, pl_module):
+                    lent.lend(pl_module)  # a function may call any part of it
+                if module is not None:
+                    lent.lend(module)
                 return source, data, classes
+
+            lent = LentCopies(device, pl_module)
+
+            @contextmanager
+            def context() -> Iterator[None]:
+                with trainer.precision_plugin.forward_context(), lent.running():
+                    yield
 
             # A process that fails before it starts must not leave the others waiting in the middle of scoring.
             source, data, num_target_classes = on_every_process(prepare, device)
@@ -119,7 +124,7 @@ class SourceScorer:
                     num_target_classes,
                     self.options,
                     device=device,
-                    precision=trainer.precision_plugin.forward_context,
+                    precision=context,
                     to_device=_to_device(trainer, pl_module, source),
                     progress=trainer.progress_bar_callback is not None,
                 ),
@@ -127,8 +132,9 @@ class SourceScorer:
             )
         # A `split_batch` of the user's may already do what the hooks do.
         skipped = skipped_batch_hooks(trainer, pl_module) if split_batch is None else ()
+        reading = data.batches.notes if isinstance(data.batches, ForkedBatches) else ()
         return ScoredSource(
-            replace(report, notes=(*report.notes, *data.notes, *skipped)),
+            replace(report, notes=(*report.notes, *data.notes, *reading, *skipped)),
             self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
@@ -146,10 +152,11 @@ class SourceScorer:
     def find_data(self, trainer: Any) -> ScoringData:
         """Return this process's share of the data."""
         if self.dataloader is None:
-            return training_data(trainer, self.max_samples)
-        data = given_data(self.dataloader, self.max_samples)
-        check_not_trained_on(data.batches, trainer)
-        return data
+            data = training_data(trainer, self.max_samples)
+        else:
+            data = given_data(self.dataloader, self.max_samples)
+            check_not_trained_on(data.batches, trainer)
+        return replace(data, batches=ForkedBatches(data.batches)) if can_fork(data.batches) else data
 
 
 def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None) -> None:
@@ -174,8 +181,7 @@ def _to_device(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -
     """Return the function that brings a batch to the device and to the dtype that the source computes in."""
     device = trainer.strategy.root_device
     convert = trainer.precision_plugin.convert_input
-    module = source_module(source)
-    modules = outermost(reachable_modules(source)) if module is None else [module]
+    modules = modules_behind(source)
     if not any(shares_weights(module, pl_module) for module in modules):
         # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
         dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning.pytorch.loggers
 import pytest
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -161,15 +161,6 @@ def test_no_logger_and_a_dummy_logger():
         trainer = fit(Classifier(), callback, logger=logger)
         assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
         assert len(callback.curve) == 2
-
-
-def test_two_callbacks_share_a_run(tmp_path):
-    board = TensorBoardLogger(tmp_path)
-    first, second = LEEPCallback(make_source(), strict=True), LEEPCallback(make_source(4), strict=True)
-    fit(Classifier(), first, second, logger=board)
-    read = events(board.log_dir)
-    assert series(read, "leep/leep")[0][1] == pytest.approx(first.report.leep)
-    assert series(read, "leep_2/leep")[0][1] == pytest.approx(second.report.leep)
 
 
 def test_the_users_own_values_are_logged_as_without(tmp_path):

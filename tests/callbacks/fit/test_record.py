@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
-from tests._helpers.distributed import run_processes
 from tests._helpers.small_transfer import (
     Classifier,
     fit,
@@ -253,25 +252,6 @@ def test_which_records_are_complete(batches, options, complete, tmp_path):
     fit(Classifier(), scored(tmp_path), StopAfter(batches), **{"min_epochs": 0, **options})
     (record,) = load_history(tmp_path)
     assert record.complete == complete
-
-
-def two_processes(rank, world_size, folder):
-    callback = LEEPCallback(make_source(), history=f"{folder}/{rank}", strict=True)
-    shared = LEEPCallback(make_source(3), history=f"{folder}/shared", strict=True)
-    pl.seed_everything(7)
-    trainer = make_trainer(callback, shared, strategy="ddp", devices=2)
-    trainer.fit(Classifier(), train_loader(), val_loader())
-    return callback.forecast, shared.forecast, len(callback.curve)
-
-
-@pytest.mark.distributed
-def test_two_processes_save_one_record_and_agree_on_the_forecast(tmp_path):
-    first, second = run_processes(two_processes, 2, str(tmp_path), timeout=100)
-    assert first == second
-    assert first[0] is not None
-    # The second process has a folder of its own, which must stay empty.
-    assert [len(load_history(tmp_path / name)) for name in ("0", "1", "shared")] == [1, 0, 1]
-    assert load_history(tmp_path / "0")[0].test_size == 40
 
 
 def test_module_that_is_no_classifier_is_left_alone(tmp_path):

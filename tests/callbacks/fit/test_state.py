@@ -7,15 +7,13 @@ import warnings
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.records import AccuracyCurve, load_history
+from tests._helpers.recording_source import Counting
 from tests._helpers.small_transfer import (
     Classifier,
-    D,
-    Z,
     fit,
     make_source,
     make_trainer,
@@ -25,17 +23,6 @@ from tests._helpers.small_transfer import (
 )
 
 KEY = "LEEPCallback{'name': 'leep'}"
-
-
-class Counting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(D, Z)
-        self.calls = 0
-
-    def forward(self, inputs):
-        self.calls += 1
-        return self.layer(inputs)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +152,7 @@ def test_a_whole_state_is_restored_whole(checkpoint, undamaged, tmp_path):
     left, said = resume(checkpoint, tmp_path / "whole.ckpt", callback)
     assert (left, said) == (undamaged, [])
     assert callback._scorer.source.calls == 0
+    assert callback.curve.epochs == (1.0, 2.0, 3.0)
     state = callback.state_dict()
     assert {name: state[name] for name in ("report", "forecast", "first_epoch", "trained")} == {
         name: saved[name] for name in ("report", "forecast", "first_epoch", "trained")

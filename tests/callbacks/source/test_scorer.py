@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -153,12 +154,14 @@ def test_batches_of_dictionaries():
 
 
 class Dtypes(nn.Module):
-    """Records the floating-point types that it computes with."""
+    """Records the floating-point types that it computes with, on its class: attributes are as before afterwards."""
+
+    seen: ClassVar[set] = set()
 
     def __init__(self) -> None:
         super().__init__()
         self.network = make_source()
-        self.seen: set = set()
+        self.seen.clear()
 
     def forward(self, inputs):
         logits = self.network(inputs)

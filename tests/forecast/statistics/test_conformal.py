@@ -26,11 +26,6 @@ def reference_interval(predictions, residuals, alpha):
     return (-math.inf if k_low < 1 else lower[k_low - 1], math.inf if k_high > n else upper[k_high - 1])
 
 
-def test_by_hand():
-    """n = 3, alpha = 0.5: the 2nd smallest of (0-1, 1-3, 2-2) = (-1, -2, 0) and of (1, 4, 4)."""
-    assert jackknife_plus(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 2.0]), 0.5) == (-1, 4)
-
-
 @given(st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=1, max_size=30), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
 def test_matches_the_definition(pairs, coverage):
     predictions, residuals = np.array(pairs).T

@@ -58,6 +58,9 @@ def test_all_and_nothing_is_left_at_start_and_end():
 
 
 def test_shares_of_the_schedule_and_exponents_are_as_likely_as_said():
+    endless, weights, _ = all_shapes(math.inf)
+    assert not endless.share.any()
+    assert weights.sum() == pytest.approx(1)
     shapes, weights, _ = all_shapes(12.0)
     assert weights.sum() == pytest.approx(1)
     for share, likely in SCHEDULE_SHARES:
@@ -66,12 +69,6 @@ def test_shares_of_the_schedule_and_exponents_are_as_likely_as_said():
             assert weights[(shapes.share == share) & shapes.straight].sum() == pytest.approx(likely / 2)
     for exponent, likely in EXPONENTS:
         assert weights[shapes.exponent == exponent].sum() == pytest.approx(likely)
-
-
-def test_without_an_end_there_is_no_schedule():
-    shapes, weights, _ = all_shapes(math.inf)
-    assert not shapes.share.any()
-    assert weights.sum() == pytest.approx(1)
 
 
 def test_some_of_the_shapes():
