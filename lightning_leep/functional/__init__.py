@@ -1,4 +1,4 @@
-"""Scores as pure functions of tensors."""
+"""Scores as pure functions of tensors, one score a file."""
 
 from lightning_leep.functional.h_score import h_score
 from lightning_leep.functional.leep import leep

@@ -1,4 +1,4 @@
-"""Checks and layout of feature inputs: penultimate ``features`` beside integer labels ``target``."""
+"""Checks and layout of feature inputs: ``features`` and integer labels ``target``."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from lightning_leep.functional.inputs import (
     flatten_rows,
 )
 
-#: Features up to this power of the largest number have fourth powers that can be added up.
+#: Fourth powers of features are added up, so features may be as large as this power of the largest number.
 LARGEST_POWER = 0.23
 
 
@@ -29,11 +29,11 @@ def check_features(
         features: Floating-point features; dimension 1 holds the d features of a row.
         target: Integer class labels, one for each row.
         num_target_classes: C.
-        num_features: Wanted d; None accepts any d of at least 1.
+        num_features: d; None accepts any d of at least 1.
         ignore_index: Label of the rows that are left out.
 
     Raises:
-        TypeError: If one is no tensor, ``features`` is not floating point or ``target`` is not integer.
+        TypeError: If one is not a tensor, ``features`` is not floating point or ``target`` is not integer.
         ValueError: If the shapes do not fit each other or ``num_features``, or a number is out of its range.
     """
     check_num_classes("num_target_classes", num_target_classes)
@@ -48,7 +48,7 @@ def flatten_features(
     ignore_index: int | None = None,
     validate_args: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Bring checked features and labels to ``[n, d]`` and ``[n]`` without ignored rows, and check their values.
+    """Bring checked features and labels to ``[n, d]`` and ``[n]``, drop ignored rows and check the values.
 
     Raises:
         ValueError: If a label is outside ``0 .. num_target_classes - 1``, or a feature is NaN, infinite or so large
@@ -58,9 +58,9 @@ def flatten_features(
     if validate_args:
         check_labels(labels, num_target_classes)
         if rows.shape[0]:
-            low, high = torch.aminmax(rows)  # NaN if any is; no copy of the rows
+            low, high = torch.aminmax(rows)  # NaN if one is NaN; makes no copy of the rows
             largest = largest_feature(rows.device)
-            if not float(torch.maximum(-low, high)) <= largest:  # not as a tensor, in whose dtype it may be infinite
+            if not float(torch.maximum(-low, high)) <= largest:  # the limit may be infinite in the dtype of the rows
                 raise ValueError(
                     f"`features` must be finite and up to {largest:.0e}, got NaN, infinite or larger values."
                 )

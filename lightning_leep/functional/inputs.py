@@ -5,19 +5,19 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-#: How far the sum of a row of probabilities may be from 1: bfloat16 rows are off by 0.002, float32 rows by 1e-6.
+#: How far the sum of a row of probabilities may be from 1. Rounding moves it by 0.002 in bfloat16, by 1e-6 in float32.
 HALF_SUM_TOLERANCE = 1e-2
 SUM_TOLERANCE = 1e-3
 
-#: Rows of probabilities further than this from a sum of 1 are rescaled; nearer ones are used as they are, uncopied.
+#: Rows of probabilities whose sum is further than this from 1 are rescaled; the others are used without a copy.
 RESCALE_ABOVE = 2e-6
 
-#: Half-precision logits that are converted at once: what has been converted lives beside the result until it is used.
+#: Half-precision logits that are converted at a time, as the converted logits need memory beside the result.
 LOGITS_AT_ONCE = 2**21
 
 
 def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
-    """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``, of Python or of NumPy."""
+    """Raise ``ValueError`` unless ``value`` is an integer (of Python or NumPy) of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}.")
 
@@ -38,14 +38,14 @@ def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "
     """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, never their values.
 
     Args:
-        preds: Floating-point rows (source outputs or features); dimension 1 is the one that is scored.
+        preds: Floating-point source outputs or features; dimension 1 holds the values of one row.
         target: Integer class labels, one for each row.
-        width: Wanted size of dimension 1 of ``preds``; None accepts any.
-        name: The name of ``preds`` in messages.
-        axis: What dimension 1 holds, in messages.
+        width: Size that dimension 1 of ``preds`` must have; None accepts any.
+        name: What messages call ``preds``.
+        axis: What messages call dimension 1.
 
     Raises:
-        TypeError: If one is no tensor, ``preds`` is not floating point or ``target`` is not integer.
+        TypeError: If one is not a tensor, ``preds`` is not floating point or ``target`` is not integer.
         ValueError: If the shapes do not fit each other or ``width``.
     """
     for label, value in ((name, preds), ("target", target)):
@@ -70,7 +70,7 @@ def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "
 
 
 def check_labels(target: Tensor, num_target_classes: int) -> None:
-    """Raise ``ValueError`` for a label outside ``0 .. num_target_classes - 1`` (ignored labels are dropped before)."""
+    """Raise ``ValueError`` for a label outside ``0 .. num_target_classes - 1``; ignored labels are already dropped."""
     if target.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(target))
@@ -78,7 +78,7 @@ def check_labels(target: Tensor, num_target_classes: int) -> None:
         wrong = low if low < 0 else high
         raise ValueError(
             f"`target` must hold labels in 0..{num_target_classes - 1} (`num_target_classes`={num_target_classes}), "
-            f"got {wrong}. Labels to be left out are named with `ignore_index`."
+            f"got {wrong}. Pass `ignore_index` to leave out the rows of one label."
         )
 
 
@@ -87,7 +87,7 @@ def flatten_rows(preds: Tensor, target: Tensor, ignore_index: int | None = None)
     preds = preds.detach()
     if preds.ndim > 2:
         preds = preds.movedim(1, -1).reshape(-1, preds.shape[1])  # [N, K, d1, ...] -> [N * d1 * ..., K]
-    # Long before anything is compared: uint8 labels equal `ignore_index` modulo 256.
+    # Long before the comparison: uint8 labels would equal `ignore_index` modulo 256.
     target = target.detach().reshape(-1).long()  # [N, d1, ...] -> [N * d1 * ...]
     if ignore_index is not None:
         keep = target != ignore_index
@@ -97,19 +97,20 @@ def flatten_rows(preds: Tensor, target: Tensor, ignore_index: int | None = None)
 
 
 def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
-    """Source distributions ``theta [n, Z]`` in float32 (float64 stays float64).
+    """Source distributions ``theta [n, Z]`` in float32, or in float64 for float64 input.
 
-    Logits go through a softmax that is taken in float32 or better, so that half-precision logits keep their small
-    probabilities. A logit of -inf is a source class that is switched off. Probabilities are used as they are when
-    their rows sum to 1 within float32 rounding, and are rescaled to a sum of 1 otherwise.
+    The softmax of logits is taken in float32 or better, so that half-precision logits keep their small probabilities.
+    A logit of -inf switches its source class off. Rows of probabilities that sum to 1 within float32 rounding are used
+    as they are; others are rescaled to a sum of 1.
 
     Args:
         preds: ``[n, Z]`` logits or probabilities.
-        from_logits: Which of the two they are.
-        validate_args: Whether to check the values, at the price of a device synchronisation.
+        from_logits: Whether they are logits or probabilities.
+        validate_args: Whether to check the values, which synchronises the device.
 
     Raises:
-        ValueError: If logits hold NaN or +inf, or probabilities are not finite, negative or do not sum to 1.
+        ValueError: If logits hold NaN or +inf, or a row is -inf alone; if probabilities are not finite, are negative or
+            do not sum to 1.
     """
     half = preds.dtype.itemsize < 4
     if preds.shape[0] == 0:
@@ -119,11 +120,11 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
         if validate_args and not bool(rows.sum().isfinite()):
             raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
         return rows
-    rows = preds.detach().float() if half else preds  # a copy of its own if half
+    rows = preds.detach().float() if half else preds  # a copy if half
     sums = rows.sum(dim=1)  # [n]
     if not validate_args:
         return rows.div_(sums.unsqueeze(1)) if half else rows
-    # NaN fails every comparison, so each test is written as "not (what is wanted)".
+    # NaN fails every comparison, so each check is "not (what must hold)".
     if not bool(rows.amin() >= 0):
         raise ValueError(
             "`preds` must hold probabilities >= 0 because `from_logits=False`, got a negative value or NaN. "
@@ -138,13 +139,13 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
         )
     if deviation <= RESCALE_ABOVE:
         return rows
-    # Row by row, so that what becomes of a row does not depend on the batch that it came in.
+    # Row by row, so that a row does not depend on the batch that it came in.
     divisor = torch.where(deviations > RESCALE_ABOVE, sums, 1.0).unsqueeze(1)  # [n, 1]
     return rows.div_(divisor) if half else rows / divisor
 
 
 def _softmax_of_half(logits: Tensor) -> Tensor:
-    """Softmax ``[n, Z]`` in float32, without a float32 copy of all logits beside it."""
+    """Softmax ``[n, Z]`` in float32, without a float32 copy of all logits."""
     logits = logits.detach()
     rows = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     size = max(1, LOGITS_AT_ONCE // logits.shape[1])

@@ -12,13 +12,13 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int, earlier: Tensor | None = None) -> Tensor:
     r"""Sum of the source distributions of each target class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
 
-    Divided by n it is the empirical joint distribution; it is left as a sum so that batches and processes add up.
+    Divided by n it is the empirical joint distribution. It is left as a sum, so that batches and processes add up.
 
     Args:
         probs: ``[n, Z]`` source distributions.
         target: ``[n]`` integer labels in ``0 .. C-1``.
         num_target_classes: C.
-        earlier: ``[C, Z]``, sums over earlier rows, that the new ones are added to; it stays what it is.
+        earlier: ``[C, Z]``, joint of earlier rows that the result includes; it is not changed.
 
     Returns:
         ``[C, Z]`` in the accumulation dtype.
@@ -50,7 +50,7 @@ def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor
     Returns:
         ``[n]`` in the accumulation dtype.
     """
-    # Sums from a device without float64 may score rows that were moved to one with it.
+    # The joint may come from a device without float64, the rows from one with it.
     conditional = conditional.to(accumulation_dtype(probs.device))
     likelihood = []
     for chunk, labels in row_chunks(probs, target):
@@ -67,8 +67,8 @@ def leave_one_out_likelihood(
     .. math::
         q_i(y_i) = \sum_z \theta_i(z) \frac{J_{-i}(y_i, z) + a \, \pi_{-i}(y_i)}{J_{-i}(z) + a}
 
-    where :math:`J_{-i}` is the joint without row i, :math:`\pi_{-i}` the class frequencies of the other rows and
-    :math:`a` the weight of the Dirichlet prior that they make. Summed over y it is 1.
+    where :math:`J_{-i}` is the joint without row i and :math:`\pi_{-i}` are the class frequencies of the other rows,
+    which serve as a Dirichlet prior of weight :math:`a`. Summed over y it is 1.
 
     Args:
         probs: ``[n, Z]`` source distributions.
@@ -78,8 +78,8 @@ def leave_one_out_likelihood(
         prior_weight: a, in rows for each source class.
 
     Returns:
-        ``[n']`` in the accumulation dtype, without the rows that are the only one of their class: no other row can
-        say anything about them.
+        ``[n']`` in the accumulation dtype, without the rows that are the only one of their class: the other rows say
+        nothing about that class.
     """
     joint = joint.to(accumulation_dtype(probs.device))  # as in `eep_likelihood`
     counts = class_counts.to(joint.dtype)
@@ -90,7 +90,7 @@ def leave_one_out_likelihood(
         if not bool((others > 0).all()):
             chunk, labels, others = chunk[others > 0], labels[others > 0], others[others > 0]  # [m', Z], [m'], [m']
         prior = prior_weight * others / (counts.sum() - 1)  # [m']
-        # The differences are sums of probabilities: below 0 they are rounding.
+        # The differences are sums of probabilities, so only rounding makes them negative.
         own = joint.index_select(0, labels).sub_(chunk).clamp_(min=0.0)  # [m', Z]
         rest = (mass - chunk).clamp_(min=0.0)  # [m', Z]
         own.add_(prior.unsqueeze(1)).div_(rest.add_(prior_weight))
@@ -99,11 +99,11 @@ def leave_one_out_likelihood(
 
 
 def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
-    r"""Whether the EEP's most probable class :math:`\arg\max_y q_i(y)` is the row's own; ``[n]`` of 0.0 and 1.0.
+    r"""Whether the EEP's most probable class :math:`\arg\max_y q_i(y)` is the row's label, ``[n]``: 0, 1 or a share.
 
-    A tie is shared: a row whose own label is among k equally probable ones counts 1/k, so that an uninformative
-    source scores the chance level whatever the order of the classes. Probabilities within a relative 1e-12 of
-    each other (1e-5 where there is no float64) count as equal, which is the rounding of the sums.
+    A row whose label is among k equally probable ones counts 1/k, so that an uninformative source scores the chance
+    level whatever the order of the classes. Probabilities within a relative 1e-12 of each other (1e-5 where there is no
+    float64) count as equal, since the sums are rounded.
     """
     rounding = 1e-12 if conditional.dtype == torch.float64 else 1e-5
     transposed = conditional.T.to(accumulation_dtype(probs.device))  # [Z, C], as in `eep_likelihood`

@@ -34,10 +34,10 @@ def leep(
         \text{LEEP} = \frac{1}{n} \sum_{i=1}^n \log \sum_z P(y_i|z) \, \theta_i(z), \qquad
         P(y|z) = \frac{\sum_{i: y_i = y} \theta_i(z)}{\sum_i \theta_i(z)}
 
-    with :math:`\theta_i` the source's distribution over its Z classes for target image i. It is at most 0, at least
-    :math:`\frac1n \sum_i \log P(y_i|z_i) \, \theta_i(z_i)` for any source classes :math:`z_i`, equals minus the
-    entropy of the labels when the source says nothing about them, and NCE when every :math:`\theta_i` is one-hot.
-    Higher is better. Natural logarithm (nats).
+    where :math:`\theta_i` is the source's distribution over its Z classes for target image i. LEEP is at most 0 and at
+    least :math:`\frac1n \sum_i \log P(y_i|z_i) \, \theta_i(z_i)` for any source classes :math:`z_i`. It equals minus
+    the entropy of the labels if the source's output does not depend on the image, and NCE if every :math:`\theta_i` is
+    one-hot. Higher is better. Natural logarithm (nats).
 
     Source: Nguyen, Hassner, Seeger, Archambeau, ICML 2020 (arXiv:2002.12462), section 3, equations 1 and 2.
 
@@ -49,11 +49,11 @@ def leep(
         ignore_index: Label of the rows that are left out.
         leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
             (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`). Plain LEEP is in-sample: a confident
-            source scores far above the floor -H(Y) on labels that it knows nothing of; the leave-one-out form does
-            not. Rows that are the only one of their class are left out of its mean.
+            source scores far above the floor -H(Y) on labels that it knows nothing about. The leave-one-out form does
+            not. It leaves out rows that are the only one of their class.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        LEEP in nats, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``preds`` is not floating point or ``target`` is not integer.

@@ -28,9 +28,9 @@ def nce(
         \text{NCE} = -H(Y|Z) = \frac{1}{n} \sum_{y, z} N(y, z) \log \frac{N(y, z)}{\sum_{y'} N(y', z)}, \qquad
         z_i = \arg\max_z \theta_i(z)
 
-    with N(y, z) the number of images of target class y that the source gives to its class z; of equally probable
-    source classes, the first. At most 0, at least minus the entropy of the labels. Higher is better. Natural
-    logarithm (nats).
+    where N(y, z) is the number of images of target class y whose most probable source class is z; of equally probable
+    ones, the first. NCE is at most 0 and at least minus the entropy of the labels. Higher is better. Natural logarithm
+    (nats).
 
     Source: Tran, Nguyen, Hassner, "Transferability and Hardness of Supervised Classification Tasks", ICCV 2019
     (arXiv:1908.08142), with the source's decisions in place of its labels as in Nguyen et al., ICML 2020.
@@ -39,11 +39,11 @@ def nce(
         preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs.
         target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
         num_target_classes: C; classes without an image are allowed.
-        from_logits: Whether ``preds`` are logits or probabilities: which of the two they are checked to be.
+        from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        NCE in nats, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``preds`` is not floating point or ``target`` is not integer.
@@ -68,14 +68,14 @@ def nce(
 
 
 def check_decisions(preds: Tensor, from_logits: bool) -> None:
-    """Check that each row of ``preds [n, Z]`` has a most probable class, and holds probabilities if it is said to.
+    """Check that each row of ``preds [n, Z]`` has a most probable class and, unless logits, holds probabilities.
 
     Raises:
-        ValueError: If logits hold NaN or +inf or a row is -inf alone, or probabilities are invalid.
+        ValueError: If logits hold NaN or +inf, or a row is -inf alone; or if probabilities are invalid.
     """
     if not from_logits:
-        probability_rows(preds, from_logits)  # for its checks: the most probable class is that of the row as it is
-    elif preds.shape[0] and not bool(preds.amax(dim=1).isfinite().all()):  # NaN is the largest of any row that has one
+        probability_rows(preds, from_logits)  # only for its checks
+    elif preds.shape[0] and not bool(preds.amax(dim=1).isfinite().all()):  # the maximum of a row with NaN is NaN
         raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
 
 
@@ -94,10 +94,10 @@ def decision_counts(preds: Tensor, target: Tensor, num_target_classes: int) -> T
 
 
 def nce_from_counts(counts: Tensor) -> Tensor:
-    r"""NCE from the contingency table N(y, z), ``[C, Z]``; NaN for a table without any count.
+    r"""NCE from the contingency table N(y, z), ``[C, Z]``; NaN for a table without counts.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        NCE in nats, 0-d, float64 where the device has it.
     """
     table = counts.to(accumulation_dtype(counts.device))
     share = table / table.sum(dim=0).clamp(min=1)  # [C, Z], P(y|z)

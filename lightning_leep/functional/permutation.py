@@ -1,4 +1,4 @@
-"""What LEEP would be if the labels had nothing to do with the images: labels shuffled, the same rows."""
+"""What LEEP would be if the labels had nothing to do with the images: the same rows with shuffled labels."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,12 +10,12 @@ from lightning_leep.functional.chunks import accumulation_dtype, joined_blocks
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
 
-#: Fewest shuffles whose p-value (1 + as high) / (1 + shuffles) can be 0.05.
+#: Fewest shuffles for which the p-value (1 + shuffles that score as high) / (1 + shuffles) can be 0.05.
 MIN_PERMUTATIONS = 19
 
 
 def check_num_permutations(num_permutations: object) -> None:
-    """Raise ``ValueError`` unless ``num_permutations`` is 0 or large enough for a p-value that can be small."""
+    """Raise ``ValueError`` unless ``num_permutations`` is 0 or large enough for a small p-value."""
     check_num_classes("num_permutations", num_permutations, minimum=0)
     if num_permutations in range(1, MIN_PERMUTATIONS):
         raise ValueError(
@@ -35,14 +35,14 @@ def permutation_null(
     rank: int = 0,
     world_size: int = 1,
 ) -> Tensor:
-    r"""LEEP with the labels shuffled among the rows, several times over.
+    r"""LEEP with the labels shuffled among the rows, several times.
 
-    Plain LEEP of an uninformative source lies above its floor -H(Y), the more so the fewer rows and the more
-    confident the source. The null distribution says by how much, at the price of no forward pass.
+    Plain LEEP of an uninformative source lies above its floor -H(Y), the more so the fewer the rows and the more
+    confident the source. The null distribution says by how much, without another forward pass.
 
-    Labels are shuffled among the rows of all processes, and none travels: how many labels of each class a process is
-    dealt is drawn from a generator that all share (multivariate hypergeometric, given the class counts of all), and
-    which of its rows get them from one of its own.
+    The labels are shuffled among the rows of all processes, and no label is sent. A generator that all processes share
+    draws how many labels of each class a process gets (multivariate hypergeometric, given the class counts of all). A
+    generator of its own draws which of its rows get them.
 
     Args:
         probs: Source distributions in blocks ``[m, Z]``.
@@ -51,12 +51,12 @@ def permutation_null(
         num_source_classes: Z.
         num_permutations: B.
         seed: Seed of private generators, the same on every process.
-        reduce: Sum over processes.
+        reduce: Function that sums a tensor over the processes.
         rank: Number of this process.
         world_size: Number of processes.
 
     Returns:
-        ``[B]``, LEEP of each shuffle.
+        ``[B]``, LEEP of each shuffle, in nats.
     """
     device = probs[0].device if probs else torch.device("cpu")
     dtype = accumulation_dtype(device)
@@ -64,7 +64,7 @@ def permutation_null(
     class_counts = reduce(torch.bincount(labels, minlength=num_target_classes)).numpy()  # [C]
     shares = torch.zeros(world_size, dtype=torch.long)
     shares[rank] = len(labels)
-    num_rows = reduce(shares).tolist()  # of each process
+    num_rows = reduce(shares).tolist()  # rows of each process
     values = []
     for permutation in range(num_permutations):
         shuffled = torch.from_numpy(_deal_labels(class_counts, num_rows, rank, (seed, permutation))).to(device)  # [n]
@@ -81,8 +81,8 @@ def permutation_null(
 
 
 def _deal_labels(class_counts: np.ndarray, num_rows: list[int], rank: int, seed: tuple[int, int]) -> np.ndarray:
-    """Labels ``[n]`` of one process in a shuffle of the labels of all."""
-    # Seed sequences that differ in trailing zeros alone give the same numbers.
+    """Labels ``[n]`` of one process in a shuffle of all labels."""
+    # `rank + 1`, since seeds that differ only in trailing zeros give the same numbers.
     shared, own = np.random.default_rng(seed), np.random.default_rng([*seed, rank + 1])
     left = class_counts
     for rows in num_rows[:rank]:

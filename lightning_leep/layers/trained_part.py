@@ -8,11 +8,12 @@ from torch import nn
 
 from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
 from lightning_leep.scoring.source import source_module
-from lightning_leep.utils.checks import check_text
 
 #: From this share of the transferred numbers on, all of them count as trained: a fixed table of positions is no reason
 #: to call a fit "part".
 ALL = 0.9
+#: What a fit may be found to train.
+WORDS = ("head", "part", "all", "gradual")
 
 
 @dataclass
@@ -71,8 +72,8 @@ class TrainedPart:
         if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
             raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
         transferred, first, changed = values["transferred"], values["first"], values["changed"]
-        if first is not None:
-            check_text("first", first, empty=False)
+        if first not in (None, *WORDS):
+            raise ValueError(f"`first` must be one of {WORDS} or None, got {first!r}.")
         if not isinstance(changed, bool):
             raise TypeError(f"`changed` must be True or False, got {changed!r}.")
         if transferred is not None:

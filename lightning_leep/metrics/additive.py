@@ -1,4 +1,4 @@
-"""What every metric of this package honours of torchmetrics beyond its defaults: additive state, rebound and exact."""
+"""The base of every metric here: states that add up, are never changed in place and survive every error."""
 
 import functools
 from collections.abc import Callable, Generator, Sequence
@@ -16,13 +16,19 @@ from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.utils.distributed import sum_reducer
 
+# The metrics of this package use these internals, tested with torchmetrics 1.7.0 and 1.9.0, torch 2.4.0 and 2.13.0:
+# - overridden, of Metric: _wrap_update, _sync_dist, _copy_state_dict, _reduce_states
+# - overridden, of nn.Module: _apply (Metric overrides it too and takes `exclude_state`), _load_from_state_dict
+# - called, of Metric: _plot
+# - read or set, of Metric: _defaults, _computed, _cache, _update_count, _is_synced, _to_sync
+
 
 class AdditiveMetric(Metric):
     """Base of metrics whose tensor states add up over batches, merges and processes.
 
     States are rebound, never changed in place, because the members of a compute group share them by reference. List
-    states stay on the process that saw them: a subclass that has some overrides :meth:`pool`. Whatever raises an error
-    leaves the metric as it was before the call.
+    states stay on the process that saw them; a subclass that has some overrides :meth:`pool`. A call that raises an
+    error leaves the metric as it was before the call.
     """
 
     is_differentiable: bool = False
@@ -33,47 +39,47 @@ class AdditiveMetric(Metric):
     pooled_states: ClassVar[tuple[str, ...]] = ()
 
     def add_settings(self, *settings: int | None, name: str = "settings") -> None:
-        """Make settings that change what ``update`` accumulates part of the state.
+        """Add a state that holds the settings that change what ``update`` adds up.
 
-        torchmetrics forms compute groups from the equality of the states after the first batch. Two metrics that
-        merely agree on that batch must not share their states afterwards.
+        torchmetrics puts metrics into one compute group if their states are equal after the first batch. Metrics with
+        different settings may agree on that batch, but must not share their states.
 
         Args:
             settings: Numbers and flags; None for one that is not set.
-            name: Of the state; ends in "settings".
+            name: Name of the state; it must end in "settings".
         """
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
     def add_validation(self, validate_args: bool) -> None:
-        """Remember whether values are checked: a metric that checks them must not share states with one that does not.
+        """Add a state that says whether values are checked: metrics that differ in it must not share their states.
 
-        It is no setting: whether the values were checked does not change what they add up to.
+        It is not a setting: states with and without checked values can be merged.
 
         Raises:
-            ValueError: If ``validate_args`` is no bool.
+            ValueError: If ``validate_args`` is not a bool.
         """
         check_flag("validate_args", validate_args)
         self.validate_args = validate_args
         self.add_state("validates", torch.tensor(int(validate_args)), dist_reduce_fx="max")
 
     def settings_states(self) -> dict[str, Tensor]:
-        """The states that hold settings, as they are unless another metric's states took their place."""
+        """The states that hold settings, as this metric was built; in a compute group they may have been replaced."""
         settings = {name: value for name, value in self._defaults.items() if name.endswith("settings")}
         return {name: value.to(self.device) for name, value in settings.items() if isinstance(value, Tensor)}
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch; nothing to do for a metric that needs its sums alone."""
+        """Keep the rows of one batch. A metric that needs only its sums keeps none."""
         return
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Bring the states of all processes together, given the function that sums a tensor over them."""
+        """Replace the states by those of all processes, given the function that sums a tensor over the processes."""
         for name in self.pooled_states:
             setattr(self, name, reduce(getattr(self, name)))
 
     def _all_or_nothing(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics counts an update before `update` has accepted the batch and empties the state at every `forward`.
-        # States are rebound: references to the old ones restore them.
+        # torchmetrics counts an update before `update` accepts the batch, and `forward` empties the state first. As
+        # states are rebound, references to the old ones suffice to restore them.
         @functools.wraps(method)
         def restoring(*args: Any, **kwargs: Any) -> Any:
             before = dict(vars(self))
@@ -89,12 +95,12 @@ class AdditiveMetric(Metric):
         return self._all_or_nothing(super()._wrap_update(update))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Add one batch and return the value of that batch alone."""
+        """Add one batch and return the value of that batch alone, in the form that ``compute`` returns."""
         return self._all_or_nothing(super().forward)(*args, **kwargs)
 
     @contextmanager
     def sync_context(self, *args: Any, **kwargs: Any) -> Generator:
-        """Synchronise within the block, as torchmetrics does, and give the local state back after an error as well."""
+        """Synchronise within the block, as torchmetrics does, and restore the local state, even after an error."""
         before = dict(vars(self))
         try:
             with super().sync_context(*args, **kwargs):
@@ -107,18 +113,18 @@ class AdditiveMetric(Metric):
         self._all_or_nothing(self.pool)(sum_reducer(dist_sync_fn, process_group or self.process_group))
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
-        # References suffice where torchmetrics clones every row at every `forward` and `sync`.
+        # torchmetrics clones every row at each `forward` and `sync`. References suffice, as states are rebound.
         return self.metric_state
 
     def reset(self) -> None:
-        """Return to the state before the first update; lists are replaced, since a compute group may share them."""
+        """Return to the state before the first update. Lists are replaced, since a compute group may share them."""
         for name, default in self._defaults.items():
             if isinstance(default, list):
                 setattr(self, name, [])
         super().reset()
 
     def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` are those of a metric of this class with the same settings."""
+        """Raise ``ValueError`` unless ``states`` fit this metric: names, shapes and settings."""
         for name, default in self._defaults.items():
             if name not in states:
                 raise ValueError(f"`{name}` is missing from the states {sorted(states)}.")
@@ -139,8 +145,8 @@ class AdditiveMetric(Metric):
             incoming_state: The metric, or a dictionary of its states.
 
         Raises:
-            TorchMetricsUserError: If one of the two is synchronised, since its state is that of all processes.
-            ValueError: If it is neither, or a state is missing or has another shape or other settings.
+            TorchMetricsUserError: If one of the two is synchronised: its state is that of all processes.
+            ValueError: If it is neither, or if a state is missing or has another shape or other settings.
         """
         if self._is_synced or (isinstance(incoming_state, Metric) and incoming_state._is_synced):
             raise TorchMetricsUserError("Metrics cannot be merged while synchronised. HINT: call `unsync` first.")
@@ -157,14 +163,14 @@ class AdditiveMetric(Metric):
         self._update_count += incoming_state._update_count if isinstance(incoming_state, Metric) else 1
 
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> torch.nn.Module:
-        # Sums stay in float64, counts in int64 and rows in what they came in, whatever the model's precision:
-        # `module.to(torch.bfloat16)` reaches here with every metric inside the module.
+        # `module.to(torch.bfloat16)` converts every metric inside the module. Sums stay in float64, counts in int64
+        # and rows in the dtype they came in.
         device = fn(torch.zeros(1, device=self.device)).device
         dtype = accumulation_dtype(device)
 
         def move(tensor: Tensor) -> Tensor:
             if tensor.dtype == torch.float64:
-                tensor = tensor.to(dtype)  # before it arrives where there is no float64
+                tensor = tensor.to(dtype)  # the new device may have no float64
             moved: Tensor = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(device)
 
@@ -173,7 +179,7 @@ class AdditiveMetric(Metric):
         for store in stores:
             for name in self._defaults:
                 if isinstance(store[name], Tensor) and store[name].is_floating_point():
-                    store[name] = store[name].to(dtype)  # float32 sums come back from there
+                    store[name] = store[name].to(dtype)  # sums that return from such a device are float32
         return moved
 
     def _load_from_state_dict(
@@ -196,7 +202,7 @@ class AdditiveMetric(Metric):
             for name, state in states.items():
                 default = self._defaults[name]
                 setattr(self, name, state.to(default) if isinstance(default, Tensor) else list(state))
-            # Otherwise `compute` warns that it was called before `update`, or answers with the value of before.
+            # Otherwise `compute` warns that `update` was never called, or returns the value from before.
             self._computed, self._cache, self._is_synced = None, None, False
             self._update_count = max(1, self._update_count)
         super()._load_from_state_dict(
@@ -204,11 +210,11 @@ class AdditiveMetric(Metric):
         )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several, as every torchmetrics metric does (needs matplotlib).
+        """Plot one value or several, as every torchmetrics metric does. It needs matplotlib.
 
         Args:
-            val: A result of ``compute`` or ``forward``, or a list of them; ``compute()`` when None.
-            ax: Matplotlib axes to draw on; a new figure when None.
+            val: A result of ``compute`` or ``forward``, or a list of them; None plots ``compute()``.
+            ax: Matplotlib axes to draw on; None makes a new figure.
 
         Returns:
             The figure and the axes.
@@ -217,7 +223,7 @@ class AdditiveMetric(Metric):
 
 
 def nan_for_too_few_rows(metric: Metric, num_rows: int, minimum: int = 2) -> Tensor:
-    """0-d NaN, with a warning that names the metric: a loop over batches must not end at a small one."""
+    """0-d NaN, with a warning that names the metric. An error would end a loop over batches at the first small one."""
     rank_zero_warn(
         f"{type(metric).__name__} needs at least {minimum} rows to say anything, got {num_rows}; it returns NaN.",
         UserWarning,

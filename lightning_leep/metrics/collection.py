@@ -1,4 +1,4 @@
-"""All scores in one MetricCollection, nothing stored or computed twice."""
+"""All scores in one MetricCollection, which stores and computes nothing twice."""
 
 from typing import Any
 
@@ -20,9 +20,11 @@ def transferability_metrics(
     ignore_index: int | None = None,
     **kwargs: Any,
 ) -> MetricCollection:
-    """Every score of one source, sharing state: one joint and its rows, one set of feature moments and their rows.
+    """Every score of one source. The metrics share their states: a joint with its rows, feature moments with theirs.
 
-    ``update(preds=..., features=..., target=...)`` takes keyword arguments; each metric picks its own.
+    ``update(preds=..., features=..., target=...)`` takes keyword arguments; each metric picks its own. ``compute``
+    returns a 0-d float64 tensor by the name of each score: ``leep``, ``leave_one_out_leep``, ``nce`` and ``log_me`` in
+    nats, ``eep_accuracy`` and ``linear_probe_accuracy`` in 0..1, ``h_score`` without a unit.
 
     Args:
         num_target_classes: C.
@@ -54,7 +56,7 @@ def transferability_metrics(
         "h_score": HScore(**features),
         "log_me": LogME(**features),
     }
-    # The first of a group is the one that is updated; the probe's state contains that of the other feature scores.
+    # Only the first of a group is updated. The probe's state contains that of the other feature scores.
     groups = [
         ["leep", "leave_one_out_leep", "eep_accuracy"],
         ["nce"],

@@ -13,6 +13,7 @@ from lightning_leep.functional.joint import (
     leave_one_out_likelihood,
 )
 from lightning_leep.functional.log_me import log_me_from_moments
+from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.row_metric import RowScorer, sum_scores
@@ -21,16 +22,15 @@ from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 class EEPScores(JointMetric):
     """LEEP, its leave-one-out form and the EEP's accuracy together, each with its standard error.
 
-    Takes the arguments of its base. ``compute`` returns a dictionary of 0-d tensors: ``leep``, ``leave_one_out_leep``,
-    ``eep_accuracy`` and the same names with ``_standard_error``. See
-    :class:`~lightning_leep.metrics.leep.LEEPMetric` and :class:`~lightning_leep.metrics.eep_accuracy.EEPAccuracy`.
+    It takes the arguments of :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` aside; the scores are
+    explained there and in :class:`~lightning_leep.metrics.eep_accuracy.EEPAccuracy`.
     """
 
     num_scores = 3
     names: ClassVar[tuple[str, ...]] = ("leep", "leave_one_out_leep", "eep_accuracy")
 
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row: log-likelihood of its label, the same without the row itself, whether the EEP is right."""
+        """Scores of a row: log-likelihood of its label, the same from the other rows, and whether the EEP is right."""
         joint, counts = self.joint.to(device), self.class_counts.to(device)
         conditional = conditional_probability(joint)  # [C, Z]
         return lambda probs, target: sum_scores(
@@ -40,7 +40,13 @@ class EEPScores(JointMetric):
         )
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores of all rows seen so far, on all processes."""
+        """Scores of all rows seen so far, on all processes.
+
+        Returns:
+            0-d float64 tensors by name: ``leep`` and ``leave_one_out_leep`` in nats, at most 0; ``eep_accuracy`` in
+            0..1; and the standard error of each, with ``_standard_error`` added to its name. Each is NaN, with a
+            warning, for fewer than two rows that can be scored.
+        """
         mean, error = self.mean_and_standard_error()
         mean = torch.cat([mean[:2].clamp(max=0.0), mean[2:]])  # a perfect source may end a rounding error above 0
         values = dict(zip(self.names, mean, strict=True))
@@ -50,15 +56,23 @@ class EEPScores(JointMetric):
 class FeatureScores(LinearProbeAccuracy):
     """H-score with and without shrinkage, LogME and the leave-one-out linear probe together.
 
-    Takes the arguments of its base. ``compute`` returns a dictionary of 0-d tensors: ``h_score``,
-    ``h_score_unshrunk``, ``log_me``, ``linear_probe_accuracy``, ``linear_probe_accuracy_standard_error``,
-    ``linear_probe_log_likelihood``, ``linear_probe_samples`` and ``linear_probe_shrinkage``.
+    It takes the arguments of :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`. The scores are
+    explained there, in :class:`~lightning_leep.metrics.h_score.HScore` and in
+    :class:`~lightning_leep.metrics.log_me.LogME`.
     """
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """Scores of all rows seen so far, on all processes."""
-        probe = self.result_here()
-        return {
+        """Scores of all rows seen so far, on all processes.
+
+        Returns:
+            0-d tensors by name, float64 but for the number: ``h_score`` and ``h_score_unshrunk``, at least 0, without a
+            unit; ``log_me``, in nats a row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``,
+            in 0..1; ``linear_probe_log_likelihood``, in nats a row, at most 0; ``linear_probe_samples``, the number of
+            rows that it is the mean of, int64; ``linear_probe_shrinkage``, in 0..1. NaN, with a warning, for fewer than
+            two rows; those of the probe also if no class has two rows.
+        """
+        probe, num_rows = self.result_here(), int(self.moments.num_rows)
+        values = {
             "h_score": h_score_from_moments(self.moments),
             "h_score_unshrunk": h_score_from_moments(self.moments, shrinkage=False),
             "log_me": log_me_from_moments(self.moments),
@@ -68,3 +82,6 @@ class FeatureScores(LinearProbeAccuracy):
             "linear_probe_samples": probe.num_rows,
             "linear_probe_shrinkage": probe.shrinkage,
         }
+        if num_rows < 2:
+            values |= dict.fromkeys(("h_score", "h_score_unshrunk", "log_me"), nan_for_too_few_rows(self, num_rows))
+        return values

@@ -9,12 +9,13 @@ from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class EEPAccuracy(JointMetric):
-    r"""Accuracy of the EEP itself, the classifier :math:`\arg\max_y \sum_z P(y|z) \theta(z)` that LEEP is the
-    log-likelihood of.
+    r"""Accuracy of the EEP, the classifier :math:`\arg\max_y \sum_z P(y|z) \theta(z)` whose log-likelihood is LEEP.
 
-    It needs no training and usually lies well below the accuracy of a re-trained head. Rows whose own label ties with
-    others count as the fraction that guessing among them would earn. Same input as
-    :class:`~lightning_leep.metrics.leep.LEEPMetric`, whose state it shares in a ``MetricCollection``.
+    It needs no training and usually lies well below the accuracy of a re-trained head. A row whose label is among k
+    equally probable ones counts 1/k. It takes the input of :class:`~lightning_leep.metrics.leep.LEEPMetric` and shares
+    its state in a ``MetricCollection``.
+
+    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two rows.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
 
@@ -39,11 +40,11 @@ class EEPAccuracy(JointMetric):
     plot_upper_bound: float = 1.0
 
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Score of a row: 1 if the EEP's most probable class is its label."""
+        """Score of a row: 1 if the EEP's most probable class is its label, 1/k if k classes tie."""
         conditional = conditional_probability(self.joint).to(device)  # [C, Z]
         return lambda probs, target: sum_scores(eep_correct(probs, target, conditional))
 
     def compute(self) -> Tensor:
-        """Accuracy of the EEP over all rows seen so far, on all processes."""
+        """Accuracy of the EEP on all rows seen so far, on all processes: 0-d, in 0..1; NaN for fewer than two rows."""
         mean, _ = self.mean_and_standard_error()
         return mean[0]

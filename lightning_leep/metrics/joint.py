@@ -10,11 +10,10 @@ from lightning_leep.metrics.source_output import SourceOutputMetric
 
 
 class JointMetric(SourceOutputMetric, RowMetric):
-    """Joint of target labels and source classes, and the rows it was summed from.
+    """Joint of target labels and source classes, and the rows that it is the sum of.
 
-    Metrics with this base and the same constructor arguments form one compute group in a ``MetricCollection``.
-
-    Takes the arguments of its two bases.
+    Metrics with this base and the same constructor arguments form one compute group in a ``MetricCollection``. It takes
+    the arguments of its two bases.
     """
 
     pooled_states = ("joint", "class_counts")
@@ -39,7 +38,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
 
         Raises:
             TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
         """
         probs, labels = self.prepare(preds, target)  # [n, Z], [n]
         joint = joint_probability(probs, labels, self.num_target_classes, earlier=self.joint)  # [C, Z]
@@ -48,12 +47,12 @@ class JointMetric(SourceOutputMetric, RowMetric):
         self.joint, self.class_counts = joint, class_counts
 
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to source distributions ``[m, Z]`` and labels ``[m]``."""
+        """Check a batch and return its source distributions ``[m, Z]`` and labels ``[m]``."""
         rows, labels = self.labelled_rows(preds, target)  # [m, Z], [m]
         return probability_rows(rows, self.from_logits, self.validate_args), labels
 
     def origin(self) -> Tensor:
-        """0, since probabilities are summed as they are."""
+        """``[Z]``, zeros."""
         return torch.zeros_like(self.joint[0])
 
     def sums_about(self, origin: Tensor) -> Tensor:
@@ -61,5 +60,5 @@ class JointMetric(SourceOutputMetric, RowMetric):
         return self.joint - self.class_counts.unsqueeze(1) * origin
 
     def magnitudes(self) -> tuple[Tensor, Tensor]:
-        """Sum of all probabilities, twice: they are about 0 already."""
+        """Sum of all probabilities, twice, as the origin is 0."""
         return self.joint.sum(), self.joint.sum()

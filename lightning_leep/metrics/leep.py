@@ -19,7 +19,7 @@ class LEEPMetric(JointMetric):
         P(y|z) = \frac{\sum_{i: y_i = y} \theta_i(z)}{\sum_i \theta_i(z)}
 
     with :math:`\theta_i` the source's distribution over its Z classes for target image i. At most 0, higher is better,
-    in nats. A source that says nothing about the labels scores minus their entropy.
+    in nats. A source whose output does not depend on the image scores minus the entropy of the labels.
 
     Source: Nguyen, Hassner, Seeger, Archambeau, ICML 2020 (arXiv:2002.12462), section 3, equations 1 and 2.
 
@@ -30,8 +30,8 @@ class LEEPMetric(JointMetric):
 
     ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
 
-    The rows are kept (references to them if they are float32 probabilities: do not overwrite those), ``4 n Z`` bytes
-    on the process that saw them. Across processes travel ``8 C Z`` bytes and a few numbers, whatever n.
+    The rows are kept, ``4 n Z`` bytes, on the process that saw them. Of float32 probabilities references are kept: do
+    not overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, whatever n.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
@@ -40,8 +40,9 @@ class LEEPMetric(JointMetric):
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
         leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
-            (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`), so that a confident source earns
-            nothing on labels that it knows nothing of. Rows that are the only one of their class are left out.
+            (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`). A confident source then does not score
+            above the floor on labels that it knows nothing about. Rows that are the only one of their class are left
+            out.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -85,7 +86,7 @@ class LEEPMetric(JointMetric):
         return lambda probs, target: sum_scores(eep_likelihood(probs, target, conditional).log())
 
     def check_second_pass(self, total_scores: Tensor) -> None:
-        """Check the second pass as the base does; where no row can be scored, a pass without scores is right."""
+        """Check the second pass as the base does. If no row can be scored, it rightly has no scores."""
         if not self.keep_rows:
             scored_class = self.class_counts >= (2 if self.leave_one_out else 1)  # [C]
             if not (bool(scored_class.any()) or bool(total_scores.any())):

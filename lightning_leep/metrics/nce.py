@@ -25,19 +25,20 @@ class NegativeConditionalEntropy(SourceOutputMetric):
     - ``preds``: ``[N, Z]`` or ``[N, Z, d1, ...]`` (dense prediction), floating point of any precision.
     - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
 
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state, all that crosses
-    between processes, is ``8 C Z`` bytes, whatever the number of rows.
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is ``8 C Z``
+    bytes, whatever the number of rows, and all that a process sends.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
         num_source_classes: Z.
-        from_logits: Whether ``preds`` are logits or probabilities: which of the two they are checked to be.
+        from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag is
+            not a bool.
 
     Example:
         >>> import torch
@@ -69,7 +70,7 @@ class NegativeConditionalEntropy(SourceOutputMetric):
 
         Raises:
             TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
         """
         rows, labels = self.labelled_rows(preds, target)  # [n, Z], [n]
         if self.validate_args:
@@ -77,7 +78,7 @@ class NegativeConditionalEntropy(SourceOutputMetric):
         self.counts = self.counts + decision_counts(rows, labels, self.num_target_classes)  # [C, Z]
 
     def compute(self) -> Tensor:
-        """NCE of all rows seen so far, on all processes."""
+        """NCE of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for fewer than two rows."""
         num_rows = int(self.counts.sum())
         if num_rows < 2:
             return nan_for_too_few_rows(self, num_rows)

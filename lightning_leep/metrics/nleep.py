@@ -40,17 +40,17 @@ class NLEEP(FeatureMetric):
 
     ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer rows than components.
 
-    The rows are kept (references to them: do not overwrite them) on the process that saw them. A mixture is no function
-    of sums, so some rows have to travel: of each process, projected on the k principal components, the at most
-    ``max_fit_rows`` that may be among those it is fitted to, which is ``8 k max_fit_rows`` bytes at most, whatever n.
-    Which rows these are, and their order, depends on their values alone: every process fits the same mixture, and one
-    process with all rows would fit it too. Each process then scores its own rows; joint and score are pooled by sums.
+    The rows are kept on the process that saw them, as references: do not overwrite them. A mixture is not a function of
+    sums, so each process sends the rows that the mixture may be fitted to: at most ``max_fit_rows``, projected on the k
+    principal components, ``8 k max_fit_rows`` bytes. The choice and the order of these rows depend only on their
+    values, so every process fits the mixture that one process with all rows would fit. Each process then scores its own
+    rows; joint and score are pooled by sums.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
         num_features: d.
         num_components: Components of the mixture; 5 C when None.
-        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all when None.
+        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all.
         seed: Seed of the subset and of the mixture.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check the values of each batch; types and shapes are always checked.
@@ -58,8 +58,8 @@ class NLEEP(FeatureMetric):
 
     Raises:
         ValueError: If a number is not a positive integer, ``max_fit_rows`` is less than the number of components or
-            ``ignore_index`` is no integer.
-        ModuleNotFoundError: By ``compute``, if scikit-learn is not installed.
+            ``ignore_index`` is not an integer.
+        ModuleNotFoundError: From ``compute``, if scikit-learn is not installed.
 
     Example:
         >>> import torch
@@ -98,21 +98,21 @@ class NLEEP(FeatureMetric):
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (a reference) and to a copy of its labels."""
+        """Keep a reference to the rows of one batch and a copy of its labels."""
         if rows.shape[0]:
             self.rows, self.labels = [*self.rows, rows], [*self.labels, target.clone()]
 
     def share_state(self, metric: LinearProbeAccuracy) -> None:
-        """Take over the moments and the rows of a metric of the same features, by reference, in place of updates.
+        """Take over the moments and the rows of another metric by reference, instead of updates with its batches.
 
         Args:
-            metric: One that keeps its rows, of the same sizes, and is not synchronised.
+            metric: A metric of the same sizes that keeps its rows and is not synchronised.
         """
         self.moments, self.rows, self.labels = metric.moments, metric.rows, metric.labels
         self._update_count, self._computed = metric.update_count, None
 
     def compute(self) -> Tensor:
-        """N-LEEP of all rows seen so far, on all processes."""
+        """N-LEEP of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for too few rows."""
         num_rows = int(self.moments.num_rows)
         if num_rows < self._minimum_rows:
             return nan_for_too_few_rows(self, num_rows, self._minimum_rows)
@@ -122,7 +122,7 @@ class NLEEP(FeatureMetric):
         if self.rows:
             sums = sums + self._score(lambda value: value, lambda value: [value])
         count, total = sums
-        return (total / count).clamp(max=0.0)  # separate classes may end a rounding error above 0
+        return (total / count).clamp(max=0.0)  # classes far apart may end a rounding error above 0
 
     @property
     def _minimum_rows(self) -> int:
@@ -143,7 +143,7 @@ class NLEEP(FeatureMetric):
     def _score(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
         """``[2]``, number and sum of the scores of the rows here, summed by ``reduce``.
 
-        The moments have to be those of all rows that ``reduce`` and ``gather`` reach.
+        The moments must be those of all rows that ``reduce`` and ``gather`` reach.
         """
         axes, mean = principal_axes(self.moments), self.moments.mean  # [d, k], [d]
         projected = [torch.zeros(0, axes.shape[1], dtype=axes.dtype)]
@@ -161,12 +161,12 @@ class NLEEP(FeatureMetric):
         return reduce(self._as_state(torch.stack([scores.new_tensor(len(scores)), scores.sum()])))
 
     def _rows_to_fit(self, keys: Tensor, points: Tensor, gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
-        """``[m, k]``, the rows of the smallest keys of all processes, in the order of their keys."""
-        if points.shape[1] == 0:  # nothing varies, for any process, and nothing needs to travel
+        """``[m, k]``, the rows with the smallest keys of all processes, in the order of their keys."""
+        if points.shape[1] == 0:  # the features do not vary on any process, so nothing needs to be sent
             return points
         mine = keys.argsort()[: self.max_fit_rows]
         counts = [int(count) for count in gather(torch.tensor([len(mine)], device=self.device))]
-        padding = max(counts) - len(mine)  # a gather wants tensors of one shape
+        padding = max(counts) - len(mine)  # a gather needs tensors of one shape
         keys = torch.cat([keys[mine], keys.new_zeros(padding)])  # [p]
         points = torch.cat([points[mine], points.new_zeros(padding, points.shape[1])])  # [p, k]
         everyones = [

@@ -1,4 +1,4 @@
-"""Metrics that score rows against a state of fixed size, with the rows kept on the process that saw them."""
+"""Metrics that score rows against sums over all rows. The rows stay on the process that saw them."""
 
 import zlib
 from abc import abstractmethod
@@ -8,38 +8,36 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import rank_zero_warn
 
 from lightning_leep.functional.chunks import joined_blocks
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.joint import joint_probability
-from lightning_leep.metrics.additive import AdditiveMetric
+from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
-#: How far apart the sums of two readings may be, as a share of the sum of the rows' magnitudes. The last digits of a
-#: source's output depend on the rows that share its batch. Other rows differ by about 1 / sqrt(rows of a class).
+#: How far apart the sums of two passes may be, as a share of the sum of the rows' magnitudes. The last digits of a
+#: source's output depend on the other rows of the batch. Different rows differ by about 1 / sqrt(rows of a class).
 READING_TOLERANCE = 1e-4
 
 
 class RowMetric(AdditiveMetric):
-    """Mean over all rows of a score that depends on the row and on sums over every row.
+    """Mean over all rows of a score that depends on the row and on sums over all rows.
 
-    Across processes travel the sums and, once each process has scored its own rows against the pooled sums, the
-    sums of those scores; never a row. ``compute`` is "scores pooled so far plus scores of the rows held here",
-    whether or not the metric was synchronised.
+    The processes first add up their sums, then score their own rows against the result, then add up the scores; no row
+    is sent. ``compute`` is "scores pooled so far plus scores of the rows held here", synchronised or not.
 
     Args:
-        keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches have to
-            go through :meth:`second_pass` before ``compute``.
+        keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches must go
+            through :meth:`second_pass` before ``compute``.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``keep_rows`` is not a bool.
     """
 
-    #: How many scores a row gets.
+    #: Number of scores of a row.
     num_scores: ClassVar[int] = 1
 
     rows: list[Tensor]
@@ -57,18 +55,18 @@ class RowMetric(AdditiveMetric):
         self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored, sum of their scores and of the squares.
         self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
-        # A state of its own: metrics without rows can share all others of a metric with rows, settings included.
-        # The sums of the scores are a state that says something only of metrics that score alike.
+        # Metrics that keep no rows hold scores in their state, so they may share it only with metrics that score alike.
+        # The state has its own name, as a metric without rows has all other states in common with one that keeps them.
         scorer = None if keep_rows else zlib.crc32(type(self).__qualname__.encode())
         self.add_settings(keep_rows, scorer, name="row_settings")
 
     def add_reading_states(self, num_target_classes: int, num_columns: int) -> None:
-        """Add the states that compare the rows ``[m, K]`` of a second pass with those of the first, if any."""
+        """Add the states that compare the rows ``[m, K]`` of a second pass with those of the first."""
         if not self.keep_rows:
-            # Sums of the first pass less those of the second, and how many rows of each class.
+            # Sums of the first pass minus those of the second, for each class; the last column counts rows.
             unread = torch.zeros(num_target_classes, num_columns + 1, dtype=torch.float64)
             self.add_state("unread", unread, dist_reduce_fx="sum")
-            # Machine epsilon of each row of the second pass, summed.
+            # Sum over the rows of the second pass of the machine epsilon of their dtype.
             self.add_state("reading_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
@@ -77,7 +75,7 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def origin(self) -> Tensor:
-        """The point, ``[K]`` or 0-d, about which two readings are compared, made from the pooled sums."""
+        """The point ``[K]`` about which two passes are compared, computed from the pooled sums."""
 
     @abstractmethod
     def sums_about(self, origin: Tensor) -> Tensor:
@@ -85,14 +83,14 @@ class RowMetric(AdditiveMetric):
 
     @abstractmethod
     def magnitudes(self) -> tuple[Tensor, Tensor]:
-        """Sums of the magnitudes of all rows about the origin and about 0, or bounds of them; 0-d."""
+        """Sums of the magnitudes of all rows about the origin and about 0, or upper bounds of them; both 0-d."""
 
     @abstractmethod
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Return the function that scores rows given the pooled sums, on ``device``, where the rows are."""
+        """Return the function that scores rows on ``device``, given the pooled sums."""
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Pool the sums, score this process's rows against them, pool the scores and let go of the rows."""
+        """Pool the sums, score this process's rows against them, pool the scores and drop the rows."""
         super().pool(reduce)
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
@@ -100,27 +98,27 @@ class RowMetric(AdditiveMetric):
             self.unread, self.reading_error = reduce(self.unread), reduce(self.reading_error)
 
     def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` are those of a metric like this one that is not synchronised."""
+        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
         super().check_states(states)
         if len(states["rows"]) != len(states["labels"]):
             raise ValueError(f"The states hold {len(states['rows'])} `rows` and {len(states['labels'])} `labels`.")
         if self.keep_rows and bool(states["score_sums"].any()):
-            raise ValueError("The states come from a synchronised metric, whose rows were scored and let go.")
+            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add the state of another metric; without kept rows the second pass is to be made after this."""
+        """Add the state of another metric. A metric that keeps no rows needs its second pass after this."""
         super().merge_state(incoming_state)
         self.forget_second_pass()
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Hold on to the rows of one batch (a reference) and to a copy of its labels."""
+        """Keep a reference to the rows of one batch and a copy of its labels."""
         self.forget_second_pass()
         if rows.shape[0] and self.keep_rows:
             self.rows = [*self.rows, rows]
             self.labels = [*self.labels, target.clone()]
 
     def forget_second_pass(self) -> None:
-        """Let go of scores that were given before the sums changed."""
+        """Drop the scores that were computed before the sums changed."""
         if not self.keep_rows:
             self.score_sums, self.unread = torch.zeros_like(self.score_sums), torch.zeros_like(self.unread)
             self.reading_error = torch.zeros_like(self.reading_error)
@@ -128,13 +126,13 @@ class RowMetric(AdditiveMetric):
     def second_pass(self) -> Callable[[Tensor, Tensor], None]:
         """Begin a second pass over the same batches, for a metric that keeps no rows.
 
-        Every process has to call it, since it pools the sums of the first pass.
+        Every process must call it, since it pools the sums of the first pass.
 
         Returns:
             The function that takes each batch again, with the arguments of ``update``.
 
         Raises:
-            RuntimeError: If the metric keeps rows, which need no second pass.
+            RuntimeError: If the metric keeps its rows.
         """
         if self.keep_rows:
             raise RuntimeError(f"{type(self).__name__} keeps its rows; a second pass needs `keep_rows=False`.")
@@ -156,7 +154,7 @@ class RowMetric(AdditiveMetric):
         return score_batch
 
     def total_scores(self) -> Tensor:
-        """Number, sum and sum of squares ``[3, num_scores]`` of the scores: pooled ones and those of the rows here."""
+        """``[3, num_scores]``: number, sum and sum of squares of the scores, of pooled rows and of rows held here."""
         total = self.score_sums
         scorers: dict[torch.device, RowScorer] = {}
         for rows, target in joined_blocks(self.rows, self.labels):
@@ -169,18 +167,18 @@ class RowMetric(AdditiveMetric):
         """Check the second pass of a metric that keeps no rows.
 
         Raises:
-            RuntimeError: If there was none, or it was that of a metric that scores otherwise.
+            RuntimeError: If there was none, or if a metric with other scores made it.
             ValueError: If it had other rows than the first.
         """
         if self.keep_rows:
             return
         if self.update_count and not bool(total_scores.any()):
             raise RuntimeError(
-                f"{type(self).__name__} was told not to keep rows; pass the batches through `second_pass()` as well."
+                f"{type(self).__name__} has `keep_rows=False`: pass the batches through `second_pass()` as well."
             )
         if any(not torch.equal(getattr(self, name), default) for name, default in self.settings_states().items()):
             raise RuntimeError(
-                f"{type(self).__name__} with `keep_rows=False` shares the scores of a metric that scores otherwise: "
+                f"{type(self).__name__} with `keep_rows=False` shares the state of a metric with other scores: "
                 "leave it out of the `compute_groups` of the collection."
             )
         magnitude, size = self.magnitudes()
@@ -188,39 +186,36 @@ class RowMetric(AdditiveMetric):
         check_same_rows(self.unread, magnitude, rounding=size * mean_error)
 
     def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean ``[k]`` of the row scores and its standard error; NaN, with a warning, for fewer than two rows."""
+        """Mean of the row scores and its standard error, both ``[k]``; NaN, with a warning, for fewer than two rows."""
         count, total, squares = self.total_scores() if total_scores is None else total_scores  # [k] each
         self.check_second_pass(count)
         enough = count >= 2  # [k]
         if not bool(enough.all()):
-            rank_zero_warn(
-                f"{type(self).__name__} needs at least 2 rows to say anything, got {int(count.min())}; it returns NaN.",
-                UserWarning,
-            )
+            nan_for_too_few_rows(self, int(count.min()))
         mean = torch.where(enough, total / count, torch.nan)
         variance = (squares / count - mean.square()).clamp(min=0.0) * count / (count - 1)
         return mean, (variance / count).sqrt()
 
 
 def sum_scores(*scores: Tensor) -> Tensor:
-    """Number, sum and sum of squares ``[3, k]`` of k scores, each ``[m]``; a row without a score is left out of it."""
+    """``[3, k]``: number, sum and sum of squares of k scores, each ``[m]``, m being its number of scored rows."""
     return torch.stack([torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores], dim=1)
 
 
 def labelled_sums(rows: Tensor, target: Tensor, origin: Tensor, num_target_classes: int) -> Tensor:
-    """Sums of ``rows [n, K]`` about ``origin [K]`` and number of rows of each class, ``[C, K + 1]``."""
+    """``[C, K + 1]``: sums of ``rows [n, K]`` of each class about ``origin [K]``, then numbers of rows."""
     counts = torch.bincount(target, minlength=num_target_classes).unsqueeze(1)  # [C, 1]
     sums = joint_probability(rows, target, num_target_classes)  # [C, K]
     return torch.cat([sums - counts * origin, counts.to(sums)], dim=1)
 
 
 def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None:
-    """Raise ``ValueError`` unless what the second pass left of the sums of the first is rounding error.
+    """Raise ``ValueError`` unless the sums of both passes are equal up to rounding.
 
     Args:
-        unread: ``[C, K + 1]``, sums of the first pass less those of the second, the numbers of rows last.
-        magnitude: Sum of the magnitudes of all rows, about the origin of the sums.
-        rounding: What the rounding of the rows to the dtype they come in may add up to.
+        unread: ``[C, K + 1]``, sums of the first pass minus those of the second; the last column counts rows.
+        magnitude: 0-d, sum of the magnitudes of all rows about the origin of the sums.
+        rounding: 0-d, the most that the rounding of the rows to their dtype can add up to.
     """
     missing = int(unread[:, -1].sum())
     if bool(unread[:, -1].any()):
@@ -232,5 +227,5 @@ def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None
         found = f"rows whose sums differ by {float(gap / magnitude):.2g} of their magnitude"
     raise ValueError(
         f"The second pass must have the rows of the first, got {found}. Random augmentations and samplers that draw "
-        "with replacement give other rows each time."
+        "with replacement give different rows each time."
     )

@@ -28,7 +28,8 @@ class SourceOutputMetric(AdditiveMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer, ``ignore_index`` no integer or a flag no bool.
+        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag is
+            not a bool.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class SourceOutputMetric(AdditiveMetric):
 
     @abstractmethod
     def add_states(self) -> None:
-        """Add the states, once the arguments are known; a subclass then needs no constructor that repeats them."""
+        """Add the states. The constructor calls this last, so that a subclass need not repeat its arguments."""
 
     def labelled_rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs ``[m, Z]`` and labels ``[m]`` of a batch, without ignored rows, layout and labels checked."""
+        """Outputs ``[m, Z]`` and labels ``[m]`` of a checked batch, without its ignored rows."""
         check_layout(preds, target, self.num_source_classes)
         rows, labels = flatten_rows(preds, target, self.ignore_index)  # [m, Z], [m]
         if self.validate_args:

@@ -53,6 +53,35 @@ def reference_eep_accuracy(theta: Any, labels: Any, num_target_classes: int) -> 
     return float(np.mean(tied[np.arange(len(eep)), np.asarray(labels)] / tied.sum(axis=1)))
 
 
+def reference_leave_one_out(theta: Any, labels: Any, num_target_classes: int, prior_weight: float = 1.0) -> np.ndarray:
+    """``[n, C]``: the EEP of each row from a joint of the other rows, summed anew for every row.
+
+    q_i(y) = sum_z theta_i(z) (J_-i(y, z) + a pi_-i(y)) / (J_-i(z) + a), pi_-i the class frequencies of the others.
+    """
+    theta, labels = to_numpy(theta), np.asarray(labels)
+    q = np.zeros((len(labels), num_target_classes))
+    for i in range(len(labels)):
+        rows, others = np.delete(theta, i, axis=0), np.delete(labels, i)
+        joint = np.stack([rows[others == k].sum(axis=0) for k in range(num_target_classes)])
+        prior = np.bincount(others, minlength=num_target_classes) / len(others)
+        q[i] = (joint + prior_weight * prior[:, None]) / (joint.sum(axis=0) + prior_weight) @ theta[i]
+    return q
+
+
+def reference_eep_scores(theta: Any, labels: Any, num_target_classes: int) -> dict[str, float]:
+    """LEEP, its leave-one-out form and the EEP's accuracy, with the standard error of each mean over rows."""
+    theta, y = to_numpy(theta), np.asarray(labels)
+    rows, counted = np.arange(len(y)), np.bincount(y)[y] > 1
+    eep = theta @ reference_conditional(theta, y, num_target_classes).T
+    scores = {
+        "leep": np.log(eep[rows, y]),
+        "leave_one_out_leep": np.log(reference_leave_one_out(theta, y, num_target_classes)[rows, y][counted]),
+        "eep_accuracy": (eep.argmax(axis=1) == y).astype(float),
+    }
+    errors = {f"{name}_standard_error": s.std(ddof=1) / np.sqrt(len(s)) for name, s in scores.items()}
+    return {name: s.mean() for name, s in scores.items()} | errors
+
+
 def has_near_ties(theta: Any, labels: Any, num_target_classes: int) -> bool:
     """Whether two classes are so nearly equal in the EEP of some row that rounding decides if they are tied."""
     eep = to_numpy(theta) @ reference_conditional(theta, labels, num_target_classes).T

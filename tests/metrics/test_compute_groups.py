@@ -7,233 +7,210 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from lightning_leep import EEPAccuracy, LEEPMetric
+from lightning_leep import EEPAccuracy, HScore, LEEPMetric, LinearProbeAccuracy, LogME
+from tests._helpers.metric_cases import C, D, Z, batch, build, expected, values_of
 from tests._helpers.metric_state import assert_unchanged, snapshot
-from tests._helpers.references import random_task, reference_eep_accuracy, reference_leep, reference_softmax
 
-BATCHES = [(preds.double(), labels) for preds, labels in (random_task(n, 5, 3, n) for n in (30, 11, 24))]
-
-
-def collection_of(**kwargs):
-    return MetricCollection([LEEPMetric(3, 5, **kwargs), EEPAccuracy(3, 5, **kwargs)])
+GROUPS = [("leep", "leave_one_out_leep", "eep_accuracy"), ("h_score", "h_score_plain", "log_me")]
+groups = pytest.mark.parametrize("names", GROUPS, ids=["outputs", "features"])
 
 
-def expected(*batches, prefix=""):
-    theta = reference_softmax(torch.cat([preds for preds, _ in batches]))
-    labels = torch.cat([labels for _, labels in batches])
-    return {
-        f"{prefix}LEEPMetric": pytest.approx(reference_leep(theta, labels, 3), abs=1e-12),
-        f"{prefix}EEPAccuracy": pytest.approx(reference_eep_accuracy(theta, labels, 3), abs=1e-12),
-    }
+def batches_of(names):
+    return [batch(names[0], n, n) for n in (30, 21, 24)]
 
 
-def values_of(result):
-    return {name: value.item() for name, value in result.items()}
+def collection_of(names, *batches, **kwargs):
+    collection = MetricCollection({name: build(name, **kwargs) for name in names})
+    for data in batches:
+        collection.update(*data)
+    return collection
 
 
-def groups_of(**metrics):
-    """Compute groups after a first batch on which all of the metrics agree."""
-    collection = MetricCollection(metrics)
-    collection.update(torch.full((4, 2), 0.5), torch.tensor([0, 1, 0, 1]))
-    return sorted(sorted(group) for group in collection.compute_groups.values())
+def answers(names, *batches, prefix=""):
+    return {prefix + name: expected(name, *batches)["value"] for name in names}
 
 
-def test_metrics_of_the_same_settings_share_one_state():
-    collection = collection_of()
-    for batch in BATCHES:
-        collection.update(*batch)
-    assert collection.compute_groups == {0: ["LEEPMetric", "EEPAccuracy"]}
-    first, second = collection.values(copy_state=False)
-    assert first.rows is second.rows
-    assert first.joint is second.joint
-    assert values_of(collection.compute()) == expected(*BATCHES)
+@groups
+def test_metrics_of_the_same_settings_share_one_state(names):
+    collection = collection_of(names, *batches_of(names))
+    assert [sorted(group) for group in collection.compute_groups.values()] == [sorted(names)]
+    first, *others = collection.values(copy_state=False)
+    state = "joint" if names == GROUPS[0] else "scatter"
+    assert all(getattr(metric, state) is getattr(first, state) for metric in others)
+    assert values_of(collection.compute()) == answers(names, *batches_of(names))
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("cls", "settings"),
     [
-        {"ignore_index": -100},
-        {"ignore_index": 0},
-        {"from_logits": False},
-        {"keep_rows": False},
+        *((cls, {"ignore_index": label}) for cls in (LEEPMetric, LinearProbeAccuracy, HScore) for label in (-100, 0)),
+        *((cls, {"keep_rows": False}) for cls in (LEEPMetric, LinearProbeAccuracy)),
+        (LEEPMetric, {"from_logits": False}),
     ],
 )
-def test_metrics_that_merely_agree_on_the_first_batch_do_not_share(settings):
-    collection = MetricCollection({"a": LEEPMetric(2, 2), "b": LEEPMetric(2, 2, **settings)})
-    # no label is ignored, and rows of halves are their own softmax
+def test_metrics_that_merely_agree_on_the_first_batch_do_not_share(cls, settings):
+    collection = MetricCollection({"a": cls(2, 2), "b": cls(2, 2, **settings), "c": cls(2, 2)})
+    # No label is ignored, and rows of halves are their own softmax.
     collection.update(torch.full((4, 2), 0.5), torch.tensor([1, 1, 1, 1]))
-    assert sorted(collection.compute_groups.values()) == [["a"], ["b"]]
+    assert sorted(sorted(group) for group in collection.compute_groups.values()) == [["a", "c"], ["b"]]
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_metric_that_checks_values_is_not_led_by_one_that_does_not(order):
-    metrics = {"a": LEEPMetric(3, 5, validate_args=False), "b": EEPAccuracy(3, 5)}
+    metrics = {"a": LEEPMetric(C, Z, validate_args=False), "b": EEPAccuracy(C, Z)}
     collection = MetricCollection(dict(list(metrics.items())[::order]))
-    collection.update(*BATCHES[0])
+    first, second, _ = batches_of(GROUPS[0])
+    collection.update(*first)
     with pytest.raises(ValueError, match="`preds` must hold finite logits"):
-        collection.update(torch.full((2, 5), torch.nan), torch.tensor([0, 1]))
+        collection.update(torch.full((2, Z), torch.nan), torch.tensor([0, 1]))
     # It is not a setting that the sums depend on.
-    checked, unchecked = LEEPMetric(3, 5), LEEPMetric(3, 5, validate_args=False)
-    checked.update(*BATCHES[0]), unchecked.update(*BATCHES[1])
+    checked, unchecked = LEEPMetric(C, Z), LEEPMetric(C, Z, validate_args=False)
+    checked.update(*first), unchecked.update(*second)
     checked.merge_state(unchecked)
-    assert checked.compute().item() == expected(*BATCHES[:2])["LEEPMetric"]
+    assert values_of(checked.compute()) == expected("leep", first, second)
 
 
-def test_settings_that_change_no_state_share():
-    plain, left_out = LEEPMetric(2, 2), LEEPMetric(2, 2, leave_one_out=True)
-    assert groups_of(plain=plain, left_out=left_out, accuracy=EEPAccuracy(2, 2)) == [["accuracy", "left_out", "plain"]]
+def test_value_of_each_after_a_second_batch_on_which_they_differ():
+    metrics = {"all": LogME(C, D), "without 2": LogME(C, D, ignore_index=2)}
+    (rows, labels), second, _ = batches_of(GROUPS[1])
+    first = rows[labels != 2], labels[labels != 2]
+    collection = MetricCollection(metrics)
+    collection.update(*first)
+    collection.update(*second)
+    kept = tuple(t[second[1] != 2] for t in second)
+    assert values_of(collection.compute()) == {
+        "all": expected("log_me", first, second)["value"],
+        "without 2": expected("log_me", first, kept)["value"],
+    }
 
 
 def scored_twice(collection, members):
     """Update the collection, then lead each member through a second pass of its own."""
-    for batch in BATCHES:
-        collection.update(*batch)
+    for data in batches_of(GROUPS[0]):
+        collection.update(*data)
     for metric in members(collection):
         score_batch = metric.second_pass()
-        for batch in BATCHES:
-            score_batch(*batch)
+        for data in batches_of(GROUPS[0]):
+            score_batch(*data)
 
 
 @pytest.mark.parametrize("copy_state", [True, False])
 def test_scores_of_a_second_pass_are_not_shared(copy_state):
-    metrics = {"plain": LEEPMetric, "left out": LEEPMetric, "accuracy": EEPAccuracy}
-    options = {"plain": {}, "left out": {"leave_one_out": True}, "accuracy": {}}
-    collection = MetricCollection({name: metrics[name](3, 5, keep_rows=False, **options[name]) for name in metrics})
+    collection = collection_of(GROUPS[0], keep_rows=False)
     scored_twice(collection, lambda collection: collection.values(copy_state=copy_state))
-    expected = {}
-    for name, cls in metrics.items():
-        single = cls(3, 5, **options[name])
-        for batch in BATCHES:
-            single.update(*batch)
-        expected[name] = pytest.approx(single.compute().item(), abs=1e-12)
-    assert values_of(collection.compute()) == expected
+    assert values_of(collection.compute()) == answers(GROUPS[0], *batches_of(GROUPS[0]))
 
 
-@pytest.mark.parametrize(("cls", "options"), [(EEPAccuracy, {}), (LEEPMetric, {"leave_one_out": True})])
-def test_group_that_would_share_the_scores_of_a_second_pass(cls, options):
-    metrics = {"a": LEEPMetric(3, 5, keep_rows=False), "b": cls(3, 5, keep_rows=False, **options)}
+@pytest.mark.parametrize("other", ["eep_accuracy", "leave_one_out_leep"])
+def test_group_that_would_share_the_scores_of_a_second_pass(other):
+    metrics = {"a": build("leep", keep_rows=False), "b": build(other, keep_rows=False)}
     collection = MetricCollection(metrics, compute_groups=[["a", "b"]])
     scored_twice(collection, lambda collection: [next(iter(collection.values(copy_state=False)))])
-    with pytest.raises(RuntimeError, match=r"shares the scores of a metric .* `compute_groups`"):
+    with pytest.raises(RuntimeError, match=r"shares the state of a metric .* `compute_groups`"):
         collection.compute()
 
 
-def test_value_of_each_after_a_second_batch_on_which_they_differ():
-    metrics = {"all": LEEPMetric(3, 5), "without 2": LEEPMetric(3, 5, ignore_index=2)}
-    collection = MetricCollection(metrics)
-    (preds, labels), second = BATCHES[:2]
-    first = preds[labels != 2], labels[labels != 2]
-    collection.update(*first)
-    collection.update(*second)
-    theta, labels = reference_softmax(torch.cat([first[0], second[0]])), torch.cat([first[1], second[1]])
-    kept = labels != 2
-    assert values_of(collection.compute()) == {
-        "all": pytest.approx(reference_leep(theta, labels, 3), abs=1e-12),
-        "without 2": pytest.approx(reference_leep(theta[kept.numpy()], labels[kept], 3), abs=1e-12),
-    }
-
-
+@groups
 @pytest.mark.parametrize("kwargs", [{}, {"dist_sync_on_step": True}, {"compute_on_cpu": True}])
-def test_forward_before_and_after_update(kwargs):
-    collection = collection_of(**kwargs)
-    assert values_of(collection(*BATCHES[0])) == expected(BATCHES[0])
-    collection.update(*BATCHES[1])
-    assert values_of(collection(*BATCHES[2])) == expected(BATCHES[2])  # members share their lists by now
-    assert values_of(collection.compute()) == expected(*BATCHES)
-    collection.update(*BATCHES[1])
-    assert values_of(collection.compute()) == expected(*BATCHES, BATCHES[1])
+def test_forward_before_and_after_update(names, kwargs):
+    first, second, third = batches_of(names)
+    collection = collection_of(names, **kwargs)
+    assert values_of(collection(*first)) == answers(names, first)
+    collection.update(*second)
+    assert values_of(collection(*third)) == answers(names, third)  # members share their states by now
+    assert values_of(collection.compute()) == answers(names, first, second, third)
+    collection.update(*second)
+    assert values_of(collection.compute()) == answers(names, first, second, third, second)
 
 
 def test_metric_added_later():
-    collection = collection_of()
-    collection.update(*BATCHES[0])
-    collection.add_metrics({"later": LEEPMetric(3, 5)})
-    collection.update(*BATCHES[1])  # each for itself again, to form the groups anew
-    collection.update(*BATCHES[2])
+    first, second, third = batches_of(GROUPS[0])
+    collection = collection_of(GROUPS[0], first)
+    collection.add_metrics({"later": LEEPMetric(C, Z)})
+    collection.update(*second)  # each for itself again, to form the groups anew
+    collection.update(*third)
     values = values_of(collection.compute())
-    assert values.pop("later") == expected(*BATCHES[1:])["LEEPMetric"]
-    assert values == expected(*BATCHES)
+    assert values.pop("later") == expected("leep", second, third)["value"]
+    assert values == answers(GROUPS[0], first, second, third)
 
 
-def test_metric_taken_out_is_a_copy():
-    collection = collection_of()
-    collection.update(*BATCHES[0])
-    taken = collection["LEEPMetric"]
-    assert taken.compute().item() == expected(BATCHES[0])["LEEPMetric"]
-    taken.update(*BATCHES[1])
-    assert collection["EEPAccuracy"].compute().item() == expected(BATCHES[0])["EEPAccuracy"]
-    for _, metric in collection.items():
-        assert len(metric.rows) == len(metric.labels)
+@groups
+def test_metric_taken_out_is_a_copy(names):
+    first, second, _ = batches_of(names)
+    collection = collection_of(names, first)
+    taken = collection[names[0]]
+    assert values_of(taken.compute()) == expected(names[0], first)
+    taken.update(*second)
+    assert values_of(collection[names[2]].compute()) == expected(names[2], first)
 
 
-def test_reset():
-    collection = collection_of()
-    collection.update(*BATCHES[0])
-    held = collection["LEEPMetric"].clone()
-    collection.compute()
+@groups
+def test_reset(names):
+    first, second, third = batches_of(names)
+    collection = collection_of(names, first)
+    held = collection[names[0]].clone()
+    one, other, _ = collection.values(copy_state=False)
+    one.reset()
+    assert values_of(other.compute()) == expected(names[1], first)  # which keeps what it has
     collection.reset()
-    assert all(metric.rows == [] and not metric.update_called for metric in collection.values())
-    for batch in BATCHES[1:]:
-        collection.update(*batch)
-    assert values_of(collection.compute()) == expected(*BATCHES[1:])
-    assert held.compute().item() == expected(BATCHES[0])["LEEPMetric"]
+    assert all(not metric.update_called for metric in collection.values())
+    for data in (second, third):
+        collection.update(*data)
+    assert values_of(collection.compute()) == answers(names, second, third)
+    assert values_of(held.compute()) == expected(names[0], first)
 
 
-def test_reset_of_one_member_leaves_the_others_their_rows():
-    collection = collection_of()
-    collection.update(*BATCHES[0])
-    first, second = collection.values(copy_state=False)
-    first.reset()
-    assert second.compute().item() == expected(BATCHES[0])["EEPAccuracy"]
-
-
+@groups
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c)), lambda c: c.clone(prefix="val/")]
 )
-def test_copies_are_independent(duplicate):
-    collection = collection_of()
-    collection.update(*BATCHES[0])
+def test_copies_are_independent(names, duplicate):
+    first, second, third = batches_of(names)
+    collection = collection_of(names, first)
     copied = duplicate(collection)
-    copied.update(*BATCHES[1])
-    collection.update(*BATCHES[2])
-    assert values_of(copied.compute()) == expected(*BATCHES[:2], prefix=copied.prefix or "")
-    assert values_of(collection.compute()) == expected(BATCHES[0], BATCHES[2])
+    copied.update(*second)
+    collection.update(*third)
+    assert values_of(copied.compute()) == answers(names, first, second, prefix=copied.prefix or "")
+    assert values_of(collection.compute()) == answers(names, first, third)
 
 
-def test_state_dict():
-    collection, loaded = collection_of(), collection_of()
+@groups
+def test_state_dict(names):
+    first, second, _ = batches_of(names)
+    collection, loaded = collection_of(names, first), collection_of(names)
     collection.persistent(True)
-    collection.update(*BATCHES[0])
     loaded.load_state_dict(collection.state_dict())
-    assert values_of(loaded.compute()) == expected(BATCHES[0])
-    loaded.update(*BATCHES[1])
-    assert values_of(loaded.compute()) == expected(*BATCHES[:2])
+    assert values_of(loaded.compute()) == answers(names, first)
+    loaded.update(*second)
+    assert values_of(loaded.compute()) == answers(names, first, second)
 
 
+@groups
 @pytest.mark.parametrize("method", ["update", "forward"])
-def test_bad_batch_changes_no_member(method):
-    collection = collection_of()
-    collection.update(*BATCHES[0])
+def test_bad_batch_changes_no_member(names, method):
+    first, second, _ = batches_of(names)
+    collection = collection_of(names, first)
     before = {name: snapshot(metric) for name, metric in collection.items(copy_state=False)}
     with pytest.raises(ValueError, match="labels in"):
-        getattr(collection, method)(BATCHES[1][0], torch.full((11,), 3))
+        getattr(collection, method)(second[0], torch.full((21,), C))
     for name, metric in collection.items(copy_state=False):
         assert_unchanged(metric, before[name])
-    collection.update(*BATCHES[1])
-    assert values_of(collection.compute()) == expected(*BATCHES[:2])
+    collection.update(*second)
+    assert values_of(collection.compute()) == answers(names, first, second)
 
 
-def test_pooled_values_of_members_that_share():
-    collection = collection_of(dist_sync_fn=lambda value, group: [value] * 3, distributed_available_fn=lambda: True)
-    for seen in (BATCHES[:1], BATCHES[:2]):
-        collection.update(*seen[-1])
-        # three processes with the same rows; both members are synchronised and restored, one after the other
-        assert values_of(collection.compute()) == expected(*seen)
-    assert int(collection["LEEPMetric"].class_counts.sum()) == 41
+@groups
+def test_pooled_values_of_members_that_share(names):
+    gather = {"dist_sync_fn": lambda value, group: [value] * 3, "distributed_available_fn": lambda: True}
+    first, second, _ = batches_of(names)
+    collection = collection_of(names, first, **gather)
+    # Three processes with the same rows; the members are synchronised and restored, one after the other.
+    assert values_of(collection.compute()) == answers(names, first, first, first)
+    collection.update(*second)
+    assert values_of(collection.compute()) == answers(names, *[first, second] * 3)
+    assert int(collection[names[0]].class_counts.sum()) == 51
 
 
 def test_plots_of_all_members():
     pytest.importorskip("matplotlib.pyplot").switch_backend("agg")
-    collection = collection_of()
-    collection.update(*BATCHES[0])
-    assert len(collection.plot()) == 2
+    assert len(collection_of(GROUPS[0], batches_of(GROUPS[0])[0]).plot()) == 3

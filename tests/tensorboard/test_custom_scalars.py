@@ -21,6 +21,8 @@ from werkzeug.test import Client
 from lightning_leep import LEEPCallback
 from tests._helpers.small_transfer import Classifier, fit, make_source
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 PAGE = Path(__file__).parents[2] / "docs/tensorboard.md"
 
 

@@ -25,6 +25,8 @@ from lightning_leep.tensorboard.hparams import log_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import hparam_tags
 from tests._helpers.small_transfer import Classifier, make_source, make_trainer, train_loader, val_loader
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @dataclass
 class Schedule:

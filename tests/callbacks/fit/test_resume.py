@@ -106,12 +106,12 @@ def test_resumed_in_the_middle_of_an_epoch(tmp_path):
 
 
 def test_second_fit_scores_again():
-    callback = LEEPCallback(Counting(), strict=True)
+    callback = LEEPCallback(source := Counting(), strict=True)
     fit(Classifier(), callback)
     first = callback.report
-    assert callback._scorer.source.calls == 5
+    assert source.calls == 5
     fit(Classifier(), callback)  # another Trainer
-    assert callback._scorer.source.calls == 10
+    assert source.calls == 10
     assert callback.report is not first
     assert callback.report.leep == first.leep
     assert callback.curve.epochs == (1.0, 2.0)
@@ -149,13 +149,13 @@ def test_a_fit_that_was_broken_off_goes_on(tmp_path):
             if self.current_epoch == 1 and self.broken:
                 raise ArithmeticError
 
-    callback, module = LEEPCallback(Counting(), history=tmp_path, strict=True), BreaksOff()
+    callback, module = LEEPCallback(source := Counting(), history=tmp_path, strict=True), BreaksOff()
     trainer = make_trainer(callback, max_epochs=3)
     with pytest.raises(ArithmeticError):
         trainer.fit(module, train_loader(), val_loader())
     module.broken = False
     trainer.fit(module, train_loader(), val_loader())
-    assert callback._scorer.source.calls == 5
+    assert source.calls == 5
     (record,) = load_history(tmp_path)
     assert record.curve.epochs == callback.curve.epochs == (1.0, 2.0, 3.0)
 
@@ -169,12 +169,12 @@ def test_a_fit_that_failed_before_its_first_step_is_no_fit():
                 self.failed = True
                 raise ArithmeticError
 
-    callback, module = LEEPCallback(Counting(), strict=True), FailsToStart()
+    callback, module = LEEPCallback(source := Counting(), strict=True), FailsToStart()
     trainer = make_trainer(callback)
     with pytest.raises(ArithmeticError):
         trainer.fit(module, train_loader(), val_loader())
     trainer.fit(module, train_loader(), val_loader())
-    assert callback._scorer.source.calls == 10
+    assert source.calls == 10
 
 
 def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
@@ -233,10 +233,10 @@ def test_nothing_happens_without_fit(task, recwarn):
         def predict_step(self, batch, batch_idx):
             return self(batch[0])
 
-    callback = LEEPCallback(Counting(), strict=True)
+    callback = LEEPCallback(source := Counting(), strict=True)
     trainer = make_trainer(callback)
     getattr(trainer, task)(Complete(), val_loader())
-    assert (callback.report, callback._scorer.source.calls) == (None, 0)
+    assert (callback.report, source.calls) == (None, 0)
     assert not [name for name in trainer.callback_metrics if name.startswith("leep")]
     assert not [w for w in recwarn if re.search("LEEP", str(w.message))]
 

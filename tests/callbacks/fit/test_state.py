@@ -117,6 +117,8 @@ DAMAGE = {
     "first epoch is negative": put("first_epoch", value=-1),
     "trained without a word": drop("trained", "first"),
     "word is a number": put("trained", "first", value=3),
+    "word of nobody": put("trained", "first", value="banana"),
+    "word is a tensor": put("trained", "first", value=TENSOR),
     "changed is a number": put("trained", "changed", value=0),
     "names are a text": put("trained", "transferred", value="body.0.weight"),
     "names are texts": put("trained", "transferred", value=["body.0.weight"]),
@@ -134,11 +136,11 @@ def undamaged(checkpoint, tmp_path_factory):
 def test_a_damaged_state_is_one_warning_and_a_fresh_score(name, checkpoint, undamaged, tmp_path):
     content = copy.deepcopy(checkpoint)
     content["callbacks"][KEY] = DAMAGE[name](content["callbacks"][KEY])
-    callback = LEEPCallback(Counting(), history=tmp_path / "history")
+    callback = LEEPCallback(source := Counting(), history=tmp_path / "history")
     left, said = resume(content, tmp_path / "damaged.ckpt", callback)
     (warning,) = said
     assert warning.startswith("LEEPCallback could not read its state from the checkpoint: ")
-    assert callback._scorer.source.calls == 5
+    assert source.calls == 5
     assert callback.report.num_samples == 50
     assert callback.forecast is not None
     assert callback.curve.epochs == (3.0,)
@@ -148,10 +150,10 @@ def test_a_damaged_state_is_one_warning_and_a_fresh_score(name, checkpoint, unda
 
 
 def test_a_whole_state_is_restored_whole(checkpoint, undamaged, tmp_path):
-    callback, saved = LEEPCallback(Counting(), strict=True), checkpoint["callbacks"][KEY]
+    callback, saved = LEEPCallback(source := Counting(), strict=True), checkpoint["callbacks"][KEY]
     left, said = resume(checkpoint, tmp_path / "whole.ckpt", callback)
     assert (left, said) == (undamaged, [])
-    assert callback._scorer.source.calls == 0
+    assert source.calls == 0
     assert callback.curve.epochs == (1.0, 2.0, 3.0)
     state = callback.state_dict()
     assert {name: state[name] for name in ("report", "forecast", "first_epoch", "trained")} == {

@@ -1,0 +1,170 @@
+"""Every metric on real gloo processes with uneven shards, one of them empty: equal to one process, no row is sent."""
+
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from torchmetrics import MetricCollection
+
+from tests._helpers.distributed import counted_traffic, run_processes
+from tests._helpers.metric_cases import CASES, TWO_PASS, C, D, Z, batch, build, expected, fill, joined, values_of
+from tests._helpers.metric_state import assert_unchanged, snapshot
+
+pytestmark = pytest.mark.distributed
+
+N = 90
+SHARDS = {2: [(0, 90), (89, 1)], 3: [(25, 0, 65)]}
+
+
+def whole(name):
+    return batch(name, N, 0, 1e3 if CASES[name].of_features else 0.0)
+
+
+def shard_of(name, shards, rank):
+    return tuple(t.split(list(shards))[rank] for t in whole(name))
+
+
+def filled(name, shard, **kwargs):
+    """In batches of 20; a process without rows never calls `update`."""
+    batches = zip(*(t.split(20) for t in shard), strict=True)
+    return fill(build(name, **kwargs), *(data for data in batches if len(data[1])))
+
+
+def own_gather(value, group=None):
+    gathered = [torch.zeros_like(value) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(gathered, value, group=group)
+    return gathered
+
+
+def every_use(rank, world_size):
+    """By metric, shards and use: what each process finds."""
+    warnings.simplefilter("ignore")  # a process without rows is warned of it
+    pair, found = dist.new_group([0, 1]), {}
+    for name in CASES:
+        for shards in SHARDS[world_size]:
+            mine = shard_of(name, shards, rank)
+
+            def note(use, result, key=(name, shards)):
+                found[(*key, use)] = values_of(result)
+
+            metric = filled(name, mine)
+            before = snapshot(metric)
+            note("compute", metric.compute())
+            before["_computed"] = metric._computed
+            assert_unchanged(metric, before)  # local again
+            with counted_traffic() as sent:
+                metric.compute()
+            assert sent == []  # the value is cached
+            metric.update(*batch(name, 9 + rank, rank + 1))
+            note("updated after compute", metric.compute())
+            note("empty batch", fill(build(name), mine).compute())
+            note("own gather", filled(name, mine, dist_sync_fn=own_gather).compute())
+            if len(mine[1]) > 1:
+                note("local", filled(name, mine, sync_on_compute=False).compute())
+            manual = filled(name, mine, sync_on_compute=False)
+            manual.sync()
+            assert getattr(manual, "rows", []) == []
+            note("manual", manual.compute())
+            on_step = build(name, dist_sync_on_step=True)
+            note("step", on_step(*mine))
+            note("after step", on_step.compute())
+            if name in TWO_PASS:
+                two_pass = filled(name, mine, keep_rows=False)
+                score_batch = two_pass.second_pass()
+                other = shard_of(name, shards[::-1], rank)  # the rows may be dealt out anew
+                score_batch(*other)
+                note("two passes", two_pass.compute())
+            if rank < 2:
+                note("group", filled(name, mine, process_group=pair).compute())
+                of_sync = filled(name, mine, sync_on_compute=False)
+                of_sync.sync(process_group=pair)
+                note("group of sync", of_sync.compute())
+        unused = build(name).compute()
+        assert all(value != value for key, value in values_of(unused).items() if not key.endswith("samples"))
+    return found
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_every_process_answers_as_one_with_all_rows(world_size):
+    later = {name: [batch(name, 9 + rank, rank + 1) for rank in range(world_size)] for name in CASES}
+    for rank, found in enumerate(run_processes(every_use, world_size)):
+        assert len(found) > 8 * len(CASES)
+        for (name, shards, use), values in found.items():
+            data = {
+                "local": shard_of(name, shards, rank),
+                "updated after compute": joined(whole(name), *later[name]),
+                "group": tuple(t[: sum(shards[:2])] for t in whole(name)),
+            }.get(use.removesuffix(" of sync"), whole(name))
+            assert values == expected(name, data, rel=1e-7), (rank, name, shards, use)
+
+
+def traffic(rank, world_size):
+    sent_by = {}
+    for name in CASES:
+        for n in (40, 4000):
+            metric = build(name, **({"max_fit_rows": 30} if name == "nleep" else {}))
+            rows, labels = batch(name, n)
+            fill(metric, *zip(rows.split(500), labels.split(500), strict=True))
+            with counted_traffic() as sent:
+                metric.compute()
+            sent_by[name, n] = sum(size for _, _, size in sent)
+    return sent_by
+
+
+def test_bytes_that_are_sent_do_not_grow_with_the_rows():
+    # The number of rows and the mean, the class counts, and the sums about the mean.
+    moments = 8 * (1 + D + C + C * D + D * D + D + 1)
+    joint, of_a_score = 8 * (C * Z + C), 8 * 3  # number, sum and sum of squares
+    wanted = dict.fromkeys(("leep", "leave_one_out_leep", "eep_accuracy"), joint + of_a_score)
+    wanted |= {"eep_scores": joint + 3 * of_a_score, "nce": 8 * C * Z}
+    wanted |= dict.fromkeys(("h_score", "h_score_plain", "log_me"), moments)
+    wanted |= dict.fromkeys(("linear_probe", "feature_scores"), moments + 96 * of_a_score)
+    for sent in run_processes(traffic, 2):
+        assert {name: sent[name, 40] for name in wanted} == wanted
+        assert all(sent[name, 40] == sent[name, 4000] for name in CASES)
+        # 30 rows of 2 components and their keys, sent and received twice over, and what torchmetrics' gather adds.
+        assert moments < sent["nleep", 40] < moments + 3 * 30 * 3 * 8 + 500
+
+
+def collections(rank, world_size):
+    warnings.simplefilter("ignore")
+    found = {}
+    for names in (("leep", "leave_one_out_leep", "eep_accuracy"), ("h_score", "h_score_plain", "log_me")):
+        collection = MetricCollection({name: build(name) for name in names})
+        mine = shard_of(names[0], (0, 90), rank)
+        collection.update(*mine)
+        collection.update(*mine)
+        found |= values_of(collection.compute())
+        collection.update(*mine)  # the states are local again
+        found |= {f"{name} later": value for name, value in values_of(collection.compute()).items()}
+    return found
+
+
+def test_members_of_a_compute_group():
+    for found in run_processes(collections, 2):
+        for key, value in found.items():
+            name = key.removesuffix(" later")
+            assert {"value": value} == expected(name, *[whole(name)] * (2 + (name != key)), rel=1e-7), key
+
+
+def change_between_passes(rank, world_size):
+    """A second pass with another row on the last process."""
+    warnings.simplefilter("ignore")
+    messages = []
+    for name in TWO_PASS:
+        metric = filled(name, shard_of(name, (30, 60), rank), keep_rows=False)
+        rows, labels = shard_of(name, (30, 60), rank)
+        moved = rows.clone()
+        moved[-1] += rank * torch.linspace(0, 3, rows.shape[1])
+        metric.second_pass()(moved, labels)
+        with pytest.raises(ValueError, match="rows whose sums differ") as caught:
+            metric.compute()
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_other_rows_in_a_second_pass_are_noticed_on_every_process():
+    first, second = run_processes(change_between_passes, 2)
+    assert first == second
+    assert len(first) == len(TWO_PASS)
