@@ -196,28 +196,15 @@ def between_root(moments: FeatureMoments) -> Tensor:
     return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
 
 
-def eigendecompose(scatter: Tensor, varies: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``[d]``, ascending and 0 where they are rounding error, and eigenvectors ``[d, d]`` of a scatter.
+def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
+    """``[d]`` bool, features whose standard deviation cannot be told from the rounding error of their mean.
 
     Args:
-        scatter: ``[d, d]`` symmetric positive semi-definite.
-        varies: ``[d]`` bool; rows and columns of the other features are taken to be 0.
-        smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
+        variances: ``[d]``, sums of squares about the mean.
+        mean: ``[d]``.
+        num_rows: n, 0-d.
     """
-    mask = varies.to(scatter.dtype)
-    masked = mask.unsqueeze(1) * scatter * mask
-    # MPS has no eigendecomposition.
-    solver = masked.cpu() if masked.device.type == "mps" else masked
-    values, vectors = (result.to(scatter.device) for result in torch.linalg.eigh(solver))
-    rounding = max(smallest, max(len(scatter), 32) * torch.finfo(scatter.dtype).eps) * values[-1]
-    return torch.where(values > rounding, values, 0.0), vectors
-
-
-def constant_features(moments: FeatureMoments) -> Tensor:
-    """``[d]`` bool, features whose standard deviation cannot be told from the rounding error of their mean."""
-    centred = central_moments(moments)
-    rounding = 512 * torch.finfo(centred.scatter.dtype).eps * centred.centre.abs()  # [d]
-    return centred.scatter.diagonal() <= moments.num_rows * rounding.square()
+    return variances <= num_rows * (512 * torch.finfo(mean.dtype).eps * mean.abs()).square()
 
 
 def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
@@ -239,11 +226,25 @@ def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
     Returns:
         0-d tensor; 0 when the covariance is a multiple of I already (one feature, identical rows, no rows).
     """
-    centred = central_moments(moments)
-    num_rows = moments.num_rows.clamp(min=1).to(centred.scatter.dtype)
-    covariance = centred.scatter / num_rows  # [d, d]
-    variances = covariance.diagonal()
+    central = central_moments(moments)
+    return shrinkage_of_scatter(central.scatter, central.quartic, central.num_rows, len(central.scatter))
+
+
+def shrinkage_of_scatter(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
+    """`ledoit_wolf_shrinkage` from the scatter of d features, or one of fewer dimensions that has all their variance.
+
+    Args:
+        scatter: ``[p, p]``.
+        quartic: 0-d, sum of the fourth powers of the lengths of the rows about their mean.
+        num_rows: n, 0-d.
+        num_features: d.
+    """
+    num_rows = num_rows.clamp(min=1).to(scatter.dtype)
+    covariance = scatter / num_rows  # [p, p]
+    squares = covariance.square().sum()
+    mean = covariance.diagonal().sum() / num_features
     # Entry by entry instead of ||covariance||^2 - d mean^2, which cancels when the covariance is nearly isotropic.
-    distance = (covariance - torch.diag(variances.mean().expand_as(variances))).square().sum()
-    spread = ((centred.quartic / num_rows - covariance.square().sum()) / num_rows).clamp(min=0)
+    covariance.diagonal().sub_(mean)
+    distance = covariance.square().sum() + (num_features - len(scatter)) * mean.square()
+    spread = ((quartic / num_rows - squares) / num_rows).clamp(min=0)
     return torch.where(distance > 0, spread / distance, 0.0).clamp(max=1.0)

@@ -7,16 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
+from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.functional.leep import leep
-from lightning_leep.functional.moments import (
-    FeatureMoments,
-    constant_features,
-    eigendecompose,
-    feature_moments,
-    total_scatter,
-)
+from lightning_leep.functional.moments import FeatureMoments, feature_moments
 
 #: Share of the features' variance that the principal components keep (Li et al., CVPR 2021).
 EXPLAINED_VARIANCE = 0.8
@@ -115,7 +110,10 @@ def principal_axes(moments: FeatureMoments) -> Tensor:
     The projections have mean variance 1 over the k components. The entry of largest magnitude of each is positive, so
     that the same rows give the same projections wherever they were summed.
     """
-    variances, vectors = eigendecompose(total_scatter(moments), ~constant_features(moments))  # [d], [d, d]
+    space = space_of_moments(moments)
+    variances, vectors = space.spectrum  # [p], [p, p]
+    assert vectors is not None
+    vectors = vectors if space.basis is None else space.basis @ vectors  # [d, p]
     variances, vectors = variances.flip(0) / moments.num_rows, vectors.flip(1)  # largest first
     if not bool(variances[0] > 0):
         return vectors[:, :0]

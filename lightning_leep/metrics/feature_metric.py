@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import FeatureSpace, space_of_moments
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.moments import (
@@ -76,6 +77,10 @@ class FeatureMetric(AdditiveMetric):
     def moments(self, moments: FeatureMoments) -> None:
         for name, value in moments._asdict().items():
             setattr(self, name, value)
+
+    def space(self) -> FeatureSpace:
+        """What scores are computed from, of all rows seen so far."""
+        return space_of_moments(self.moments)
 
     def update(self, features: Tensor, target: Tensor) -> None:
         """Add one batch.

@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
+from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.features import largest_feature
-from lightning_leep.functional.h_score import h_score_from_moments
-from lightning_leep.functional.linear_probe import (
-    NUM_PROBE_SCORES,
-    linear_discriminant,
-    linear_probe_result,
-    linear_probe_sums,
-)
-from lightning_leep.functional.log_me import log_me_from_moments
+from lightning_leep.functional.h_score import h_score_of_space
+from lightning_leep.functional.linear_discriminant import linear_discriminant
+from lightning_leep.functional.linear_probe import NUM_CANDIDATES, linear_probe_result, linear_probe_sums
+from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.functional.moments import FeatureMoments, central_moments
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.metrics.row_metric import RowScorer
+from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 
 #: Scores of each layer.
 LAYER_SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
@@ -52,9 +49,9 @@ class LayerScores(LinearProbeAccuracy):
     def add_states(self) -> None:
         """Add the states."""
         super().add_states()
-        num_layers = len(self.columns)
+        num_layers, probe_size = len(self.columns), (2 + self.num_target_classes) * NUM_CANDIDATES
         # Of the probe on all layers and that of each, then the sum of the fourth powers of each layer's rows.
-        size = (1 + num_layers) * 3 * NUM_PROBE_SCORES + num_layers
+        size = (1 + num_layers) * probe_size + num_layers
         self.add_state("score_sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("unusable", torch.zeros(num_layers, dtype=torch.long), dist_reduce_fx="sum")  # batches
         self.add_settings(*(columns.stop for columns in self.columns), name="layer_settings")
@@ -89,7 +86,7 @@ class LayerScores(LinearProbeAccuracy):
         mean = central.centre.to(device)  # [D]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
-            probes = mean.new_zeros(1 + num_layers, 3, NUM_PROBE_SCORES)
+            probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
             for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
                 probes[1 + place] = linear_probe_sums(rows[:, part], target, discriminant)
             quartic = mean.new_zeros(num_layers)
@@ -101,22 +98,26 @@ class LayerScores(LinearProbeAccuracy):
 
         return score
 
+    def total_scores(self) -> Tensor:
+        """Sums of the scores: pooled ones and those of the rows here."""
+        return RowMetric.total_scores(self)
+
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Scores of all rows seen so far, on all processes."""
         layers, num_layers = self.usable_layers(), len(self.columns)
-        sums, num_rows = self.total_scores(), self.class_counts.sum()
-        if layers and bool((self.class_counts > 1).any()):  # otherwise a second pass finds no row to score
+        sums, counts = self.total_scores(), self.class_counts * bool(layers)
+        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        probes, quartic = sums[:-num_layers].view(1 + num_layers, 3, NUM_PROBE_SCORES), sums[-num_layers:]
+        probes, quartic = sums[:-num_layers].view(1 + num_layers, -1, NUM_CANDIDATES), sums[-num_layers:]
         found = {name: sums.new_full((num_layers,), torch.nan) for name in LAYER_SCORES}
         central = central_moments(self.moments)
         for layer in layers:
-            probe = linear_probe_result(probes[1 + layer], num_rows)
-            moments = _moments_of(central, self.columns[layer], quartic[layer])
-            scores = (probe.accuracy, probe.standard_error, h_score_from_moments(moments), log_me_from_moments(moments))
+            probe = linear_probe_result(probes[1 + layer], counts)
+            space = space_of_moments(_moments_of(central, self.columns[layer], quartic[layer]))
+            scores = (probe.accuracy, probe.standard_error, h_score_of_space(space), log_me_of_space(space))
             for name, score in zip(LAYER_SCORES, scores, strict=True):
                 found[name][layer] = score
-        together = linear_probe_result(probes[0], num_rows)
+        together = linear_probe_result(probes[0], counts)
         found["multi_layer_probe_accuracy"] = together.accuracy
         found["multi_layer_probe_standard_error"] = together.standard_error
         return found

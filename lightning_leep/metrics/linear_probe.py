@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import FeatureSpace, space_of_rows
+from lightning_leep.functional.linear_discriminant import discriminant_of_space
 from lightning_leep.functional.linear_probe import (
-    NUM_PROBE_SCORES,
+    NUM_CANDIDATES,
     LinearProbe,
-    linear_discriminant,
     linear_probe_result,
     linear_probe_sums,
 )
@@ -57,13 +58,14 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         1.0
     """
 
-    num_scores = NUM_PROBE_SCORES
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
 
     def add_states(self) -> None:
         """Add the states."""
         super().add_states()
+        sums = torch.zeros(2 + self.num_target_classes, NUM_CANDIDATES, dtype=torch.float64)
+        self.add_state("score_sums", sums, dist_reduce_fx="sum")
         self.add_reading_states(self.num_target_classes, self.num_features)
 
     def origin(self) -> Tensor:
@@ -80,23 +82,38 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         spread = (num_rows * total_scatter(self.moments).diagonal().clamp(min=0.0)).sqrt().sum()
         return spread, spread + num_rows * mean.abs().sum()
 
+    def space(self) -> FeatureSpace:
+        """What scores are computed from: the rows, where all are held here and are no more than the features."""
+        here = sum(len(rows) for rows in self.rows)
+        if 0 < here <= self.num_features and here == int(self.moments.num_rows):
+            return space_of_rows(self.rows, self.labels, self.num_target_classes)
+        return super().space()
+
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood.
+        """Scores of a row under every candidate, given the moments of all rows.
 
         Features that are not finite, of any row, leave no row that can be scored.
         """
         if not self.moments.is_finite:
-            return lambda rows, target: torch.zeros(3, self.num_scores, dtype=self.score_sums.dtype, device=device)
-        discriminant = linear_discriminant(self.moments).to(device)
+            return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
+        discriminant = discriminant_of_space(self.space()).to(device)
         return lambda rows, target: linear_probe_sums(rows, target, discriminant)
+
+    def total_scores(self) -> Tensor:
+        """Sums ``[2 + C, NUM_CANDIDATES]`` of the scores: pooled ones and those of the rows here."""
+        if not self.rows or not self.moments.is_finite:
+            return self.score_sums
+        space = self.space()
+        if space.rows is None or space.labels is None:
+            return super().total_scores()
+        return self.score_sums + linear_probe_sums(space.rows, space.labels, discriminant_of_space(space))
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows that the state stands for: this process's, or all of them when synchronised."""
-        sums = self.total_scores()
-        # Otherwise a second pass finds no row to score.
-        if bool((self.moments.class_counts > 1).any()) and self.moments.is_finite:
+        sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
+        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        return linear_probe_result(sums, self.moments.num_rows)
+        return linear_probe_result(sums, counts)
 
     def result(self) -> LinearProbe:
         """Accuracy, its standard error, log-likelihood, counts and shrinkage, of the rows of all processes.

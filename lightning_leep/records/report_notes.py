@@ -14,16 +14,22 @@ SIGNIFICANCE = 0.05
 
 
 def notes(
-    report: TransferabilityReport, *, nleep_rows: int | None = None, layers_left_out: Sequence[tuple[str, str]] = ()
+    report: TransferabilityReport,
+    feature_scores: bool = True,
+    nleep_rows: int | None = None,
+    layers_left_out: Sequence[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
     Args:
         report: The report; its own ``notes`` are ignored.
+        feature_scores: Whether scores of features were requested.
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
         layers_left_out: Layers without scores, each with the reason, which goes on after the name of the layer.
     """
-    sentences = [*doubts(report), *_optimism(report), *_classes(report), *_features(report)]
+    sentences = [*doubts(report), *_optimism(report), *_classes(report)]
+    if feature_scores:
+        sentences += _features(report)
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
     return (*sentences, *_layers(layers_left_out))

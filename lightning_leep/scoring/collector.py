@@ -148,13 +148,16 @@ class ScoreCollector:
             **_null_fields(null, values["leep"]),
         )
         nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        return replace(report, notes=notes(report, nleep_rows=nleep_rows, layers_left_out=self._layers_left_out()))
+        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, self._layers_left_out()))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
             return {}
-        values: dict[str, Any] = {name: _finite_or_none(value) for name, value in self.features.compute().items()}
+        found, probe = self.features.scores_and_probe()
+        values: dict[str, Any] = {name: _finite_or_none(value) for name, value in found.items()}
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
+        if values["linear_probe_accuracy"] is not None:
+            values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _layer_scores(self) -> dict[str, Any]:

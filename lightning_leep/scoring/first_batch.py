@@ -55,7 +55,7 @@ class PassPlan:
             layers=layer_columns(batch.layers, outputs.token),
             layers_left_out=tuple(outputs.left_out.items()),
         )
-        if batch.features is None:
+        if batch.features is None or not self.options.feature_scores:
             return plan
         return replace(plan, num_features=batch.features.shape[1], feature_layer=head or WHOLE_SOURCE)
 
@@ -89,7 +89,7 @@ class PassPlan:
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
-        if common.num_source_classes <= MAX_FEATURES:
+        if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
 

@@ -44,12 +44,15 @@ class ScoringOptions:
             permutation test and N-LEEP, and the data must give the same rows both times.
         num_permutations: How often the labels are shuffled for the permutation test of LEEP. 0 skips the test; at least
             19 shuffles are needed for a p-value of 0.05.
+        feature_scores: Whether to compute the scores of features (H-score, LogME, linear probe), those of ``layers``
+            included; without them the report has no estimate of the accuracy after training.
         nleep: Whether to compute N-LEEP as well. It needs scikit-learn and fits a mixture of 5 C Gaussians, which takes
             longer than all other scores together.
 
     Raises:
         TypeError: If ``split_batch`` is not a function, or ``head`` or ``layers`` hold something else than names.
-        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"``.
+        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"`` or
+            ``feature_scores=False``.
 
     Example:
         >>> ScoringOptions(ignore_index=-100, memory="cpu").memory
@@ -64,11 +67,12 @@ class ScoringOptions:
     pooling: Pooling = "auto"
     memory: Memory = "device"
     num_permutations: int = 20
+    feature_scores: bool = True
     nleep: bool = False
 
     def __post_init__(self) -> None:
-        for name, flag in (("from_logits", self.from_logits), ("nleep", self.nleep)):
-            check_flag(name, flag)
+        for name in ("from_logits", "feature_scores", "nleep"):
+            check_flag(name, getattr(self, name))
         check_ignore_index(self.ignore_index)
         if self.split_batch is not None and not callable(self.split_batch):
             raise TypeError(f"`split_batch` must be a function or None, got {type(self.split_batch).__name__}.")
@@ -86,6 +90,15 @@ class ScoringOptions:
                 "`nleep=True` needs the features of all rows, which `memory='second_pass'` does not keep. "
                 "Pass another `memory`, or `nleep=False`."
             )
+        if not self.feature_scores and self.layers not in (None, "auto"):
+            raise ValueError(f"`layers={self.layers}` needs `feature_scores=True`, or pass `layers=None`.")
+        if self.nleep and not self.feature_scores:
+            raise ValueError("`nleep=True` needs features: pass `feature_scores=True`, or `nleep=False`.")
+
+    @property
+    def scored_layers(self) -> Sequence[str] | None:
+        """``layers``, or None without feature scores."""
+        return self.layers if self.feature_scores else None
 
     @property
     def keeps_rows(self) -> bool:
@@ -104,6 +117,7 @@ class OptionNames(TypedDict, total=False):
     pooling: Pooling
     memory: Memory
     num_permutations: int
+    feature_scores: bool
     nleep: bool
 
 

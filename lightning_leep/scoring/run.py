@@ -84,7 +84,7 @@ def score(
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
             module = source_module(source)
             captured = stack.enter_context(capture_head_input(module, chosen.head))
-            layers = stack.enter_context(capture_layers(module, chosen.layers, chosen.pooling))
+            layers = stack.enter_context(capture_layers(module, chosen.scored_layers, chosen.pooling))
             batches = run.outputs(captured, layers)
             first = next(batches, None)
             plan = PassPlan(int(num_target_classes), chosen)  # a report is written as JSON, which has no NumPy integers

@@ -59,7 +59,7 @@ def test_scores_of_each_layer_and_of_all(keep_rows):
 def test_a_layer_that_is_not_finite_does_not_touch_the_others(keep_rows, value):
     for dtype in (torch.double, torch.float):
         rows = X.to(dtype)
-        rows[40, 5] = value
+        rows[40, 5] = torch.tensor(value, dtype=torch.double)  # infinite in float32
         got = fill(LayerScores(C, WIDTHS, keep_rows=keep_rows), rows).compute()
         assert_same(got, expected(X.to(dtype), usable=[0, 2, 3]))
 

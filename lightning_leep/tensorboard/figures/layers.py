@@ -1,6 +1,6 @@
 """Accuracy of a linear probe over the depth of the source."""
 
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from lightning_leep.records.report import TransferabilityReport
@@ -71,5 +71,7 @@ def layers_figure(report: TransferabilityReport) -> "Figure":
 
 def _without_common_start(names: list[str]) -> list[str]:
     """The names without the modules that all dotted ones stand in."""
-    start = commonprefix([name for name in names if "." in name]).rpartition(".")[0]
-    return [name.removeprefix(f"{start}.") if start else name for name in names]
+    paths = [name.split(".")[:-1] for name in names if "." in name]
+    common = list(takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False)))
+    start = "".join(f"{steps[0]}." for steps in common)
+    return [name.removeprefix(start) for name in names]
