@@ -1,7 +1,7 @@
 """Run by `make wheel` with the wheel installed alone, outside the repository: the core needs no extra."""
 
 import importlib.util
-from importlib.metadata import files
+from importlib.metadata import entry_points, files
 from pathlib import Path
 
 import torch
@@ -20,5 +20,6 @@ report = score(source, [(images, labels)], num_target_classes=2, progress=False)
 metric = LEEPMetric(num_target_classes=2, num_source_classes=5)
 metric.update(source(images), labels)
 assert abs(metric.compute().item() - report.leep) < 1e-12
+assert entry_points(group="console_scripts")["lightning-leep"].load()(["history", "."]) == 0
 assert LEEPCallback(source=source).monitor == "val_acc"
 print(f"lightning_leep {lightning_leep.__version__} from a wheel: LEEP {report.leep:.4f}")

@@ -42,7 +42,7 @@ __all__ = [
     "transferability_metrics",
 ]
 
-#: Where a public name is defined, if not in ``metrics``.
+#: Packages that public names are imported from, if not from ``metrics``.
 _PACKAGES = {
     "LEEPCallback": "callbacks",
     "LayerTransfer": "callbacks",
@@ -51,20 +51,18 @@ _PACKAGES = {
     "TransferabilityReport": "records",
     "score": "scoring",
 }
-_SUBPACKAGES = ("callbacks", "forecast", "functional", "layers", "metrics", "records", "scoring", "tensorboard")
 
+if not TYPE_CHECKING:  # a type checker would accept every name
 
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use: Lightning and torch take seconds, and a history needs neither."""
-    if name in _SUBPACKAGES:
-        return import_module(f"{__name__}.{name}")
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PACKAGES.get(name, 'metrics')}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: Lightning and torch take seconds, and a history needs neither."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_PACKAGES.get(name, 'metrics')}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    """The public names, imported or not."""
-    return sorted({*globals(), *__all__, *_SUBPACKAGES})
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

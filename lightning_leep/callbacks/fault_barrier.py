@@ -1,10 +1,16 @@
 """What happens after a fault: one warning and training goes on, or an error."""
 
+import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any, TypeVar
 
 from lightning_leep.utils.distributed import OtherProcessError
+
+C = TypeVar("C")
+HOOK_ADVICE = "`strict=True` stops with the whole traceback."
 
 
 class FaultBarrier:
@@ -43,9 +49,40 @@ class FaultBarrier:
         """Warn about a task once, on this process."""
         if task not in self._warned:
             self._warned.add(task)
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warn(message, stacklevel=5)
+
+
+def warn(message: str, stacklevel: int = 3) -> None:
+    """Warn; where warnings are errors, say it in the log instead."""
+    try:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    except UserWarning:
+        logging.getLogger(__name__).warning(message)
+
+
+def contained_hooks(cls: type[C]) -> type[C]:
+    """Have the callback's ``_barrier`` contain the faults of all hooks, a class decorator."""
+    for name, hook in vars(cls).copy().items():
+        if name.startswith("on_") or name in ("setup", "teardown", "state_dict"):
+            setattr(cls, name, _contained(hook))
+    return cls
+
+
+def _contained(hook: Callable[..., Any]) -> Callable[..., Any]:
+    # A run that breaks off must show its own error.
+    strict = False if hook.__name__ == "on_exception" else None
+
+    @wraps(hook)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._barrier.contain(f"do its part in `{hook.__name__}`", HOOK_ADVICE, strict):
+            return hook(self, *args, **kwargs)
+        return None
+
+    return run
 
 
 def _described(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}".strip()
+    text = type(error).__name__
+    with suppress(Exception):  # of an error that cannot even be printed
+        text = f"{text}: {error}".strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,10 +1,10 @@
 """A callback that ends training once a wanted accuracy is out of reach."""
 
-import warnings
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lightning_leep.callbacks.fault_barrier import warn
 from lightning_leep.callbacks.trainer_callback import TrainerCallback
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
@@ -74,10 +74,9 @@ class StopWhenHopeless(TrainerCallback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Warn if there was nothing to look at."""
         if self.monitor not in trainer.callback_metrics and trainer.is_global_zero:
-            warnings.warn(
+            warn(
                 f"StopWhenHopeless never saw `monitor={self.monitor!r}`, and could not end this run. It is logged by a "
-                "LEEPCallback of that name that has scored its source and found its own `monitor`.",
-                stacklevel=2,
+                "LEEPCallback of that name that has scored its source and found its own `monitor`."
             )
 
     def _look(self, trainer: Any, epochs: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
-from lightning_leep.callbacks.fault_barrier import FaultBarrier
+from lightning_leep.callbacks.fault_barrier import HOOK_ADVICE, FaultBarrier, contained_hooks
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
@@ -25,12 +25,10 @@ from lightning_leep.scoring.options import ScoringOptions
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-#: What helps against a fault, for each task that :class:`FaultBarrier` warns of.
-SCORING_ADVICE = "See the arguments of LEEPCallback; `strict=True` stops with the whole traceback."
-TRAINED_TASK = "see what is trained"
-TRAINED_ADVICE = "`trainable=` tells it."
+SCORING_ADVICE = f"See the arguments of LEEPCallback; {HOOK_ADVICE}"
 
 
+@contained_hooks
 class LEEPCallback(TrainerCallback):
     """Scores a pre-trained classifier on the training data before fine-tuning, and shows how fine-tuning turned out.
 
@@ -169,9 +167,10 @@ class LEEPCallback(TrainerCallback):
 
     def transfer(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[str, str]:
         """What the source is called, and what is trained."""
-        with self._barrier.contain(TRAINED_TASK, TRAINED_ADVICE):
-            self._state.trained.start(trainer, pl_module, self._scorer.source)
-        return self._keeper.source(pl_module, self._scorer.source), self._trainable
+        with self._barrier.contain("see what is trained", "`trainable=` tells it."):
+            self._state.trained.look(trainer, pl_module, self._scorer.source)
+        trainable = self._keeper.trainable or self._state.trained.expected
+        return self._keeper.source(pl_module, self._scorer.source), trainable
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Score the source, unless a checkpoint brought its report, and log what is expected."""
@@ -186,12 +185,16 @@ class LEEPCallback(TrainerCallback):
             facts = TrainerFacts()
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
-            outlook = look_ahead(
-                trainer, self._barrier, state, facts, folder=self._keeper.folder(trainer), trainable=self._trainable
-            )
-            state.forecast = outlook.accuracy
+            _, trainable = self.transfer(trainer, pl_module)  # again: the module's hooks have run since
+            folder = self._keeper.folder(trainer)
+            outlook = look_ahead(trainer, self._barrier, state, facts, folder=folder, trainable=trainable)
             self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
             self._watch.start(scored)
+
+    def on_before_optimizer_step(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", optimizer: Any) -> None:
+        """See which parameters have a gradient; at the first step, what is trained."""
+        if self._state.trained.see_gradients(pl_module):
+            self._see_trained(trainer, pl_module)
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Remember the value from before the validation."""
@@ -212,29 +215,26 @@ class LEEPCallback(TrainerCallback):
         """Note that an epoch is over, and what was trained in it."""
         if self._watch is not None:
             self._watch.end_epoch(trainer)
-            with self._barrier.contain(TRAINED_TASK, TRAINED_ADVICE):
-                self._state.trained.look(pl_module, self._scorer.source)
+            self._state.trained.end_epoch()
+            self._see_trained(trainer, pl_module)
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Log how the run came out, and add its record to the history."""
-        watch = self._end_watch()
-        if watch is None:
+        if (watch := self._end_watch()) is None:
             return
         stopped = why_cut_short(trainer)
         try:
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                source = self._keeper.source(pl_module, self._scorer.source)
-                facts, trained = watch.outlook.facts, self._trainable
-                self._keeper.save(trainer, self._state, facts, source, trained, self.reference, bool(stopped))
+                source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
+                trainable = self._keeper.trainable or self._state.trained.word
+                self._keeper.save(trainer, self._state, facts, source, trainable, self.reference, bool(stopped))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
-        watch = self._end_watch()
-        with self._barrier.contain("log the interrupted run", SCORING_ADVICE, strict=False):
-            if watch is not None:
-                watch.conclude()
+        if (watch := self._end_watch()) is not None:
+            watch.conclude()
 
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Leave the loggers as they were, also if nothing was trained; write HPARAMS if nobody has."""
@@ -281,9 +281,11 @@ class LEEPCallback(TrainerCallback):
         """Accuracy at each validation of this fit."""
         return self._state.curve
 
-    @property
-    def _trainable(self) -> str:
-        return self._keeper.trainable or self._state.trained.word
+    def _see_trained(self, trainer: Any, pl_module: Any) -> None:
+        """See what is trained; on all processes together."""
+        _, trainable = self.transfer(trainer, pl_module)
+        if self._watch is not None and trainer.current_epoch == self._state.first_epoch:
+            self._watch.forecast_again(trainer.strategy.broadcast(trainable))
 
     def _end_watch(self) -> TransferWatch | None:
         """Hand out the watch for the last time: what is validated or tested later does not belong to the fit."""

@@ -1,6 +1,6 @@
 """What a fit trains: a new head, everything that came from the source, part of it, or more of it as time goes on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -9,53 +9,84 @@ from torch import nn
 from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
 from lightning_leep.scoring.source import source_module
 
+#: From the least to the most that is trained.
+WORDS = ("head", "part", "all")
 #: From this share of the transferred numbers on, all of them count as trained: a fixed table of positions is no reason
 #: to call a fit "part".
 ALL = 0.9
-#: What a fit may be found to train.
-WORDS = ("head", "part", "all", "gradual")
 
 
 @dataclass
 class TrainedPart:
     """What one fit trains, as a word.
 
-    What came from the source is found once, before the first step changes it
-    (:func:`~lightning_leep.layers.transferred.find_transferred`). Which of it is trained is looked up again each epoch.
-    If the word changes during training, or a callback unfreezes layers (Lightning's ``BaseFinetuning``), it is
+    What came from the source is found before the first step changes it
+    (:func:`~lightning_leep.layers.transferred.find_transferred`). What of it is trained is first read off the flags
+    ``requires_grad`` and the groups of the optimizers. The first step shows more: what has no gradient (because it runs
+    under ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start:
+    not all parts of a network may run in each step. If something else is trained in a later epoch, the word is
     "gradual".
 
     Attributes:
-        transferred: The parameters that came from the source; None before :meth:`start`.
-        first: The word at the start of the fit; None before :meth:`start`.
+        transferred: The parameters that came from the source; None before :meth:`look`.
+        first: What is trained at first; None before :meth:`look`.
+        by_flags: The same by flags and optimizers alone, at the first step; None before it.
         changed: Whether something else was trained later.
     """
 
     transferred: tuple[Copies, ...] | None = None
     first: str | None = None
+    by_flags: str | None = None
     changed: bool = False
+
+    def __post_init__(self) -> None:
+        self._reached: set[str] = set()  # parameters that have had a gradient
+        self._waiting: list[tuple[str, nn.Parameter]] | None = None  # the others; None if they must be listed
+        self._stepped = self._unfreezes = False
+        self._epochs = 0
 
     @property
     def word(self) -> str:
         """The word as far as it is known."""
         return ("gradual" if self.changed else self.first) or "all"
 
-    def start(self, trainer: Any, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
-        """Find what is trained before the first step; in a resumed run, check whether that has changed."""
-        if self.first is not None:
-            self.look(pl_module, source)
-            return
-        module = pl_module if source is None else source_module(source)
-        # Any function of the network may be the source unless it is a module of its own.
-        known = module is not None and module is not pl_module
-        self.transferred = find_transferred(pl_module, module) if known and module is not None else ()
-        unfreezes = any(is_finetuning(callback) for callback in trainer.callbacks)
-        self.first = "gradual" if unfreezes else self._now(pl_module, source)
+    @property
+    def expected(self) -> str:
+        """The word with what a callback is going to unfreeze."""
+        return "gradual" if self._unfreezes else self.word
 
-    def look(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
-        """Check whether something else is trained than at the start."""
-        if self.first not in (None, "gradual") and self._now(pl_module, source) != self.first:
+    def see_gradients(self, pl_module: nn.Module) -> bool:
+        """Note which parameters have a gradient, before an optimizer makes a step; return whether it is the first."""
+        if self._waiting is None:
+            self._waiting = list(pl_module.named_parameters(remove_duplicate=False))
+        self._reached.update(name for name, parameter in self._waiting if parameter.grad is not None)
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] not in self._reached]
+        is_first, self._stepped = self.by_flags is None and not self._stepped, True
+        return is_first
+
+    def look(self, trainer: Any, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
+        """See what is trained: before the first step, at it, after each epoch, and before a run goes on."""
+        self._unfreezes = any(unfreezes(callback, trainer.max_epochs) for callback in trainer.callbacks)
+        module = pl_module if source is None else source_module(source)
+        if module is pl_module:
+            module = None  # any function of the network may be the source unless it is a module of its own
+        if self.transferred is None:
+            self.transferred = () if module is None else find_transferred(pl_module, module)
+        flagged = trained_parameters(pl_module, trainer.optimizers)
+        # Some strategies show no gradients at all.
+        moved = flagged & self._reached or flagged
+        by_flags, now = (trained_word(pl_module, module, self.transferred, names) for names in (flagged, moved))
+        if self.by_flags is None:
+            self.first, self.by_flags = now, by_flags if self._stepped or self._epochs else None
+        elif by_flags != self.by_flags:
             self.changed = True
+        elif self._reached and WORDS.index(now) > WORDS.index(self.first or "head"):
+            self.first, self.changed = (self.first, True) if self._epochs > 1 else (now, self.changed)
+
+    def end_epoch(self) -> None:
+        """Note that an epoch is over."""
+        self._epochs += 1
+        self._waiting = None  # a network may get new layers
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values."""
@@ -71,9 +102,10 @@ class TrainedPart:
         """
         if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
             raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
-        transferred, first, changed = values["transferred"], values["first"], values["changed"]
-        if first not in (None, *WORDS):
-            raise ValueError(f"`first` must be one of {WORDS} or None, got {first!r}.")
+        transferred, changed = values["transferred"], values["changed"]
+        for name in ("first", "by_flags"):
+            if values[name] is not None and values[name] not in WORDS:
+                raise ValueError(f"`{name}` must be one of {', '.join(WORDS)}, got {values[name]!r:.200}.")
         if not isinstance(changed, bool):
             raise TypeError(f"`changed` must be True or False, got {changed!r}.")
         if transferred is not None:
@@ -82,15 +114,33 @@ class TrainedPart:
             if not all(isinstance(name, str) for name in names):
                 raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
             transferred = tuple(tuple(group) for group in transferred)
-        return cls(transferred, first, changed)
-
-    def _now(self, pl_module: nn.Module, source: Callable[..., Any] | None) -> str:
-        module = None if source is None else source_module(source)
-        return trained_word(pl_module, module if module is not pl_module else None, self.transferred or ())
+        part = cls(transferred, values["first"], values["by_flags"], changed)
+        part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
+        return part
 
 
-def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies]) -> str:
-    """What is trained, judged by ``requires_grad``.
+def trained_parameters(network: nn.Module, optimizers: Sequence[Any]) -> set[str]:
+    """Names of the parameters that are to change: with ``requires_grad``, in an optimizer and with a learning rate.
+
+    If the optimizers have none of the network's parameters (a strategy may give them others), the flags alone decide.
+    """
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    listed = {id(p) for group in groups for p in group["params"]}
+    moved = {id(p) for group in groups if _has_rate(group) for p in group["params"]}
+    if listed.isdisjoint(map(id, parameters.values())):
+        moved = {id(p) for p in parameters.values()}
+    return {name for name, p in parameters.items() if p.requires_grad and id(p) in moved}
+
+
+def _has_rate(group: Mapping[str, Any]) -> bool:
+    # The rate that a schedule starts from counts: many begin at 0. An optimizer that finds its rate has None.
+    rates = [group.get(name) for name in ("lr", "initial_lr")]
+    return all(rate is None for rate in rates) or any(rate is not None and float(rate) != 0 for rate in rates)
+
+
+def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies], trained: Set[str]) -> str:
+    """Name what is trained.
 
     - "head": nothing that was transferred, and nothing inserted into it. Adapters are inserted: they are registered
       before the last transferred parameter, in the module that holds all of them.
@@ -104,33 +154,30 @@ def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequ
         network: The module that is trained.
         source: The source model; None if it is not a module of its own.
         transferred: What :func:`~lightning_leep.layers.transferred.find_transferred` found before training.
+        trained: Names of the parameters that are trained.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    if all(p.requires_grad for p in parameters.values()):
+    if trained >= set(parameters):
         return "all"
     whole = [] if source is None else whole_copies(network, source)
     groups = [present for copies in transferred if (present := [name for name in copies if name in parameters])]
-    trained = [any(parameters[name].requires_grad for name in group) for group in groups]
+    flags = [not trained.isdisjoint(group) for group in groups]
     beside = all(within(name, whole) for group in groups for name in group)
-    if beside and not any(trained):
-        sizes = {flag: numbers(p for p in network.parameters() if p.requires_grad == flag) for flag in (True, False)}
-        return "all" if 2 * sizes[True] > sizes[False] else "head"
-    if not any(trained):
+    if beside and not any(flags):
+        moved = numbers({id(parameters[name]): parameters[name] for name in trained}.values())
+        return "all" if 3 * moved > numbers(network.parameters()) else "head"  # a third of all: half of the frozen ones
+    if not any(flags):
         names = {name for group in groups for name in group if not within(name, whole)}
-        return "part" if _trains_inside(parameters, names) else "head"
-    sizes_of = [numbers([parameters[group[0]]]) for group in groups]
-    share = sum(size for size, flag in zip(sizes_of, trained, strict=True) if flag) / max(sum(sizes_of), 1)
+        return "part" if _trains_inside(list(parameters), names, trained) else "head"
+    sizes = [numbers([parameters[group[0]]]) for group in groups]
+    share = sum(size for size, flag in zip(sizes, flags, strict=True) if flag) / max(sum(sizes), 1)
     return "all" if share >= ALL else "part"
 
 
-def _trains_inside(parameters: dict[str, nn.Parameter], transferred: set[str]) -> bool:
-    places = {name: place for place, name in enumerate(parameters)}
-    last = max(places[name] for name in transferred)
+def _trains_inside(names: Sequence[str], transferred: Set[str], trained: Set[str]) -> bool:
+    last = max(names.index(name) for name in transferred)
     container = _common([name.split(".")[:-1] for name in transferred])
-    return any(
-        parameter.requires_grad and places[name] < last and (not container or within(name, [container]))
-        for name, parameter in parameters.items()
-    )
+    return any(name in trained and (not container or within(name, [container])) for name in names[:last])
 
 
 def _common(paths: Sequence[Sequence[str]]) -> str:
@@ -143,7 +190,13 @@ def _common(paths: Sequence[Sequence[str]]) -> str:
     return ".".join(common)
 
 
-def is_finetuning(callback: Any) -> bool:
-    """Whether a callback unfreezes layers during training."""
+def unfreezes(callback: Any, max_epochs: int | None) -> bool:
+    """Whether a callback is going to unfreeze layers: Lightning's ``BaseFinetuning``, if it does something in time."""
     # By name, since `pytorch_lightning` and `lightning.pytorch` define the class twice.
-    return any(cls.__name__ == "BaseFinetuning" for cls in type(callback).__mro__)
+    if not any(cls.__name__ == "BaseFinetuning" for cls in type(callback).__mro__):
+        return False
+    code = getattr(callback.finetune_function, "__code__", None)
+    if code is not None and not code.co_names:
+        return False  # a function that names nothing unfreezes nothing
+    start = getattr(callback, "unfreeze_backbone_at_epoch", 0)
+    return not (max_epochs is not None and 0 <= max_epochs <= start)

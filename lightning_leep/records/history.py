@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, overload
 
@@ -35,10 +35,6 @@ class History(Sequence[TransferRecord]):
         """Number of transfers."""
         return len(self._records)
 
-    def __iter__(self) -> Iterator[TransferRecord]:
-        """The transfers, oldest first."""
-        return iter(self._records)
-
     @overload
     def __getitem__(self, index: int) -> TransferRecord: ...
     @overload
@@ -56,8 +52,6 @@ class History(Sequence[TransferRecord]):
         trainable: str | None = None,
         target_name: str | None = None,
         source_name: str | None = None,
-        num_target_classes: int | None = None,
-        where: Callable[[TransferRecord], bool] | None = None,
     ) -> "History":
         """Return the transfers that match every argument that is not None.
 
@@ -65,8 +59,6 @@ class History(Sequence[TransferRecord]):
             trainable: What was trainable, see :class:`TransferRecord`.
             target_name: Name of the target data.
             source_name: Name of the source model.
-            num_target_classes: Number of target classes C.
-            where: Any other condition: a function from a record to True or False.
         """
         return History(
             record
@@ -74,8 +66,6 @@ class History(Sequence[TransferRecord]):
             if trainable in (None, record.trainable)
             and target_name in (None, record.target_name)
             and source_name in (None, record.source_name)
-            and num_target_classes in (None, record.report.num_target_classes)
-            and (where is None or where(record))
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ class Recorder(nn.Module):
         self.network = make_source()
         shown: list[torch.Tensor] = []
         modes: list[bool] = []
-        # Lists among the attributes would be as before after scoring.
         self.remembered = lambda: (shown, modes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

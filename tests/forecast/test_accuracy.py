@@ -76,6 +76,7 @@ def test_without_features_the_predictor_is_a_lower_bound(probe):
     assert forecast.low < forecast.value == 0.4
     assert forecast.high == 1
     assert "lower bound" in forecast.basis
+    assert any("has no upper end" in note for note in forecast.notes)
     assert forecast_accuracy(make_report(probe=probe, eep_accuracy=math.nan)) is None
 
 

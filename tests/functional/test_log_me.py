@@ -219,29 +219,6 @@ def test_repeated_images_among_few_rows_stay_finite():
     assert value > score(features, target)
 
 
-@pytest.mark.parametrize("absent", [0, 1, 2])
-def test_absent_class_is_left_out(absent):
-    features, target = make(60, 4, 2)
-    labels = np.array([k for k in range(3) if k != absent])[target]
-    assert score(features, labels, 3) == pytest.approx(reference(features, target), rel=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_features_are_scored_in_float64(dtype):
-    features, target = make(300, 5, 3)
-    rows = torch.as_tensor(features).to(dtype)
-    assert score(rows, target) == pytest.approx(reference(rows.double().numpy(), target), rel=1e-9)
-
-
-def test_dense_features_and_ignore_index():
-    generator = torch.Generator().manual_seed(0)
-    features, target = torch.randn(6, 3, 4, 5, generator=generator), torch.randint(3, (6, 4, 5), generator=generator)
-    target[:, 0] = 255
-    keep = target != 255
-    expected = reference(features.movedim(1, -1)[keep].double().numpy(), target[keep].numpy())
-    assert log_me(features, target, 3, ignore_index=255).item() == pytest.approx(expected, rel=1e-6)
-
-
 def test_merged_moments_score_the_same():
     features, target = (torch.as_tensor(x) for x in make(90, 6, 3))
     merged = empty_moments(3, 6)
@@ -254,8 +231,3 @@ def test_better_separated_classes_score_higher():
     scores = [score(*make(200, 6, 4, signal=signal)) for signal in (0.0, 0.5, 2.0)]
     assert scores == sorted(scores)
     assert scores[0] < scores[2] - 0.5
-
-
-def test_needs_two_rows():
-    with pytest.raises(ValueError, match="at least 2 labelled rows in `features`, got 1"):
-        log_me(torch.ones(2, 3), torch.tensor([0, -1]), 2, ignore_index=-1)

@@ -12,7 +12,6 @@ from sklearn.covariance import LedoitWolf
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.moments import (
     FeatureMoments,
-    add_moments,
     between_scatter,
     central_moments,
     empty_moments,
@@ -68,11 +67,6 @@ def test_fields_are_the_defined_sums(centre):
     centre = features.mean(0) if centre is None else np.full(4, centre)
     expected = reference(features, target, 4, centre)
     assert_moments_close(moments_of(features, target, 4, centre=torch.as_tensor(centre)), expected)
-
-
-def test_default_centre_is_the_mean():
-    features, target = make(50, 4, 3, mean=5.0)
-    torch.testing.assert_close(moments_of(features, target, 3).centre, torch.as_tensor(features.mean(0)))
 
 
 def test_chunks_do_not_show():
@@ -146,16 +140,6 @@ def test_a_first_batch_far_from_the_rest_costs_few_digits():
         moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
     expected = reference(features, target, 3, features.mean(0))
     assert_moments_close(recentre_moments(moments), expected, rtol=1e-10)
-
-
-def test_sums_over_parts_about_one_centre_are_the_whole():
-    """What processes do: agree on the mean, re-centre, add."""
-    features, target = make(60, 3, 3, mean=1e4)
-    parts = [moments_of(features[a:b], target[a:b], 3) for a, b in ((0, 25), (25, 25), (25, 60))]
-    centre = sum(part.mean * part.num_rows for part in parts) / sum(part.num_rows for part in parts)
-    first, second, third = (recentre_moments(part, centre) for part in parts)
-    total = add_moments(add_moments(first, second), third)
-    assert_moments_close(recentre_moments(total), recentre_moments(moments_of(features, target, 3)), rtol=1e-9)
 
 
 def test_inputs_are_left_as_they_were():
@@ -278,18 +262,3 @@ def test_large_finite_half_features_pass_the_check():
     features = torch.full((64, 3), 60000.0, dtype=torch.float16)  # their sum overflows float16
     rows, _ = flatten_features(features, torch.zeros(64, dtype=torch.long), 1)
     assert torch.equal(rows, features)
-
-
-def test_dense_and_ignored_rows():
-    features = torch.arange(24.0).reshape(2, 3, 4)  # [N, d, positions]
-    target = torch.tensor([[0, 1, -1, 0], [1, -1, 0, 1]])
-    rows, labels = flatten_features(features, target, 2, ignore_index=-1)
-    expected = [features[i, :, j].tolist() for i in range(2) for j in range(4) if target[i, j] >= 0]
-    assert rows.tolist() == expected
-    assert labels.tolist() == [0, 1, 0, 1, 0, 1]
-
-
-def test_ignored_rows_may_hold_nan():
-    features = torch.tensor([[1.0], [torch.nan]])
-    rows, _ = flatten_features(features, torch.tensor([0, -1]), 1, ignore_index=-1)
-    assert rows.tolist() == [[1.0]]

@@ -58,7 +58,8 @@ class LoRA(nn.Module):
 
 
 class Trainer:
-    callbacks = ()
+    callbacks = optimizers = ()
+    max_epochs = 2
 
 
 def layers(count: int = 6) -> nn.Sequential:
@@ -78,7 +79,7 @@ def only(module: nn.Module, *trained: str) -> nn.Module:
 
 def word(network, source):
     part = TrainedPart()
-    part.start(Trainer, network, source)
+    part.look(Trainer, network, source)
     return part.word
 
 
@@ -260,13 +261,15 @@ def test_weights_after_training_are_not_compared(tmp_path):
 
 def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
     network, part = Network(frozen(copy.deepcopy(source[:5]))), TrainedPart()
-    part.start(Trainer, network, source)
+    part.look(Trainer, network, source)
+    part.see_gradients(network)
+    part.look(Trainer, network, source)
     again = TrainedPart.from_dict(part.to_dict())
-    again.start(Trainer, network, source)
+    again.look(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
     network.requires_grad_(True)
     for going_on in (part, again):
-        going_on.start(Trainer, network, source)
+        going_on.look(Trainer, network, source)
         assert going_on.word == "gradual"
 
 

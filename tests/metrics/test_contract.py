@@ -17,6 +17,7 @@ from tests._helpers.metric_cases import (
     FEATURES,
     OUTPUTS,
     TWO_PASS,
+    WRONG_BATCHES,
     C,
     D,
     Z,
@@ -327,28 +328,13 @@ class TestMerge:
 
 
 class TestBadInput:
-    WRONG = (
-        (lambda rows, y: (rows, y.clone().fill_(C)), ValueError, r"labels in 0\.\.2"),
-        (lambda rows, y: (rows, y.clone().fill_(-100)), ValueError, "got -100.*`ignore_index`"),
-        (lambda rows, y: (rows, y.double()), TypeError, "integer class labels, got torch.float64"),
-        (lambda rows, y: (rows, y > 0), TypeError, "integer class labels, got torch.bool"),
-        (lambda rows, y: (rows, y.unsqueeze(1)), ValueError, "`target` must have shape"),
-        (lambda rows, y: (rows, y[1:]), ValueError, "`target` must have shape"),
-        (lambda rows, y: (rows[:, 1:], y), ValueError, "dimension 1"),
-        (lambda rows, y: (rows[:, 0], y), ValueError, r"must have shape \[N, "),
-        (lambda rows, y: (rows.long(), y), TypeError, "floating point, got torch.int64"),
-        (lambda rows, y: (rows.tolist(), y), TypeError, "must be a torch.Tensor, got list"),
-        (lambda rows, y: (rows.clone().fill_(torch.nan), y), ValueError, "finite"),
-        (lambda rows, y: (rows.clone().fill_(torch.inf), y), ValueError, "finite"),
-    )
-
     @every
     @pytest.mark.parametrize("method", ["update", "forward"])
     def test_bad_batch_is_one_error_and_nothing_changes(self, name, method):
         metric = filled(name, batch(name, 30))
         value = metric.compute()
         before = snapshot(metric)
-        for change, error, message in self.WRONG:
+        for change, error, message in WRONG_BATCHES:
             with pytest.raises(error, match=message):
                 getattr(metric, method)(*change(*batch(name, 9, 1)))
             assert_unchanged(metric, before)

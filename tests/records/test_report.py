@@ -14,7 +14,7 @@ from lightning_leep.records.report import check_report
 def report() -> TransferabilityReport:
     values = {f.name: 0.5 for f in dataclasses.fields(TransferabilityReport) if f.default is dataclasses.MISSING}
     values |= {"num_samples": 6, "num_target_classes": 3, "num_source_classes": 2, "class_counts": (1, 2, 3)}
-    values |= {"leep": -0.5, "leave_one_out_leep": -0.6}
+    values |= {"leep": -0.5, "leave_one_out_leep": -0.6, "linear_probe_class_accuracy": (None, 0.5, 1.0)}
     return TransferabilityReport(**values, notes=("One note.",), joint=torch.ones(3, 2))
 
 
@@ -24,6 +24,8 @@ def test_json_round_trip_without_the_joint(report):
     restored = TransferabilityReport.from_json(text)
     assert restored == report
     assert isinstance(restored.class_counts, tuple)
+    assert restored.linear_probe_class_accuracy == (None, 0.5, 1.0)
+    assert restored.largest_class_rate == 0.5
     assert isinstance(restored.num_samples, int)
 
 
@@ -93,6 +95,9 @@ def test_unknown_and_missing_fields_are_named(report):
         ("label_entropy", 1.2),  # log 3 = 1.10
         ("eep_accuracy", 1.5),
         ("linear_probe_accuracy", -0.1),
+        ("linear_probe_balanced_accuracy", 1.1),
+        ("linear_probe_class_accuracy", (0.5, None)),
+        ("linear_probe_class_accuracy", (0.5, None, 1.5)),
         ("linear_probe_samples", -3),
         ("linear_probe_samples", 7),
         ("permutation_p_value", 2.0),

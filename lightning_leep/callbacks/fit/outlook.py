@@ -35,12 +35,14 @@ class Outlook:
         convergence: How fast it will be; None without enough earlier transfers.
         history: Earlier transfers that trained the same part; empty on all processes but the first.
         facts: What the Trainer plans and uses.
+        folder: Where the records of earlier transfers are; None without a history.
     """
 
     accuracy: AccuracyForecast | None = None
     convergence: ConvergenceForecast | None = None
     history: History = field(default_factory=History)
     facts: TrainerFacts = field(default_factory=TrainerFacts)
+    folder: Folder | None = None
 
     @property
     def expected(self) -> MeanCurve | None:
@@ -76,7 +78,7 @@ def look_ahead(
     Args:
         trainer: The Trainer, in ``fit``.
         barrier: Contains faults of the folder, after which the forecast rests on the report alone.
-        state: What is known of the fit, with a report. A forecast that a checkpoint brought stays as it was.
+        state: What is known of the fit, with a report; it gets the forecast. One that it has already stays as it was.
         facts: What the Trainer plans and uses.
         folder: Where the records of earlier transfers are; None for no history.
         trainable: What is trained.
@@ -101,4 +103,6 @@ def look_ahead(
     made, convergence = None, None
     with barrier.contain("forecast the accuracy", "The report is logged all the same."):
         made, convergence = trainer.strategy.broadcast(on_every_process(forecast, device))
-    return Outlook(accuracy=made, convergence=convergence, history=history.filter(trainable=trainable), facts=facts)
+    state.forecast = made
+    same = history.filter(trainable=trainable)
+    return Outlook(accuracy=made, convergence=convergence, history=same, facts=facts, folder=folder)

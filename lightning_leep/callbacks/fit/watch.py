@@ -7,7 +7,7 @@ from typing import Any
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader
-from lightning_leep.callbacks.fit.outlook import Outlook
+from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
 from lightning_leep.callbacks.source.scorer import ScoredSource
@@ -48,6 +48,16 @@ class TransferWatch:
         """Log the report, with the figures of the scoring pass if there was one."""
         with self.barrier.contain("log the report", ADVICE):
             self.logs.start(self.state, self.outlook, scored)
+
+    def forecast_again(self, trainable: str) -> None:
+        """Replace the forecast if something else is trained than it was made for; on all processes together."""
+        forecast = self.state.forecast
+        if forecast is not None and forecast.trainable != trainable:
+            self.state.forecast, before = None, self.outlook
+            self.outlook = look_ahead(
+                self.logs.trainer, self.barrier, self.state, before.facts, folder=before.folder, trainable=trainable
+            )
+            self.start(None)
 
     def start_validation(self, trainer: Any) -> None:
         """Remember the value from before the validation."""

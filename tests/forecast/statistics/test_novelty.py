@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lightning_leep.forecast.statistics.novelty import MARGIN, SLACK, distances, pull_inside, usual_distance
 from lightning_leep.forecast.transfer_point import TransferPoint
@@ -127,13 +125,3 @@ def test_identical_records():
     inside, moved = pull_inside(x, np.array([1.0, 9.0]))
     assert moved
     np.testing.assert_allclose(inside, [1, 1 + SLACK])
-
-
-@given(st.integers(1, 20), st.integers(0, 1000), st.permutations(range(20)))
-def test_blind_to_order(size, seed, order):
-    rng = np.random.default_rng(seed)
-    x, point = rng.normal(size=(size, 3)), 3 * rng.normal(size=3)
-    permuted = x[[i for i in order if i < size]]
-    (first, moved), (second, also) = pull_inside(x, point), pull_inside(permuted, point)
-    assert moved == also
-    np.testing.assert_allclose(first, second)
