@@ -12,12 +12,20 @@ from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.features import largest_feature
 from lightning_leep.functional.h_score import h_score_of_space
 from lightning_leep.functional.linear_discriminant import linear_discriminant
-from lightning_leep.functional.linear_probe import NUM_CANDIDATES, linear_probe_result, linear_probe_sums
+from lightning_leep.functional.linear_probe import (
+    ALL_CANDIDATES,
+    FEW_CANDIDATES,
+    NUM_CANDIDATES,
+    linear_probe_result,
+    linear_probe_sums,
+)
 from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.functional.moments import FeatureMoments, central_moments
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 
+#: With at least so many rows for each feature there are fewer candidates for shrinkage and scale.
+MANY_ROWS = 25
 #: Scores of each layer.
 LAYER_SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
 
@@ -83,12 +91,15 @@ class LayerScores(LinearProbeAccuracy):
             usable = torch.cat([places[self.columns[layer]] for layer in layers])
             parts.insert(0, slice(None) if len(layers) == num_layers else usable)
         discriminants = [linear_discriminant(_moments_of(central, part)).to(device) for part in parts]
+        num_rows = int(self.class_counts.sum())
         mean = central.centre.to(device)  # [D]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
             probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
             for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
-                probes[1 + place] = linear_probe_sums(rows[:, part], target, discriminant)
+                part_rows = rows[:, part]
+                tried = FEW_CANDIDATES if num_rows >= MANY_ROWS * part_rows.shape[1] else ALL_CANDIDATES
+                probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried)
             quartic = mean.new_zeros(num_layers)
             for chunk, _ in row_chunks(rows, target):
                 squares = (chunk - mean).square()  # [m, D]
