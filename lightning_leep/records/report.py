@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.report_text import description, summary
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
@@ -46,6 +47,9 @@ class TransferabilityReport:
         linear_probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features: the best single
             predictor of the accuracy of a re-trained head.
         linear_probe_accuracy_standard_error: Standard error of that mean.
+        linear_probe_balanced_accuracy: Mean of ``linear_probe_class_accuracy`` over the classes that have one.
+        linear_probe_class_accuracy: Leave-one-out accuracy on the rows of each class; None for a class with fewer than
+            2 rows.
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
@@ -81,6 +85,8 @@ class TransferabilityReport:
     nleep: float | None = None
     linear_probe_accuracy: float | None = None
     linear_probe_accuracy_standard_error: float | None = None
+    linear_probe_balanced_accuracy: float | None = None
+    linear_probe_class_accuracy: tuple[float | None, ...] | None = None
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
@@ -95,6 +101,11 @@ class TransferabilityReport:
         return -self.label_entropy
 
     @property
+    def largest_class_rate(self) -> float:
+        """Share of the largest class: the accuracy of always predicting it."""
+        return max(self.class_counts) / self.num_samples
+
+    @property
     def leave_one_out_floor(self) -> float:
         r"""The floor of leave-one-out LEEP, :math:`\sum n_y \log(n_y/n) / \sum n_y` over classes of at least 2 rows.
 
@@ -105,6 +116,14 @@ class TransferabilityReport:
         if not counts:
             return math.nan
         return sum(count * math.log(count / self.num_samples) for count in counts) / sum(counts)
+
+    def __str__(self) -> str:
+        """The five numbers that matter and the notes, one a line."""
+        return summary(self)
+
+    def describe(self) -> str:
+        """Return all numbers and the notes, one a line."""
+        return description(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
@@ -171,7 +190,8 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("eep_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
 
@@ -206,6 +226,15 @@ def check_report(report: TransferabilityReport) -> None:
             f"`class_counts` must hold {report.num_target_classes} counts with sum {report.num_samples}, "
             f"got {len(report.class_counts)} counts with sum {sum(report.class_counts)}."
         )
+    if report.linear_probe_class_accuracy is not None:
+        for accuracy in report.linear_probe_class_accuracy:
+            if accuracy is not None:
+                check_real("linear_probe_class_accuracy", accuracy, 0, 1)
+        if len(report.linear_probe_class_accuracy) != report.num_target_classes:
+            raise ValueError(
+                f"`linear_probe_class_accuracy` must hold one value for each of {report.num_target_classes} classes, "
+                f"got {len(report.linear_probe_class_accuracy)}."
+            )
     if report.linear_probe_samples is not None and report.linear_probe_samples > report.num_samples:
         raise ValueError(
             f"`linear_probe_samples` must be at most `num_samples` = {report.num_samples}, "

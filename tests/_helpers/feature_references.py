@@ -73,9 +73,10 @@ def reference_probe(features: np.ndarray, labels: np.ndarray) -> dict[str, float
     table = np.reshape(scores, (-1, len(SHRINKAGES), len(SCALES), 2))
     means = table.mean(axis=0)
     best = np.unravel_index(means[..., 1].argmax(), means.shape[:2])
-    correct = table[:, *best, 0]
+    correct, counted = table[:, *best, 0], labels[counts[np.searchsorted(classes, labels)] > 1]
     return {
         "linear_probe_accuracy": float(means[best][0]),
+        "linear_probe_balanced_accuracy": float(np.mean([correct[counted == k].mean() for k in np.unique(counted)])),
         "linear_probe_accuracy_standard_error": correct.std(ddof=1) / np.sqrt(len(correct)),
         "linear_probe_log_likelihood": float(means[best][1]),
         "linear_probe_samples": len(table),
