@@ -17,8 +17,10 @@ from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
+from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.layer_features import LayerFeatures
+from lightning_leep.scoring.outputs import ValuesSeen
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
 
@@ -55,8 +57,9 @@ class ScoreCollector:
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)  # EEPScores checks its rows
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
-        self.layer_features = LayerFeatures(plan.layers)
-        self.layers = LayerScores(widths=self.layer_features.widths, **common, **rows) if plan.layers else None
+        self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
+        self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
+        self.values = ValuesSeen()
         metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
         for metric in self.metrics:
@@ -65,12 +68,15 @@ class ScoreCollector:
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
+            batch = moved(batch, self.outputs.device)  # back from the CPU, if they were kept there
+            if self.plan.options.from_logits:
+                self.values.add(batch.preds)
             self.outputs.update(batch.preds, batch.target)
             self.nce.update(batch.preds, batch.target)
             if self.features is not None and batch.features is not None:
                 self.features.update(batch.features, batch.target)
-            if self.layers is not None:
-                self.layers.update(self._side_by_side(batch), batch.target)
+            if self.layers is not None and batch.layer_features is not None:
+                self.layers.update(batch.layer_features, batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
@@ -83,13 +89,10 @@ class ScoreCollector:
                 score_outputs(batch.preds, batch.target)
                 if score_features is not None and batch.features is not None:
                     score_features(batch.features, batch.target)
-                if score_layers is not None:
-                    score_layers(self._side_by_side(batch), batch.target)
+                if score_layers is not None and batch.layer_features is not None:
+                    score_layers(batch.layer_features, batch.target)
 
         return second_pass
-
-    def _side_by_side(self, batch: Outputs) -> Tensor:
-        return self.layer_features.of(batch.layers, len(batch.target), batch.preds.device)
 
     @staticmethod
     def _pooled_second_pass(metric: EEPScores | FeatureScores | LayerScores) -> Callable[[Tensor, Tensor], None]:
@@ -113,6 +116,8 @@ class ScoreCollector:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
             null = self._permutation_null()
+            device = self.outputs.device
+            misread = self.values.remarks(sum_over_processes(device), device, plan.single_output)
             if self.nleep is not None and self.features is not None:
                 self.nleep.share_state(self.features)
             for metric in self.metrics:
@@ -148,7 +153,12 @@ class ScoreCollector:
             **_null_fields(null, values["leep"]),
         )
         nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, self._layers_left_out()))
+        about_source: dict[str, Any] = {
+            "misread": misread,
+            "remarks": plan.remarks(),
+            "layers_left_out": self._layers_left_out(),
+        }
+        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_source))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
@@ -171,7 +181,7 @@ class ScoreCollector:
                 LayerScore(
                     name=column.name,
                     width=column.width,
-                    kept_width=self.layer_features.widths[place],
+                    kept_width=self.widths[place],
                     feeds_head=column.feeds_head,
                     **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
                 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_leep.scoring.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
+from lightning_leep.scoring.source import Outputs
 
 #: Width of all layers together. One decomposition of so many features takes 0.3 s, a row of them 4 KiB.
 MAX_WIDTH = 1024
@@ -61,6 +62,13 @@ class LayerFeatures:
         self.columns = tuple(columns)
         self.widths = kept_widths([column.width for column in columns])  #: that are kept of each layer
         self._projections: dict[str, Tensor] = {}
+
+    def join(self, batch: Outputs) -> Outputs:
+        """Put the layers of a batch side by side."""
+        if not self.columns:
+            return batch._replace(layers={})
+        features = self.of(batch.layers, len(batch.target), batch.preds.device)
+        return batch._replace(layers={}, layer_features=features)
 
     def of(self, batch: Mapping[str, Pooled], num_rows: int, device: torch.device) -> Tensor:
         """Features ``[n, D]`` of a batch; NaN for a layer that it lacks or has in another width."""

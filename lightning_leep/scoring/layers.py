@@ -104,7 +104,8 @@ class LayerOutputs:
 
         Args:
             preds: What the source returned.
-            head: Name of the layer that makes it; None if unknown. It and what contains it are left out.
+            head: Name of the layer that makes it, or names with " + " between them; None if unknown. Such a layer and
+                what contains it are left out.
             features: ``[n, d]``, what that layer was given; unless layers are named, it is the last one.
         """
         if self._reader is not None:
@@ -130,7 +131,8 @@ class LayerOutputs:
 
 
 def _holds(name: str, head: str | None) -> bool:
-    return head is not None and (head == name or head.startswith(f"{name}."))
+    heads = [] if head is None else head.split(" + ")
+    return any(part == name or part.startswith(f"{name}.") for part in heads)
 
 
 def _addresses(inputs: Any) -> Iterator[int]:

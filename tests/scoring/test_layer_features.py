@@ -45,6 +45,7 @@ def test_narrow_layers_stay_as_they_are():
     assert features.widths == [3, 4]
 
 
+@pytest.mark.slow
 def test_wide_layers_are_projected_alike_everywhere():
     batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(30, 1)), "c": Pooled(rows(2000, 2))}
     got = LayerFeatures(layer_columns(batch)).of(batch, N, CPU)
