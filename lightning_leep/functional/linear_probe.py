@@ -128,7 +128,7 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
     # With classes of one size the nearest one is the best at every scale.
     alike = bool(frequency.amin() == frequency.amax())
     if alike:
-        near = gaps <= 2 * TIE / scales[0]
+        near = (gaps <= 2 * TIE / scales[0]).to(gaps)  # 0 or 1
         scores[0] = near.gather(0, own).squeeze(0) / near.sum(dim=0)
     odds = (gaps * (-scales[0] / 2)).exp_()
     for i, scale in enumerate(scales):

@@ -28,7 +28,8 @@ class ScoringOptions:
             with one of ``labels``, ``label``, ``targets`` and ``target``.
         class_dim: Dimension of the source's outputs that holds the classes; None for 1 or the last one, whichever fits
             the labels.
-        head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it. None
+        head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it,
+            the mean over space or tokens if that has no row for each label: any layer may be named. None
             finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
             ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
             these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and

@@ -1,7 +1,7 @@
 """A scoring pass: the only place that runs a source model over data, or takes what it returned before."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
     SourceRun,
@@ -110,6 +111,7 @@ def score_outputs(
     num_target_classes: int | None = None,
     *,
     features: Any = None,
+    layers: Mapping[str, Any] | None = None,
     options: ScoringOptions | None = None,
 ) -> TransferabilityReport:
     """Score outputs of a source that were computed before, as :func:`score` does. No model runs.
@@ -122,6 +124,7 @@ def score_outputs(
         target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
         num_target_classes: C. None takes the largest label plus 1, and the report says so.
         features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
+        layers: ``[N, d]`` features of other layers, by name in the order in which they run; None leaves them out.
         options: What is computed; None for the defaults. How a batch is read and a head is found does not matter here.
 
     Returns:
@@ -143,13 +146,16 @@ def score_outputs(
     def begin() -> tuple[PassPlan, Outputs]:
         chosen = merged_options(options, {})
         if features is None:
-            chosen = replace(chosen, feature_scores=False, nleep=False)
+            chosen = replace(chosen, feature_scores=False, nleep=False, layers=None)
         labels, reader = _as_tensor("target", target).to(device), OutputReader(chosen.class_dim)
         preds = reader.read(_as_tensor("logits", logits), labels)
         rows = None if features is None else reader.read_features(_as_tensor("features", features).to(device), labels)
         if reader.single:
             preds = two_classes(preds, chosen.from_logits)
-        batch = Outputs(preds, rows, labels)
+        pooled = {
+            name: Pooled(_as_layer(name, value, len(labels)).to(device)) for name, value in (layers or {}).items()
+        }
+        batch = Outputs(preds, rows, labels, pooled)
         plan = _first_plan(num_target_classes, chosen)
         return plan.with_batch(batch, HeadInput({}), reader, LayerOutputs(None, ())), batch
 
@@ -184,6 +190,16 @@ def _report(
         second_pass = collector.second_pass()
         on_every_process(lambda: second_pass(map(layer_features.join, read_again())), device)
     return collector.report(lambda: time.perf_counter() - start)
+
+
+def _as_layer(name: str, values: Any, num_rows: int) -> Tensor:
+    tensor = _as_tensor(f"layers[{name!r}]", values)
+    if not tensor.is_floating_point() or tensor.ndim != 2 or len(tensor) != num_rows:
+        raise ValueError(
+            f"`layers[{name!r}]` must hold one row of floating-point features for each of {num_rows} labels, "
+            f"got {tensor.dtype} of shape {list(tensor.shape)}."
+        )
+    return tensor
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:
