@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from lightning_leep.functional import leep, permutation_null
-from lightning_leep.functional.permutation import _deal_labels, check_num_permutations
+from lightning_leep.functional.permutation import check_num_permutations, deal_labels
 from tests._helpers.distributed import counted_traffic, run_processes
 from tests._helpers.references import label_entropy, random_task, reference_softmax
 
@@ -137,7 +137,7 @@ def test_every_deal_to_two_processes_is_as_likely():
     """Labels 0, 0, 1, 1 to two rows each: six arrangements. Shuffles alike on both would make two of them rare."""
     counts = dict.fromkeys(set(itertools.permutations([0, 0, 1, 1])), 0)
     for permutation in range(1200):
-        dealt = [_deal_labels(np.array([2, 2]), [2, 2], rank, (0, permutation)).tolist() for rank in (0, 1)]
+        dealt = [deal_labels(np.array([2, 2]), [2, 2], rank, (0, permutation)).tolist() for rank in (0, 1)]
         counts[tuple(dealt[0] + dealt[1])] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-3
 
