@@ -74,8 +74,9 @@ def feature_moments(
         num_target_classes: C; classes without a row are allowed.
         centre: ``[d]``, the point that the moments are about; the mean of the rows when None.
     """
-    moments = empty_moments(num_target_classes, features.shape[1], features.device)
-    return _accumulate(moments._replace(centre=_mean(features, target) if centre is None else centre), features, target)
+    centre = _mean(features, target) if centre is None else centre
+    moments = empty_moments(num_target_classes, features.shape[1], features.device)._replace(centre=centre)
+    return _accumulate(moments, features, target, in_place=True)
 
 
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
@@ -90,8 +91,11 @@ def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) ->
         return moments
     if seen.bit_length() == (seen + new).bit_length():
         return _accumulate(moments, features, target)
-    batch = feature_moments(features, target, moments.class_counts.shape[0])
-    return merge_moments(moments, batch) if seen else batch
+    if not seen:
+        return feature_moments(features, target, moments.class_counts.shape[0])
+    weight = new / (seen + new)
+    centre = moments.mean * (1 - weight) + _mean(features, target) * weight  # [d]
+    return _accumulate(recentre_moments(moments, centre), features, target, in_place=True)
 
 
 def _mean(features: Tensor, target: Tensor) -> Tensor:
@@ -101,14 +105,14 @@ def _mean(features: Tensor, target: Tensor) -> Tensor:
     return mean
 
 
-def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
+def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_place: bool = False) -> FeatureMoments:
     centre, counts, class_sums, scatter, cubic, quartic = moments
     # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
     with torch.autocast(device_type=features.device.type, enabled=False):
         for i, (chunk, labels) in enumerate(row_chunks(features, target)):
             deviation = chunk - centre  # [m, d]
             norms = deviation.square().sum(dim=1)  # [m]
-            if i == 0:  # the one copy that leaves the argument as it was
+            if i == 0 and not in_place:  # the one copy that leaves the argument as it was
                 class_sums, cubic = class_sums.clone(), cubic.clone()
                 scatter = torch.addmm(scatter, deviation.T, deviation)  # [d, m] @ [m, d]
             else:
