@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
+from lightning_leep.utils.checks import printable
 
 
 class Column(NamedTuple):
@@ -40,16 +41,6 @@ COLUMNS = (
 #: Width from which on a terminal has room for all columns, with 15 characters for each name.
 WIDE = 140
 LEGEND = "* ended early: it could have achieved more, and no forecast uses it"
-
-
-def printable(text: str) -> str:
-    r"""Escape what is not printable, so that a name can neither break a line nor command the terminal.
-
-    Example:
-        >>> printable("caf\u00e9\n\x1b[31m")
-        'café\\n\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cells(values: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:

@@ -1,7 +1,7 @@
-r"""Labelled features in as few dimensions as they span: what every score of features is computed from.
+r"""Labelled features in the dimensions that they span: what every score of features is computed from.
 
-n rows about their mean span fewer than n dimensions, and a score of features needs no others. So no decomposition is
-larger than the smaller of n and d, whether the rows are at hand or their moments alone, and one serves several scores.
+n rows about their mean span fewer than n dimensions, and a score of features needs only these. So no decomposition is
+larger than the smaller of n and d, from the rows or from their moments, and one decomposition serves several scores.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from lightning_leep.functional.moments import (
     shrinkage_of_scatter,
 )
 
-#: Random directions beyond the rank of a scatter that find its range to rounding.
+#: Random directions beyond the rank of a scatter, with which its range is found up to rounding.
 OVERSAMPLING = 8
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    r"""Rows about their mean in p dimensions, :math:`v_i = B^\top (x_i - \bar x)`, which lose nothing of them.
+    r"""Rows about their mean in p dimensions that span them, :math:`v_i = B^\top (x_i - \bar x)`.
 
-    Features that are constant up to rounding are 0 in it.
+    Features that are constant up to rounding are set to 0.
     """
 
     num_features: int  #: d
@@ -37,13 +37,13 @@ class FeatureSpace:
     scatter: Tensor  #: ``[p, p]``, :math:`\sum_i v_i v_i^\top`
     class_sums: Tensor  #: ``[C, p]``, :math:`\sum_{i: y_i = k} v_i`
     mean: Tensor  #: ``[p]``, :math:`B^\top \bar x`
-    mean_outside: Tensor  #: ``[]``, squared length of the part of the mean that B does not reach
+    mean_outside: Tensor  #: ``[]``, squared length of the part of the mean outside the range of B
     variances: Tensor  #: ``[d]``, diagonal of the features' own scatter, 0 for constant ones
     quartic: Tensor  #: ``[]``, :math:`\sum_i \|v_i\|^4`
-    rest: Tensor | None = None  #: ``[d]``, what the rounding of the mean left of it, where there are only moments
-    basis: Tensor | None = None  #: ``[d, p]``, B; None where it is I (but for constant features) or was not needed
-    rows: Tensor | None = None  #: ``[n, p]``, v of the rows that it was made from, where it was made from rows
-    features: Tensor | None = None  #: ``[n, d]``, the features of those rows about their mean
+    rest: Tensor | None = None  #: ``[d]``, exact mean minus ``centre``, if made from moments
+    basis: Tensor | None = None  #: ``[d, p]``, B; None if it is I (constant features aside) or not needed
+    rows: Tensor | None = None  #: ``[n, p]``, v, if made from rows
+    features: Tensor | None = None  #: ``[n, d]``, features of these rows about their mean
     labels: Tensor | None = None  #: ``[n]``, their labels
 
     @property
@@ -53,16 +53,16 @@ class FeatureSpace:
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor | None]:
-        """Eigenvalues ``[p]`` of the scatter, ascending and 0 where they are rounding error, and eigenvectors.
+        """Eigenvalues ``[p]`` of the scatter, ascending, 0 if they are rounding error, and eigenvectors ``[p, p]``.
 
-        None stands for the axes themselves.
+        None stands for the identity.
         """
         values, vectors = (self.scatter.diagonal(), None) if self.rows is not None else eigendecompose(self.scatter)
         return torch.where(values > rounding_error(values[-1], self.num_features), values, 0.0), vectors
 
     @property
     def spectrum_is_known(self) -> bool:
-        """Whether the eigendecomposition was made, or is not needed."""
+        """Whether the eigendecomposition was already made or is not needed."""
         return self.rows is not None or "spectrum" in vars(self)
 
     def along(self, vectors: Tensor) -> Tensor:
@@ -90,19 +90,19 @@ def eigendecompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rounding_error(largest: Tensor, size: int) -> Tensor:
-    """Eigenvalues up to this are rounding error beside the largest one."""
+    """Eigenvalues up to this size are rounding error, given the largest one and the size of the matrix."""
     return max(size, 32) * torch.finfo(largest.dtype).eps * largest
 
 
 def space_of(features: Tensor, target: Tensor, num_target_classes: int) -> FeatureSpace:
-    """Space of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``, by the shorter way."""
+    """Space of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``, from the rows or from their moments."""
     if features.shape[0] <= features.shape[1]:
         return space_of_rows([features], [target], num_target_classes)
     return space_of_moments(feature_moments(features, target, num_target_classes))
 
 
 def space_of_moments(moments: FeatureMoments) -> FeatureSpace:
-    """Space of the rows that the moments were taken of: all features, or the range of the scatter if that is small."""
+    """Space of the rows with these moments: all d dimensions, or the range of the scatter if that is much smaller."""
     central = central_moments(moments)
     exact = moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1)  # [d], mean about the centre of the moments
     varies = ~is_constant(central.scatter.diagonal(), central.centre, central.num_rows)  # [d]
@@ -149,16 +149,16 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
 
 
 def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
-    """Space of blocks of ``features [m, d]`` and labels ``[m]`` with no more rows than features, from their products.
+    """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features.
 
-    It takes the memory of the rows in the accumulation dtype, and of their n x n products.
+    It needs the memory of the rows in the accumulation dtype and of their n x n products.
     """
     labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
     dtype = accumulation_dtype(features[0].device)
     rows = torch.cat([block.detach().to(features[0].device, dtype) for block in features])  # [n, d]
     centre = rows.mean(dim=0)
     rows = rows - centre
-    rest = rows.mean(dim=0)  # of a large mean, whose last digits were rounded
+    rest = rows.mean(dim=0)  # not 0 if the mean is large, since its last digits were rounded
     rows, centre = rows.sub_(rest), centre + rest
     variances = rows.square().sum(dim=0)
     varies = ~is_constant(variances, centre, torch.tensor(len(rows)))

@@ -14,14 +14,14 @@ from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.moments import FeatureMoments
 
-#: Variance, as a share of the largest, up to which a direction of features that are scaled to unit variance counts as
-#: absent from the plain form: one that features in float32 depend on up to rounding has less.
+#: In the plain form a direction of features scaled to unit variance counts as absent up to this share of the largest
+#: variance. Directions that are only the rounding of float32 features have less.
 ABSENT_VARIANCE = 1e-12
 
-#: Rounding error of a solution by a Cholesky factor up to which no eigendecomposition is needed.
+#: Largest rounding error of a solution by a Cholesky factor; beyond it an eigendecomposition is used.
 SOLVED = 2e-7
 
-#: Share of the largest eigenvalue that shrinkage has to add for the smallest ones to be known to 1e-9.
+#: Share of the largest eigenvalue that shrinkage must add so that the smallest eigenvalues are exact to 1e-9.
 LEAST_SHRUNK = 1e-7
 
 
@@ -39,14 +39,14 @@ def h_score(
         H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big), \quad
         \Sigma_\alpha = (1 - \alpha) \Sigma + \alpha \tfrac{\mathrm{tr} \Sigma}{d} I
 
-    with :math:`\Sigma = \mathrm{cov}(f)`, :math:`\Sigma_B = \mathrm{cov}(\mathbb{E}[f|y])` over the n rows (both
-    divided by n) and :math:`\alpha` the Ledoit-Wolf shrinkage. Both are at least 0 and at most the smaller of the
-    rank of the features and the number of classes present less one. Higher is better. The plain form reaches that
-    bound for any features once n <= d + 1, whatever the labels; the shrunk form does not.
+    where :math:`\Sigma = \mathrm{cov}(f)` and :math:`\Sigma_B = \mathrm{cov}(\mathbb{E}[f|y])` over the n rows (both
+    divided by n), and :math:`\alpha` is the Ledoit-Wolf shrinkage. Both forms are at least 0 and at most the smaller of
+    the rank of the features and the number of classes present minus one. Higher is better. The plain form reaches this
+    bound whatever the labels if n <= d + 1; the shrunk form does not.
 
-    The plain form weighs every direction alike, however little features vary along it. Directions of a standard
-    deviation below 1e-6 of the largest (of features scaled to unit variance) count as absent, as float32 features say
-    nothing there but their rounding; one of 1e-5 is right to about 1e-5 of its share.
+    The plain form gives every direction the same weight, however little the features vary along it. Directions with a
+    standard deviation below 1e-6 of the largest (of features scaled to unit variance) count as absent, since there
+    float32 features hold only rounding; a direction of 1e-5 is right to about 1e-5 of its share.
 
     Source: Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019
     (arXiv:2212.10082); the shrunk form: Ibrahim, Ponomareva, Mazumder, "Newer is not always better: Rethinking
@@ -60,7 +60,7 @@ def h_score(
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        The H-score, without a unit, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -82,14 +82,14 @@ def h_score(
 
 
 def h_score_from_moments(moments: FeatureMoments, shrinkage: bool = True) -> Tensor:
-    """H-score from feature moments, see `h_score`; 0 for features that do not vary, NaN for moments not finite.
+    """H-score from feature moments, see `h_score`.
 
     Args:
         moments: Moments of all rows.
         shrinkage: Whether the covariance is shrunk.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        The H-score, 0-d: 0 for features that do not vary, NaN for moments that are not finite.
     """
     if not moments.is_finite:
         return torch.full_like(moments.quartic, torch.nan)
@@ -116,8 +116,8 @@ def h_score_of_space(space: FeatureSpace, shrinkage: bool = True) -> Tensor:
 def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -> Tensor:
     r"""Trace of :math:`S^+ R^\top R` for ``scatter`` S ``[d, d]`` whose range holds the rows of ``roots`` R ``[C, d]``.
 
-    Any generalised inverse gives the same trace then, so every feature is first divided by its standard deviation:
-    what is left out as rounding error depends on how features are correlated, not on the units of each.
+    Any generalised inverse then gives the same trace. So every feature is first divided by its standard deviation, and
+    what counts as rounding error depends on the correlations of the features, not on their units.
 
     Args:
         scatter: 0 in the rows and columns of constant features.
@@ -137,7 +137,7 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
             squares = solved.square().sum(dim=0)
             if bool(squares[-8:].mean() * len(scale) < SOLVED / torch.finfo(scale.dtype).eps):
                 return squares[:-8].sum()
-        correlations.diagonal().copy_(varies)  # constant features are no direction
+        correlations.diagonal().copy_(varies)  # constant features do not count
         values, vectors = eigendecompose(correlations)  # [d], [d, d]
         squares = (roots @ vectors).square().sum(dim=0)  # [C, d] @ [d, d]
     kept = values > torch.clamp(rounding_error(values[-1], len(values)), min=smallest * float(values[-1]))
@@ -145,10 +145,10 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
 
 
 def _of_few_rows(space: FeatureSpace) -> Tensor:
-    """The plain form where the features have more dimensions than the rows span.
+    """The plain form if the features have more dimensions than the rows span.
 
-    It is the squared length of the projections of the centred, normalised labels on the columns of the features, again
-    of features divided by their standard deviations. Rows that span n - 1 dimensions leave nothing out.
+    It is the squared length of the projection of the centred, normalised labels on the columns of the features, each
+    divided by its standard deviation. If the rows span n - 1 dimensions, the projection is the labels themselves.
     """
     values, vectors = space.spectrum
     present, varies = (space.class_counts > 0).sum(), space.variances > 0  # [], [d]

@@ -1,4 +1,4 @@
-"""Linear discriminant of labelled features, and distances from the one that has not seen a row, without a refit."""
+"""Linear discriminant of labelled features, and the distances of each row under the discriminant of the other rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,31 +13,30 @@ from lightning_leep.functional.moments import FeatureMoments
 #: Shrinkages that are tried, as the share of the identity in the covariance.
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 
-
-#: How nearly the classes may explain all scatter in some direction for a correction of the whole to have nine digits.
+#: Least share of the scatter, in any direction, that must lie within classes: the correction then has nine digits.
 LEAST_WITHIN = 1e-7
 
 
 class LinearDiscriminant(NamedTuple):
     r"""Linear discriminant in an eigenbasis where every shrinkage of the covariance is diagonal, or nearly so.
 
-    The basis is that of the within-class scatter S, or that of the total scatter :math:`T = S + R^\top R`, if that is
-    known already. Then :math:`P = ((1 - \alpha) T + \lambda I)^{-1}` is diagonal, and of
-    :math:`A = ((1 - \alpha) S + \lambda I)^{-1}` follow the products with the K class means M alone:
+    The basis is that of the within-class scatter S, or that of the total scatter :math:`T = S + R^\top R` if that is
+    already known. Then :math:`P = ((1 - \alpha) T + \lambda I)^{-1}` is diagonal, and
+    :math:`A = ((1 - \alpha) S + \lambda I)^{-1}` follows from it and the K class means M:
     :math:`M A = \Phi M P` and :math:`A = P + \rho P M^\top N \Phi M P`, with
     :math:`\Phi = (I - \rho M P M^\top N)^{-1}`, :math:`N = \mathrm{diag}(n_k)`.
     """
 
-    centre: Tensor | None  #: ``[d]``, mean of all rows; None where rows are given about it
-    basis: Tensor | None  #: ``[d, p]``, eigenvectors as columns; None where rows are given along them
-    rest: Tensor | None  #: ``[p]``, what the rounding of the centre left of the mean, in the eigenbasis
+    centre: Tensor | None  #: ``[d]``, mean of all rows; None if rows are given about it
+    basis: Tensor | None  #: ``[d, p]``, eigenvectors as columns; None if rows are given along them
+    rest: Tensor | None  #: ``[p]``, exact mean minus ``centre``, in the eigenbasis
     precisions: Tensor  #: ``[S, p]``, inverse eigenvalues of the covariance under each shrinkage, A or P
-    degrees_of_freedom: Tensor  #: ``[]``, rows less classes present
+    degrees_of_freedom: Tensor  #: ``[]``, rows minus classes present
     class_position: Tensor  #: ``[C]`` int64, place of a class among the K classes present
     class_means: Tensor  #: ``[K, p]``, in the eigenbasis, M
     class_counts: Tensor  #: ``[K]``, N
     class_norms: Tensor  #: ``[S, K]``, diagonal of M A M' under each shrinkage
-    corrections: Tensor | None = None  #: ``[S, K, K]``, Phi, where A is not diagonal
+    corrections: Tensor | None = None  #: ``[S, K, K]``, Phi, if A is not diagonal
 
     def to(self, device: torch.device) -> "LinearDiscriminant":
         """The same discriminant on another device."""
@@ -45,16 +44,16 @@ class LinearDiscriminant(NamedTuple):
 
 
 def linear_discriminant(moments: FeatureMoments) -> LinearDiscriminant:
-    """Linear discriminant of the rows that ``moments`` were taken of, by one symmetric eigendecomposition."""
+    """Linear discriminant of the rows with these moments, by one symmetric eigendecomposition."""
     return discriminant_of_space(space_of_moments(moments))
 
 
 def discriminant_of_space(space: FeatureSpace) -> LinearDiscriminant:
-    """Linear discriminant of the rows of a space, for rows as features or, if it was made from rows, for ``rows``.
+    """Linear discriminant of the rows of a space. It takes features or, if the space was made from rows, its ``rows``.
 
-    It takes an eigendecomposition of its own unless that of the space is known and serves it as well.
+    It makes its own eigendecomposition, unless that of the space is known and using it is faster.
     """
-    # Operations of a decomposition of size p, and those that a correction costs for every row and class.
+    # Operations of a decomposition of size p, against those of a correction for every row and class.
     size, classes = len(space.scatter), int((space.class_counts > 0).sum())
     corrected = 10 * size**3 > len(SHRINKAGES) * int(space.num_rows) * classes * (2 * classes + 200)
     if space.spectrum_is_known and corrected:
@@ -72,7 +71,7 @@ def discriminant_of_space(space: FeatureSpace) -> LinearDiscriminant:
 def _discriminant(
     space: FeatureSpace, variances: Tensor, axes: Tensor | None, of_total: bool
 ) -> LinearDiscriminant | None:
-    """Discriminant along eigenvectors of the within-class or total scatter; None if that would cost digits."""
+    """Discriminant along eigenvectors of the within-class or total scatter; None if it would not be exact enough."""
     present = space.class_counts > 0  # [C]
     counts = space.class_counts[present].to(variances.dtype)  # [K]
     num_rows = counts.sum().clamp(min=1)
@@ -122,7 +121,7 @@ def _discriminant(
 def leave_one_out_distances(
     features: Tensor, target: Tensor, discriminant: LinearDiscriminant, shrinkages: Sequence[int]
 ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-    r"""Squared Mahalanobis distances of rows to each class, from the discriminant that has not seen the row.
+    r"""Squared Mahalanobis distances of each row to each class, under the discriminant of the other rows.
 
     Without row i, its class mean is :math:`\mu - r_i / (n_k - 1)` and the scatter :math:`S - a_i r_i r_i^\top` with
     :math:`r_i = x_i - \mu`, :math:`a_i = n_k / (n_k - 1)`. The added :math:`\lambda I`,

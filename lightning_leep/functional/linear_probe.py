@@ -1,8 +1,8 @@
 r"""Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
 
 The discriminant is a function of the feature moments alone (fixed size, additive over batches and processes); its
-leave-one-out scores are sums over rows. Distributed, a process pools the moments, scores its own rows against them
-(:func:`linear_probe_sums`), pools the sums and reads the result off them (:func:`linear_probe_result`).
+leave-one-out scores are sums over rows. In a distributed run each process pools the moments, scores its own rows
+(:func:`linear_probe_sums`), pools the sums and computes the result from them (:func:`linear_probe_result`).
 """
 
 import math
@@ -23,7 +23,7 @@ from lightning_leep.functional.linear_discriminant import (
 
 #: Scales of the log-odds that are tried, each twice the one before: estimated covariances make the odds too extreme.
 SCALES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-#: Pairs of shrinkage and scale, of which the leave-one-out log-likelihood chooses one.
+#: Number of pairs of shrinkage and scale. The pair with the largest leave-one-out log-likelihood is used.
 NUM_CANDIDATES = len(SHRINKAGES) * len(SCALES)
 
 
@@ -40,13 +40,13 @@ class LinearProbe(NamedTuple):
     scale: Tensor  #: chosen scale of the log-odds
     balanced_accuracy: Tensor  #: mean of ``class_accuracy`` over the classes that have one
     class_accuracy: Tensor  #: ``[C]``, accuracy of the rows of each class; NaN for a class with fewer than 2 rows
-    largest_class_rate: Tensor  #: share of the largest class in all rows, which naming that class alone would get right
+    largest_class_rate: Tensor  #: share of the largest class in all rows, the accuracy of always naming it
     row_correct: Tensor | None = None  #: ``[n]``, what each row adds to ``num_correct``; NaN for rows left out
     row_log_likelihood: Tensor | None = None  #: ``[n]``, log posterior of each row's own class; NaN for rows left out
 
 
 def linear_probe_sums(features: Tensor, target: Tensor, discriminant: LinearDiscriminant) -> Tensor:
-    """Leave-one-out scores of rows under every candidate, summed: all that :func:`linear_probe_result` needs of them.
+    """Sums over rows of their leave-one-out scores under every candidate, as :func:`linear_probe_result` needs them.
 
     Args:
         features: ``[n, d]``, among the rows that the discriminant was made from.
@@ -104,11 +104,12 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
     gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
     own_gap, own_frequency = gaps.gather(0, own).squeeze(0), frequency[position, 0]  # [m]
     odds = (gaps * (-scales[0] / 2)).exp_()
+    weighted = torch.empty_like(odds)
     scores = distances.new_empty(2, len(scales), len(position))
     for i, scale in enumerate(scales):
         if i:
             odds.square_()
-        weighted = odds * frequency  # [K, m], posterior up to a factor
+        torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
         evidence = weighted.sum(dim=0)  # at least the frequency of the nearest class
         scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
         # Equal up to the rounding of the products: such a tie is shared.
@@ -119,14 +120,14 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
 
 
 def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
-    """Choose shrinkage and scale by the leave-one-out log-likelihood and state what they achieve.
+    """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve.
 
     Args:
         sums: ``[2 + C, NUM_CANDIDATES]`` of :func:`linear_probe_sums`, over all rows.
-        class_counts: ``[C]``, all rows of each class, counted or not.
+        class_counts: ``[C]``, all rows of each class, scored or not.
 
     Returns:
-        Accuracies, standard error, log-likelihood, shrinkage and scale are NaN when no row is counted.
+        The probe; its accuracies, standard error, log-likelihood, shrinkage and scale are NaN if no row is scored.
     """
     best = best_candidate(sums)
     log_likelihood, squares, correct = sums[0, best], sums[1, best], sums[2:, best]  # [], [], [C]
@@ -152,7 +153,7 @@ def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
 
 
 def best_candidate(sums: Tensor) -> int:
-    """Place of the pair with the largest log-likelihood among shrinkages x scales."""
+    """Place among shrinkages x scales of the pair with the largest log-likelihood."""
     return int(sums[0].argmax())
 
 
@@ -170,12 +171,12 @@ def linear_probe(
             \exp\big(-\tfrac{\tau}{2} (x_i - \mu_k)^\top \Sigma_{-i}^{-1} (x_i - \mu_k)\big)
 
     with the class frequencies and :math:`\lambda` of all rows. Shrinkage :math:`\alpha` and scale :math:`\tau` are the
-    pair of ``SHRINKAGES`` x ``SCALES`` with the largest leave-one-out log-likelihood; :math:`\tau < 1` undoes the
-    overconfidence of an estimated covariance, the more of it the fewer rows there are. Taking a row out is a rank-one
-    change of S, so all n discriminants cost a few products of n x d, d x d and d x C matrices.
+    pair of ``SHRINKAGES`` x ``SCALES`` with the largest leave-one-out log-likelihood. :math:`\tau < 1` corrects the
+    overconfidence of an estimated covariance, which is larger for fewer rows. Taking a row out is a rank-one change of
+    S, so all n discriminants cost a few products of n x d, d x d and d x C matrices.
 
-    A row that is the only one of its class cannot be predicted: it is excluded and counted in ``num_excluded``, while
-    its class stays open to the other rows. On labels that the features say nothing about, the accuracy lies at or
+    A row that is the only one of its class cannot be predicted. It is excluded and counted in ``num_excluded``, but
+    other rows can still be assigned to its class. On labels that the features say nothing about, the accuracy is at or
     slightly below the chance level, because taking a row out moves its own class mean away from it.
 
     Source: leave-one-out discriminant by rank-one downdates: Lachenbruch and Mickey, "Estimation of error rates in
@@ -189,8 +190,8 @@ def linear_probe(
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        Accuracy with its standard error, by class and of each row, log-likelihood, counts, and the shrinkage and scale
-        that were chosen.
+        The probe: accuracy in 0..1 with its standard error, by class and for each row, log-likelihood in nats, numbers
+        of rows, and the chosen shrinkage and scale.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.

@@ -1,8 +1,8 @@
 r"""Feature moments: fixed-size, additive, exact sufficient statistics of labelled features.
 
-H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need nothing but these, so they stream over batches
-and reduce over processes by sums. All are kept about a centre near the mean of the features: raw second moments of
-features with mean 1e6 and standard deviation 1 would lose 12 of float64's 16 digits.
+H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need only these, so batches and processes add up.
+They are kept about a centre near the mean of the features: raw second moments of features with mean 1e6 and standard
+deviation 1 would lose 12 of float64's 16 digits.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,8 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 class FeatureMoments(NamedTuple):
     r"""Moments of rows :math:`x_i` with labels :math:`y_i` about a centre :math:`c`; :math:`v_i = x_i - c`.
 
-    ``centre`` is any point near the mean, not the mean itself: ``class_sums`` hold what is left, so that nothing is
-    lost to its rounding, and moments that share a centre add up field by field. Floating-point fields are float64
-    where the device has it.
+    ``centre`` is any point near the mean, not the mean itself. ``class_sums`` hold the rest, so its rounding loses
+    nothing. Moments about one centre add up field by field. Floating-point fields are float64 where the device has it.
     """
 
     centre: Tensor  #: ``[d]``, :math:`c`
@@ -35,7 +34,7 @@ class FeatureMoments(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether all features were finite, and none too large for the sums of their fourth powers."""
+        """Whether all features were finite and the sum of their fourth powers did not overflow."""
         return bool(self.quartic.isfinite())
 
     @property
@@ -45,7 +44,7 @@ class FeatureMoments(NamedTuple):
 
     @property
     def class_means(self) -> Tensor:
-        """``[C, d]``, mean of the rows of each class; the centre for a class without any."""
+        """``[C, d]``, mean of the rows of each class; the centre for a class without rows."""
         return self.centre + self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1)
 
 
@@ -80,11 +79,11 @@ def feature_moments(
 
 
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
-    """Moments of the rows so far and ``features [n, d]`` with labels ``target [n]``; the argument stays as it was.
+    """Moments of earlier rows and of ``features [n, d]`` with labels ``target [n]``; the argument is not changed.
 
-    The centre moves to the mean whenever the number of rows passes a power of two, before the new ones are added, and
-    otherwise stays, which costs one product a batch where a merge makes several passes over ``[d, d]``. It is near
-    enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
+    The centre moves to the mean whenever the number of rows passes a power of two, before the new rows are added.
+    Otherwise it stays, so that a batch costs one product, where a merge makes several passes over ``[d, d]``. It stays
+    near enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
     """
     seen, new = int(moments.num_rows), features.shape[0]
     if not new:
@@ -101,7 +100,7 @@ def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) ->
 def _mean(features: Tensor, target: Tensor) -> Tensor:
     mean = torch.zeros(features.shape[1], dtype=accumulation_dtype(features.device), device=features.device)
     for chunk, _ in row_chunks(features, target):
-        mean += chunk.sum(dim=0) / features.shape[0]  # [m, d] -> [d]
+        mean += chunk.sum(dim=0) / max(1, features.shape[0])  # [m, d] -> [d]
     return mean
 
 
@@ -112,7 +111,7 @@ def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_pl
         for i, (chunk, labels) in enumerate(row_chunks(features, target)):
             deviation = chunk - centre  # [m, d]
             norms = deviation.square().sum(dim=1)  # [m]
-            if i == 0 and not in_place:  # the one copy that leaves the argument as it was
+            if i == 0 and not in_place:  # the only copies; later chunks are added in place
                 class_sums, cubic = class_sums.clone(), cubic.clone()
                 scatter = torch.addmm(scatter, deviation.T, deviation)  # [d, m] @ [m, d]
             else:
@@ -125,7 +124,7 @@ def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_pl
 
 
 def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
-    """The same rows' moments about another centre, exactly, from the moments alone.
+    """Moments of the same rows about another centre, exact, computed from the moments.
 
     Args:
         moments: Moments about any centre.
@@ -136,10 +135,10 @@ def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> F
 
 
 def central_moments(moments: FeatureMoments) -> FeatureMoments:
-    """The same rows' moments about their exact mean, to derive scores from; ``centre`` is that mean, rounded.
+    """Moments of the same rows about their exact mean, for scores to be computed from; ``centre`` is the rounded mean.
 
-    The deviations add up to 0, which those from a rounded centre do not when the mean is large. These moments are not
-    to be merged again: the rounding of their centre is no longer made up for by ``class_sums``.
+    The deviations add up to 0, which those from a rounded centre do not if the mean is large. Do not merge these
+    moments again: ``class_sums`` no longer make up for the rounding of the centre.
     """
     return _shift(moments, moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1), moments.mean)
 
@@ -167,7 +166,7 @@ def _shift(moments: FeatureMoments, shift: Tensor, centre: Tensor) -> FeatureMom
 
 
 def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
-    """Moments of the rows of both, which must be about one centre: a sum field by field."""
+    """Moments of the rows of both, which must have one centre: a sum field by field."""
     return FeatureMoments(a.centre, *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
 
 
@@ -201,7 +200,7 @@ def between_root(moments: FeatureMoments) -> Tensor:
 
 
 def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
-    """``[d]`` bool, features whose standard deviation cannot be told from the rounding error of their mean.
+    """``[d]`` bool: features whose standard deviation is within the rounding error of their mean.
 
     Args:
         variances: ``[d]``, sums of squares about the mean.
@@ -228,14 +227,14 @@ def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
         moments: Moments of the rows, classes pooled.
 
     Returns:
-        0-d tensor; 0 when the covariance is a multiple of I already (one feature, identical rows, no rows).
+        0-d tensor; 0 if the covariance is already a multiple of I (one feature, identical rows, no rows).
     """
     central = central_moments(moments)
     return shrinkage_of_scatter(central.scatter, central.quartic, central.num_rows, len(central.scatter))
 
 
 def shrinkage_of_scatter(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
-    """`ledoit_wolf_shrinkage` from the scatter of d features, or one of fewer dimensions that has all their variance.
+    """`ledoit_wolf_shrinkage` from the scatter of d features, or from a smaller one with the same eigenvalues above 0.
 
     Args:
         scatter: ``[p, p]``.

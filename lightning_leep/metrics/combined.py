@@ -68,14 +68,14 @@ class FeatureScores(LinearProbeAccuracy):
         self._space: tuple[Tensor, FeatureSpace] | None = None
 
     def space(self) -> FeatureSpace:
-        """What scores are computed from, kept until ``compute`` has used it."""
+        """What scores are computed from; it is kept until ``compute`` has used it."""
         if self._space is None or self._space[0] is not self.scatter:  # states are rebound, never changed
             self._space = self.scatter, super().space()
-            _ = self._space[1].spectrum  # which the other scores need: the probe can use it as well
+            _ = self._space[1].spectrum  # the other scores need it, so the probe can use it too
         return self._space[1]
 
     def scores_and_probe(self) -> tuple[dict[str, Tensor], LinearProbe]:
-        """Scores of the rows that the state stands for, and everything that is known of the probe."""
+        """Scores of the rows in the state, as ``compute`` returns them, and everything that is known of the probe."""
         probe, num_rows = self.result_here(), int(self.moments.num_rows)
         if num_rows < 2 or not self.moments.is_finite:
             missing = torch.full_like(self.quartic, torch.nan)
@@ -100,11 +100,11 @@ class FeatureScores(LinearProbeAccuracy):
         """Scores of all rows seen so far, on all processes.
 
         Returns:
-            0-d tensors by name, float64 but for the number: ``h_score`` and ``h_score_unshrunk``, at least 0, without a
-            unit; ``log_me``, in nats a row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``,
-            in 0..1; ``linear_probe_balanced_accuracy``, its mean over the classes, in 0..1;
-            ``linear_probe_log_likelihood``, in nats a row, at most 0; ``linear_probe_samples``, the number of
-            rows that it is the mean of, int64; ``linear_probe_shrinkage``, in 0..1. NaN, with a warning, for fewer than
+            0-d tensors by name: ``h_score`` and ``h_score_unshrunk``, without a unit, at least 0; ``log_me``, in nats
+            per row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``, in 0..1;
+            ``linear_probe_balanced_accuracy``, the mean over the classes, in 0..1; ``linear_probe_log_likelihood``, in
+            nats per row, at most 0; ``linear_probe_samples``, the number of scored rows, int64;
+            ``linear_probe_shrinkage``, in 0..1. The others are float64. They are NaN, with a warning, for fewer than
             two rows; those of the probe also if no class has two rows.
         """
         return self.scores_and_probe()[0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.report_text import description, summary
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
@@ -115,6 +116,14 @@ class TransferabilityReport:
         if not counts:
             return math.nan
         return sum(count * math.log(count / self.num_samples) for count in counts) / sum(counts)
+
+    def __str__(self) -> str:
+        """The five numbers that matter and the notes, one a line."""
+        return summary(self)
+
+    def describe(self) -> str:
+        """Return all numbers and the notes, one a line."""
+        return description(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""

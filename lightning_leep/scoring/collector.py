@@ -15,7 +15,9 @@ from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import notes
+from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
+from lightning_leep.scoring.outputs import ValuesSeen
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
 
@@ -52,13 +54,17 @@ class ScoreCollector:
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)  # EEPScores checks its rows
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
+        self.values = ValuesSeen()
         self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
         for metric in self.metrics:
             metric.to(device)
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
-        for preds, features, target in self.plan.choose_features(batches):
+        for batch in self.plan.choose_features(batches):
+            preds, features, target = moved(batch, self.outputs.device)  # back from the CPU, if they were kept there
+            if self.plan.options.from_logits:
+                self.values.add(preds)
             self.outputs.update(preds, target)
             self.nce.update(preds, target)
             if self.features is not None and features is not None:
@@ -99,6 +105,8 @@ class ScoreCollector:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
             null = self._permutation_null()
+            device = self.outputs.device
+            misread = self.values.remarks(sum_over_processes(device), device, plan.single_output)
             if self.nleep is not None and self.features is not None:
                 self.nleep.share_state(self.features)
             for metric in self.metrics:
@@ -134,7 +142,8 @@ class ScoreCollector:
             **_null_fields(null, values["leep"]),
         )
         nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows))
+        about_outputs = {"misread": misread, "remarks": plan.remarks()}
+        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_outputs))
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:

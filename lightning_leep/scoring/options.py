@@ -24,7 +24,9 @@ class ScoringOptions:
         from_logits: Whether the source returns logits; False for probabilities.
         ignore_index: Label of the rows that are left out, as -100 in segmentation; None keeps all rows.
         split_batch: Function from a batch to ``(inputs, target)``. None reads pairs ``(inputs, target)`` and mappings
-            with ``labels`` (Hugging Face).
+            with one of ``labels``, ``label``, ``targets`` and ``target``.
+        class_dim: Dimension of the source's outputs that holds the classes; None for 1 or the last one, whichever fits
+            the labels.
         head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it. None
             finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
             ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
@@ -53,6 +55,7 @@ class ScoringOptions:
     from_logits: bool = True
     ignore_index: int | None = None
     split_batch: SplitBatch | None = None
+    class_dim: int | None = None
     head: str | None = None
     memory: Memory = "device"
     num_permutations: int = 20
@@ -65,6 +68,10 @@ class ScoringOptions:
         check_ignore_index(self.ignore_index)
         if self.split_batch is not None and not callable(self.split_batch):
             raise TypeError(f"`split_batch` must be a function or None, got {type(self.split_batch).__name__}.")
+        if self.class_dim is not None and (
+            isinstance(self.class_dim, bool) or not isinstance(self.class_dim, int) or self.class_dim == 0
+        ):
+            raise ValueError(f"`class_dim` must be an integer other than 0, or None, got {self.class_dim!r}.")
         if self.head is not None and not isinstance(self.head, str):
             raise TypeError(f"`head` must be the name of a layer or None, got {type(self.head).__name__}.")
         if not isinstance(self.memory, str) or self.memory not in MEMORY_WAYS:
@@ -90,6 +97,7 @@ class OptionNames(TypedDict, total=False):
     from_logits: bool
     ignore_index: int | None
     split_batch: SplitBatch | None
+    class_dim: int | None
     head: str | None
     memory: Memory
     num_permutations: int

@@ -7,7 +7,7 @@ from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import doubts
-from lightning_leep.tensorboard.words import epochs, percent
+from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.
 NORMAL_95 = 1.96
@@ -37,15 +37,14 @@ def report_markdown(
         Markdown that TensorBoard's text plugin renders.
     """
     curve = curve if curve is not None else AccuracyCurve()
-    # As code, since TensorBoard would drop a name such as `<lambda>` as HTML.
-    source = "the source model" if source_name is None else f"`{source_name}`"
+    source = "the source model" if source_name is None else code(source_name)
     parts = [
         f"## How well does {source} transfer?",
         _scoring(report, source),
         _verdict(report),
         _prediction(forecast, convergence),
         _outcome(curve, forecast),
-        f"**Stopped.** {stopped}" if stopped else "",
+        f"**Stopped.** {escaped(stopped)}" if stopped else "",
         _comparison(curve, reference),
         _notes((*report.notes, *(forecast.notes if forecast is not None else ()))),
         _table(report),
@@ -90,15 +89,15 @@ def _verdict(report: TransferabilityReport) -> str:
 
 
 def _notes(notes: tuple[str, ...]) -> str:
-    return "\n".join(["**Read with care:**", "", *(f"- {note}" for note in notes)]) if notes else ""
+    return "\n".join(["**Read with care:**", "", *(f"- {escaped(note)}" for note in notes)]) if notes else ""
 
 
 def _prediction(forecast: AccuracyForecast | None, convergence: ConvergenceForecast | None) -> str:
     sentences = []
     if forecast is not None:
-        sentences.append(f"**Predicted accuracy: {percent(forecast.value)}.** {forecast.describe()}")
+        sentences.append(f"**Predicted accuracy: {percent(forecast.value)}.** {escaped(forecast.describe())}")
     if convergence is not None:
-        sentences.append(convergence.describe())
+        sentences.append(escaped(convergence.describe()))
     return " ".join(sentences)
 
 

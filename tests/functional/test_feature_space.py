@@ -31,6 +31,7 @@ def scores(space, rows, labels):
         "h_score_unshrunk": h_score_of_space(space, shrinkage=False).item(),
         "log_me": log_me_of_space(space).item(),
         "linear_probe_accuracy": result.accuracy.item(),
+        "linear_probe_accuracy_standard_error": result.standard_error.item(),
         "linear_probe_log_likelihood": result.log_likelihood.item(),
         "linear_probe_balanced_accuracy": result.balanced_accuracy.item(),
         "linear_probe_shrinkage": result.shrinkage.item(),

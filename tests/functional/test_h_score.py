@@ -112,6 +112,7 @@ def test_bounds(n, d, C, seed, signal):
     assert -1e-9 <= shrunk <= bound + 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**16), n=st.integers(6, 40), d=st.integers(1, 6))
 def test_invariances(seed, n, d):

@@ -24,6 +24,7 @@ def conditional_of(theta, labels, num_target_classes):
     return conditional_probability(joint_probability(theta, labels, num_target_classes))
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_joint_is_the_sum_of_the_rows_of_each_class(task):
     theta, labels, num_target_classes = task
@@ -48,6 +49,7 @@ def test_joint_of_earlier_rows_is_added_to_and_stays_what_it_is():
     assert torch.equal(earlier, before)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_conditional_is_a_distribution_over_target_classes(task):
     theta, labels, num_target_classes = task
@@ -110,6 +112,7 @@ def test_no_rows():
     assert leave_one_out_likelihood(rows, labels, joint, torch.zeros(3).long()).shape == (0,)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_share_of_rows_that_the_eep_gets_right(task):
     theta, labels, num_target_classes = task

@@ -142,6 +142,7 @@ def test_confident_nonsense_no_longer_beats_soft_knowledge():
 # -- standard errors ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_standard_error_takes_the_joint_as_given():
     """It is the spread of LEEP over samples scored with one joint; a joint of each sample's own adds to that."""
     preds, target = random_task(20_000, 3, 2, seed=1)

@@ -28,6 +28,7 @@ def leep_of(theta, labels, num_target_classes):
     return leep(theta, labels, num_target_classes, from_logits=False).item()
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_paper_formula(task):
     theta, labels, num_target_classes = task
@@ -41,6 +42,7 @@ def test_worked_example():
     assert leep_of(preds, torch.tensor([0, 1]), 2) == pytest.approx(math.log(q[0] * q[1]) / 2, **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_logits_and_their_probabilities_score_the_same(task):
     theta, labels, num_target_classes = task
@@ -72,6 +74,7 @@ def test_probabilities_are_not_guessed_from_their_range():
     assert leep_of(theta, labels, 3) > as_logits + 0.1
 
 
+@pytest.mark.slow
 @given(tasks(), st.data())
 def test_between_the_likelihood_of_any_choice_of_source_classes_and_zero(task, data):
     # each term is one of the sum in q_i(y_i) >= P(y_i|z_i) theta_i(z_i)
@@ -94,6 +97,7 @@ def test_bound_with_the_entropy_of_counts_does_not_hold_in_general():
     assert leep_of(theta, labels, 2) < math.log(0.6 * 0.8) / 2 - 0.1
 
 
+@pytest.mark.slow
 @given(tasks(), st.integers(1, 30))
 def test_no_better_than_the_head_that_it_grows_into(task, steps):
     # Heads q(y|x) = sum_z A(y, z) theta(z): the EEP is one, and each step of expectation-maximisation of A
@@ -109,6 +113,7 @@ def test_no_better_than_the_head_that_it_grows_into(task, steps):
     assert leep_of(*task) <= best + 1e-12
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_source_that_says_nothing_scores_minus_the_label_entropy(task):
     theta, labels, num_target_classes = task
@@ -116,6 +121,7 @@ def test_source_that_says_nothing_scores_minus_the_label_entropy(task):
     assert leep_of(constant, labels, num_target_classes) == pytest.approx(-label_entropy(labels), **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_one_hot_source_scores_the_negative_conditional_entropy(task):
     theta, labels, num_target_classes = task
@@ -125,6 +131,7 @@ def test_one_hot_source_scores_the_negative_conditional_entropy(task):
     assert leep_of(one_hot, labels, num_target_classes) == pytest.approx(expected, **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks(), st.randoms(use_true_random=False))
 def test_order_and_names_do_not_matter(task, random):
     theta, labels, num_target_classes = task

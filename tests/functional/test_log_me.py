@@ -88,6 +88,7 @@ def score(features, target, C=None, **kwargs) -> float:
     return log_me(torch.as_tensor(features), torch.as_tensor(target), C, **kwargs).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "C"), [(200, 8, 3), (500, 64, 10), (30, 60, 2), (60, 3, 30), (100, 1, 2)])
 @pytest.mark.parametrize("mean", [0.0, 3.0, 1e3, 1e6])
 def test_equals_the_converged_fixed_point(n, d, C, mean):
@@ -97,6 +98,7 @@ def test_equals_the_converged_fixed_point(n, d, C, mean):
     assert score(features, target, C) == pytest.approx(reference(features, target), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "C", "mean"), [(40, 3, 2, 0.0), (40, 3, 3, 2.0), (12, 20, 2, 0.5)])
 def test_equals_the_numerical_maximum_of_the_definition(n, d, C, mean):
     features, target = make(n, d, C, seed=d)
@@ -104,6 +106,7 @@ def test_equals_the_numerical_maximum_of_the_definition(n, d, C, mean):
     assert score(features, target) == pytest.approx(reference(features, target, optimised_evidence), rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
@@ -162,6 +165,7 @@ def test_imbalanced_with_a_single_image_of_a_class():
     assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**16), n=st.integers(4, 30), d=st.integers(1, 6), scale=st.sampled_from([1e-6, 1.0, 1e5]))
 def test_invariant_to_order_relabelling_rotation_and_one_scale(seed, n, d, scale):

@@ -40,6 +40,7 @@ def batches_of(name):
     return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("sizes", [(90,), (40, 1, 49), (0, 90), (1,) * 90])
 def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
@@ -52,6 +53,7 @@ def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
     assert {value.dtype for value in tensors} <= {torch.float64, torch.int64}
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
@@ -75,6 +77,7 @@ def test_dense_input_and_ignored_rows(name):
     assert values_of(metric.compute()) == expected(name, kept)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("kwargs", [{}, {"dist_sync_on_step": True}, {"compute_on_cpu": True}])
 def test_forward_gives_the_value_of_the_batch_and_accumulates(name, kwargs):
@@ -164,6 +167,7 @@ def test_inference_mode(name):
     assert values_of(metric.clone().compute()) == expected(name, first, second, third)
 
 
+@pytest.mark.slow
 @every
 def test_forward_costs_the_same_for_the_last_batches_as_for_the_first(name):
     metric, costs = build(name), []

@@ -46,6 +46,7 @@ def assert_same_probe(found, expected):
     assert values_of(found) == {name: pytest.approx(value, **EXACT) for name, value in values_of(expected).items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**16), cuts=st.lists(st.integers(0, 40), max_size=3))
 def test_any_split_into_batches_and_merges(seed, cuts):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -122,3 +123,25 @@ def test_fields_come_by_name(values):
         TransferabilityReport.from_dict(values)
     with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
         check_report(values)
+
+
+def test_text_has_five_numbers_and_the_notes(report):
+    noted = dataclasses.replace(report, notes=("One.", "Two."), permutation_p_value=0.25)
+    text = str(noted)
+    assert text.endswith("- One.\n- Two.")
+    numbers = dict(
+        re.findall(
+            r"^(LEEP|leave-one-out LEEP|EEP accuracy|linear probe accuracy|permutation p-value) +(\S+)", text, re.M
+        )
+    )
+    shown = ("leep", "leave_one_out_leep", "eep_accuracy", "linear_probe_accuracy", "permutation_p_value")
+    wanted = [value for name in shown if (value := getattr(noted, name)) is not None and math.isfinite(value)]
+    assert [float(value) for value in numbers.values()] == pytest.approx(wanted, abs=5e-4)
+    assert len(text.splitlines()) == 1 + len(wanted) + 2
+
+
+def test_description_has_every_number(report):
+    described = report.describe()
+    for name, value in report.scalars().items():
+        assert re.search(rf"^{name} +{re.escape(f'{value:.6g}')}$", described, re.M), name
+    assert "None" not in described

@@ -19,11 +19,11 @@ def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int:
     Raises:
         ValueError: If no place states it, or places disagree.
     """
-    found = dict(_statements(datamodule, module, dataset))
-    if len(set(found.values())) == 1:
-        return next(iter(found.values()))
+    found = list(dict.fromkeys(_statements(datamodule, module, dataset)))
+    if len({count for _, count in found}) == 1:
+        return found[0][1]
     if found:
-        places = ", ".join(f"{place} = {count}" for place, count in found.items())
+        places = ", ".join(f"{place} = {count}" for place, count in found)
         raise ValueError(
             f"The number of target classes is not clear: {places}. Pass `num_target_classes=` to LEEPCallback."
         )

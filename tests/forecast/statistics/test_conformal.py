@@ -25,6 +25,7 @@ def reference_interval(predictions, residuals, alpha):
     return (-math.inf if k_low < 1 else lower[k_low - 1], math.inf if k_high > n else upper[k_high - 1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=1, max_size=30), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
 def test_matches_the_definition(pairs, coverage):
     predictions, residuals = np.array(pairs).T
@@ -32,6 +33,7 @@ def test_matches_the_definition(pairs, coverage):
     assert jackknife_plus(predictions, residuals, coverage) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=2, max_size=30),
     st.floats(0.05, 0.95),

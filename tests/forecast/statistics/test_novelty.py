@@ -52,6 +52,7 @@ def test_far_points_are_moved_to_the_edge():
     np.testing.assert_array_equal(near, x.mean(0) + 0.1)
 
 
+@pytest.mark.slow
 def test_nothing_jumps_at_the_edge():
     x = np.random.default_rng(1).normal(size=(25, 2))
     path = [np.array([t, 0.3 * t]) for t in np.arange(0, 8, 5e-3)]
@@ -69,6 +70,7 @@ def test_an_unusual_combination_of_usual_values_is_far():
     assert pull_inside(x, np.array([2.0, -2.0]))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [9, 19, 40])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "skewed", "transfers"])
 def test_false_alarms_are_rare(size, kind):
