@@ -17,8 +17,8 @@ from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.linear_discriminant import (
     SHRINKAGES,
     LinearDiscriminant,
-    discriminant_of_space,
     leave_one_out_distances,
+    linear_discriminant,
 )
 
 #: Scales of the log-odds that are tried, each twice the one before: estimated covariances make the odds too extreme.
@@ -209,7 +209,7 @@ def linear_probe(
     if int(torch.bincount(labels, minlength=1).max()) < 2:
         raise ValueError("The linear probe needs a class with at least 2 rows in `target`, got none.")
     space = space_of(rows, labels, num_target_classes)
-    discriminant = discriminant_of_space(space)
+    discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
     sums = linear_probe_sums(rows, labels, discriminant)
     correct, log_likelihood = row_scores(rows, labels, discriminant, best_candidate(sums))
