@@ -17,8 +17,8 @@ from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.linear_discriminant import (
     SHRINKAGES,
     LinearDiscriminant,
-    discriminant_of_space,
     leave_one_out_distances,
+    linear_discriminant,
 )
 
 #: Scales of the log-odds that are tried, each twice the one before: estimated covariances make the odds too extreme.
@@ -131,13 +131,15 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
         near = (gaps <= 2 * TIE / scales[0]).to(gaps)  # 0 or 1
         scores[0] = near.gather(0, own).squeeze(0) / near.sum(dim=0)
     odds = (gaps * (-scales[0] / 2)).exp_()
+    weighted = torch.empty_like(odds)
     for i, scale in enumerate(scales):
         if i:
             odds.square_()
-        evidence = frequency.squeeze(1) @ odds  # [m], at least the frequency of the nearest class
+        with torch.autocast(device_type=odds.device.type, enabled=False):
+            evidence = frequency.squeeze(1) @ odds  # [m], at least the frequency of the nearest class
         scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
         if not alike:
-            weighted = odds * frequency  # [K, m], posterior up to a factor
+            torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
             best = torch.ge(weighted, weighted.amax(dim=0) * (1 - TIE), out=weighted)  # 0 or 1
             scores[0, i] = best.gather(0, own).squeeze(0) / best.sum(dim=0)
     scores[1].clamp_(max=0.0)
@@ -234,7 +236,7 @@ def linear_probe(
     if int(torch.bincount(labels, minlength=1).max()) < 2:
         raise ValueError("The linear probe needs a class with at least 2 rows in `target`, got none.")
     space = space_of(rows, labels, num_target_classes)
-    discriminant = discriminant_of_space(space)
+    discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
     sums = linear_probe_sums(rows, labels, discriminant)
     correct, log_likelihood = row_scores(rows, labels, discriminant, best_candidate(sums))

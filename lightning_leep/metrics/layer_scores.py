@@ -90,7 +90,8 @@ class LayerScores(LinearProbeAccuracy):
             places = torch.arange(self.num_features, device=device)
             usable = torch.cat([places[self.columns[layer]] for layer in layers])
             parts.insert(0, slice(None) if len(layers) == num_layers else usable)
-        discriminants = [linear_discriminant(_moments_of(central, part)).to(device) for part in parts]
+        spaces = (space_of_moments(_moments_of(central, part)) for part in parts)
+        discriminants = [linear_discriminant(space).to(device) for space in spaces]
         num_rows = int(self.class_counts.sum())
         mean = central.centre.to(device)  # [D]
 

@@ -191,6 +191,11 @@ class SourceRun:
             layers.begin(inputs, target)
             with context(), self.running():
                 output = call_source(self.source, inputs)
+            if self.options.head is False:
+                embedding = reader.read_embedding(output, target).clone()  # the source may reuse its memory
+                pooled = layers.take(embedding, None, embedding)
+                yield Outputs(embedding, embedding, target.to(embedding.device), pooled)
+                continue
             preds = reader.read(output, target)
             features = captured.take(preds, target)
             pooled = layers.take(preds, captured.name, features)
