@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         transferability_metrics,
     )
     from lightning_leep.records import TransferabilityReport
-    from lightning_leep.scoring import ScoringOptions, score
+    from lightning_leep.scoring import ScoringOptions, score, score_outputs
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ __all__ = [
     "TransferabilityReport",
     "__version__",
     "score",
+    "score_outputs",
     "transferability_metrics",
 ]
 
@@ -50,6 +51,7 @@ _PACKAGES = {
     "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
     "score": "scoring",
+    "score_outputs": "scoring",
 }
 
 if not TYPE_CHECKING:  # a type checker would accept every name

@@ -10,24 +10,17 @@ from typing import Any, NamedTuple
 
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
+from lightning_leep.utils.checks import printable
 
 
 class Column(NamedTuple):
-    """A column of the table: its title, its field in ``History.to_dicts()``, and how it is shown.
-
-    Attributes:
-        title: Title.
-        field: Name of the field.
-        format: Format of a value that is not None.
-        is_name: Whether it holds names, which a narrow terminal cuts, or numbers, which stay whole.
-        is_minor: Whether a terminal narrower than ``WIDE`` leaves it out.
-    """
+    """A column of the table."""
 
     title: str
-    field: str
+    field: str  #: its name in ``History.to_dicts()``
     format: str = "{}"
-    is_name: bool = False
-    is_minor: bool = False
+    is_name: bool = False  #: cut in a narrow terminal; numbers stay whole
+    is_minor: bool = False  #: left out of a terminal narrower than ``WIDE``
 
 
 COLUMNS = (
@@ -50,24 +43,14 @@ WIDE = 140
 LEGEND = "* ended early: it could have achieved more, and no forecast uses it"
 
 
-def printable(text: str) -> str:
-    r"""Escape what is not printable, so that a name can neither break a line nor command the terminal.
-
-    Example:
-        >>> printable("caf\u00e9\n\x1b[31m")
-        'café\\n\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def cells(values: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
-    """One row of the table, the fields that are missing empty."""
+    """Return one row of the table; a missing field is empty."""
     known = [(column, values.get(column.field)) for column in columns]
     return ["" if value is None else printable(column.format.format(value)) for column, value in known]
 
 
 def lines(history: History) -> Iterator[str]:
-    """Lines for another program: all columns, whole names, separated by tabs."""
+    """Yield lines for another program: all columns, separated by tabs."""
     yield "\t".join(column.title for column in COLUMNS)
     for values in history.to_dicts():
         yield "\t".join(cells(values, COLUMNS))
@@ -84,9 +67,8 @@ def print_table(history: History) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    columns = [
-        column for column in COLUMNS[:-1] if console.width >= WIDE or not column.is_minor
-    ]  # a mark says the last
+    # A mark replaces the last column.
+    columns = [column for column in COLUMNS[:-1] if console.width >= WIDE or not column.is_minor]
     achieved = [column.title for column in columns].index("achieved")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="none")
     for column in columns:

@@ -93,6 +93,7 @@ def test_a_wide_terminal_gets_all_columns(folder):
     assert "-2.708" in " ".join(lines)
 
 
+@pytest.mark.slow
 def test_names_cannot_break_the_table_or_command_the_terminal(tmp_path):
     save_record(make_record(**ODD_NAMES), tmp_path)
     _, row = in_shell("history", tmp_path).stdout.splitlines()
@@ -103,6 +104,7 @@ def test_names_cannot_break_the_table_or_command_the_terminal(tmp_path):
     assert sum(2 if c > "\u2fff" else 1 for c in row) <= 120
 
 
+@pytest.mark.slow
 def test_an_encoding_without_the_letters_of_a_name(tmp_path):
     folder = tmp_path / "überall"
     folder.mkdir()

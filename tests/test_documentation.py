@@ -1,8 +1,9 @@
 """What the README and the documentation say is so: their programs run, and their lists are complete."""
 
-import importlib
 import re
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
@@ -56,13 +57,10 @@ def test_files_that_a_page_names_exist(page):
 def test_every_public_name_is_in_the_reference():
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
     listed = {path.rpartition(".")[2] for path in re.findall(r"^::: ([\w.]+)", text, re.MULTILINE)}
-    rooms = [
-        lightning_leep,
-        *(importlib.import_module(f"lightning_leep.{room}") for room in lightning_leep._SUBPACKAGES),
-    ]
-    for room in rooms:
-        public = set(getattr(room, "__all__", ())) - {"__version__"}
-        assert public <= listed, f"{room.__name__}: {sorted(public - listed)}"
+    packages = [name for _, name, is_package in iter_modules(lightning_leep.__path__, "lightning_leep.") if is_package]
+    for package in (lightning_leep, *map(import_module, packages)):
+        public = set(getattr(package, "__all__", ())) - {"__version__"}
+        assert public <= listed, f"{package.__name__}: {sorted(public - listed)}"
 
 
 def test_schema_of_a_record_lists_its_fields():

@@ -24,6 +24,7 @@ assert loaded("torch", "torchmetrics", "lightning", "pytorch_lightning", "tensor
 """)
 
 
+@pytest.mark.slow
 def test_scores_need_no_lightning_and_the_callback_says_that_it_does():
     run("""
 sys.modules.update(lightning=None, pytorch_lightning=None)
@@ -47,6 +48,7 @@ TRAINER = (
 )
 
 
+@pytest.mark.slow
 def test_for_a_user_of_lightning_the_other_package_stays_out():
     """The second package would take over the logger of Lightning's messages."""
     run(f"""
@@ -60,6 +62,7 @@ assert loaded("pytorch_lightning", "lightning_fabric") == []
 """)
 
 
+@pytest.mark.slow
 def test_a_user_of_lightning_who_imports_it_last():
     run(f"""
 from lightning_leep import LEEPCallback
@@ -69,6 +72,7 @@ pytorch_lightning.{TRAINER}
 """)
 
 
+@pytest.mark.slow
 def test_with_lightning_alone_installed():
     run(f"""
 sys.modules["pytorch_lightning"] = None

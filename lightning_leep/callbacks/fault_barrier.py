@@ -22,7 +22,7 @@ class FaultBarrier:
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
-        self._warned: set[str] = set()
+        self._warned: dict[str, str] = {}
 
     def reset(self) -> None:
         """Start to warn anew."""
@@ -48,8 +48,12 @@ class FaultBarrier:
     def warn(self, task: str, message: str) -> None:
         """Warn about a task once, on this process."""
         if task not in self._warned:
-            self._warned.add(task)
+            self._warned[task] = message
             warn(message, stacklevel=5)
+
+    def said(self, task: str) -> str:
+        """Return what was warned about a task on this process; empty if nothing was."""
+        return self._warned.get(task, "")
 
 
 def warn(message: str, stacklevel: int = 3) -> None:

@@ -25,6 +25,7 @@ from lightning_leep.scoring.options import ScoringOptions
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+SCORING = "score the source model"
 SCORING_ADVICE = f"See the arguments of LEEPCallback; {HOOK_ADVICE}"
 
 
@@ -79,6 +80,7 @@ class LEEPCallback(TrainerCallback):
         source_class_names: Names for the figures; by default found in the source.
         name: First part of every tag, and the callback's name in checkpoints. By default ``leep`` for the first
             callback in a Trainer, ``leep_2``, ``leep_3``, ... for the next ones.
+        progress: Whether scoring shows a progress bar, if the Trainer does.
         strict: Whether a fault in scoring or logging raises. By default it is a warning, and training goes on.
 
     Raises:
@@ -110,6 +112,7 @@ class LEEPCallback(TrainerCallback):
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
+        progress: bool = True,
         strict: bool = False,
     ) -> None:
         for argument, text in (("monitor", monitor), ("name", name)):
@@ -120,14 +123,9 @@ class LEEPCallback(TrainerCallback):
         self.strict = strict
         self.monitor = monitor
         self.reference = as_reference(reference)
+        names = target_class_names, source_class_names
         self._scorer = SourceScorer(
-            source,
-            scoring,
-            num_target_classes=num_target_classes,
-            dataloader=dataloader,
-            max_samples=max_samples,
-            target_class_names=target_class_names,
-            source_class_names=source_class_names,
+            source, scoring, num_target_classes, dataloader, max_samples, *names, progress=progress
         )
         self._keeper = RecordKeeper(history, trainable, target_name, source_name)
         self._barrier = FaultBarrier(strict)
@@ -178,9 +176,11 @@ class LEEPCallback(TrainerCallback):
         if self._logs is not None:
             self._logs.release_hparams()
         if state.report is None:
-            with self._barrier.contain("score the source model", SCORING_ADVICE):
+            with self._barrier.contain(SCORING, SCORING_ADVICE):
                 scored = self._scorer.run(trainer, pl_module)
                 state.report, state.forecast = scored.report, None
+        if state.report is None and self._logs is not None:
+            self._logs.not_scored(self._barrier.said(SCORING))
         if state.report is not None and self._logs is not None:
             facts = TrainerFacts()
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
@@ -228,7 +228,8 @@ class LEEPCallback(TrainerCallback):
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
                 source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
-                self._keeper.save(trainer, self._state, facts, source, self.reference, bool(stopped))
+                trainable = self._keeper.trainable or self._state.trained.word
+                self._keeper.save(trainer, self._state, facts, source, trainable, self.reference, bool(stopped))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""

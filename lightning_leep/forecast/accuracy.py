@@ -12,6 +12,7 @@ from lightning_leep.forecast.statistics.conformal import check_coverage, jackkni
 from lightning_leep.forecast.statistics.novelty import pull_inside
 from lightning_leep.forecast.statistics.ridge import fit_ridge
 from lightning_leep.forecast.transfer_point import (
+    EMPIRICAL_PREDICTOR,
     LINEAR_PROBE,
     TransferPoint,
     describe_outside,
@@ -87,8 +88,9 @@ def forecast_accuracy(
     Without a history, the value is the accuracy p of the leave-one-out linear probe on the n scored rows. The interval
     is Wilson's for a proportion out of :math:`1 / (1/n + 1/m + \tau^2 p (1 - p))` rows: from the sampling error of
     the probe, that of the m rows on which the achieved accuracy will be measured, and the difference between probe and
-    trained network (:math:`\tau`, on the logit scale). Without features, the value is the accuracy of the
-    expected empirical predictor, and the interval has no upper end: a trained head is usually better.
+    trained network (:math:`\tau`, on the logit scale). Without features, the value is the accuracy of a
+    probe of the logits or of the expected empirical predictor, and the interval has no upper end: a trained head is
+    usually better.
 
     With at least ``min_records`` earlier transfers of the same ``trainable``, logit(achieved) - logit(p) is regressed
     (``fit_ridge``) on logit(p), log C, log(n / C), and LEEP and leave-one-out LEEP above their floors. Few or
@@ -103,7 +105,7 @@ def forecast_accuracy(
     Args:
         report: Scores of the source on the target data.
         history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, those without a
-            validation, and those without a probe if the report has one (or with one if it has none).
+            validation, and those without a probe of the features if the report has one (or with one if it has none).
         trainable: What will be trained.
         coverage: Coverage of the interval.
         test_size: Number of rows m on which the achieved accuracy will be measured; None for as many as were scored.
@@ -163,7 +165,10 @@ def _from_report(point: TransferPoint, trainable: str, coverage: float, test_siz
     if point.anchor != LINEAR_PROBE:
         high = 1.0
         basis = f"{basis}, usually a lower bound"
-        notes.append("Without features there is no linear probe, so the interval has no upper end.")
+        basis_is = (
+            "there is no linear probe" if point.anchor == EMPIRICAL_PREDICTOR else "the probe is one of the logits"
+        )
+        notes.append(f"Without features {basis_is}, so the interval has no upper end.")
     return AccuracyForecast(
         value=p, low=low, high=high, coverage=coverage, trainable=trainable, basis=basis, notes=tuple(notes)
     )

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
+from lightning_leep.records.report_notes import LOGITS
 
 # Standard deviation of logit(achieved) - logit(probe) without sampling error. For a head: the round number with which
 # 90% intervals cover about 90% on the CIFAR-100 tasks of benchmarks/.
@@ -17,6 +18,7 @@ HEAD_MODEL_ERROR = 0.07
 OTHER_MODEL_ERROR = 0.45
 # What a forecast starts from.
 LINEAR_PROBE = "a linear probe"
+LOGITS_PROBE = "a linear probe of the logits"  # the features were not found: a lower bound, as the next one
 EMPIRICAL_PREDICTOR = "the expected empirical predictor"
 
 
@@ -53,9 +55,9 @@ TRANSFER_FEATURES = (
     Feature(lambda _, base: base, lambda v: f"accuracy {sigmoid(v):.2f} before training"),
     CLASSES,
     Feature(lambda r, _: math.log(r.num_samples / r.num_target_classes), lambda v: f"{math.exp(v):.1f} rows a class"),
-    Feature(lambda r, _: r.leep - r.floor, lambda v: f"LEEP {v:.2f} above its floor"),
+    Feature(lambda r, _: or_nan(r.leep) - r.floor, lambda v: f"LEEP {v:.2f} above its floor"),
     Feature(
-        lambda r, _: r.leave_one_out_leep - r.leave_one_out_floor,
+        lambda r, _: or_nan(r.leave_one_out_leep) - r.leave_one_out_floor,
         lambda v: f"leave-one-out LEEP {v:.2f} above its floor",
     ),
 )
@@ -73,8 +75,8 @@ class TransferPoint:
     r"""A transfer as the regression sees it.
 
     Attributes:
-        anchor: Whose accuracy p a history corrects: ``LINEAR_PROBE``, or ``EMPIRICAL_PREDICTOR`` without features.
-            Empty for training from scratch, where p = 1/2.
+        anchor: Whose accuracy p a history corrects: ``LINEAR_PROBE``, ``LOGITS_PROBE`` or, with neither,
+            ``EMPIRICAL_PREDICTOR``. Empty for training from scratch, where p = 1/2.
         accuracy: The accuracy p.
         base: The logit of p.
         num_samples: Number of rows n that p was measured on.
@@ -99,9 +101,10 @@ class TransferPoint:
         if trainable != "scratch":
             probe = report.linear_probe_accuracy
             if probe is not None and math.isfinite(probe):
-                anchor, accuracy, n = LINEAR_PROBE, probe, report.linear_probe_samples or n
+                anchor = LOGITS_PROBE if report.feature_layer == LOGITS else LINEAR_PROBE
+                accuracy, n = probe, report.linear_probe_samples or n
             else:
-                anchor, accuracy = EMPIRICAL_PREDICTOR, report.eep_accuracy
+                anchor, accuracy = EMPIRICAL_PREDICTOR, or_nan(report.eep_accuracy)
             if not math.isfinite(accuracy):
                 return None
             base, sampling = logit(accuracy, n), 1 / n

@@ -22,7 +22,7 @@ def _chunk_bytes(device: torch.device) -> int:
 def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, without a graph, ``m`` such that a chunk is small.
 
-    A chunk may be a part of ``rows`` itself, so it must not be changed.
+    A chunk may be a part of ``rows`` itself, so it must not be changed. Of no rows there is one empty chunk.
 
     Args:
         rows: ``[n, K]`` floating point.
@@ -32,8 +32,7 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
     dtype = accumulation_dtype(rows.device)
     size = max(1, _chunk_bytes(rows.device) // (8 * max(1, rows.shape[1], width or 0)))
     for chunk, labels in zip(rows.detach().split(size), target.split(size), strict=True):
-        if chunk.shape[0]:
-            yield chunk.to(dtype), labels
+        yield chunk.to(dtype), labels
 
 
 def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

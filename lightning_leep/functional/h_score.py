@@ -3,21 +3,27 @@
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import (
+    FeatureSpace,
+    eigendecompose,
+    rounding_error,
+    solvable,
+    space_of,
+    space_of_moments,
+)
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.moments import (
-    FeatureMoments,
-    between_root,
-    central_moments,
-    constant_features,
-    eigendecompose,
-    feature_moments,
-    ledoit_wolf_shrinkage,
-)
+from lightning_leep.functional.moments import FeatureMoments
 
-#: Variance, as a share of the largest, up to which a direction of features that are scaled to unit variance counts as
-#: absent from the plain form: one that features in float32 depend on up to rounding has less.
+#: In the plain form a direction of features scaled to unit variance counts as absent up to this share of the largest
+#: variance. Directions that are only the rounding of float32 features have less.
 ABSENT_VARIANCE = 1e-12
+
+#: Largest rounding error of a solution by a Cholesky factor; beyond it an eigendecomposition is used.
+SOLVED = 2e-7
+
+#: Share of the largest eigenvalue that shrinkage must add so that the smallest eigenvalues are exact to 1e-9.
+LEAST_SHRUNK = 1e-7
 
 
 def h_score(
@@ -34,14 +40,14 @@ def h_score(
         H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big), \quad
         \Sigma_\alpha = (1 - \alpha) \Sigma + \alpha \tfrac{\mathrm{tr} \Sigma}{d} I
 
-    with :math:`\Sigma = \mathrm{cov}(f)`, :math:`\Sigma_B = \mathrm{cov}(\mathbb{E}[f|y])` over the n rows (both
-    divided by n) and :math:`\alpha` the Ledoit-Wolf shrinkage. Both are at least 0 and at most the smaller of the
-    rank of the features and the number of classes present less one. Higher is better. The plain form reaches that
-    bound for any features once n <= d + 1, whatever the labels; the shrunk form does not.
+    where :math:`\Sigma = \mathrm{cov}(f)` and :math:`\Sigma_B = \mathrm{cov}(\mathbb{E}[f|y])` over the n rows (both
+    divided by n), and :math:`\alpha` is the Ledoit-Wolf shrinkage. Both forms are at least 0 and at most the smaller of
+    the rank of the features and the number of classes present minus one. Higher is better. The plain form reaches this
+    bound whatever the labels if n <= d + 1; the shrunk form does not.
 
-    The plain form weighs every direction alike, however little features vary along it. Directions of a standard
-    deviation below 1e-6 of the largest (of features scaled to unit variance) count as absent, as float32 features say
-    nothing there but their rounding; one of 1e-5 is right to about 1e-5 of its share.
+    The plain form gives every direction the same weight, however little the features vary along it. Directions with a
+    standard deviation below 1e-6 of the largest (of features scaled to unit variance) count as absent, since there
+    float32 features hold only rounding; a direction of 1e-5 is right to about 1e-5 of its share.
 
     Source: Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019
     (arXiv:2212.10082); the shrunk form: Ibrahim, Ponomareva, Mazumder, "Newer is not always better: Rethinking
@@ -55,7 +61,7 @@ def h_score(
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        The H-score, without a unit, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -73,39 +79,97 @@ def h_score(
     rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
     if rows.shape[0] < 2:
         raise ValueError(f"H-score needs at least 2 labelled rows in `features`, got {rows.shape[0]}.")
-    return h_score_from_moments(feature_moments(rows, labels, num_target_classes), shrinkage)
+    return h_score_of_space(space_of(rows, labels, num_target_classes), shrinkage)
 
 
 def h_score_from_moments(moments: FeatureMoments, shrinkage: bool = True) -> Tensor:
-    """H-score from feature moments, see `h_score`; 0 for features that do not vary, NaN for moments not finite.
+    """H-score from feature moments, see `h_score`.
 
     Args:
         moments: Moments of all rows.
         shrinkage: Whether the covariance is shrunk.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        The H-score, 0-d: 0 for features that do not vary, NaN for moments that are not finite.
     """
     if not moments.is_finite:
         return torch.full_like(moments.quartic, torch.nan)
-    moments = central_moments(moments)
-    scatter, roots = moments.scatter, between_root(moments)  # [d, d], [C, d]
-    varies = ~constant_features(moments)  # [d]
+    return h_score_of_space(space_of_moments(moments), shrinkage)
+
+
+def h_score_of_space(space: FeatureSpace, shrinkage: bool = True) -> Tensor:
+    """H-score from the space of all rows, see `h_score`."""
+    roots = space.class_roots  # [C, p]
+    whole = space.basis is None and space.rows is None  # in the features' own dimensions
     if not shrinkage:
-        return _trace_of_ratio(scatter, roots, varies, ABSENT_VARIANCE)
-    alpha = ledoit_wolf_shrinkage(moments)
-    target = scatter.diagonal().mean() * torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
-    return (1 - alpha) * _trace_of_ratio(torch.lerp(scatter, target, alpha), roots, varies)
+        return _of_scaled_features(space.scatter, roots, ABSENT_VARIANCE) if whole else _of_few_rows(space)
+    alpha, (values, _) = space.shrinkage, space.spectrum
+    added = alpha * space.scatter.diagonal().sum() / space.num_features  # to (1 - alpha) times the scatter
+    if whole and bool(added < LEAST_SHRUNK * values[-1]):
+        shrunk = (1 - alpha) * space.scatter
+        shrunk.diagonal().add_(added)
+        return (1 - alpha) * _of_scaled_features(shrunk, roots)
+    spread = (1 - alpha) * values + added  # [p]
+    squares = space.along(roots).square().sum(dim=0)  # [p]
+    return (1 - alpha) * torch.where(spread > rounding_error(spread[-1], len(spread)), squares / spread, 0.0).sum()
 
 
-def _trace_of_ratio(scatter: Tensor, roots: Tensor, varies: Tensor, smallest: float = 0.0) -> Tensor:
+def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -> Tensor:
     r"""Trace of :math:`S^+ R^\top R` for ``scatter`` S ``[d, d]`` whose range holds the rows of ``roots`` R ``[C, d]``.
 
-    Any generalised inverse gives the same trace then, so every feature is first divided by its standard deviation:
-    what is left out as rounding error depends on how features are correlated, not on the units of each.
+    Any generalised inverse then gives the same trace. So every feature is first divided by its standard deviation, and
+    what counts as rounding error depends on the correlations of the features, not on their units.
+
+    Args:
+        scatter: 0 in the rows and columns of constant features.
+        roots: 0 in the columns of constant features.
+        smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
     """
-    scale = torch.where(varies, scatter.diagonal(), 1.0).sqrt()  # [d]
-    values, vectors = eigendecompose(scatter / scale / scale.unsqueeze(1), varies, smallest)  # [d], [d, d]
+    device, scatter, roots = scatter.device, solvable(scatter), solvable(roots)
+    varies = scatter.diagonal() > 0  # [d]
+    scale = torch.where(varies, scatter.diagonal(), 1.0).sqrt()
+    correlations, roots = scatter / scale / scale.unsqueeze(1), roots / scale  # [d, d], [C, d]
+    correlations.diagonal().copy_(torch.ones_like(scale))
+    triangle, fault = torch.linalg.cholesky_ex(correlations)
     with torch.autocast(device_type=scatter.device.type, enabled=False):
-        along = (roots / scale) @ vectors  # [C, d] @ [d, d]: coordinates along the eigenvectors
-    return torch.where(values > 0, along.square().sum(dim=0) / values, 0.0).sum()
+        if int(fault) == 0:
+            # Random signs z estimate the trace of the inverse, E |L^-1 z|^2, which bounds the smallest eigenvalue.
+            signs = torch.randint(2, (8, len(scale)), generator=torch.Generator().manual_seed(0)).to(scale) * 2 - 1
+            solved = torch.linalg.solve_triangular(triangle, torch.cat([roots, signs]).T, upper=False)  # [d, C + 8]
+            squares = solved.square().sum(dim=0)
+            if bool(squares[-8:].mean() * len(scale) < SOLVED / torch.finfo(scale.dtype).eps):
+                return squares[:-8].sum().to(device)
+        correlations.diagonal().copy_(varies)  # constant features do not count
+        values, vectors = eigendecompose(correlations)  # [d], [d, d]
+        squares = (roots @ vectors).square().sum(dim=0)  # [C, d] @ [d, d]
+    least = max(float(rounding_error(values[-1], len(values))), smallest * float(values[-1]))
+    return torch.where(values > least, squares / values, 0.0).sum().to(device)
+
+
+def _of_few_rows(space: FeatureSpace) -> Tensor:
+    """The plain form if the features have more dimensions than the rows span.
+
+    It is the squared length of the projection of the centred, normalised labels on the columns of the features, each
+    divided by its standard deviation. If the rows span n - 1 dimensions, the projection is the labels themselves.
+    """
+    values, vectors = space.spectrum
+    present, varies = (space.class_counts > 0).sum(), space.variances > 0  # [], [d]
+    # The correlations' eigenvalues are at least those of the scatter over the largest variance, and at most d.
+    safe = 1e3 * ABSENT_VARIANCE * space.variances.max() * varies.sum()
+    if int((values > safe).sum()) >= int(space.num_rows) - 1:
+        return (present - 1).to(values.dtype)
+    if space.features is not None and space.labels is not None:
+        rows = space.features  # [n, d]
+        labels = torch.nn.functional.one_hot(space.labels, len(space.class_counts)).T.to(rows)  # [C, n]
+    else:
+        assert space.basis is not None
+        assert vectors is not None
+        kept = values > 0
+        rows = ((space.basis @ vectors)[:, kept] * values[kept].sqrt()).T  # [r, d], products of which are the scatter
+        labels = space.along(space.class_sums)[:, kept] / values[kept].sqrt()  # [C, r]
+    rows = rows / torch.where(varies, space.variances, 1.0).sqrt()
+    with torch.autocast(device_type=rows.device.type, enabled=False):
+        values, vectors = eigendecompose(rows @ rows.T)  # [n], [n, n]
+        least = max(float(rounding_error(values[-1], space.num_features)), ABSENT_VARIANCE * float(values[-1]))
+        squares = (labels @ vectors[:, values > least]).square().sum(dim=1)  # [C]
+    return (squares / space.class_counts.clamp(min=1)).sum()

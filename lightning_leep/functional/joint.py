@@ -56,7 +56,7 @@ def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor
     for chunk, labels in row_chunks(probs, target):
         own = conditional.index_select(0, labels)  # [m, Z]
         likelihood.append(own.mul_(chunk).sum(dim=1))  # [m]
-    return torch.cat(likelihood) if likelihood else conditional.new_zeros(0)
+    return torch.cat(likelihood)
 
 
 def leave_one_out_likelihood(
@@ -95,7 +95,7 @@ def leave_one_out_likelihood(
         rest = (mass - chunk).clamp_(min=0.0)  # [m', Z]
         own.add_(prior.unsqueeze(1)).div_(rest.add_(prior_weight))
         likelihood.append(own.mul_(chunk).sum(dim=1))  # [m']
-    return torch.cat(likelihood) if likelihood else joint.new_zeros(0)
+    return torch.cat(likelihood)
 
 
 def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
@@ -114,4 +114,4 @@ def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
         best = eep >= eep.amax(dim=1, keepdim=True) * (1 - rounding)  # [m, C]
         own = best.gather(1, labels.unsqueeze(1)).squeeze(1)  # [m]
         correct.append(own.to(eep.dtype) / best.sum(dim=1))
-    return torch.cat(correct) if correct else conditional.new_zeros(0)
+    return torch.cat(correct)

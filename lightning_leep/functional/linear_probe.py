@@ -1,35 +1,34 @@
 r"""Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
 
 The discriminant is a function of the feature moments alone (fixed size, additive over batches and processes); its
-leave-one-out scores are sums over rows. Distributed, a process pools the moments, scores its own rows against them
-(:func:`linear_probe_sums`), pools the sums and reads the result off them (:func:`linear_probe_result`).
+leave-one-out scores are sums over rows. In a distributed run each process pools the moments, scores its own rows
+(:func:`linear_probe_sums`), pools the sums and computes the result from them (:func:`linear_probe_result`).
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.chunks import row_chunks
+from lightning_leep.functional.feature_space import space_of
 from lightning_leep.functional.features import check_features, flatten_features
-from lightning_leep.functional.moments import (
-    FeatureMoments,
-    feature_moments,
-    recentre_moments,
-    within_scatter,
+from lightning_leep.functional.linear_discriminant import (
+    SHRINKAGES,
+    LinearDiscriminant,
+    leave_one_out_distances,
+    linear_discriminant,
 )
 
-#: Shrinkages that are tried, as the share of the identity in the covariance.
-SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 #: Scales of the log-odds that are tried, each twice the one before: estimated covariances make the odds too extreme.
 SCALES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-#: Scores of a row: for each pair of shrinkage and scale, whether it is predicted correctly and its log-likelihood.
-NUM_PROBE_SCORES = 2 * len(SHRINKAGES) * len(SCALES)
+#: Number of pairs of shrinkage and scale. The pair with the largest leave-one-out log-likelihood is used.
+NUM_CANDIDATES = len(SHRINKAGES) * len(SCALES)
 
 
 class LinearProbe(NamedTuple):
-    """What a leave-one-out linear discriminant achieves: 0-d tensors, float64 where the device has it."""
+    """What a leave-one-out linear discriminant achieves: tensors, float64 where the device has it, 0-d unless noted."""
 
     accuracy: Tensor  #: fraction of the counted rows that are predicted correctly, a tie of k classes counting 1/k
     standard_error: Tensor  #: of the accuracy, as a mean over ``num_rows`` rows
@@ -39,92 +38,15 @@ class LinearProbe(NamedTuple):
     num_excluded: Tensor  #: rows left out because they are the only one of their class, int64
     shrinkage: Tensor  #: chosen share of the identity in the covariance
     scale: Tensor  #: chosen scale of the log-odds
-
-
-class LinearDiscriminant(NamedTuple):
-    """Linear discriminant in the eigenbasis of the within-class covariance, where every shrinkage is diagonal."""
-
-    centre: Tensor  #: ``[d]``, mean of all rows
-    basis: Tensor  #: ``[d, d]``, eigenvectors as columns
-    variances: Tensor  #: ``[d]``, eigenvalues of the within-class covariance
-    mean_variance: Tensor  #: ``[]``, what the identity is multiplied with
-    degrees_of_freedom: Tensor  #: ``[]``, rows less classes present
-    class_position: Tensor  #: ``[C]`` int64, place of a class among the K classes present
-    class_means: Tensor  #: ``[K, d]``, in the eigenbasis
-    class_counts: Tensor  #: ``[K]``
-
-    def to(self, device: torch.device) -> "LinearDiscriminant":
-        """The same discriminant on another device."""
-        return LinearDiscriminant(*(value.to(device) for value in self))
-
-
-def linear_discriminant(moments: FeatureMoments) -> LinearDiscriminant:
-    """Linear discriminant of the rows that ``moments`` were taken of, by one symmetric eigendecomposition."""
-    centred = recentre_moments(moments)
-    present = moments.class_counts > 0  # [C]
-    counts = moments.class_counts[present].to(centred.scatter.dtype)  # [K]
-    num_rows, num_features = counts.sum().clamp(min=1), centred.scatter.shape[0]
-    freedom = (num_rows - counts.numel()).clamp(min=1)
-    covariance = within_scatter(moments) / freedom  # [d, d]
-    # MPS has no eigendecomposition.
-    solver = covariance.cpu() if covariance.device.type == "mps" else covariance
-    variances, basis = (value.to(covariance.device) for value in torch.linalg.eigh(solver))  # [d], [d, d]
-    class_means = centred.class_sums[present] / counts.unsqueeze(1) @ basis  # [K, d]
-    # Classes without any spread are told apart as far as rounding allows; without any spread at all there is one point.
-    rounding = centred.scatter.diagonal().sum() / num_rows * 1e3 * torch.finfo(counts.dtype).eps
-    total = torch.maximum(variances.clamp(min=0).sum(), rounding)
-    return LinearDiscriminant(
-        centre=centred.centre,
-        basis=basis,
-        variances=variances.clamp(min=0),
-        mean_variance=torch.where(total > 0, total / num_features, 1.0),
-        degrees_of_freedom=freedom,
-        class_position=(present.cumsum(0) - 1).clamp(min=0),
-        class_means=class_means,
-        class_counts=counts,
-    )
-
-
-def squared_distances(rows: Tensor, position: Tensor, discriminant: LinearDiscriminant, shrinkage: float) -> Tensor:
-    r"""Squared Mahalanobis distance of each row to each class, from the discriminant that has not seen the row.
-
-    Without row i, its class mean is :math:`\mu - r_i / (n_k - 1)` and the scatter :math:`S - a_i r_i r_i^\top` with
-    :math:`r_i = x_i - \mu`, :math:`a_i = n_k / (n_k - 1)`. The added :math:`\lambda I`,
-    :math:`\lambda = \alpha \, \mathrm{tr} S / d`, is held fixed. With :math:`A = ((1 - \alpha) S + \lambda I)^{-1}`,
-    Sherman-Morrison gives :math:`A_{-i} = A + g_i (A r_i)(A r_i)^\top`,
-    :math:`g_i = b_i / (1 - b_i r_i^\top A r_i)`, :math:`b_i = (1 - \alpha) a_i`. The covariance is the inverse of A
-    over the degrees of freedom, of which the row takes one.
-
-    Args:
-        rows: ``[m, d]``, centred and in the eigenbasis.
-        position: ``[m]``, places of their classes, which have at least 2 rows each.
-        discriminant: From moments that include the rows.
-        shrinkage: :math:`\alpha`, above 0.
-
-    Returns:
-        ``[m, K]``.
-    """
-    freedom = discriminant.degrees_of_freedom
-    precision = 1 / ((1 - shrinkage) * discriminant.variances + shrinkage * discriminant.mean_variance)  # [d]
-    means = discriminant.class_means  # [K, d]
-    leverage = discriminant.class_counts[position]
-    leverage = leverage / (leverage - 1)  # [m], a
-    weight = (1 - shrinkage) / freedom * leverage  # [m], b in units of the covariance
-    residuals = rows - means[position]  # [m, d]
-    weighted_rows, weighted_residuals = rows * precision, residuals * precision  # [m, d]
-    own = (weighted_residuals * residuals).sum(dim=1)  # [m], r'Ar
-    # b r'Ar is below 1 by the shrunk part; the bound only meets rounding.
-    remaining = (1 - weight * own).clamp(min=1e-12)
-    distances = (weighted_rows * rows).sum(dim=1, keepdim=True) - 2 * (weighted_rows @ means.T)  # [m, K]
-    distances += (means.square() * precision).sum(dim=1)
-    across = (weighted_residuals * rows).sum(dim=1, keepdim=True) - weighted_residuals @ means.T  # [m, K]
-    distances += (weight / remaining).unsqueeze(1) * across.square()
-    distances.scatter_(1, position.unsqueeze(1), (leverage.square() * own / remaining).unsqueeze(1))
-    return distances * (freedom - 1).clamp(min=1) / freedom
+    balanced_accuracy: Tensor  #: mean of ``class_accuracy`` over the classes that have one
+    class_accuracy: Tensor  #: ``[C]``, accuracy of the rows of each class; NaN for a class with fewer than 2 rows
+    largest_class_rate: Tensor  #: share of the largest class in all rows, the accuracy of always naming it
+    row_correct: Tensor | None = None  #: ``[n]``, what each row adds to ``num_correct``; NaN for rows left out
+    row_log_likelihood: Tensor | None = None  #: ``[n]``, log posterior of each row's own class; NaN for rows left out
 
 
 def linear_probe_sums(features: Tensor, target: Tensor, discriminant: LinearDiscriminant) -> Tensor:
-    """Leave-one-out scores of rows under every candidate, summed: all that :func:`linear_probe_result` needs of them.
+    """Sums over rows of their leave-one-out scores under every candidate, as :func:`linear_probe_result` needs them.
 
     Args:
         features: ``[n, d]``, among the rows that the discriminant was made from.
@@ -132,75 +54,107 @@ def linear_probe_sums(features: Tensor, target: Tensor, discriminant: LinearDisc
         discriminant: On the device of the features.
 
     Returns:
-        ``[3, NUM_PROBE_SCORES]``: number, sum and sum of squares of the scores, first those of correctness, then the
-        log-likelihoods, each over shrinkages x scales. Rows that are the only one of their class are left out.
+        ``[2 + C, NUM_CANDIDATES]`` over shrinkages x scales: the log-likelihoods, the squares of correctness, and the
+        correctness of the rows of each class. Rows that are the only one of their class are left out.
     """
-    counts, means = discriminant.class_counts, discriminant.class_means
-    frequency = counts / counts.sum()  # [K]
-    size = (2, len(SHRINKAGES), len(SCALES))
-    sums, squares, num_rows = means.new_zeros(size), means.new_zeros(size), 0
-    for chunk, labels in row_chunks(features, target, width=means.shape[0]):
-        position = discriminant.class_position[labels]  # [m]
-        several = counts[position] > 1
-        position = position[several]
-        num_rows += position.shape[0]
-        # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
-        with torch.autocast(device_type=features.device.type, enabled=False):
-            rows = (chunk[several] - discriminant.centre) @ discriminant.basis  # [m, d]
-            for i, shrinkage in enumerate(SHRINKAGES):
-                distances = squared_distances(rows, position, discriminant, shrinkage)  # [m, K]
-                for j, scores in enumerate(_posterior_scores(distances, position, frequency)):
-                    sums[:, i, j] += scores.sum(dim=1)
-                    squares[:, i, j] += scores.square().sum(dim=1)
-    return torch.stack([torch.full_like(sums, num_rows), sums, squares]).flatten(1)
+    sums = discriminant.class_means.new_zeros(2 + len(discriminant.class_position), NUM_CANDIDATES)
+    for rows, scores in _scores(features, target, discriminant, range(len(SHRINKAGES)), SCALES):
+        correct, log_posterior = scores  # [S * T, m] each
+        sums[0] += log_posterior.sum(dim=1)
+        sums[1] += correct.square().sum(dim=1)
+        sums[2:].index_add_(0, target[rows], correct.T)
+    return sums
 
 
-def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor) -> list[Tensor]:
-    """Correctness and log posterior ``[2, m]`` of each row's own class, for each of ``SCALES``."""
-    own = position.unsqueeze(1)  # [m, 1]
-    gaps = distances - distances.amin(dim=1, keepdim=True)  # [m, K]
-    odds = (gaps * (-SCALES[0] / 2)).exp_()
-    own_gap, own_frequency = gaps.gather(1, own).squeeze(1), frequency[position]  # [m]
-    result = []
-    for scale in SCALES:
-        weighted = odds * frequency  # [m, K], posterior up to a factor
-        evidence = weighted.sum(dim=1)  # at least the frequency of the nearest class
-        log_posterior = own_frequency.log() - scale / 2 * own_gap - evidence.log()
-        # Equal up to the rounding of the products: such a tie is shared.
-        best = weighted >= weighted.amax(dim=1, keepdim=True) * (1 - 1e-12)
-        correct = best.gather(1, own).squeeze(1).to(odds.dtype) / best.sum(dim=1)
-        result.append(torch.stack([correct, log_posterior.clamp(max=0.0)]))
-        odds.square_()  # the next scale is twice this one
-    return result
-
-
-def linear_probe_result(sums: Tensor, num_rows: Tensor) -> LinearProbe:
-    """Choose shrinkage and scale by the leave-one-out log-likelihood and state what they achieve.
+def row_scores(
+    features: Tensor, target: Tensor, discriminant: LinearDiscriminant, candidate: int
+) -> tuple[Tensor, Tensor]:
+    """Correctness and log posterior ``[n]`` of each row under one candidate; NaN for the only row of its class.
 
     Args:
-        sums: ``[3, NUM_PROBE_SCORES]`` of :func:`linear_probe_sums`, over all rows.
-        num_rows: 0-d, all rows, counted or not.
+        features: As in :func:`linear_probe_sums`.
+        target: ``[n]`` integer labels.
+        discriminant: On the device of the features.
+        candidate: Its place among shrinkages x scales.
+    """
+    shrinkage, scale = divmod(candidate, len(SCALES))
+    found = discriminant.class_means.new_full((2, len(target)), torch.nan)
+    for rows, scores in _scores(features, target, discriminant, [shrinkage], [SCALES[scale]]):
+        found[:, rows] = scores[:, 0]
+    return found[0], found[1]
+
+
+def _scores(
+    features: Tensor,
+    target: Tensor,
+    discriminant: LinearDiscriminant,
+    shrinkages: Sequence[int],
+    scales: Sequence[float],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places ``[m]`` of the rows of a chunk and their scores ``[2, shrinkages * scales, m]``, a chunk at a time."""
+    counts = discriminant.class_counts
+    frequency = (counts / counts.sum()).unsqueeze(1)  # [K, 1]
+    for rows, position, distances in leave_one_out_distances(features, target, discriminant, shrinkages):
+        yield rows, torch.cat([_posterior_scores(d, position, frequency, scales) for d in distances], dim=1)
+
+
+def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, scales: Sequence[float]) -> Tensor:
+    """Correctness and log posterior ``[2, T, m]`` of each row's own class, for scales each twice the one before."""
+    own = position.unsqueeze(0)  # [1, m]
+    gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
+    own_gap, own_frequency = gaps.gather(0, own).squeeze(0), frequency[position, 0]  # [m]
+    odds = (gaps * (-scales[0] / 2)).exp_()
+    weighted = torch.empty_like(odds)
+    scores = distances.new_empty(2, len(scales), len(position))
+    for i, scale in enumerate(scales):
+        if i:
+            odds.square_()
+        torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
+        evidence = weighted.sum(dim=0)  # at least the frequency of the nearest class
+        scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
+        # Equal up to the rounding of the products: such a tie is shared.
+        best = torch.ge(weighted, weighted.amax(dim=0) * (1 - 1e-12), out=weighted)  # 0 or 1
+        scores[0, i] = best.gather(0, own).squeeze(0) / best.sum(dim=0)
+    scores[1].clamp_(max=0.0)
+    return scores
+
+
+def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
+    """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve.
+
+    Args:
+        sums: ``[2 + C, NUM_CANDIDATES]`` of :func:`linear_probe_sums`, over all rows.
+        class_counts: ``[C]``, all rows of each class, scored or not.
 
     Returns:
-        Accuracy, standard error, log-likelihood, shrinkage and scale are NaN when no row is counted.
+        The probe; its accuracies, standard error, log-likelihood, shrinkage and scale are NaN if no row is scored.
     """
-    count, total, squares = sums.unflatten(1, (2, -1))  # [2, S * T] each
-    best = int(total[1].argmax())
-    counted, correct = count[0, best], total[0, best]
-    accuracy = correct / counted
-    variance = (squares[0, best] / counted - accuracy.square()).clamp(min=0.0) / (counted - 1)
-    shrinkage, scale = SHRINKAGES[best // len(SCALES)], SCALES[best % len(SCALES)]
+    best = best_candidate(sums)
+    log_likelihood, squares, correct = sums[0, best], sums[1, best], sums[2:, best]  # [], [], [C]
+    num_rows, several = class_counts.sum(), class_counts > 1
+    counted, num_correct = (class_counts * several).sum(), correct.sum()
+    accuracy = num_correct / counted
+    variance = (squares / counted - accuracy.square()).clamp(min=0.0) / (counted - 1)
+    class_accuracy = torch.where(several, correct / class_counts, math.nan)  # [C]
     nothing = counted == 0
     return LinearProbe(
         accuracy=accuracy,
         standard_error=variance.sqrt(),
-        log_likelihood=total[1, best] / counted,
-        num_correct=correct,
-        num_rows=counted.long(),
-        num_excluded=num_rows - counted.long(),
-        shrinkage=torch.where(nothing, math.nan, accuracy.new_tensor(shrinkage)),
-        scale=torch.where(nothing, math.nan, accuracy.new_tensor(scale)),
+        log_likelihood=log_likelihood / counted,
+        num_correct=num_correct,
+        num_rows=counted,
+        num_excluded=num_rows - counted,
+        shrinkage=torch.where(nothing, math.nan, accuracy.new_tensor(SHRINKAGES[best // len(SCALES)])),
+        scale=torch.where(nothing, math.nan, accuracy.new_tensor(SCALES[best % len(SCALES)])),
+        balanced_accuracy=class_accuracy.nanmean(),
+        class_accuracy=class_accuracy,
+        largest_class_rate=class_counts.max() / num_rows.to(sums.dtype),
     )
+
+
+def best_candidate(sums: Tensor) -> int:
+    """Place among shrinkages x scales of the pair with the largest log-likelihood."""
+    return int(sums[0].argmax())
 
 
 def linear_probe(
@@ -217,12 +171,12 @@ def linear_probe(
             \exp\big(-\tfrac{\tau}{2} (x_i - \mu_k)^\top \Sigma_{-i}^{-1} (x_i - \mu_k)\big)
 
     with the class frequencies and :math:`\lambda` of all rows. Shrinkage :math:`\alpha` and scale :math:`\tau` are the
-    pair of ``SHRINKAGES`` x ``SCALES`` with the largest leave-one-out log-likelihood; :math:`\tau < 1` undoes the
-    overconfidence of an estimated covariance, the more of it the fewer rows there are. Taking a row out is a rank-one
-    change of S, so all n discriminants cost a few products of n x d, d x d and d x C matrices.
+    pair of ``SHRINKAGES`` x ``SCALES`` with the largest leave-one-out log-likelihood. :math:`\tau < 1` corrects the
+    overconfidence of an estimated covariance, which is larger for fewer rows. Taking a row out is a rank-one change of
+    S, so all n discriminants cost a few products of n x d, d x d and d x C matrices.
 
-    A row that is the only one of its class cannot be predicted: it is excluded and counted in ``num_excluded``, while
-    its class stays open to the other rows. On labels that the features say nothing about, the accuracy lies at or
+    A row that is the only one of its class cannot be predicted. It is excluded and counted in ``num_excluded``, but
+    other rows can still be assigned to its class. On labels that the features say nothing about, the accuracy is at or
     slightly below the chance level, because taking a row out moves its own class mean away from it.
 
     Source: leave-one-out discriminant by rank-one downdates: Lachenbruch and Mickey, "Estimation of error rates in
@@ -236,7 +190,8 @@ def linear_probe(
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        Accuracy with its standard error, log-likelihood, counts, and the shrinkage and scale that were chosen.
+        The probe: accuracy in 0..1 with its standard error, by class and for each row, log-likelihood in nats, numbers
+        of rows, and the chosen shrinkage and scale.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -251,8 +206,12 @@ def linear_probe(
     """
     check_features(features, target, num_target_classes, ignore_index=ignore_index)
     rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
-    moments = feature_moments(rows, labels, num_target_classes)
-    if not bool((moments.class_counts > 1).any()):
+    if int(torch.bincount(labels, minlength=1).max()) < 2:
         raise ValueError("The linear probe needs a class with at least 2 rows in `target`, got none.")
-    sums = linear_probe_sums(rows, labels, linear_discriminant(moments))
-    return linear_probe_result(sums, moments.num_rows)
+    space = space_of(rows, labels, num_target_classes)
+    discriminant = linear_discriminant(space)
+    rows = rows if space.rows is None else space.rows  # [n, d or p]
+    sums = linear_probe_sums(rows, labels, discriminant)
+    correct, log_likelihood = row_scores(rows, labels, discriminant, best_candidate(sums))
+    result = linear_probe_result(sums, space.class_counts)
+    return result._replace(row_correct=correct, row_log_likelihood=log_likelihood)

@@ -5,25 +5,20 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import FeatureSpace, space_of, space_of_moments
 from lightning_leep.functional.features import check_features, flatten_features
-from lightning_leep.functional.moments import (
-    FeatureMoments,
-    central_moments,
-    constant_features,
-    eigendecompose,
-    feature_moments,
-)
+from lightning_leep.functional.moments import FeatureMoments
 
-#: Largest ratio of a row's prior signal variance to the noise variance that is considered. Labels that features
-#: reproduce exactly have unbounded evidence at ever less noise; this keeps it finite, whatever the units of features.
+#: Largest ratio of a row's prior signal variance to the noise variance. If the features reproduce the labels exactly,
+#: the evidence has no bound as the noise vanishes; this limit keeps it finite, whatever the units of the features.
 MAX_SIGNAL_TO_NOISE = 1e10
 
-#: Golden-section steps within 2 e-folds: the ratio is found to 1e-6, the evidence, flat there, to rounding.
+#: Golden-section steps within 2 e-folds. They find the ratio to 1e-6, and the evidence, which is flat there, exactly.
 REFINEMENTS = 30
 
 
 def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_index: int | None = None) -> Tensor:
-    r"""LogME of features: mean over the classes present of the maximum log evidence a row, one class against the rest.
+    r"""LogME of features: maximum log evidence per row of one class against the rest, mean over the classes present.
 
     The 0/1 labels y of a class are modelled as :math:`y \sim N(Fw, \beta^{-1} I)`, :math:`w \sim N(0, \alpha^{-1} I)`
     on the raw features F ``[n, d]``, and
@@ -32,16 +27,16 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
         \text{LogME} = \frac{1}{|\{k: n_k > 0\}|} \sum_k \max_{\alpha, \beta} \frac1n
             \log N\big(y^{(k)}; 0,\ \beta^{-1} I + \alpha^{-1} F F^\top\big)
 
-    The paper iterates the conditions for a stationary point from :math:`\alpha = \beta = 1`, which may end in a lower
-    one of several maxima (features with a large mean have two) and does not converge where the maximum is a limit.
-    Here the same evidence is maximised outright: for a given :math:`t = \beta / \alpha` the best :math:`\beta` is
-    :math:`n / (y^\top (I + t F F^\top)^{-1} y)`, and over t alone the maximum is searched on a grid, then refined.
-    t is bounded by a signal-to-noise ratio of 1e10, which matters only where features reproduce the labels exactly
-    and the evidence would be infinite. A class without a row is left out: its evidence is infinite for any features.
+    The paper iterates the conditions for a stationary point from :math:`\alpha = \beta = 1`. This may end in a lower
+    one of several maxima (features with a large mean have two), and it does not converge if the maximum is a limit.
+    Here the same evidence is maximised directly: for a given :math:`t = \beta / \alpha` the best :math:`\beta` is
+    :math:`n / (y^\top (I + t F F^\top)^{-1} y)`, and the maximum over t is searched on a grid and refined. t is bounded
+    by a signal-to-noise ratio of 1e10, which matters only if the features reproduce the labels exactly and the evidence
+    would be infinite. A class without a row is left out: its evidence is infinite for any features.
 
-    Higher is better. Natural logarithm (nats a row); it may be positive. Unchanged by rotating all features or
-    scaling them by one factor. It is a density: its level depends on how many classes there are and how they are
-    balanced, so it compares sources on one target, not targets.
+    Higher is better. Natural logarithm (nats per row); it may be positive. Rotating all features, or scaling them by
+    one factor, does not change it. It is a density whose level depends on the number of classes and their balance, so
+    it compares sources on one target, not targets.
 
     Source: You, Liu, Wang, Long, "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021
     (arXiv:2102.11005).
@@ -53,7 +48,7 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        LogME in nats per row, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -70,42 +65,50 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
     rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
     if rows.shape[0] < 2:
         raise ValueError(f"LogME needs at least 2 labelled rows in `features`, got {rows.shape[0]}.")
-    return log_me_from_moments(feature_moments(rows, labels, num_target_classes))
+    return log_me_of_space(space_of(rows, labels, num_target_classes))
 
 
 def log_me_from_moments(moments: FeatureMoments) -> Tensor:
-    """LogME from feature moments, see `log_me`; NaN for moments without any row or not finite.
+    """LogME from feature moments, see `log_me`.
 
     Args:
         moments: Moments of all rows.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        LogME in nats per row, 0-d; NaN for moments of no rows and for moments that are not finite.
     """
     if not moments.is_finite:
         return torch.full_like(moments.quartic, torch.nan)
-    evidence = ProfileEvidence(moments)
+    return log_me_of_space(space_of_moments(moments))
+
+
+def log_me_of_space(space: FeatureSpace) -> Tensor:
+    """LogME from the space of all rows, see `log_me`."""
+    evidence = ProfileEvidence(space)
     lowest, highest = evidence.search_range()
-    # t = 0, features that are not used at all, is the limit below the grid.
-    best, where = evidence(evidence.spectrum.new_zeros(1, 1)), torch.full_like(evidence.rows_of_class, lowest)
-    grid = torch.linspace(lowest, highest, max(2, math.ceil(highest - lowest) + 1)).tolist()
-    for log_ratio in grid:  # steps of at most one e-fold
-        value = evidence(torch.full_like(best[:1], math.exp(log_ratio)).unsqueeze(1))
-        where = torch.where(value > best, log_ratio, where)
-        best = torch.maximum(value, best)
+    steps = max(2, math.ceil(highest - lowest) + 1)  # of at most one e-fold
+    grid = torch.linspace(lowest, highest, steps, dtype=evidence.share.dtype, device=evidence.share.device)  # [T]
+    # At t = 0, the limit below the grid, the features are not used at all.
+    values = evidence.of_all_classes(torch.cat([grid.new_zeros(1), grid.exp()]))  # [K, 1 + T]
+    best, where = values.max(dim=1)  # [K]
+    where = grid[(where - 1).clamp(min=0)]
     low, high = (where - 1).clamp(min=lowest), (where + 1).clamp(max=highest)
     golden = (math.sqrt(5) - 1) / 2
+    left, right = high - golden * (high - low), low + golden * (high - low)
+    at_left, at_right = evidence(left.exp()), evidence(right.exp())
     for _ in range(REFINEMENTS):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        values = evidence(left.exp().unsqueeze(1)), evidence(right.exp().unsqueeze(1))
-        best = torch.maximum(best, torch.maximum(*values))
-        rising = values[0] < values[1]
+        best = torch.maximum(best, torch.maximum(at_left, at_right))
+        rising = at_left < at_right  # if so, the next interval is [left, high], and `right` becomes its left point
         low, high = torch.where(rising, left, low), torch.where(rising, high, right)
+        new = torch.where(rising, low + golden * (high - low), high - golden * (high - low))
+        at_new = evidence(new.exp())
+        left, right = torch.where(rising, right, new), torch.where(rising, new, left)
+        at_left, at_right = torch.where(rising, at_right, at_new), torch.where(rising, at_new, at_left)
     return best.mean()
 
 
 class ProfileEvidence:
-    r"""Log evidence a row of each present class as a function of :math:`t = \beta / \alpha`, at its best noise level.
+    r"""Log evidence per row of each present class as a function of :math:`t = \beta / \alpha`, at its best noise level.
 
     .. math::
         \frac1n L(t) = -\frac12 \Big(\log \frac{2 \pi Q(t)}{n} + 1 + \frac1n \log\det(I + t F F^\top)\Big), \qquad
@@ -124,42 +127,58 @@ class ProfileEvidence:
     that V cannot reach: sums of positive terms of size d, nothing cancels.
     """
 
-    def __init__(self, moments: FeatureMoments) -> None:
-        centred = central_moments(moments)
-        dtype = centred.scatter.dtype
-        self.num_rows = moments.num_rows.to(dtype)
-        present = moments.class_counts > 0
-        self.rows_of_class = moments.class_counts[present].to(dtype)  # [K]
-        with torch.autocast(device_type=centred.scatter.device.type, enabled=False):
-            self.spectrum, vectors = eigendecompose(
-                centred.scatter, ~constant_features(centred)
-            )  # lambda [d], U [d, d]
-            self.mean = centred.mean @ vectors  # [d], c
-            along = centred.class_sums[present] @ vectors  # [K, d]
-        self.labels = torch.where(self.spectrum > 0, along / self.spectrum.sqrt(), 0.0)  # [K, d], x
-        share = self.rows_of_class / self.num_rows  # [K]
-        variation = self.rows_of_class * (1 - share)  # [K], squared norm of the centred labels
-        unreached = variation - self.labels.square().sum(dim=1)
-        # What is left of labels that V reproduces exactly is rounding error; it would pass for noise.
+    def __init__(self, space: FeatureSpace) -> None:
+        values, _ = space.spectrum
+        dtype, spans = values.dtype, values > 0
+        self.num_rows = space.num_rows.to(dtype)
+        present = space.class_counts > 0
+        self.rows_of_class = space.class_counts[present].to(dtype)  # [K]
+        self.share = self.rows_of_class / self.num_rows  # [K]
+        self.spectrum, mean = values[spans], space.along(space.mean)  # lambda [r], [p]
+        labels = space.along(space.class_sums[present])[:, spans] / self.spectrum.sqrt()  # [K, r], x
+        self.mean = mean[spans].square()  # [r], c^2
+        self.mean_outside = mean[~spans].square().sum() + space.mean_outside  # of directions where lambda is 0
+        self.cross = mean[spans] * self.spectrum.sqrt() * labels  # [K, r]
+        self.labels = labels.square()  # [K, r], x^2
+        variation = self.rows_of_class * (1 - self.share)  # [K], squared norm of the centred labels
+        unreached = variation - self.labels.sum(dim=1)
+        # If V reproduces the labels exactly, the rest is rounding error, which must not count as noise.
         exact = unreached <= 1e4 * torch.finfo(dtype).eps * variation
         self.unreached = torch.where(exact, 0.0, unreached)  # [K], r_0
-        self.share = share
 
     def __call__(self, ratio: Tensor) -> Tensor:
-        """``[K]`` values at ``ratio`` t, ``[1, 1]`` for all classes or ``[K, 1]`` for each its own."""
-        shrink = 1 / (1 + ratio * self.spectrum)  # [1 or K, d]
-        lever = self.num_rows * (ratio * self.mean.square() * shrink).sum(dim=1)  # h
-        fitted = (ratio * self.mean * self.spectrum.sqrt() * self.labels * shrink).sum(dim=1)  # [K]
-        misfit = self.unreached + (self.labels.square() * shrink).sum(dim=1)
-        misfit = misfit + self.num_rows * (self.share - fitted).square() / (1 + lever)  # Q
-        determinant = torch.log1p(ratio * self.spectrum).sum(dim=1) + torch.log1p(lever)
+        """``[K]`` values at ``ratio`` t ``[K]``, one for each class."""
+        raised = ratio.unsqueeze(1) * self.spectrum  # [K, r]
+        shrink = 1 / (1 + raised)
+        return self._evidence(
+            ratio,
+            shrink @ self.mean,
+            (self.cross * shrink).sum(dim=1),
+            (self.labels * shrink).sum(dim=1),
+            raised.log1p_().sum(dim=1),
+        )
+
+    def of_all_classes(self, ratios: Tensor) -> Tensor:
+        """``[K, T]`` values of every class at every one of ``ratios [T]``."""
+        raised = ratios.unsqueeze(1) * self.spectrum  # [T, r]
+        shrink = 1 / (1 + raised)
+        with torch.autocast(device_type=shrink.device.type, enabled=False):
+            lever, determinant = shrink @ self.mean, raised.log1p_().sum(dim=1)  # [T]
+            fitted, misfit = shrink @ self.cross.T, shrink @ self.labels.T  # [T, r] @ [r, K]
+        ratios, lever, determinant = (value.unsqueeze(1) for value in (ratios, lever, determinant))  # [T, 1]
+        return self._evidence(ratios, lever, fitted, misfit, determinant).T
+
+    def _evidence(self, ratio: Tensor, lever: Tensor, fitted: Tensor, misfit: Tensor, determinant: Tensor) -> Tensor:
+        lever = self.num_rows * ratio * (lever + self.mean_outside)  # h
+        misfit = self.unreached + misfit + self.num_rows * (self.share - ratio * fitted).square() / (1 + lever)  # Q
+        determinant = determinant + torch.log1p(lever)
         return -0.5 * ((2 * math.pi * misfit / self.num_rows).log() + 1 + determinant / self.num_rows)
 
     def search_range(self) -> tuple[float, float]:
-        """Least and largest log t: from features all but unused to `MAX_SIGNAL_TO_NOISE`."""
+        """Least and largest log t: from almost unused features to `MAX_SIGNAL_TO_NOISE`."""
         varying = float(self.spectrum.sum() / self.num_rows)
-        constant = float(self.mean.square().sum())
-        if not varying + constant > 0:  # all features are zero: any t gives the same
+        constant = float(self.mean.sum() + self.mean_outside)
+        if not varying + constant > 0:  # all features are zero: every t gives the same
             return 0.0, 0.0
         lowest = math.log(1e-8 / (float(self.num_rows) * (varying + constant)))
         return lowest, math.log(MAX_SIGNAL_TO_NOISE / (varying if varying > 0 else constant))

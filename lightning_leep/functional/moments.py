@@ -1,8 +1,8 @@
 r"""Feature moments: fixed-size, additive, exact sufficient statistics of labelled features.
 
-H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need nothing but these, so they stream over batches
-and reduce over processes by sums. All are kept about a centre near the mean of the features: raw second moments of
-features with mean 1e6 and standard deviation 1 would lose 12 of float64's 16 digits.
+H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need only these, so batches and processes add up.
+They are kept about a centre near the mean of the features: raw second moments of features with mean 1e6 and standard
+deviation 1 would lose 12 of float64's 16 digits.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,8 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 class FeatureMoments(NamedTuple):
     r"""Moments of rows :math:`x_i` with labels :math:`y_i` about a centre :math:`c`; :math:`v_i = x_i - c`.
 
-    ``centre`` is any point near the mean, not the mean itself: ``class_sums`` hold what is left, so that nothing is
-    lost to its rounding, and moments that share a centre add up field by field. Floating-point fields are float64
-    where the device has it.
+    ``centre`` is any point near the mean, not the mean itself. ``class_sums`` hold the rest, so its rounding loses
+    nothing. Moments about one centre add up field by field. Floating-point fields are float64 where the device has it.
     """
 
     centre: Tensor  #: ``[d]``, :math:`c`
@@ -35,18 +34,13 @@ class FeatureMoments(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether all features were finite, and none too large for the sums of their fourth powers."""
+        """Whether all features were finite and the sum of their fourth powers did not overflow."""
         return bool(self.quartic.isfinite())
 
     @property
     def mean(self) -> Tensor:
         """``[d]``, mean of all rows; the centre when there are none."""
         return self.centre + self.class_sums.sum(dim=0) / self.num_rows.clamp(min=1)
-
-    @property
-    def class_means(self) -> Tensor:
-        """``[C, d]``, mean of the rows of each class; the centre for a class without any."""
-        return self.centre + self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1)
 
 
 def empty_moments(num_target_classes: int, num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
@@ -74,41 +68,45 @@ def feature_moments(
         num_target_classes: C; classes without a row are allowed.
         centre: ``[d]``, the point that the moments are about; the mean of the rows when None.
     """
-    moments = empty_moments(num_target_classes, features.shape[1], features.device)
-    return _accumulate(moments._replace(centre=_mean(features, target) if centre is None else centre), features, target)
+    centre = _mean(features, target) if centre is None else centre
+    moments = empty_moments(num_target_classes, features.shape[1], features.device)._replace(centre=centre)
+    return _accumulate(moments, features, target, in_place=True)
 
 
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
-    """Moments of the rows so far and ``features [n, d]`` with labels ``target [n]``; the argument stays as it was.
+    """Moments of earlier rows and of ``features [n, d]`` with labels ``target [n]``; the argument is not changed.
 
-    The centre moves to the mean whenever the number of rows passes a power of two, before the new ones are added, and
-    otherwise stays, which costs one product a batch where a merge makes several passes over ``[d, d]``. It is near
-    enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
+    The centre moves to the mean whenever the number of rows passes a power of two, before the new rows are added.
+    Otherwise it stays, so that a batch costs one product, where a merge makes several passes over ``[d, d]``. It stays
+    near enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
     """
     seen, new = int(moments.num_rows), features.shape[0]
     if not new:
         return moments
     if seen.bit_length() == (seen + new).bit_length():
         return _accumulate(moments, features, target)
-    batch = feature_moments(features, target, moments.class_counts.shape[0])
-    return merge_moments(moments, batch) if seen else batch
+    if not seen:
+        return feature_moments(features, target, moments.class_counts.shape[0])
+    weight = new / (seen + new)
+    centre = moments.mean * (1 - weight) + _mean(features, target) * weight  # [d]
+    return _accumulate(recentre_moments(moments, centre), features, target, in_place=True)
 
 
 def _mean(features: Tensor, target: Tensor) -> Tensor:
     mean = torch.zeros(features.shape[1], dtype=accumulation_dtype(features.device), device=features.device)
     for chunk, _ in row_chunks(features, target):
-        mean += chunk.sum(dim=0) / features.shape[0]  # [m, d] -> [d]
+        mean += chunk.sum(dim=0) / max(1, features.shape[0])  # [m, d] -> [d]
     return mean
 
 
-def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
+def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_place: bool = False) -> FeatureMoments:
     centre, counts, class_sums, scatter, cubic, quartic = moments
     # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
     with torch.autocast(device_type=features.device.type, enabled=False):
         for i, (chunk, labels) in enumerate(row_chunks(features, target)):
             deviation = chunk - centre  # [m, d]
             norms = deviation.square().sum(dim=1)  # [m]
-            if i == 0:  # the one copy that leaves the argument as it was
+            if i == 0 and not in_place:  # the only copies; later chunks are added in place
                 class_sums, cubic = class_sums.clone(), cubic.clone()
                 scatter = torch.addmm(scatter, deviation.T, deviation)  # [d, m] @ [m, d]
             else:
@@ -121,7 +119,7 @@ def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor) -> Fe
 
 
 def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
-    """The same rows' moments about another centre, exactly, from the moments alone.
+    """Moments of the same rows about another centre, exact, computed from the moments.
 
     Args:
         moments: Moments about any centre.
@@ -132,10 +130,10 @@ def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> F
 
 
 def central_moments(moments: FeatureMoments) -> FeatureMoments:
-    """The same rows' moments about their exact mean, to derive scores from; ``centre`` is that mean, rounded.
+    """Moments of the same rows about their exact mean, for scores to be computed from; ``centre`` is the rounded mean.
 
-    The deviations add up to 0, which those from a rounded centre do not when the mean is large. These moments are not
-    to be merged again: the rounding of their centre is no longer made up for by ``class_sums``.
+    The deviations add up to 0, which those from a rounded centre do not if the mean is large. Do not merge these
+    moments again: ``class_sums`` no longer make up for the rounding of the centre.
     """
     return _shift(moments, moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1), moments.mean)
 
@@ -163,7 +161,7 @@ def _shift(moments: FeatureMoments, shift: Tensor, centre: Tensor) -> FeatureMom
 
 
 def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
-    """Moments of the rows of both, which must be about one centre: a sum field by field."""
+    """Moments of the rows of both, which must have one centre: a sum field by field."""
     return FeatureMoments(a.centre, *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
 
 
@@ -174,53 +172,18 @@ def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
     return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))
 
 
-def total_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, :math:`\sum_i (x_i - \bar x)(x_i - \bar x)^\top`."""
-    return central_moments(moments).scatter
-
-
-def between_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, :math:`\sum_k n_k (\mu_k - \bar x)(\mu_k - \bar x)^\top`."""
-    roots = between_root(moments)
-    return roots.T @ roots
-
-
-def within_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, pooled within-class scatter :math:`\sum_i (x_i - \mu_{y_i})(x_i - \mu_{y_i})^\top`."""
-    return total_scatter(moments) - between_scatter(moments)
-
-
-def between_root(moments: FeatureMoments) -> Tensor:
-    r"""``[C, d]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)^\top`: a root R of the between scatter :math:`R^\top R`."""
-    sums = central_moments(moments).class_sums  # [C, d]
-    return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
-
-
-def eigendecompose(scatter: Tensor, varies: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``[d]``, ascending and 0 where they are rounding error, and eigenvectors ``[d, d]`` of a scatter.
+def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
+    """``[d]`` bool: features whose standard deviation is within the rounding error of their mean.
 
     Args:
-        scatter: ``[d, d]`` symmetric positive semi-definite.
-        varies: ``[d]`` bool; rows and columns of the other features are taken to be 0.
-        smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
+        variances: ``[d]``, sums of squares about the mean.
+        mean: ``[d]``.
+        num_rows: n, 0-d.
     """
-    mask = varies.to(scatter.dtype)
-    masked = mask.unsqueeze(1) * scatter * mask
-    # MPS has no eigendecomposition.
-    solver = masked.cpu() if masked.device.type == "mps" else masked
-    values, vectors = (result.to(scatter.device) for result in torch.linalg.eigh(solver))
-    rounding = max(smallest, max(len(scatter), 32) * torch.finfo(scatter.dtype).eps) * values[-1]
-    return torch.where(values > rounding, values, 0.0), vectors
+    return variances <= num_rows * (512 * torch.finfo(mean.dtype).eps * mean.abs()).square()
 
 
-def constant_features(moments: FeatureMoments) -> Tensor:
-    """``[d]`` bool, features whose standard deviation cannot be told from the rounding error of their mean."""
-    centred = central_moments(moments)
-    rounding = 512 * torch.finfo(centred.scatter.dtype).eps * centred.centre.abs()  # [d]
-    return centred.scatter.diagonal() <= moments.num_rows * rounding.square()
-
-
-def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
+def ledoit_wolf_shrinkage(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
     r"""Ledoit and Wolf's optimal shrinkage :math:`\alpha \in [0, 1]` of the covariance towards a multiple of I.
 
     The shrunk covariance is :math:`(1 - \alpha) \Sigma + \alpha \, \frac{\mathrm{tr} \Sigma}{d} I` with
@@ -234,16 +197,20 @@ def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
     Multivariate Analysis 88 (2004), section 3.
 
     Args:
-        moments: Moments of the rows, classes pooled.
+        scatter: ``[d, d]`` about the mean, classes pooled, or a smaller one with the same eigenvalues above 0.
+        quartic: 0-d, sum of the fourth powers of the lengths of the rows about their mean.
+        num_rows: n, 0-d.
+        num_features: d.
 
     Returns:
-        0-d tensor; 0 when the covariance is a multiple of I already (one feature, identical rows, no rows).
+        0-d tensor; 0 if the covariance is already a multiple of I (one feature, identical rows, no rows).
     """
-    centred = central_moments(moments)
-    num_rows = moments.num_rows.clamp(min=1).to(centred.scatter.dtype)
-    covariance = centred.scatter / num_rows  # [d, d]
-    variances = covariance.diagonal()
+    num_rows = num_rows.clamp(min=1).to(scatter.dtype)
+    covariance = scatter / num_rows  # [p, p]
+    squares = covariance.square().sum()
+    mean = covariance.diagonal().sum() / num_features
     # Entry by entry instead of ||covariance||^2 - d mean^2, which cancels when the covariance is nearly isotropic.
-    distance = (covariance - torch.diag(variances.mean().expand_as(variances))).square().sum()
-    spread = ((centred.quartic / num_rows - covariance.square().sum()) / num_rows).clamp(min=0)
+    covariance.diagonal().sub_(mean)
+    distance = covariance.square().sum() + (num_features - len(scatter)) * mean.square()
+    spread = ((quartic / num_rows - squares) / num_rows).clamp(min=0)
     return torch.where(distance > 0, spread / distance, 0.0).clamp(max=1.0)

@@ -7,16 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
+from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.functional.leep import leep
-from lightning_leep.functional.moments import (
-    FeatureMoments,
-    constant_features,
-    eigendecompose,
-    feature_moments,
-    total_scatter,
-)
+from lightning_leep.functional.moments import FeatureMoments, feature_moments
 
 #: Share of the features' variance that the principal components keep (Li et al., CVPR 2021).
 EXPLAINED_VARIANCE = 0.8
@@ -39,14 +34,14 @@ def nleep(
 ) -> Tensor:
     r"""N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
 
-    The features are projected on the principal components that hold 80% of their variance; a mixture of
-    ``num_components`` Gaussians with full covariances is fitted to them; its posteriors :math:`P(v|x_i)` take the
-    place of the source's output :math:`\theta_i(z)` in `leep`. It needs no classifier head. At most 0, at least minus
-    the entropy of the labels up to the in-sample optimism of LEEP. Higher is better. Natural logarithm (nats).
+    The features are projected on the principal components that hold 80% of their variance, and a mixture of
+    ``num_components`` Gaussians with full covariances is fitted to them. Its posteriors :math:`P(v|x_i)` replace the
+    source's output :math:`\theta_i(z)` in `leep`. It needs no classifier head. At most 0, and at least minus the
+    entropy of the labels up to the in-sample optimism of LEEP. Higher is better. Natural logarithm (nats).
 
     The projected features are divided by one common factor, so that the mixture's regularisation (scikit-learn's
-    ``reg_covar``) means the same for features of any scale. The mixture starts from k-means, seeded, on the rows in an
-    order made from their values: the score depends on which rows there are, not on their order.
+    ``reg_covar``) means the same for features of any scale. The mixture starts from a seeded k-means on the rows in an
+    order that is made from their values, so the score does not depend on the order of the rows.
 
     Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
 
@@ -54,14 +49,14 @@ def nleep(
         features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
         target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
         num_target_classes: C; classes without an image are allowed.
-        num_components: Components of the mixture; 5 C when None.
-        max_fit_rows: Fit the mixture on a random subset of at most this many rows; all, as in the paper, when None.
-            The posteriors and the score are those of all rows either way.
+        num_components: Components of the mixture; None means 5 C.
+        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all, as the paper
+            does. All rows are scored either way.
         seed: Seed of the subset and of the mixture.
         ignore_index: Label of the rows that are left out.
 
     Returns:
-        0-d tensor, float64 where the device has it.
+        N-LEEP in nats, 0-d, float64 where the device has it.
 
     Raises:
         TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -87,10 +82,10 @@ def nleep(
 
 
 def mixture_size(num_target_classes: int, num_components: int | None, max_fit_rows: int | None) -> int:
-    """Components of the mixture, 5 C when None, once the settings are checked.
+    """Number of components of the mixture, 5 C for None; it checks the settings.
 
     Raises:
-        ValueError: If a setting is no positive integer, or fewer rows than components would be fitted.
+        ValueError: If a setting is not a positive integer, or ``max_fit_rows`` is less than the components.
     """
     if num_components is None:
         num_components = COMPONENTS_PER_CLASS * num_target_classes
@@ -110,12 +105,15 @@ def check_enough_rows(num_rows: int, num_components: int) -> None:
 
 
 def principal_axes(moments: FeatureMoments) -> Tensor:
-    """``[d, k]`` principal components that hold 80% of the variance, over one scale; k = 0 if nothing varies.
+    """``[d, k]`` principal components that hold 80% of the variance, divided by one scale; k = 0 if nothing varies.
 
     The projections have mean variance 1 over the k components. The entry of largest magnitude of each is positive, so
     that the same rows give the same projections wherever they were summed.
     """
-    variances, vectors = eigendecompose(total_scatter(moments), ~constant_features(moments))  # [d], [d, d]
+    space = space_of_moments(moments)
+    variances, vectors = space.spectrum  # [p], [p, p]
+    assert vectors is not None
+    vectors = vectors if space.basis is None else space.basis @ vectors  # [d, p]
     variances, vectors = variances.flip(0) / moments.num_rows, vectors.flip(1)  # largest first
     if not bool(variances[0] > 0):
         return vectors[:, :0]
@@ -128,7 +126,7 @@ def principal_axes(moments: FeatureMoments) -> Tensor:
 
 def project(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
     """``[n, k]`` coordinates of ``features [n, d]`` about ``mean [d]`` along ``axes [d, k]``, on the CPU."""
-    projected = [features.new_zeros((0, axes.shape[1]), dtype=axes.dtype)]
+    projected = []
     with torch.autocast(device_type=features.device.type, enabled=False):
         for chunk, _ in row_chunks(features, features[:, 0]):
             projected.append((chunk - mean) @ axes)  # [m, d] @ [d, k]
@@ -138,13 +136,13 @@ def project(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
 def row_keys(features: Tensor, seed: int) -> Tensor:
     """``[n]`` int64 on the CPU, a seeded hash of the values of each row of ``features [n, d]``.
 
-    Sorting by it shuffles rows in a way that does not depend on the order or the processes in which they came; the
-    rows of the smallest keys are a random subset.
+    Sorting by it shuffles the rows in a way that depends neither on their order nor on their processes. The rows with
+    the smallest keys are a random subset.
     """
     generator = torch.Generator().manual_seed(seed)
     # Multiply-shift hashing (Dietzfelbinger et al. 1997): odd factors, products and sum modulo 2^64, top bits first.
     factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator) * 2 + 1
-    keys = [torch.zeros(0, dtype=torch.long)]
+    keys = []
     for chunk, _ in row_chunks(features.cpu(), features[:, 0].cpu()):
         keys.append(((chunk + 0.0).view(torch.long) * factors).sum(dim=1))  # + 0.0 makes -0.0 the same as 0.0
     return torch.cat(keys)
@@ -156,7 +154,7 @@ def row_order(features: Tensor, seed: int) -> Tensor:
 
 
 def require_scikit_learn() -> Any:
-    """Class of Gaussian mixtures of scikit-learn.
+    """scikit-learn's class of Gaussian mixtures.
 
     Raises:
         ModuleNotFoundError: If it is not installed.
@@ -177,7 +175,7 @@ def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
         ModuleNotFoundError: If scikit-learn is not installed.
     """
     gaussian_mixture = require_scikit_learn()
-    if projected.shape[1] == 0:  # features that do not vary: one component holds every row
+    if projected.shape[1] == 0:  # the features do not vary, so one component holds every row
         return None
     return gaussian_mixture(num_components, random_state=seed).fit(projected.double().numpy())
 

@@ -67,7 +67,7 @@ def permutation_null(
     num_rows = reduce(shares).tolist()  # rows of each process
     values = []
     for permutation in range(num_permutations):
-        shuffled = torch.from_numpy(_deal_labels(class_counts, num_rows, rank, (seed, permutation))).to(device)  # [n]
+        shuffled = torch.from_numpy(deal_labels(class_counts, num_rows, rank, (seed, permutation))).to(device)  # [n]
         dealt = shuffled.split([len(block) for block in target])
         joint = torch.zeros(num_target_classes, num_source_classes, dtype=dtype, device=device)
         for rows, block in joined_blocks(probs, dealt):
@@ -80,7 +80,7 @@ def permutation_null(
     return torch.stack(values) if values else torch.zeros(0, dtype=dtype, device=device)
 
 
-def _deal_labels(class_counts: np.ndarray, num_rows: list[int], rank: int, seed: tuple[int, int]) -> np.ndarray:
+def deal_labels(class_counts: np.ndarray, num_rows: list[int], rank: int, seed: tuple[int, int]) -> np.ndarray:
     """Labels ``[n]`` of one process in a shuffle of all labels."""
     # `rank + 1`, since seeds that differ only in trailing zeros give the same numbers.
     shared, own = np.random.default_rng(seed), np.random.default_rng([*seed, rank + 1])

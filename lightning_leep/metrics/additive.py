@@ -16,7 +16,7 @@ from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import check_flag
 from lightning_leep.utils.distributed import sum_reducer
 
-# The metrics of this package use these internals, tested with torchmetrics 1.7.0 and 1.9.0, torch 2.4.0 and 2.13.0:
+# The metrics of this package use these internals, tested with torchmetrics 1.7.0 and 1.9.0 and torch 2.13.0:
 # - overridden, of Metric: _wrap_update, _sync_dist, _copy_state_dict, _reduce_states
 # - overridden, of nn.Module: _apply (Metric overrides it too and takes `exclude_state`), _load_from_state_dict
 # - called, of Metric: _plot

@@ -1,8 +1,10 @@
 """All scores in one MetricCollection, which stores and computes nothing twice."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from lightning_leep.metrics.eep_accuracy import EEPAccuracy
 from lightning_leep.metrics.h_score import HScore
@@ -12,6 +14,39 @@ from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nce import NegativeConditionalEntropy
 
 
+class TransferabilityMetrics(MetricCollection):
+    """A collection in which a batch counts for all metrics or, if one of them refuses it, for none."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add a batch, or raise and stay as before."""
+        with self._all_or_nothing():
+            super().update(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Add a batch and return its own scores, or raise and stay as before."""
+        with self._all_or_nothing():
+            return super().forward(*args, **kwargs)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        metrics = list(self.values(copy_state=False))
+        before = [(metric, vars(metric).copy(), _lengths(metric)) for metric in metrics]
+        try:
+            yield
+        except Exception:
+            for metric, attributes, lengths in before:
+                vars(metric).update(attributes)
+                for name, length in lengths.items():  # rows are appended to lists; sums are replaced
+                    del getattr(metric, name)[length:]
+            raise
+
+
+def _lengths(metric: Metric) -> dict[str, int]:
+    """Number of batches in each list of a metric's state."""
+    lists = {name: value for name in metric._defaults if isinstance(value := getattr(metric, name), list)}
+    return {name: len(value) for name, value in lists.items()}
+
+
 def transferability_metrics(
     num_target_classes: int,
     num_source_classes: int,
@@ -19,7 +54,7 @@ def transferability_metrics(
     from_logits: bool = True,
     ignore_index: int | None = None,
     **kwargs: Any,
-) -> MetricCollection:
+) -> TransferabilityMetrics:
     """Every score of one source. The metrics share their states: a joint with its rows, feature moments with theirs.
 
     ``update(preds=..., features=..., target=...)`` takes keyword arguments; each metric picks its own. ``compute``
@@ -62,4 +97,4 @@ def transferability_metrics(
         ["nce"],
         ["linear_probe_accuracy", "h_score", "log_me"],
     ]
-    return MetricCollection(metrics, compute_groups=groups, **kwargs)  # type: ignore[arg-type]
+    return TransferabilityMetrics(metrics, compute_groups=groups, **kwargs)  # type: ignore[arg-type]

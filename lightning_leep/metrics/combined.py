@@ -1,18 +1,20 @@
 """All scores of one kind of input together, each with what belongs to it, from one state."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.h_score import h_score_from_moments
+from lightning_leep.functional.feature_space import FeatureSpace
+from lightning_leep.functional.h_score import h_score_of_space
 from lightning_leep.functional.joint import (
     conditional_probability,
     eep_correct,
     eep_likelihood,
     leave_one_out_likelihood,
 )
-from lightning_leep.functional.log_me import log_me_from_moments
+from lightning_leep.functional.linear_probe import LinearProbe
+from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
@@ -61,27 +63,48 @@ class FeatureScores(LinearProbeAccuracy):
     :class:`~lightning_leep.metrics.log_me.LogME`.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._space: tuple[Tensor, FeatureSpace] | None = None
+
+    def space(self) -> FeatureSpace:
+        """What scores are computed from; it is kept until ``compute`` has used it."""
+        if self._space is None or self._space[0] is not self.scatter:  # states are rebound, never changed
+            self._space = self.scatter, super().space()
+            _ = self._space[1].spectrum  # the other scores need it, so the probe can use it too
+        return self._space[1]
+
+    def scores_and_probe(self) -> tuple[dict[str, Tensor], LinearProbe]:
+        """Scores of the rows in the state, as ``compute`` returns them, and everything that is known of the probe."""
+        probe, num_rows = self.result_here(), int(self.moments.num_rows)
+        if num_rows < 2 or not self.moments.is_finite:
+            missing = torch.full_like(self.quartic, torch.nan)
+            values = dict.fromkeys(("h_score", "h_score_unshrunk", "log_me"), missing)
+            if num_rows < 2:
+                nan_for_too_few_rows(self, num_rows)
+        else:
+            space = self.space()
+            plain = h_score_of_space(space, shrinkage=False)
+            values = {"h_score": h_score_of_space(space), "h_score_unshrunk": plain, "log_me": log_me_of_space(space)}
+        self._space = None
+        return values | {
+            "linear_probe_accuracy": probe.accuracy,
+            "linear_probe_accuracy_standard_error": probe.standard_error,
+            "linear_probe_balanced_accuracy": probe.balanced_accuracy,
+            "linear_probe_log_likelihood": probe.log_likelihood,
+            "linear_probe_samples": probe.num_rows,
+            "linear_probe_shrinkage": probe.shrinkage,
+        }, probe
+
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Scores of all rows seen so far, on all processes.
 
         Returns:
-            0-d tensors by name, float64 but for the number: ``h_score`` and ``h_score_unshrunk``, at least 0, without a
-            unit; ``log_me``, in nats a row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``,
-            in 0..1; ``linear_probe_log_likelihood``, in nats a row, at most 0; ``linear_probe_samples``, the number of
-            rows that it is the mean of, int64; ``linear_probe_shrinkage``, in 0..1. NaN, with a warning, for fewer than
+            0-d tensors by name: ``h_score`` and ``h_score_unshrunk``, without a unit, at least 0; ``log_me``, in nats
+            per row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``, in 0..1;
+            ``linear_probe_balanced_accuracy``, the mean over the classes, in 0..1; ``linear_probe_log_likelihood``, in
+            nats per row, at most 0; ``linear_probe_samples``, the number of scored rows, int64;
+            ``linear_probe_shrinkage``, in 0..1. The others are float64. They are NaN, with a warning, for fewer than
             two rows; those of the probe also if no class has two rows.
         """
-        probe, num_rows = self.result_here(), int(self.moments.num_rows)
-        values = {
-            "h_score": h_score_from_moments(self.moments),
-            "h_score_unshrunk": h_score_from_moments(self.moments, shrinkage=False),
-            "log_me": log_me_from_moments(self.moments),
-            "linear_probe_accuracy": probe.accuracy,
-            "linear_probe_accuracy_standard_error": probe.standard_error,
-            "linear_probe_log_likelihood": probe.log_likelihood,
-            "linear_probe_samples": probe.num_rows,
-            "linear_probe_shrinkage": probe.shrinkage,
-        }
-        if num_rows < 2:
-            values |= dict.fromkeys(("h_score", "h_score_unshrunk", "log_me"), nan_for_too_few_rows(self, num_rows))
-        return values
+        return self.scores_and_probe()[0]

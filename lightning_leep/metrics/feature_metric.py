@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import FeatureSpace, space_of_moments
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.moments import (
@@ -21,9 +22,8 @@ from lightning_leep.metrics.additive import AdditiveMetric
 class FeatureMetric(AdditiveMetric):
     """Moments of labelled features: a state of fixed size, ``8 (d^2 + C d)`` bytes, whatever the number of rows.
 
-    Metrics with this base and nothing added form one compute group in a ``MetricCollection`` when they leave out the
-    same rows. Across processes travel two sums: that of the means, which gives a common centre, and that of the
-    moments about it.
+    Metrics with this base and no other state form one compute group in a ``MetricCollection`` if they ignore the same
+    label. The processes add up their means, which gives a common centre, and then their moments about it.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
@@ -33,7 +33,8 @@ class FeatureMetric(AdditiveMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` no integer or ``validate_args`` no bool.
+        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or ``validate_args`` is
+            not a bool.
     """
 
     centre: Tensor
@@ -62,7 +63,7 @@ class FeatureMetric(AdditiveMetric):
         self.add_states()
 
     def add_states(self) -> None:
-        """Add the states, once the arguments are known."""
+        """Add the states. The constructor calls this last, so that a subclass need not repeat its arguments."""
         for name, zeros in empty_moments(self.num_target_classes, self.num_features)._asdict().items():
             self.add_state(name, zeros, dist_reduce_fx="sum")
         self.add_settings(self.ignore_index)
@@ -77,6 +78,10 @@ class FeatureMetric(AdditiveMetric):
         for name, value in moments._asdict().items():
             setattr(self, name, value)
 
+    def space(self) -> FeatureSpace:
+        """What scores are computed from, of all rows seen so far."""
+        return space_of_moments(self.moments)
+
     def update(self, features: Tensor, target: Tensor) -> None:
         """Add one batch.
 
@@ -86,7 +91,7 @@ class FeatureMetric(AdditiveMetric):
 
         Raises:
             TypeError: If ``features`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state is as before.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
         """
         rows, labels = self.prepare(features, target)  # [n, d], [n]
         moments = update_moments(self.moments, rows, labels)
@@ -94,12 +99,12 @@ class FeatureMetric(AdditiveMetric):
         self.moments = moments
 
     def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and bring it to features ``[m, d]`` and labels ``[m]``."""
+        """Check a batch and return its features ``[m, d]`` and labels ``[m]``."""
         check_features(features, target, self.num_target_classes, self.num_features, self.ignore_index)
         return flatten_features(features, target, self.num_target_classes, self.ignore_index, self.validate_args)
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Agree on a centre with all processes, move the moments there and sum them."""
+        """Agree with all processes on a centre, move the moments there and add them up."""
         moments = self.moments
         num_rows = reduce(moments.num_rows)
         centre = reduce(moments.mean * moments.num_rows) / num_rows.clamp(min=1)  # [d]

@@ -18,7 +18,7 @@ class HScore(FeatureMetric):
         H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big)
 
     as in :func:`lightning_leep.functional.h_score.h_score`, exactly, from moments of fixed size. At least 0, at most
-    the number of classes less one. Higher is better.
+    the number of classes minus one. Higher is better.
 
     Source: Bao et al., ICIP 2019 (arXiv:2212.10082); shrunk: Ibrahim et al., ECML PKDD 2022 (arXiv:2110.06893).
 
@@ -40,7 +40,7 @@ class HScore(FeatureMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
 
     Example:
         >>> import torch
@@ -68,7 +68,7 @@ class HScore(FeatureMetric):
         self.shrinkage = shrinkage
 
     def compute(self) -> Tensor:
-        """H-score of all rows seen so far, on all processes."""
+        """H-score of all rows seen so far, on all processes: 0-d, without a unit, at least 0; NaN for too few rows."""
         num_rows = int(self.moments.num_rows)
         if num_rows < 2:
             return nan_for_too_few_rows(self, num_rows)

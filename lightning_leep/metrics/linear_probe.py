@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
+from lightning_leep.functional.feature_space import FeatureSpace, space_of_rows
+from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
-    NUM_PROBE_SCORES,
+    NUM_CANDIDATES,
     LinearProbe,
-    linear_discriminant,
     linear_probe_result,
     linear_probe_sums,
 )
-from lightning_leep.functional.moments import recentre_moments, total_scatter
+from lightning_leep.functional.moments import central_moments, recentre_moments
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
@@ -28,13 +29,13 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
     - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
 
-    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, when no class has two rows. :meth:`result`
+    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows. :meth:`result`
     returns everything else that is known.
 
-    The rows are kept, on the process that saw them (references if they need no conversion: do not overwrite them).
-    Across processes travel the moments, ``8 (d^2 + C d)`` bytes, and a few numbers, whatever n. In a
-    ``MetricCollection`` it shares its moments with :class:`HScore` and :class:`LogME` when they are named in one of
-    its ``compute_groups``, this metric first.
+    The rows are kept on the process that saw them, as references: do not overwrite them. Each process sends its
+    moments, ``8 (d^2 + C d)`` bytes, and ``384 (2 + C)`` bytes of scores, whatever n. In a ``MetricCollection`` it
+    shares its moments with :class:`HScore` and :class:`LogME` if they are in one of its ``compute_groups``, this metric
+    first.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
@@ -45,7 +46,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
             :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
 
     Example:
         >>> import torch
@@ -57,13 +58,14 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         1.0
     """
 
-    num_scores = NUM_PROBE_SCORES
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
 
     def add_states(self) -> None:
         """Add the states."""
         super().add_states()
+        sums = torch.zeros(2 + self.num_target_classes, NUM_CANDIDATES, dtype=torch.float64)
+        self.add_state("score_sums", sums, dist_reduce_fx="sum")
         self.add_reading_states(self.num_target_classes, self.num_features)
 
     def origin(self) -> Tensor:
@@ -75,33 +77,51 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         return recentre_moments(self.moments, origin).class_sums
 
     def magnitudes(self) -> tuple[Tensor, Tensor]:
-        """What the magnitudes of all features add up to at most, about their mean and about 0."""
+        """Upper bounds of the sums of the magnitudes of all features, about their mean and about 0; both 0-d."""
         num_rows, mean = self.moments.num_rows, self.moments.mean
-        spread = (num_rows * total_scatter(self.moments).diagonal().clamp(min=0.0)).sqrt().sum()
+        spread = (num_rows * central_moments(self.moments).scatter.diagonal().clamp(min=0.0)).sqrt().sum()
         return spread, spread + num_rows * mean.abs().sum()
 
-    def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row under every candidate shrinkage: whether it is predicted rightly, and its log-likelihood.
+    def space(self) -> FeatureSpace:
+        """What scores are computed from: the rows, if all are held here and are no more than the features."""
+        here = sum(len(rows) for rows in self.rows)
+        if 0 < here <= self.num_features and here == int(self.moments.num_rows):
+            return space_of_rows(self.rows, self.labels, self.num_target_classes)
+        return super().space()
 
-        Features that are not finite, of any row, leave no row that can be scored.
+    def row_scorer(self, device: torch.device) -> RowScorer:
+        """Scores of a row under every candidate, given the moments of all rows.
+
+        If a feature of any row is not finite, no row can be scored.
         """
         if not self.moments.is_finite:
-            return lambda rows, target: torch.zeros(3, self.num_scores, dtype=self.score_sums.dtype, device=device)
-        discriminant = linear_discriminant(self.moments).to(device)
+            return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
+        discriminant = linear_discriminant(self.space()).to(device)
         return lambda rows, target: linear_probe_sums(rows, target, discriminant)
 
+    def total_scores(self) -> Tensor:
+        """``[2 + C, NUM_CANDIDATES]``: sums of the scores of pooled rows and of rows held here."""
+        if not self.rows or not self.moments.is_finite:
+            return self.score_sums
+        space = self.space()
+        if space.rows is None or space.labels is None:
+            return super().total_scores()
+        return self.score_sums + linear_probe_sums(space.rows, space.labels, linear_discriminant(space))
+
     def result_here(self) -> LinearProbe:
-        """The probe of the rows that the state stands for: this process's, or all of them when synchronised."""
-        sums = self.total_scores()
-        # Otherwise a second pass finds no row to score.
-        if bool((self.moments.class_counts > 1).any()) and self.moments.is_finite:
+        """The probe of the rows in the state: those of this process, or all rows while synchronised."""
+        sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
+        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        return linear_probe_result(sums, self.moments.num_rows)
+        return linear_probe_result(sums, counts)
 
     def result(self) -> LinearProbe:
-        """Accuracy, its standard error, log-likelihood, counts and shrinkage, of the rows of all processes.
+        """Everything that is known of the probe, on all rows seen so far, on all processes; nothing of single rows.
 
-        Every process has to call it, since it pools the states as ``compute`` does; afterwards they are as before.
+        Every process must call it, since it pools the states as ``compute`` does; afterwards they are local again.
+
+        Returns:
+            Tensors by name, with shapes and units: :class:`~lightning_leep.functional.linear_probe.LinearProbe`.
         """
         synced = self._is_synced
         with self.sync_context(
@@ -110,7 +130,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
             return self.result_here()
 
     def compute(self) -> Tensor:
-        """Leave-one-out accuracy over all rows seen so far, on all processes."""
+        """Leave-one-out accuracy on all rows seen so far, on all processes: 0-d, in 0..1; NaN for too few rows."""
         probe = self.result_here()
         if int(probe.num_rows) == 0:
             return nan_for_too_few_rows(self, 0, minimum=2)

@@ -8,7 +8,7 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 
 
 class LogME(FeatureMetric):
-    r"""Logarithm of the maximum evidence of linear models from features to each class, a row.
+    r"""Logarithm of the maximum evidence, per row, of linear models from features to each class.
 
     .. math::
         \text{LogME} = \frac{1}{|\{k: n_k > 0\}|} \sum_k \max_{\alpha, \beta} \frac1n
@@ -36,7 +36,7 @@ class LogME(FeatureMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer or ``ignore_index`` is no integer.
+        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ class LogME(FeatureMetric):
     """
 
     def compute(self) -> Tensor:
-        """LogME of all rows seen so far, on all processes."""
+        """LogME of all rows seen so far, on all processes: 0-d, in nats per row; NaN for fewer than two rows."""
         num_rows = int(self.moments.num_rows)
         if num_rows < 2:
             return nan_for_too_few_rows(self, num_rows)

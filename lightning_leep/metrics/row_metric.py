@@ -185,9 +185,9 @@ class RowMetric(AdditiveMetric):
         mean_error = self.reading_error / self.class_counts.sum().clamp(min=1)
         check_same_rows(self.unread, magnitude, rounding=size * mean_error)
 
-    def mean_and_standard_error(self, total_scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
         """Mean of the row scores and its standard error, both ``[k]``; NaN, with a warning, for fewer than two rows."""
-        count, total, squares = self.total_scores() if total_scores is None else total_scores  # [k] each
+        count, total, squares = self.total_scores()  # [k] each
         self.check_second_pass(count)
         enough = count >= 2  # [k]
         if not bool(enough.all()):

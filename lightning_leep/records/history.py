@@ -2,17 +2,22 @@
 
 import json
 import os
+import stat
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, overload
 
 from lightning_leep.records.folder import Folder, is_local, open_folder, write_whole
 from lightning_leep.records.transfer import TransferRecord
+from lightning_leep.utils.checks import printable
 
 #: Most characters of the reason why a file is left out, which may quote the file.
 MAX_REASON = 200
+#: A record has a few thousand bytes.
+MAX_BYTES = 2**24
 
 
 class History(Sequence[TransferRecord]):
@@ -35,10 +40,6 @@ class History(Sequence[TransferRecord]):
         """Number of transfers."""
         return len(self._records)
 
-    def __iter__(self) -> Iterator[TransferRecord]:
-        """The transfers, oldest first."""
-        return iter(self._records)
-
     @overload
     def __getitem__(self, index: int) -> TransferRecord: ...
     @overload
@@ -56,8 +57,6 @@ class History(Sequence[TransferRecord]):
         trainable: str | None = None,
         target_name: str | None = None,
         source_name: str | None = None,
-        num_target_classes: int | None = None,
-        where: Callable[[TransferRecord], bool] | None = None,
     ) -> "History":
         """Return the transfers that match every argument that is not None.
 
@@ -65,8 +64,6 @@ class History(Sequence[TransferRecord]):
             trainable: What was trainable, see :class:`TransferRecord`.
             target_name: Name of the target data.
             source_name: Name of the source model.
-            num_target_classes: Number of target classes C.
-            where: Any other condition: a function from a record to True or False.
         """
         return History(
             record
@@ -74,8 +71,6 @@ class History(Sequence[TransferRecord]):
             if trainable in (None, record.trainable)
             and target_name in (None, record.target_name)
             and source_name in (None, record.source_name)
-            and num_target_classes in (None, record.report.num_target_classes)
-            and (where is None or where(record))
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -108,7 +103,8 @@ def save_record(record: TransferRecord, folder: Folder) -> str:
 def load_history(folder: Folder) -> History:
     """Read all records in a folder: the files ``*.json`` directly in it.
 
-    A file that is truncated, not a record, or written by a newer version is left out. One warning names all such files.
+    A file that is truncated, not a record, larger than 16 MiB, or written by a newer version is left out, and so is
+    what is not a regular file (a pipe, a link to a device). One warning names all of them.
 
     Args:
         folder: Path or fsspec URL; a folder that does not exist yet is an empty history.
@@ -122,9 +118,12 @@ def load_history(folder: Folder) -> History:
         return History()
     if fs.isfile(root):
         raise ValueError(f"`folder` must be a folder of records, not a file, got {os.fspath(folder)!r}.")
-    names = {path: path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)}
-    paths = sorted(path for path, name in names.items() if name.endswith(".json") and not name.startswith("."))
-    records, skipped = [], []
+    files = {info["name"].rstrip("/"): info for info in fs.ls(root, detail=True)}
+    names = {path: path.rsplit("/", 1)[-1] for path in sorted(files)}
+    names = {path: name for path, name in names.items() if name.endswith(".json") and not name.startswith(".")}
+    obstacles = {path: _obstacle(fs, path, files[path]) for path in names}
+    paths = [path for path, obstacle in obstacles.items() if not obstacle]
+    records, skipped = [], [f"{names[path]} ({obstacle})" for path, obstacle in obstacles.items() if obstacle]
     # Not `cat`, which reads a bracket in the folder's name as a pattern.
     for path, content in zip(paths, fs.cat_ranges(paths, None, None, on_error="return"), strict=True):
         try:
@@ -134,10 +133,21 @@ def load_history(folder: Folder) -> History:
         except Exception as error:  # one bad file must not hide the others
             skipped.append(f"{names[path]} ({_reason(error)})")
     if skipped:
-        warnings.warn(
-            f"Left out {len(skipped)} of {len(paths)} files in {os.fspath(folder)}: {'; '.join(skipped)}.", stacklevel=2
-        )
+        message = f"Left out {len(skipped)} of {len(names)} files in {os.fspath(folder)}: {'; '.join(sorted(skipped))}."
+        warnings.warn(printable(message), stacklevel=2)
     return History(records)
+
+
+def _obstacle(fs: Any, path: str, info: Mapping[str, Any]) -> str:
+    """Return why a file must not be opened: reading a pipe would wait, a device may never end."""
+    size, is_file = info.get("size") or 0, info.get("type") == "file"
+    if is_local(fs):
+        with suppress(OSError):  # a link to nothing fails when it is read
+            status = os.stat(path)  # of what a link leads to
+            size, is_file = status.st_size, stat.S_ISREG(status.st_mode)
+    if not is_file:
+        return "not a regular file"
+    return f"larger than {MAX_BYTES // 2**20} MiB" if size > MAX_BYTES else ""
 
 
 def _reason(error: Exception) -> str:

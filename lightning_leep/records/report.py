@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.report_text import description, summary
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
+#: Fields that a report of a source without a head lacks.
+OUTPUT_SCORES = (
+    "num_source_classes",
+    "leep",
+    "leep_standard_error",
+    "leave_one_out_leep",
+    "leave_one_out_leep_standard_error",
+    "eep_accuracy",
+    "eep_accuracy_standard_error",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +32,9 @@ class TransferabilityReport:
     Attributes:
         num_samples: Number of scored rows n.
         num_target_classes: Number of target classes C.
-        num_source_classes: Number of source classes Z.
+        num_source_classes: Number of source classes Z. None for a source without a head, a source of features alone; so
+            are all scores of its outputs: ``leep``, ``leave_one_out_leep``, ``eep_accuracy``, ``nce`` and what belongs
+            to them.
         class_counts: Rows of each target class.
         leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
         leep_standard_error: Standard error of that mean over the rows, with P(y|z) taken as given. Between samples of
@@ -46,6 +59,9 @@ class TransferabilityReport:
         linear_probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features: the best single
             predictor of the accuracy of a re-trained head.
         linear_probe_accuracy_standard_error: Standard error of that mean.
+        linear_probe_balanced_accuracy: Mean of ``linear_probe_class_accuracy`` over the classes that have one.
+        linear_probe_class_accuracy: Leave-one-out accuracy on the rows of each class; None for a class with fewer than
+            2 rows.
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
@@ -58,15 +74,15 @@ class TransferabilityReport:
 
     num_samples: int
     num_target_classes: int
-    num_source_classes: int
+    num_source_classes: int | None
     class_counts: tuple[int, ...]
-    leep: float
-    leep_standard_error: float
-    leave_one_out_leep: float
-    leave_one_out_leep_standard_error: float
+    leep: float | None
+    leep_standard_error: float | None
+    leave_one_out_leep: float | None
+    leave_one_out_leep_standard_error: float | None
     label_entropy: float
-    eep_accuracy: float
-    eep_accuracy_standard_error: float
+    eep_accuracy: float | None
+    eep_accuracy_standard_error: float | None
     seconds: float
     samples_per_second: float
     permutation_mean: float | None = None
@@ -81,6 +97,8 @@ class TransferabilityReport:
     nleep: float | None = None
     linear_probe_accuracy: float | None = None
     linear_probe_accuracy_standard_error: float | None = None
+    linear_probe_balanced_accuracy: float | None = None
+    linear_probe_class_accuracy: tuple[float | None, ...] | None = None
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
@@ -95,6 +113,11 @@ class TransferabilityReport:
         return -self.label_entropy
 
     @property
+    def largest_class_rate(self) -> float:
+        """Share of the largest class: the accuracy of always predicting it."""
+        return max(self.class_counts) / self.num_samples
+
+    @property
     def leave_one_out_floor(self) -> float:
         r"""The floor of leave-one-out LEEP, :math:`\sum n_y \log(n_y/n) / \sum n_y` over classes of at least 2 rows.
 
@@ -105,6 +128,14 @@ class TransferabilityReport:
         if not counts:
             return math.nan
         return sum(count * math.log(count / self.num_samples) for count in counts) / sum(counts)
+
+    def __str__(self) -> str:
+        """The five numbers that matter and the notes, one a line."""
+        return summary(self)
+
+    def describe(self) -> str:
+        """Return all numbers and the notes, one a line."""
+        return description(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
@@ -147,7 +178,11 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        report = cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+        if values["num_source_classes"] is not None:  # otherwise None is what a source without a head has
+            required -= {"num_source_classes"}
+        else:
+            required -= set(OUTPUT_SCORES)
+        report = cls(**{name: _restore(value, name in required) for name, value in values.items()})
         check_report(report)
         return report
 
@@ -157,10 +192,15 @@ class TransferabilityReport:
         return cls.from_dict(json.loads(text))
 
 
-def _restore(kind: Any, value: Any) -> Any:
+def _restore(value: Any, required: bool) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return math.nan if value is None and kind is float else value
+    return math.nan if value is None and required else value
+
+
+def or_nan(value: float | None) -> float:
+    """A score, or NaN for one that is missing."""
+    return math.nan if value is None else value
 
 
 # Rounding of probabilities in low precision may raise a mean of their logarithms this far above 0.
@@ -171,7 +211,8 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "linear_probe_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("eep_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
 
@@ -187,7 +228,8 @@ def check_report(report: TransferabilityReport) -> None:
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")
     for f in fields(report):
         value = getattr(report, f.name)
-        if f.name == "joint" or (value is None and f.default is None):
+        missing = f.default is None or (f.name in OUTPUT_SCORES and report.num_source_classes is None)
+        if f.name == "joint" or (value is None and missing):
             continue
         if f.type in (int, int | None):
             check_size(f.name, value, _SMALLEST.get(f.name, 1))
@@ -206,6 +248,15 @@ def check_report(report: TransferabilityReport) -> None:
             f"`class_counts` must hold {report.num_target_classes} counts with sum {report.num_samples}, "
             f"got {len(report.class_counts)} counts with sum {sum(report.class_counts)}."
         )
+    if report.linear_probe_class_accuracy is not None:
+        for accuracy in report.linear_probe_class_accuracy:
+            if accuracy is not None:
+                check_real("linear_probe_class_accuracy", accuracy, 0, 1)
+        if len(report.linear_probe_class_accuracy) != report.num_target_classes:
+            raise ValueError(
+                f"`linear_probe_class_accuracy` must hold one value for each of {report.num_target_classes} classes, "
+                f"got {len(report.linear_probe_class_accuracy)}."
+            )
     if report.linear_probe_samples is not None and report.linear_probe_samples > report.num_samples:
         raise ValueError(
             f"`linear_probe_samples` must be at most `num_samples` = {report.num_samples}, "

@@ -1,8 +1,9 @@
 """Sentences about a report that say what limits its numbers."""
 
 import math
+from collections.abc import Sequence
 
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 
 #: ``feature_layer`` of a report whose features are the logits. No module can have this name.
 LOGITS = "(logits)"
@@ -12,35 +13,63 @@ LOGITS = "(logits)"
 SIGNIFICANCE = 0.05
 
 
-def notes(report: TransferabilityReport, *, nleep_rows: int | None = None) -> tuple[str, ...]:
+#: Target classes whose mean outputs are this close get the same output.
+SAME_OUTPUT = 1e-9
+
+
+def notes(
+    report: TransferabilityReport,
+    feature_scores: bool = True,
+    nleep_rows: int | None = None,
+    *,
+    misread: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
     Args:
         report: The report; its own ``notes`` are ignored.
+        feature_scores: Whether scores of features were requested.
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
+        misread: Why the scores of the outputs are wrong, as sentences.
+        remarks: What else was noticed about the outputs, as sentences.
     """
-    sentences = [*doubts(report), *_optimism(report), *_classes(report), *_features(report)]
+    without_outputs = "The source has no head (`head=False`): LEEP, NCE and the EEP are left out."
+    remarks = [without_outputs, *remarks] if report.leep is None else remarks
+    wrong = [*misread, *_same_output(report)]
+    sentences = [*wrong, *remarks, *doubts(report, bool(wrong)), *([] if wrong else _optimism(report))]
+    sentences += _classes(report)
+    if feature_scores:
+        sentences += _features(report)
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
     return tuple(sentences)
 
 
-def doubts(report: TransferabilityReport) -> list[str]:
-    """Return why LEEP may be noise; empty if it carries information about the labels."""
+def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
+    """Return why LEEP may be noise; empty if it carries information about the labels.
+
+    Args:
+        report: The report.
+        explained: Whether it is known already why LEEP says nothing.
+    """
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so the scores say nothing."]
     sentences = []
     p_value, floor = report.permutation_p_value, report.leave_one_out_floor
-    out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
-    if p_value is not None and p_value > SIGNIFICANCE:
+    out_of_sample = or_nan(report.leave_one_out_leep) - 2 * or_nan(report.leave_one_out_leep_standard_error)
+    if explained or report.leep is None:
+        pass
+    elif p_value is not None and p_value > SIGNIFICANCE:
         sentences.append(
             "LEEP cannot be told from noise: with shuffled labels it is as high too often "
-            f"(permutation p-value {p_value:.2f})."
+            f"(permutation p-value {p_value:.2f}).{_contrast(report)}"
         )
     elif out_of_sample <= floor:
         sentences.append(
             f"Out of sample, LEEP cannot be told from noise: leave-one-out LEEP {report.leave_one_out_leep:.3f} is "
             f"less than two standard errors above {floor:.3f}, the floor of a source that says nothing."
+            + _contrast(report)
         )
     elif p_value is None and math.isnan(out_of_sample):
         sentences.append(
@@ -55,14 +84,41 @@ def doubts(report: TransferabilityReport) -> list[str]:
     return sentences
 
 
+def _contrast(report: TransferabilityReport) -> str:
+    """What explains a LEEP like noise beside a linear probe that is clearly better than chance; empty if none is."""
+    accuracy, error = report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error
+    largest = report.largest_class_rate
+    if report.feature_layer == LOGITS or accuracy is None or error is None or not accuracy - 3 * error > largest:
+        return ""
+    return (
+        f" The linear probe can ({accuracy:.3f}; the largest class has {largest:.3f} of the rows): the source's "
+        "features tell the classes apart, its outputs do not. LEEP scores the outputs, a new head uses the features."
+    )
+
+
+def _same_output(report: TransferabilityReport) -> list[str]:
+    if report.joint is None:
+        return []
+    joint = report.joint.double()  # [C, Z]
+    means = (joint / joint.sum(dim=1, keepdim=True))[joint.sum(dim=1) > 0]  # [c, Z]
+    if len(means) < 2 or float((means - means[:1]).abs().max()) > SAME_OUTPUT:
+        return []
+    return [
+        "The source's outputs are the same for every target class, so LEEP is at its floor and says nothing. They may "
+        "be constant, as those of a head whose weights are 0."
+    ]
+
+
 def _optimism(report: TransferabilityReport) -> list[str]:
+    if report.leep is None:
+        return []
     height = report.leep - report.floor
     if report.permutation_mean is not None:
         bias = report.permutation_mean - report.floor
         finding = f"with shuffled labels LEEP is {report.permutation_mean:.3f} already"
     else:
         # Leave-one-out LEEP has a floor of its own: it leaves out rows that are the only one of their class.
-        bias = height - (report.leave_one_out_leep - report.leave_one_out_floor)
+        bias = height - (or_nan(report.leave_one_out_leep) - report.leave_one_out_floor)
         finding = f"out of sample LEEP is {report.leave_one_out_leep:.3f} (floor {report.leave_one_out_floor:.3f})"
     if not (report.label_entropy > 0 and bias > 0.05 * report.label_entropy and bias > height / 2):
         return []

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 
 from lightning_leep.records.report_notes import LOGITS
+from lightning_leep.scoring.classes import keep_batches
+from lightning_leep.scoring.head import HeadInput, looks_new
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.scoring.outputs import OutputReader
 from lightning_leep.scoring.source import Outputs
-from lightning_leep.utils.distributed import gather_objects
+from lightning_leep.utils.distributed import gather_objects, on_every_process
 
 #: Widest features that are scored: moments take 8 d^2 bytes, and their eigenvectors d^3 operations.
 MAX_FEATURES = 4096
+#: ``feature_layer`` of a source without a head.
+EMBEDDING = "(the source's outputs)"
 #: ``feature_layer`` when the head is the whole source, a bare linear layer.
 WHOLE_SOURCE = "(the source itself)"
 
@@ -22,12 +27,16 @@ class PassPlan:
     """What a pass scores. Each process proposes a plan after its first batch, and all continue with the common one.
 
     Attributes:
-        num_target_classes: C.
+        num_target_classes: C; 0 to find it from the labels.
         options: The options; :meth:`agree` drops ``split_batch``, a function, which processes cannot compare.
         num_source_classes: Z; 0 without a batch.
         num_features: d; 0 if no features are scored.
         feature_layer: Layer whose input is scored; ``LOGITS`` for the source's outputs; None for no features.
         rows_per_image: Labels of one image; more than 1 with dense prediction.
+        single_output: Whether the source has one output, of which two source classes are made.
+        new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
+        headless: Name of the head's place in the source if it holds no layer; empty if it does.
+        classes_found: Whether C was found from the labels.
     """
 
     num_target_classes: int
@@ -36,17 +45,30 @@ class PassPlan:
     num_features: int = 0
     feature_layer: str | None = None
     rows_per_image: int = 1
+    single_output: bool = False
+    new_head: str = ""
+    headless: str = ""
+    classes_found: bool = False
 
-    def with_batch(self, batch: Outputs | None, layer: str | None) -> "PassPlan":
-        """Add the sizes of a first batch, whose features went into ``layer`` of the source."""
+    def with_batch(self, batch: Outputs | None, captured: HeadInput, reader: OutputReader) -> "PassPlan":
+        """Add what a first batch and its readers show."""
         if batch is None:
             return self
         preds, features, target = batch
         rows_per_image = max(1, target.shape[1:].numel())
-        plan = replace(self, num_source_classes=preds.shape[1], rows_per_image=rows_per_image)
-        if features is None:
+        reason = looks_new(captured.layers.get(captured.name or ""))
+        plan = replace(
+            self,
+            num_source_classes=preds.shape[1],
+            rows_per_image=rows_per_image,
+            single_output=reader.single,
+            headless=captured.headless,
+            new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
+        )
+        if features is None or not self.options.feature_scores:
             return plan
-        return replace(plan, num_features=features.shape[1], feature_layer=layer or WHOLE_SOURCE)
+        layer = EMBEDDING if self.options.head is False else captured.name or WHOLE_SOURCE
+        return replace(plan, num_features=features.shape[1], feature_layer=layer)
 
     def agree(self, device: torch.device) -> "PassPlan":
         """Compare the plans of all processes and return the common one.
@@ -74,9 +96,51 @@ class PassPlan:
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
-        if common.num_source_classes <= MAX_FEATURES:
+        if common.options.head is False:
+            raise ValueError(
+                f"`source` must return at most {MAX_FEATURES} features, got {sorted(widths.values())[-1]}."
+            )
+        if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
+
+    def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
+        """Read all batches if C is not known, and return the plan with C, the same on all processes, and the batches.
+
+        Raises:
+            ValueError: If a label is larger than class indices usually are.
+        """
+        if self.num_target_classes:
+            return self, batches
+        kept, found = on_every_process(lambda: keep_batches(batches, self.options), device)
+        num_classes = max(1, *gather_objects(found, device))
+        return replace(self, num_target_classes=num_classes, classes_found=True), kept
+
+    def remarks(self) -> list[str]:
+        """What has to be said about the source's outputs, as sentences."""
+        sentences = []
+        if self.single_output:
+            pair = "0 and that logit" if self.options.from_logits else "1 - p and p"
+            sentences.append(
+                f"The source has a single output: it is read as a binary classifier, whose two classes are {pair}."
+            )
+        if self.headless:
+            sentences.append(
+                f"The source's last layer ({self.headless}) is nn.Identity: the source seems to have no head, and its "
+                "features were read as a classifier's outputs, so LEEP, the EEP and NCE say nothing. Pass `head=False`."
+            )
+        if self.new_head and self.num_source_classes == self.num_target_classes:
+            sentences.append(
+                f"The source's head {self.new_head}, and it has as many outputs as there are target classes. If it was "
+                "replaced and not trained, LEEP, the EEP and NCE are those of random outputs: pass the source with its "
+                "original head. The feature scores do not depend on it."
+            )
+        if self.classes_found:
+            sentences.append(
+                f"The number of target classes, {self.num_target_classes}, was found from the labels: the largest one "
+                "plus 1."
+            )
+        return sentences
 
     def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
         """Yield the batches with the features that are scored.

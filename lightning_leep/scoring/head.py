@@ -1,23 +1,30 @@
 """Penultimate features of a source model: the input of its last layer, taken while the model runs."""
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_leep.scoring.answer import rows_of_answer, rows_of_several_heads
+
 #: Last parts of the names under which common models keep their classifier or its last layer.
 HEAD_NAMES = ("fc", "classifier", "head", "linear")
+#: Runs of linear layers of one width that are remembered of a batch: one for each head, or for each view of an image.
+RUNS_KEPT = 4
 
 
-class LayerInput(NamedTuple):
-    """What one layer was given: ``[N, d]``, ``[N, ..., d]`` or ``[N, d, ...]``."""
+@dataclass(eq=False)
+class LayerRun:
+    """What one layer was given, ``[N, d]``, ``[N, ..., d]`` or ``[N, d, ...]``, and what it returned."""
 
     name: str
     layer: nn.Module
     value: Tensor
+    output: Tensor | None = None
 
 
 class HeadInput:
@@ -31,33 +38,54 @@ class HeadInput:
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
         self.name: str | None = None  #: of the head that features came from; None before the first ones
+        self.headless = ""  #: name of a head that is nn.Identity, whose output the source returned
         self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their names
         self._head = head
+        self._forget()
+
+    def _forget(self) -> None:
         self._runs: Counter[str] = Counter()
         self._sizes: dict[str, tuple[int, ...]] = {}  # of each output, those that may be the number of classes
-        self._common: dict[str, LayerInput] = {}
-        self._last: LayerInput | None = None  # of the linear layers or, if the user named a head, of that one
+        self._common: dict[str, LayerRun] = {}
+        self._last: LayerRun | None = None  # of the linear layers or, if the user named a head, of that one
+        # Of linear layers that were given one row for each image, by their width. Tokens of all layers would fill the
+        # memory.
+        self._recent: dict[int, deque[LayerRun]] = defaultdict(lambda: deque(maxlen=RUNS_KEPT))
 
     def record_input(self, name: str, value: Tensor) -> None:
         """Remember the input of a layer that runs."""
         layer = self.layers[name]
         # A linear layer does not change its input; another layer may work in place.
         value = value.detach() if isinstance(layer, nn.Linear) else value.detach().clone()
-        run = LayerInput(name, layer, value)
+        run = LayerRun(name, layer, value)
         self._runs[name] += 1
         if name in self.common.values():
             self._common[name] = run
         if isinstance(layer, nn.Linear):
             self._sizes[name] = (layer.out_features,)
+            if value.ndim == 2:
+                self._recent[layer.out_features].append(run)
         if self._head is not None or isinstance(layer, nn.Linear):
             self._last = run
 
     def record_output(self, name: str, value: Tensor) -> None:
-        """Remember which sizes of an output ``[N, Z, ...]`` or ``[N, ..., Z]`` may be the number of classes."""
-        self._sizes[name] = (value.shape[1], value.shape[-1]) if value.ndim > 1 else ()
+        """Remember an output ``[N, Z, ...]`` or ``[N, ..., Z]``, and its sizes that may be the number of classes."""
+        if not isinstance(self.layers[name], nn.Linear):
+            self._sizes[name] = (value.shape[1], value.shape[-1]) if value.ndim > 1 else ()
+        for run in self._known_runs(name)[-1:]:
+            run.output = value.detach()
+
+    def _known_runs(self, name: str) -> list[LayerRun]:
+        """The runs of a layer that are remembered, in their order."""
+        recent = [run for runs in self._recent.values() for run in runs if run.name == name]
+        latest = self._common.get(name) or (self._last if self._last is not None and self._last.name == name else None)
+        return recent if latest is None or latest in recent else [*recent, latest]
 
     def take(self, preds: Tensor, target: Tensor) -> Tensor | None:
         """Return the features if they have one row for each label, and forget them.
+
+        A head that runs on every token, or several times, has its features where its output is what the source
+        returned. Those of several heads, whose outputs the source adds or averages, stand side by side.
 
         Args:
             preds: ``[N, Z]`` or ``[N, Z, d1, ...]``, what the source returned.
@@ -65,35 +93,54 @@ class HeadInput:
 
         Returns:
             ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
-            model may reuse its memory. None without a head that is known to make the outputs, or if the head ran more
-            than once, since each run has its own features.
+            model may reuse its memory. None without a head that is known to make the outputs, or if it ran more than
+            once and no output of its became what the source returned.
 
         Raises:
             ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
         """
-        head = self._last if self._head is not None else self._choose(preds.shape[1])
-        again = head is not None and self._runs[head.name] > 1
-        features = None if head is None or again else _rows_for_labels(head, target)
+        for run in self._common.values():
+            if isinstance(run.layer, nn.Identity) and run.output is not None and torch.equal(run.output, preds):
+                self.headless = run.name
+        name, features = self._find(preds, target)
         if features is None and self._head is not None:
-            if head is None:
+            runs, known = self._runs[self._head], self._last
+            if known is None:
                 found = "did not run (if torch.compile compiled the source and it ran before, nothing in it is seen)"
-            elif again:
-                found = f"ran {self._runs[head.name]} times for one batch"
+            elif runs > 1:
+                found = f"ran {runs} times for one batch"
             else:
-                found = f"was given {head.value.dtype} of shape {list(head.value.shape)}"
+                found = f"was given {known.value.dtype} of shape {list(known.value.shape)}"
             raise ValueError(
                 f"`head` must name a layer whose input has one row of features for each of the {list(target.shape)} "
                 f"labels, but {self._head!r} {found}."
             )
-        self._common, self._last = {}, None
-        self._runs.clear()
-        self._sizes.clear()
-        if head is None or features is None or self.name not in (None, head.name):
+        self._forget()
+        if features is None or self.name not in (None, name):
             return None  # features of another layer than before do not count
-        self.name = head.name
+        self.name = name
         return features.clone()
 
-    def _choose(self, num_source_classes: int) -> LayerInput | None:
+    def _find(self, preds: Tensor, target: Tensor) -> tuple[str, Tensor | None]:
+        """Return the name of the head, or of several, and the features."""
+        if self._head is None:
+            several = list(self._recent.get(preds.shape[1], ()))
+            features = rows_of_several_heads([(run.value, run.output) for run in several], preds)
+            if features is not None:
+                names = list(dict.fromkeys(run.name for run in several))
+                if len(names) == 1:  # one head on several views of an image: their mean goes through it as well
+                    features = features.unflatten(1, (len(several), -1)).mean(dim=1)  # [N, k d] -> [N, d]
+                return " + ".join(names), features
+        head = self._last if self._head is not None else self._choose(preds.shape[1])
+        if head is None:
+            return "", None
+        features = _rows_for_labels(head, target) if self._runs[head.name] == 1 else None
+        for run in reversed(self._known_runs(head.name)):
+            if features is None and run.output is not None:
+                features = rows_of_answer(run.value, run.output, preds)
+        return head.name, features
+
+    def _choose(self, num_source_classes: int) -> LayerRun | None:
         """Return the layer that makes the source's outputs; None if names and sizes do not tell."""
         common = [run for run in self._common.values() if num_source_classes in self._sizes.get(run.name, ())]
         linear = [run for run in common if isinstance(run.layer, nn.Linear)]
@@ -134,7 +181,7 @@ def _common_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
     return found
 
 
-def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
+def _rows_for_labels(head: LayerRun, target: Tensor) -> Tensor | None:
     value, is_linear = head.value, isinstance(head.layer, nn.Linear)
     if not is_linear:
         while value.ndim > target.ndim + 1 and value.shape[-1] == 1:
@@ -145,6 +192,26 @@ def _rows_for_labels(head: LayerInput, target: Tensor) -> Tensor | None:
     if not isinstance(head.layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and value.shape[:-1] == target.shape:
         return value.movedim(-1, 1)  # [N, ..., d] -> [N, d, ...]
     return value if not is_linear and value.shape[:1] + value.shape[2:] == target.shape else None
+
+
+def looks_new(head: nn.Module | None) -> str:
+    """Why a linear layer looks as if it was never trained, as a clause; empty if it does not, or is not linear.
+
+    ``nn.Linear`` draws weights and bias uniformly from -1/sqrt(d) to 1/sqrt(d), which training soon leaves. Other
+    initialisations (timm, Hugging Face) set the bias to 0, where training does not leave it.
+    """
+    if not isinstance(head, nn.Linear) or isinstance(head.weight, nn.UninitializedParameter):
+        return ""
+    weight, bias = head.weight.detach().double(), head.bias
+    bound = head.in_features**-0.5
+    if bias is not None and head.out_features > 1 and not bool(bias.any()):
+        return "its bias is exactly 0"
+    # The largest of m uniform numbers falls short of the bound by about 1/m of it, their spread by less than 2/sqrt(m).
+    count = weight.numel()
+    largest, spread = float(weight.abs().max()), float(weight.square().mean().sqrt())
+    if 1 - 10 / count <= largest / bound <= 1 + 1e-3 and abs(spread / bound * 3**0.5 - 1) < 2 / count**0.5:
+        return "its weights are spread as PyTorch draws those of a new layer"
+    return ""
 
 
 @contextmanager
@@ -159,6 +226,8 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
        it. It does not count if another linear layer of the same submodule has as many outputs, since the two are then
        added (LoRA);
     3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
+
+    If the source returns the sum or the mean of what several linear layers return, all of them are the head.
 
     Args:
         module: The source; None (a plain callable) records nothing.
@@ -193,8 +262,8 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
     blocks = [name for name in captured.common.values() if name not in linear]
     handles: list[Any] = []
     try:
-        handles.extend(watch_input(name) for name in ([*linear, *blocks] if head is None else [head]))
-        handles.extend(watch_output(name) for name in blocks)
+        for name in [*linear, *blocks] if head is None else [head]:
+            handles += [watch_input(name), watch_output(name)]
         yield captured
     finally:
         for handle in handles:

@@ -24,23 +24,29 @@ class ScoringOptions:
         from_logits: Whether the source returns logits; False for probabilities.
         ignore_index: Label of the rows that are left out, as -100 in segmentation; None keeps all rows.
         split_batch: Function from a batch to ``(inputs, target)``. None reads pairs ``(inputs, target)`` and mappings
-            with ``labels`` (Hugging Face).
+            with one of ``labels``, ``label``, ``targets`` and ``target``.
+        class_dim: Dimension of the source's outputs that holds the classes; None for 1 or the last one, whichever fits
+            the labels.
         head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it. None
             finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
             ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
             these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and
-            the report says so.
+            the report says so. False for a source without a head, whose outputs are features (``[N, d]``, or their
+            ``image_embeds`` or ``pooler_output``): LEEP, the EEP and NCE are left out.
         memory: Where the source's outputs and features are kept until all rows are known: on the ``"device"`` that
             computed them or on the ``"cpu"``. ``"second_pass"`` keeps none and reads the data twice; it leaves out the
             permutation test and N-LEEP, and the data must give the same rows both times.
         num_permutations: How often the labels are shuffled for the permutation test of LEEP. 0 skips the test; at least
             19 shuffles are needed for a p-value of 0.05.
+        feature_scores: Whether to compute the scores of features (H-score, LogME, linear probe); without them the
+            report has no estimate of the accuracy of a re-trained head.
         nleep: Whether to compute N-LEEP as well. It needs scikit-learn and fits a mixture of 5 C Gaussians, which takes
             longer than all other scores together.
 
     Raises:
-        TypeError: If ``split_batch`` is not a function or ``head`` is not a name.
-        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"``.
+        TypeError: If ``split_batch`` is not a function or ``head`` is not a name or False.
+        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"`` or
+            ``feature_scores=False``.
 
     Example:
         >>> ScoringOptions(ignore_index=-100, memory="cpu").memory
@@ -50,27 +56,37 @@ class ScoringOptions:
     from_logits: bool = True
     ignore_index: int | None = None
     split_batch: SplitBatch | None = None
-    head: str | None = None
+    class_dim: int | None = None
+    head: str | Literal[False] | None = None
     memory: Memory = "device"
     num_permutations: int = 20
+    feature_scores: bool = True
     nleep: bool = False
 
     def __post_init__(self) -> None:
-        for name, flag in (("from_logits", self.from_logits), ("nleep", self.nleep)):
-            check_flag(name, flag)
+        for name in ("from_logits", "feature_scores", "nleep"):
+            check_flag(name, getattr(self, name))
         check_ignore_index(self.ignore_index)
         if self.split_batch is not None and not callable(self.split_batch):
             raise TypeError(f"`split_batch` must be a function or None, got {type(self.split_batch).__name__}.")
-        if self.head is not None and not isinstance(self.head, str):
-            raise TypeError(f"`head` must be the name of a layer or None, got {type(self.head).__name__}.")
+        if self.class_dim is not None and (
+            isinstance(self.class_dim, bool) or not isinstance(self.class_dim, int) or self.class_dim == 0
+        ):
+            raise ValueError(f"`class_dim` must be an integer other than 0, or None, got {self.class_dim!r}.")
+        if self.head is not None and self.head is not False and not isinstance(self.head, str):
+            raise TypeError(f"`head` must be the name of a layer, False or None, got {type(self.head).__name__}.")
         if not isinstance(self.memory, str) or self.memory not in MEMORY_WAYS:
             raise ValueError(f"`memory` must be one of {', '.join(MEMORY_WAYS)}, got {self.memory!r}.")
         check_num_permutations(self.num_permutations)
+        if self.head is False and not self.feature_scores:
+            raise ValueError("`head=False` leaves the scores of features alone, so `feature_scores` must be True.")
         if self.nleep and not self.keeps_rows:
             raise ValueError(
                 "`nleep=True` needs the features of all rows, which `memory='second_pass'` does not keep. "
                 "Pass another `memory`, or `nleep=False`."
             )
+        if self.nleep and not self.feature_scores:
+            raise ValueError("`nleep=True` needs features: pass `feature_scores=True`, or `nleep=False`.")
 
     @property
     def keeps_rows(self) -> bool:
@@ -84,9 +100,11 @@ class OptionNames(TypedDict, total=False):
     from_logits: bool
     ignore_index: int | None
     split_batch: SplitBatch | None
-    head: str | None
+    class_dim: int | None
+    head: str | Literal[False] | None
     memory: Memory
     num_permutations: int
+    feature_scores: bool
     nleep: bool
 
 

@@ -1,20 +1,24 @@
-"""A scoring pass: the only place that runs a source model over data."""
+"""A scoring pass: the only place that runs a source model over data, or takes what it returned before."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, Unpack
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
-from lightning_leep.scoring.head import capture_head_input
+from lightning_leep.scoring.head import HeadInput, capture_head_input
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
+from lightning_leep.scoring.outputs import OutputReader, two_classes
 from lightning_leep.scoring.source import (
     Outputs,
     SourceRun,
@@ -30,7 +34,7 @@ from lightning_leep.utils.distributed import on_every_process
 def score(
     source: Callable[..., Any],
     dataloader: Iterable[Any],
-    num_target_classes: int,
+    num_target_classes: int | None = None,
     options: ScoringOptions | None = None,
     *,
     device: torch.device | str | None = None,
@@ -46,13 +50,16 @@ def score(
     process scores its own batches (some may have none), and all return the report of all rows.
 
     Args:
-        source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
-            module) from inputs to logits ``[N, Z]`` or ``[N, Z, d1, ...]``, or to something with ``.logits``.
-        dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels``, or what
-            ``split_batch`` takes. Each image should come once. A repeated image (sampled with replacement, or an
-            augmented copy) counts as one more independent image, so that standard errors, the permutation test,
-            leave-one-out scores and the linear probe find a signal in noise.
-        num_target_classes: C.
+        source: Classifier with its original head (without one: ``head=False``): a module, or a callable (a bound method
+            of a module counts as that module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``,
+            to something with ``.logits``, or to a tuple with one tensor. A single output is read as a binary
+            classifier: its two classes are 0 and the logit, or 1 - p and p.
+        dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels`` (or ``label``,
+            ``target``, ``targets``), or what ``split_batch`` takes. Each image should come once. A repeated image
+            (sampled with replacement, or an augmented copy) counts as one more independent image, so that standard
+            errors, the permutation test, leave-one-out scores and the linear probe find a signal in noise.
+        num_target_classes: C. None takes the largest label plus 1, and the report says so; classes without a row change
+            no score.
         options: What is computed and how a batch is read; None for the defaults.
         device: Where the batches go; None for where the source's parameters are, or the CPU without parameters. The
             source itself is not moved.
@@ -78,20 +85,114 @@ def score(
 
         def begin() -> tuple[PassPlan, Callable[[], Iterator[Outputs]], Iterator[Outputs], Outputs | None]:
             """Do all that may fail on one process alone before the processes first meet."""
-            check_num_classes("num_target_classes", num_target_classes)
             chosen = merged_options(options, flat)
+            plan = _first_plan(num_target_classes, chosen)
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
-            captured = stack.enter_context(capture_head_input(source_module(source), chosen.head))
-            batches = run.outputs(captured)
+            module = source_module(source)
+            if chosen.head is None and getattr(module, "num_classes", None) == 0:
+                raise ValueError(
+                    "`source` has no head (its `num_classes` is 0), so it returns features. Pass `head=False`, which "
+                    "scores them and leaves LEEP out, or the source with its original head."
+                )
+            captured = stack.enter_context(
+                capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
+            )
+            reader = OutputReader(chosen.class_dim)
+            batches = run.outputs(captured, reader)
             first = next(batches, None)
-            plan = PassPlan(int(num_target_classes), chosen)  # a report is written as JSON, which has no NumPy integers
-            return plan.with_batch(first, captured.name), partial(run.outputs, captured), batches, first
+            return plan.with_batch(first, captured, reader), partial(run.outputs, captured, reader), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
-        collector = ScoreCollector(plan, device if first is None else first[0].device)
-        on_every_process(lambda: collector.first_pass(chain([] if first is None else [first], batches)), device)
-        if not plan.options.keeps_rows:
-            second_pass = collector.second_pass()
-            on_every_process(lambda: second_pass(read_again()), device)
-        return collector.report(lambda: time.perf_counter() - start)
+        here = device if first is None else first[0].device
+        return _report(plan, chain([] if first is None else [first], batches), read_again, here, device, start)
+
+
+def score_outputs(
+    logits: Any,
+    target: Any,
+    num_target_classes: int | None = None,
+    *,
+    features: Any = None,
+    options: ScoringOptions | None = None,
+) -> TransferabilityReport:
+    """Score outputs of a source that were computed before, as :func:`score` does. No model runs.
+
+    Under an initialised process group each process gives its own rows, and all return the report of all rows.
+
+    Args:
+        logits: ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]`` outputs, a tensor or a NumPy array; probabilities
+            with ``ScoringOptions(from_logits=False)``. None, for a source without a head, leaves out their scores.
+        target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
+        num_target_classes: C. None takes the largest label plus 1, and the report says so.
+        features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
+        options: What is computed; None for the defaults. How a batch is read and a head is found does not matter here.
+
+    Returns:
+        The report, with the joint ``[C, Z]`` attached.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes or values are invalid, or there are fewer than 2 labelled rows.
+
+    Example:
+        >>> import torch
+        >>> report = score_outputs(torch.eye(3).repeat(20, 1), torch.arange(60) % 3, 3)
+        >>> round(report.leep, 3), report.linear_probe_accuracy
+        (-1.0, None)
+    """
+    start = time.perf_counter()
+    device = next((given.device for given in (logits, features) if isinstance(given, Tensor)), torch.device("cpu"))
+
+    def begin() -> tuple[PassPlan, Outputs]:
+        if logits is None and features is None:
+            raise ValueError("`logits` or `features` must be given, got None for both.")
+        chosen = replace(merged_options(options, {}), head=False if logits is None else None)
+        if features is None:
+            chosen = replace(chosen, feature_scores=False, nleep=False)
+        labels, reader = _as_tensor("target", target).to(device), OutputReader(chosen.class_dim)
+        preds = None if logits is None else reader.read(_as_tensor("logits", logits), labels)
+        rows = None if features is None else reader.read_embedding(_as_tensor("features", features).to(device), labels)
+        if preds is not None and reader.single:
+            preds = two_classes(preds, chosen.from_logits)
+        batch: Any = (rows if preds is None else preds, rows, labels)
+        return _first_plan(num_target_classes, chosen).with_batch(batch, HeadInput({}), reader), batch
+
+    with torch.no_grad():
+        plan, batch = on_every_process(begin, device)
+        return _report(plan.agree(device), [batch], lambda: iter([batch]), device, device, start)
+
+
+def _first_plan(num_target_classes: int | None, options: ScoringOptions) -> PassPlan:
+    if num_target_classes is None:
+        if not options.keeps_rows:
+            raise ValueError("`num_target_classes` must be given with `memory='second_pass'`, which keeps no labels.")
+        return PassPlan(0, options)
+    check_num_classes("num_target_classes", num_target_classes)
+    return PassPlan(int(num_target_classes), options)  # a report is written as JSON, which has no NumPy integers
+
+
+def _report(
+    plan: PassPlan,
+    batches: Iterable[Outputs],
+    read_again: Callable[[], Iterator[Outputs]],
+    states: torch.device,
+    device: torch.device,
+    start: float,
+) -> TransferabilityReport:
+    """Score the batches of this process: ``states`` is where sums are kept, ``device`` where processes meet."""
+    plan, batches = plan.read_classes(batches, device)
+    collector = ScoreCollector(plan, states)
+    on_every_process(lambda: collector.first_pass(batches), device)
+    if not plan.options.keeps_rows:
+        second_pass = collector.second_pass()
+        on_every_process(lambda: second_pass(read_again()), device)
+    return collector.report(lambda: time.perf_counter() - start)
+
+
+def _as_tensor(name: str, values: Any) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach()
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(np.array(values))  # a copy: torch takes neither read-only nor reversed arrays
+    raise TypeError(f"`{name}` must be a tensor or a NumPy array, got {type(values).__name__}.")

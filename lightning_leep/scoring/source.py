@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,12 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_leep.functional.inputs import check_flag, check_layout
+from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.nleep import require_scikit_learn
+from lightning_leep.scoring.batches import call_source, split_pair_or_mapping
 from lightning_leep.scoring.head import HeadInput
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.scoring.outputs import OutputReader, two_classes
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import this_process
 from lightning_leep.utils.first_run import on_first_run
@@ -27,48 +29,6 @@ from lightning_leep.utils.first_run import on_first_run
 Outputs = tuple[Tensor, Tensor | None, Tensor]
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-
-
-def split_pair_or_mapping(batch: Any) -> tuple[Any, Tensor]:
-    """Split a pair ``(inputs, target)``, or a mapping with ``labels`` (Hugging Face), into inputs and labels.
-
-    Raises:
-        TypeError: If the batch is neither.
-    """
-    if isinstance(batch, Mapping):
-        if "labels" in batch:
-            return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
-        found = f"a mapping with the keys {sorted(map(str, batch))}"
-    elif isinstance(batch, tuple | list):
-        if len(batch) == 2:
-            return batch[0], batch[1]
-        found = f"a {type(batch).__name__} of length {len(batch)}"
-    else:
-        found = f"a {type(batch).__name__}"
-    raise TypeError(
-        f"A batch must be a pair (inputs, target) or a mapping with `labels`, got {found}. "
-        "Pass `split_batch=`, a function from the batch to (inputs, target)."
-    )
-
-
-def source_output(source: Callable[..., Any], inputs: Any) -> Tensor:
-    """Call the source and return its output: a tensor, or the ``logits`` of what the source returns.
-
-    A mapping of inputs is passed as keyword arguments, anything else as one positional argument.
-
-    Raises:
-        TypeError: If the source returns neither a tensor nor something with ``logits``.
-    """
-    output = source(**inputs) if isinstance(inputs, Mapping) else source(inputs)
-    if isinstance(output, Mapping):
-        output = output.get("logits", output)
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            "`source` must return a tensor or something with `logits`, a tensor; "
-            f"got {type(output).__name__}. Wrap it in a function that returns the classifier's output."
-        )
-    return output
 
 
 def source_module(source: Callable[..., Any]) -> nn.Module | None:
@@ -206,7 +166,7 @@ class SourceRun:
         if self.options.nleep:
             require_scikit_learn()
 
-    def outputs(self, captured: HeadInput) -> Iterator[Outputs]:
+    def outputs(self, captured: HeadInput, reader: OutputReader) -> Iterator[Outputs]:
         """Run the source over the loader, once for each call, and yield what it returned and what its head was given.
 
         Raises:
@@ -219,8 +179,14 @@ class SourceRun:
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))
             with context(), self.running():
-                preds = source_output(self.source, inputs)
-            check_layout(preds, target, None)
+                output = call_source(self.source, inputs)
+            if self.options.head is False:
+                embedding = reader.read_embedding(output, target).clone()  # the source may reuse its memory
+                yield embedding, embedding, target.to(embedding.device)
+                continue
+            preds = reader.read(output, target)
+            features = captured.take(preds, target)
+            if preds.shape[1] == 1:
+                preds = two_classes(preds, self.options.from_logits)
             # Probabilities are kept as they are, and the source may reuse their memory.
-            kept = preds if self.options.from_logits else preds.clone()
-            yield kept, captured.take(preds, target), target.to(preds.device)
+            yield preds if self.options.from_logits else preds.clone(), features, target.to(preds.device)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lightning_leep.tensorboard.writer import tag_of
+
 #: Packages whose loggers write HPARAMS as described above.
 LIGHTNING = ("lightning", "lightning_fabric", "pytorch_lightning")
 
@@ -101,7 +103,8 @@ def log_hparams(logger: Any, hparams: Mapping[str, Any], metric_tags: Iterable[s
         return
     from torch.utils.tensorboard.summary import hparams as summaries
 
-    for summary in summaries(flatten_hparams(hparams), dict.fromkeys(metric_tags, 0.0)):
+    tags = [tag if tag == "hp_metric" else tag_of(logger, tag) for tag in metric_tags]
+    for summary in summaries(flatten_hparams(hparams), dict.fromkeys(tags, 0.0)):
         writer.add_summary(summary)
 
 

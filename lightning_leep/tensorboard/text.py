@@ -5,9 +5,9 @@ from math import isfinite
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.report_notes import doubts
-from lightning_leep.tensorboard.words import epochs, percent
+from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.
 NORMAL_95 = 1.96
@@ -37,15 +37,14 @@ def report_markdown(
         Markdown that TensorBoard's text plugin renders.
     """
     curve = curve if curve is not None else AccuracyCurve()
-    # As code, since TensorBoard would drop a name such as `<lambda>` as HTML.
-    source = "the source model" if source_name is None else f"`{source_name}`"
+    source = "the source model" if source_name is None else code(source_name)
     parts = [
         f"## How well does {source} transfer?",
         _scoring(report, source),
         _verdict(report),
         _prediction(forecast, convergence),
         _outcome(curve, forecast),
-        f"**Stopped.** {stopped}" if stopped else "",
+        f"**Stopped.** {escaped(stopped)}" if stopped else "",
         _comparison(curve, reference),
         _notes((*report.notes, *(forecast.notes if forecast is not None else ()))),
         _table(report),
@@ -61,20 +60,24 @@ def explained_share(report: TransferabilityReport) -> float | None:
     explain pure noise.)
     """
     floor = report.leave_one_out_floor
-    if not (floor < 0 and isfinite(report.leave_one_out_leep)):
+    score = or_nan(report.leave_one_out_leep)
+    if not (floor < 0 and isfinite(score)):
         return None
-    return max(0.0, 1 - report.leave_one_out_leep / floor)
+    return max(0.0, 1 - score / floor)
 
 
 def _scoring(report: TransferabilityReport, source: str) -> str:
+    classes = "without a head" if report.num_source_classes is None else f"{report.num_source_classes:,} classes"
     return (
-        f"Before training, {source} ({report.num_source_classes:,} classes) was run once over "
+        f"Before training, {source} ({classes}) was run once over "
         f"**{report.num_samples:,} samples of {report.num_target_classes:,} target classes** "
         f"({report.seconds:.1f} s, {report.samples_per_second:,.0f} samples a second). No weight was changed."
     )
 
 
 def _verdict(report: TransferabilityReport) -> str:
+    if report.leep is None:
+        return "The source has no head, so there is no LEEP: its features are scored."
     text = (
         f"**LEEP {report.leep:.3f}**, on a scale from {report.floor:.3f} (the source says nothing about the labels) "
         "to 0 (it says everything)."
@@ -90,15 +93,15 @@ def _verdict(report: TransferabilityReport) -> str:
 
 
 def _notes(notes: tuple[str, ...]) -> str:
-    return "\n".join(["**Read with care:**", "", *(f"- {note}" for note in notes)]) if notes else ""
+    return "\n".join(["**Read with care:**", "", *(f"- {escaped(note)}" for note in notes)]) if notes else ""
 
 
 def _prediction(forecast: AccuracyForecast | None, convergence: ConvergenceForecast | None) -> str:
     sentences = []
     if forecast is not None:
-        sentences.append(f"**Predicted accuracy: {percent(forecast.value)}.** {forecast.describe()}")
+        sentences.append(f"**Predicted accuracy: {percent(forecast.value)}.** {escaped(forecast.describe())}")
     if convergence is not None:
-        sentences.append(convergence.describe())
+        sentences.append(escaped(convergence.describe()))
     return " ".join(sentences)
 
 
@@ -140,27 +143,7 @@ def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
 
 
 def _table(report: TransferabilityReport) -> str:
-    rows = [
-        (
-            "LEEP",
-            _score(report.leep, report.leep_standard_error),
-            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
-        ),
-        (
-            "LEEP, leave-one-out",
-            _score(report.leave_one_out_leep, report.leave_one_out_leep_standard_error),
-            "the same with each sample predicted from the others alone, as for new data",
-        ),
-        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
-        (
-            "EEP accuracy",
-            _accuracy(report.eep_accuracy, report.eep_accuracy_standard_error),
-            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
-        ),
-    ]
-    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
-        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
-        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
+    rows = [] if report.leep is None else _output_rows(report)
     if report.linear_probe_accuracy is not None:
         accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
         rows.append(
@@ -185,6 +168,31 @@ def _table(report: TransferabilityReport) -> str:
     return "\n".join(
         ["| score | value (± 95%) | what it means |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     )
+
+
+def _output_rows(report: TransferabilityReport) -> list[tuple[str, str, str]]:
+    rows = [
+        (
+            "LEEP",
+            _score(or_nan(report.leep), report.leep_standard_error),
+            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
+        ),
+        (
+            "LEEP, leave-one-out",
+            _score(or_nan(report.leave_one_out_leep), report.leave_one_out_leep_standard_error),
+            "the same with each sample predicted from the others alone, as for new data",
+        ),
+        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
+        (
+            "EEP accuracy",
+            _accuracy(or_nan(report.eep_accuracy), report.eep_accuracy_standard_error),
+            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
+        ),
+    ]
+    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
+        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
+        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
+    return rows
 
 
 def _score(value: float, error: float | None) -> str:

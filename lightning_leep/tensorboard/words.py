@@ -1,6 +1,9 @@
 """Numbers and curves in words, for the figures and the text panel."""
 
+import re
+
 from lightning_leep.records.curve import AccuracyCurve
+from lightning_leep.utils.checks import printable
 
 
 def percent(value: float) -> str:
@@ -60,3 +63,28 @@ def progress_sentence(curve: AccuracyCurve, predicted: float, interval: tuple[fl
     reached = curve.epoch_reaching(predicted)
     first = "Prediction not reached" if reached is None else f"Prediction reached after {epochs(reached)}"
     return f"{first}; best {percent(curve.best)} after {at_best:.4g}."
+
+
+def code(name: str) -> str:
+    """Return a name as Markdown code on one line; TensorBoard would drop `<lambda>` as HTML otherwise."""
+    return f"`{printable(name).replace('`', chr(39)) or ' '}`"
+
+
+def escaped(text: str) -> str:
+    r"""Return a sentence as Markdown that shows it, and nothing else: names of users may hold links and images.
+
+    What stands between single backticks stays code.
+
+    Example:
+        >>> escaped("Pass `a_b`, not ![x](http://y).")
+        'Pass `a_b`, not &#33;&#91;x&#93;(http://y).'
+    """
+    text = re.sub("`{2,}", "'", printable(text).replace("\\", "&#92;"))
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # the last backtick opens nothing
+        parts[-2:] = [f"{parts[-2]}'{parts[-1]}"]
+    return "`".join(part if place % 2 else _entities(part) for place, part in enumerate(parts))
+
+
+def _entities(text: str) -> str:
+    return re.sub(r"[*_\[\]!<>|#~]", lambda found: f"&#{ord(found.group())};", re.sub("&(?!#92;)", "&amp;", text))

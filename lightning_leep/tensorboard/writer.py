@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def tag_of(logger: Any, tag: str) -> str:
+    """Return a tag as ``logger.log_metrics`` would write it, behind the prefix that the user gave the logger."""
+    prefix = getattr(logger, "_prefix", None)
+    return f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}{tag}" if prefix and isinstance(prefix, str) else tag
+
+
 def takes_figures(logger: Any) -> bool:
     """Whether a Lightning logger's experiment accepts matplotlib figures, as that of a ``TensorBoardLogger`` does."""
     return hasattr(getattr(logger, "experiment", None), "add_figure")
@@ -19,11 +25,11 @@ def takes_figures(logger: Any) -> bool:
 def log_figure(logger: Any, tag: str, figure: "Figure", step: int) -> None:
     """Add a figure under IMAGES; a logger whose experiment has no ``add_figure`` is skipped."""
     if takes_figures(logger):
-        logger.experiment.add_figure(tag, figure, global_step=step)
+        logger.experiment.add_figure(tag_of(logger, tag), figure, global_step=step)
 
 
 def log_text(logger: Any, tag: str, markdown: str, step: int) -> None:
     """Add Markdown under TEXT; a logger whose experiment has no ``add_text`` is skipped."""
     experiment: Any = getattr(logger, "experiment", None)
     if hasattr(experiment, "add_text"):
-        experiment.add_text(tag, markdown, global_step=step)
+        experiment.add_text(tag_of(logger, tag), markdown, global_step=step)

@@ -76,3 +76,13 @@ def real_numbers(name: str, values: Any) -> tuple[float, ...]:
 def shown(value: int) -> str:
     """Return an integer as text for a message; Python cannot write one of more than 4300 digits."""
     return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"
+
+
+def printable(text: str) -> str:
+    r"""Escape what is not printable, so that a name can neither break a line nor command the terminal.
+
+    Example:
+        >>> printable("caf\u00e9\n\x1b[31m")
+        'café\\n\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

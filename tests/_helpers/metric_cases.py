@@ -74,6 +74,23 @@ FEATURES = [name for name, case in CASES.items() if case.of_features]
 TWO_PASS = ["leep", "leave_one_out_leep", "eep_accuracy", "eep_scores", "linear_probe", "feature_scores"]
 
 
+#: What is wrong with a batch of rows and labels, the error and what it says.
+WRONG_BATCHES = (
+    (lambda rows, y: (rows, y.clone().fill_(C)), ValueError, r"labels in 0\.\.2"),
+    (lambda rows, y: (rows, y.clone().fill_(-100)), ValueError, "got -100.*`ignore_index`"),
+    (lambda rows, y: (rows, y.double()), TypeError, "integer class labels, got torch.float64"),
+    (lambda rows, y: (rows, y > 0), TypeError, "integer class labels, got torch.bool"),
+    (lambda rows, y: (rows, y.unsqueeze(1)), ValueError, "`target` must have shape"),
+    (lambda rows, y: (rows, y[1:]), ValueError, "`target` must have shape"),
+    (lambda rows, y: (rows[:, 1:], y), ValueError, "dimension 1"),
+    (lambda rows, y: (rows[:, 0], y), ValueError, r"must have shape \[N, "),
+    (lambda rows, y: (rows.long(), y), TypeError, "floating point, got torch.int64"),
+    (lambda rows, y: (rows.tolist(), y), TypeError, "must be a torch.Tensor, got list"),
+    (lambda rows, y: (rows.clone().fill_(torch.nan), y), ValueError, "finite"),
+    (lambda rows, y: (rows.clone().fill_(torch.inf), y), ValueError, "finite"),
+)
+
+
 def build(name: str, **kwargs: Any) -> Any:
     """The metric, not yet updated."""
     case = CASES[name]

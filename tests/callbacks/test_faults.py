@@ -66,6 +66,7 @@ def leep_warnings(recwarn) -> list[str]:
     return [str(w.message) for w in recwarn if "LEEPCallback" in str(w.message)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCORING_FAULTS)
 def test_fault_in_scoring(name, recwarn):
     arguments, message = SCORING_FAULTS[name]
@@ -121,6 +122,7 @@ def test_logger_that_fails(recwarn):
         fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=FailingLogger(), log_every_n_steps=1)
 
 
+@pytest.mark.slow
 def test_without_matplotlib(tmp_path, monkeypatch, recwarn):
     for module in ("matplotlib", "matplotlib.style", "matplotlib.backends", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -142,6 +144,7 @@ class Interrupted(Classifier):
             raise BrokenError("out of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_run_that_breaks_off_shows_how_far_it_came(strict, tmp_path):
     board = TensorBoardLogger(tmp_path)
@@ -170,6 +173,7 @@ def test_one_row_is_too_few():
         fit(Classifier(), LEEPCallback(make_source(), strict=True, dataloader=loader))
 
 
+@pytest.mark.slow
 def test_fault_in_what_is_written_down(monkeypatch, recwarn):
     """Not even an error in the library's own words may end a run."""
 

@@ -61,6 +61,7 @@ def trained(module, target, folder, patience=PATIENCE, last=True, **kwargs):
     return leep, fit(module, *callbacks, max_epochs=EPOCHS, **kwargs), stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
 def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
@@ -73,6 +74,7 @@ def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
     assert not record.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [1, 4, 6])
 def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience, tmp_path, caplog):
     board = TensorBoardLogger(tmp_path)
@@ -89,6 +91,7 @@ def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience
     assert f"**Stopped.** {stop.reason}" in report
 
 
+@pytest.mark.slow
 def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
     trained(Stuck(), 0.95, tmp_path)
     save_earlier(tmp_path / "history", size=8)
@@ -102,6 +105,7 @@ def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
 LATE = tuple(0.6 - 0.3 * math.cos(math.pi * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_a_run_with_hope_goes_on(tmp_path):
     """The target is reached late, and at no validation before is it out of reach; a higher one is."""
     leep, trainer, _ = trained(Scripted(*LATE), 0.85, tmp_path)
@@ -112,6 +116,7 @@ def test_a_run_with_hope_goes_on(tmp_path):
     assert trainer.current_epoch < EPOCHS
 
 
+@pytest.mark.slow
 def test_a_target_that_is_reached_exactly_is_not_out_of_reach(tmp_path):
     """What is logged is float32, in which 0.3 is less than 0.3 and the interval ends at what was reached."""
     _, trainer, stop = trained(Stuck(), 0.3, tmp_path, patience=1)
@@ -129,6 +134,7 @@ def test_one_validation_within_reach_starts_the_count_anew():
     assert asked == [False] * 14 + [True] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"min_epochs": EPOCHS - 1}, {"min_steps": 5 * (EPOCHS - 1)}])  # 5 batches an epoch
 def test_what_must_be_trained_is_trained(option, tmp_path):
     """It would have been stopped long before; then it is, at once."""
@@ -137,6 +143,7 @@ def test_what_must_be_trained_is_trained(option, tmp_path):
     assert not load_history(tmp_path / "history")[0].complete
 
 
+@pytest.mark.slow
 def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
     """Out of reach from the fourth validation to the seventh, reached at the eighth."""
     leep, trainer, stop = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
@@ -145,6 +152,7 @@ def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
     assert leep.curve.best == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_a_run_whose_epochs_are_all_wanted_is_complete(tmp_path):
     _, trainer, stop = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
     assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
@@ -176,6 +184,7 @@ def test_a_tag_that_never_appears_is_warned_of_once(monitor, tag):
     assert len([w for w in caught if "StopWhenHopeless" in str(w.message)]) == 1
 
 
+@pytest.mark.slow
 def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
     other = LEEPCallback(make_source(), None, history=False, strict=True)  # which has no running forecast
     leep = LEEPCallback(make_source(), history=False, strict=True)
@@ -184,6 +193,7 @@ def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
     assert trainer.current_epoch < EPOCHS
 
 
+@pytest.mark.slow
 def test_a_second_fit_counts_anew(tmp_path):
     _, trainer, stop = trained(Stuck(), 0.95, tmp_path)
     first, stop.target = trainer.current_epoch, 0.2

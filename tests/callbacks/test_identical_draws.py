@@ -61,6 +61,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_generator_of_the_augmentation(place):
     plain = run(PLACES[place](), callback=False)
@@ -78,6 +79,7 @@ class Stream(IterableDataset):
             yield next(self.rows)
 
 
+@pytest.mark.slow
 def test_generator_that_a_given_loader_shares_with_training():
     """Each reading of a loader draws a seed from it."""
     plain = run(train_loader(generator=explicit()), callback=False)

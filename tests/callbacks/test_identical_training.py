@@ -59,6 +59,7 @@ LOADERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("name", LOADERS)
 def test_loader(name, shared):
@@ -96,6 +97,7 @@ def test_trainer_options(options):
     assert run(train_loader(), callback=True, **options) == run(train_loader(), callback=False, **options)
 
 
+@pytest.mark.slow
 def test_figures_and_a_second_pass(tmp_path):
     source, plain = make_source(), Classifier(make_source())
     module = Classifier(source)

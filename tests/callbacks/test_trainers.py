@@ -116,6 +116,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("style", ["pytorch_lightning", "lightning.pytorch"])
 def test_command_line(style, name, tmp_path):
@@ -170,6 +171,7 @@ def test_no_training_no_score():
         assert callback.report is None
 
 
+@pytest.mark.slow
 def test_progress_bar_follows_the_trainer(capsys):
     fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=False)
     assert "Scoring the source model" not in capsys.readouterr().err

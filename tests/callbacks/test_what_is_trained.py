@@ -149,6 +149,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_record_and_forecast(name, tmp_path):
     model, callbacks, word = CASES[name]

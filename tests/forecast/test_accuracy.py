@@ -76,6 +76,7 @@ def test_without_features_the_predictor_is_a_lower_bound(probe):
     assert forecast.low < forecast.value == 0.4
     assert forecast.high == 1
     assert "lower bound" in forecast.basis
+    assert any("has no upper end" in note for note in forecast.notes)
     assert forecast_accuracy(make_report(probe=probe, eep_accuracy=math.nan)) is None
 
 
@@ -107,6 +108,7 @@ def test_from_scratch_nothing_of_the_source_counts():
     assert from_scratch(reports[0], blank) == forecasts[0]
 
 
+@pytest.mark.slow
 def test_from_scratch_classes_and_rows_are_learned_from():
     covered, errors, spread = [], [], []
     for seed in range(100):
@@ -141,6 +143,7 @@ def test_invalid_arguments(arguments, name):
         forecast_accuracy(make_report(), **arguments)
 
 
+@pytest.mark.slow
 @given(
     probe=st.floats(0, 1),
     classes=st.integers(2, 50),
@@ -169,6 +172,7 @@ def test_a_better_probe_never_lowers_the_forecast(first, second):
     assert low.high <= high.high + 1e-9
 
 
+@pytest.mark.slow
 def test_coverage_and_error_on_exchangeable_transfers():
     """A recipe that beats the probe by 0.3 logits: a history finds that out, and 90% means 90%."""
     rng = np.random.default_rng(5)
@@ -191,6 +195,7 @@ def test_coverage_without_history():
     assert 0.9 - 4 * math.sqrt(0.09 / 400) <= np.mean(covered) <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_error", [0.07, 0.4])
 def test_repeated_transfers_do_not_narrow_the_interval(model_error):
     """A sweep over each task is evidence of the size of the tasks, not of the runs."""
@@ -206,6 +211,7 @@ def test_repeated_transfers_do_not_narrow_the_interval(model_error):
     assert 0.9 - 0.052 <= np.mean(covered) <= 0.97
 
 
+@pytest.mark.slow
 def test_a_transfer_that_was_run_often_is_forecast_from_its_own_runs():
     """What is special about one transfer, 0.4 logits in the history, is known of this one: narrow, and still 90%."""
     rng = np.random.default_rng(10)

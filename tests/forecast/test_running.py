@@ -128,6 +128,7 @@ def test_extreme_accuracies(value):
         assert running.eta_epochs is None or math.isfinite(running.eta_epochs)
 
 
+@pytest.mark.slow
 @given(
     accuracy=st.lists(st.floats(0, 1), min_size=1, max_size=12),
     end=st.one_of(st.none(), st.floats(0.5, 50)),
@@ -184,6 +185,7 @@ def forecast_after(number, accuracy, prior, rows):
     return update_forecast(prior, curve, max_epochs=EPOCHS, test_size=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "rows"), [("stretched", None), ("stretched", 40), ("cosine", 500), ("cosine", 40)])
 def test_coverage_on_runs_of_another_shape(shape, rows):
     """Intervals hold the best accuracy about as often as they say, and are no wider than that takes."""
@@ -199,6 +201,7 @@ def test_coverage_on_runs_of_another_shape(shape, rows):
     assert width[2] < 0.2 * 0.75
 
 
+@pytest.mark.slow
 def test_four_exclusions_in_a_row_are_rarely_wrong():
     """Of the accuracy that is reached in the end in at most 5% of runs, of one far above it in nearly all."""
     wrong, right = [], []

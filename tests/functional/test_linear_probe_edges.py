@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_leep.functional.linear_probe import (
-    NUM_PROBE_SCORES,
-    SCALES,
-    SHRINKAGES,
-    linear_discriminant,
-    linear_probe_result,
-    linear_probe_sums,
-)
+from lightning_leep.functional.feature_space import space_of_moments
+from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
+from lightning_leep.functional.linear_probe import NUM_CANDIDATES, SCALES, linear_probe_result, linear_probe_sums
 from lightning_leep.functional.moments import feature_moments, merge_moments
-from tests.functional.test_linear_probe import make, probe
+from tests.functional.test_linear_probe import candidates, make, probe
 
 
 def test_single_image_classes_are_excluded_and_counted():
@@ -24,9 +19,8 @@ def test_single_image_classes_are_excluded_and_counted():
     assert (alone.num_rows, alone.num_excluded, alone.num_correct) == (40, 0, 40)
     assert (with_rivals.num_rows, with_rivals.num_excluded) == (40, 3)
     x, y = (torch.from_numpy(part) for part in rivals)
-    sums = linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 5)))
-    at_full_scale = sums[1].view(2, len(SHRINKAGES), len(SCALES))[0, SHRINKAGES.index(0.3), SCALES.index(1.0)]
-    assert at_full_scale == 37
+    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(feature_moments(x, y, 5)))))
+    assert correct[SHRINKAGES.index(0.3), SCALES.index(1.0)] == 37
 
 
 def test_no_row_can_be_scored():
@@ -37,9 +31,12 @@ def test_no_row_can_be_scored():
 
 
 def test_result_of_no_scores_is_nan():
-    result = linear_probe_result(torch.zeros(3, NUM_PROBE_SCORES, dtype=torch.float64), torch.tensor(4))
+    sums = torch.zeros(2 + 5, NUM_CANDIDATES, dtype=torch.float64)
+    result = linear_probe_result(sums, torch.tensor([1, 1, 0, 1, 1]))
     for value in (result.accuracy, result.standard_error, result.log_likelihood, result.shrinkage, result.scale):
         assert value.isnan()
+    assert result.balanced_accuracy.isnan()
+    assert result.class_accuracy.isnan().all()
     assert (result.num_rows, result.num_excluded) == (0, 4)
 
 
@@ -73,8 +70,8 @@ def test_classes_so_far_apart_that_the_scatter_within_is_rounding(distance):
     rng, target = np.random.default_rng(0), np.arange(30) % 4
     x = torch.from_numpy(rng.normal(size=(30, 20)) + distance * rng.normal(size=(4, 20))[target])
     y = torch.from_numpy(target)
-    _, sums, _ = linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 4))).unflatten(1, (2, -1))
-    assert torch.all(sums[0] == 30)
+    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(feature_moments(x, y, 4)))))
+    assert torch.all(correct == 30)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1234.5])
@@ -100,6 +97,6 @@ def test_rounding_of_a_constant_feature_says_nothing(scale):
         y = torch.from_numpy(target)
         first = feature_moments(x[:25], y[:25], 3)
         second = feature_moments(x[25:], y[25:], 3, centre=first.centre * (1 + 2**-52))
-        discriminant = linear_discriminant(merge_moments(first, second))
+        discriminant = linear_discriminant(space_of_moments(merge_moments(first, second)))
         sums.append(linear_probe_sums(x, y, discriminant))
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)

@@ -12,17 +12,14 @@ from sklearn.covariance import LedoitWolf
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.moments import (
     FeatureMoments,
-    add_moments,
-    between_scatter,
-    constant_features,
+    central_moments,
     empty_moments,
     feature_moments,
+    is_constant,
     ledoit_wolf_shrinkage,
     merge_moments,
     recentre_moments,
-    total_scatter,
     update_moments,
-    within_scatter,
 )
 
 
@@ -31,6 +28,11 @@ def make(n, d, C, seed=0, mean=0.0):
     target = rng.integers(0, C, n)
     features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2 * rng.normal(size=(C, d))[target] + mean
     return features, target
+
+
+def shrinkage(moments: FeatureMoments) -> float:
+    central = central_moments(moments)
+    return ledoit_wolf_shrinkage(central.scatter, central.quartic, central.num_rows, len(central.centre)).item()
 
 
 def moments_of(features, target, C, **kwargs) -> FeatureMoments:
@@ -69,11 +71,6 @@ def test_fields_are_the_defined_sums(centre):
     assert_moments_close(moments_of(features, target, 4, centre=torch.as_tensor(centre)), expected)
 
 
-def test_default_centre_is_the_mean():
-    features, target = make(50, 4, 3, mean=5.0)
-    torch.testing.assert_close(moments_of(features, target, 3).centre, torch.as_tensor(features.mean(0)))
-
-
 def test_chunks_do_not_show():
     """70,000 rows of 8 features are several chunks of any size up to 4 MiB."""
     features, target = make(70_000, 8, 3, mean=3.0)
@@ -90,7 +87,7 @@ def test_large_mean_keeps_the_scatter():
     expected = reference(features, target, 3, features.mean(0))
     actual = recentre_moments(moments_of(shifted, target, 3))
     assert_moments_close(actual, expected._replace(centre=torch.as_tensor(features.mean(0) + 2.0**20)), rtol=1e-9)
-    torch.testing.assert_close(within_scatter(actual), within_scatter(expected), rtol=1e-9, atol=0)
+    torch.testing.assert_close(central_moments(actual).scatter, central_moments(expected).scatter, rtol=1e-9, atol=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,16 +144,6 @@ def test_a_first_batch_far_from_the_rest_costs_few_digits():
     assert_moments_close(recentre_moments(moments), expected, rtol=1e-10)
 
 
-def test_sums_over_parts_about_one_centre_are_the_whole():
-    """What processes do: agree on the mean, re-centre, add."""
-    features, target = make(60, 3, 3, mean=1e4)
-    parts = [moments_of(features[a:b], target[a:b], 3) for a, b in ((0, 25), (25, 25), (25, 60))]
-    centre = sum(part.mean * part.num_rows for part in parts) / sum(part.num_rows for part in parts)
-    first, second, third = (recentre_moments(part, centre) for part in parts)
-    total = add_moments(add_moments(first, second), third)
-    assert_moments_close(recentre_moments(total), recentre_moments(moments_of(features, target, 3)), rtol=1e-9)
-
-
 def test_inputs_are_left_as_they_were():
     features, target = make(20, 3, 2)
     a, b = moments_of(features, target, 2), moments_of(features + 1, target, 2)
@@ -168,24 +155,20 @@ def test_inputs_are_left_as_they_were():
         assert all(torch.equal(field, copy) for field, copy in zip(part, copies, strict=True))
 
 
-def test_scatters_and_means():
-    features, target = make(50, 4, 3)
-    moments = moments_of(features, target, 4, centre=torch.full((4,), 2.0, dtype=torch.float64))
-    means = np.stack([features[target == k].mean(0) for k in range(3)])
-    v, g = features - features.mean(0), means[target] - features.mean(0)
-    torch.testing.assert_close(total_scatter(moments), torch.as_tensor(v.T @ v))
-    torch.testing.assert_close(between_scatter(moments), torch.as_tensor(g.T @ g))
-    torch.testing.assert_close(within_scatter(moments), torch.as_tensor((v - g).T @ (v - g)))
-    torch.testing.assert_close(moments.mean, torch.as_tensor(features.mean(0)))
-    torch.testing.assert_close(moments.class_means[:3], torch.as_tensor(means))
-    assert torch.equal(moments.class_means[3], moments.centre)  # no row of class 3: finite all the same
+def test_central_moments_are_about_the_exact_mean():
+    features, target = make(50, 4, 3, mean=1e6)
+    moments = moments_of(features, target, 4, centre=torch.full((4,), 1e6 + 2.0, dtype=torch.float64))
+    central, mean = central_moments(moments), features.mean(0)
+    assert_moments_close(central, reference(features, target, 4, mean), rtol=1e-9)
+    assert central.class_sums.sum(dim=0).abs().max() < 1e-12  # those about the rounded mean add up to 50 times 1e-10
+    torch.testing.assert_close(moments.mean, torch.as_tensor(mean))
 
 
 def test_no_rows_are_all_zero():
     moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
     assert_moments_close(moments, empty_moments(2, 3))
     assert all(bool((field == 0).all()) for field in recentre_moments(merge_moments(moments, moments)))
-    assert ledoit_wolf_shrinkage(moments) == 0
+    assert shrinkage(moments) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -208,14 +191,19 @@ def test_autocast_does_not_reach_the_products():
 def test_ledoit_wolf_shrinkage_is_scikit_learns(n, d, mean):
     features, target = make(n, d, 2, seed=n + d, mean=mean)
     expected = LedoitWolf().fit(features - features.mean(0)).shrinkage_
-    actual = ledoit_wolf_shrinkage(moments_of(features, target, 2))
+    actual = shrinkage(moments_of(features, target, 2))
     assert float(actual) == pytest.approx(expected, rel=1e-7, abs=1e-12)
+
+
+def constant_features(moments: FeatureMoments) -> list[bool]:
+    central = central_moments(moments)
+    return is_constant(central.scatter.diagonal(), central.centre, central.num_rows).tolist()
 
 
 def test_constant_features_are_found_at_any_level():
     features, target = make(100, 2, 2, mean=1e6)
     features = np.concatenate([features, np.full((100, 1), 1e6 + 0.1), np.zeros((100, 1))], axis=1)
-    assert constant_features(moments_of(features, target, 2)).tolist() == [False, False, True, True]
+    assert constant_features(moments_of(features, target, 2)) == [False, False, True, True]
 
 
 @pytest.mark.parametrize(("digits", "constant"), [(1, True), (100, True), (2000, False)])
@@ -223,8 +211,8 @@ def test_features_that_vary_in_the_last_digits_alone_are_constant(digits, consta
     """By machine epsilons of their mean: a standard deviation of half as many, against 512."""
     features = 1e6 * (1 + digits * 2.0**-52 * (torch.arange(60, dtype=torch.float64) % 2)).unsqueeze(1)
     moments = feature_moments(features, torch.arange(60) % 2, 2)
-    assert total_scatter(moments) > 0
-    assert constant_features(moments).tolist() == [constant]
+    assert central_moments(moments).scatter > 0
+    assert constant_features(moments) == [constant]
 
 
 def test_moments_of_what_is_not_finite_say_so():
@@ -272,18 +260,3 @@ def test_large_finite_half_features_pass_the_check():
     features = torch.full((64, 3), 60000.0, dtype=torch.float16)  # their sum overflows float16
     rows, _ = flatten_features(features, torch.zeros(64, dtype=torch.long), 1)
     assert torch.equal(rows, features)
-
-
-def test_dense_and_ignored_rows():
-    features = torch.arange(24.0).reshape(2, 3, 4)  # [N, d, positions]
-    target = torch.tensor([[0, 1, -1, 0], [1, -1, 0, 1]])
-    rows, labels = flatten_features(features, target, 2, ignore_index=-1)
-    expected = [features[i, :, j].tolist() for i in range(2) for j in range(4) if target[i, j] >= 0]
-    assert rows.tolist() == expected
-    assert labels.tolist() == [0, 1, 0, 1, 0, 1]
-
-
-def test_ignored_rows_may_hold_nan():
-    features = torch.tensor([[1.0], [torch.nan]])
-    rows, _ = flatten_features(features, torch.tensor([0, -1]), 1, ignore_index=-1)
-    assert rows.tolist() == [[1.0]]

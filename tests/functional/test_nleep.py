@@ -94,11 +94,6 @@ def test_scale_and_shift_of_the_features_do_not_matter(scale):
     assert value < -0.3
 
 
-def test_same_seed_same_score():
-    features, target = blobs(80, 4, 2, spread=4.0)
-    assert nleep(features, target, 2, seed=3) == nleep(features, target, 2, seed=3)
-
-
 def test_five_components_a_class_by_default():
     features, target = blobs(60, 4, 3, spread=3.0)
     assert nleep(features, target, 3) == nleep(features, target, 3, num_components=15)
@@ -138,33 +133,11 @@ def test_keys_do_not_depend_on_precision_or_the_sign_of_zero():
     assert row_keys(torch.tensor([[1.5, -0.0], [0.0, 2.0]]), 0).tolist() == expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_features(dtype):
-    features, target = blobs(60, 4, 2, spread=3.0)
-    rows = features.to(dtype)
-    assert nleep(rows, target, 2).item() == pytest.approx(nleep(rows.double(), target, 2).item(), rel=1e-6)
-
-
-def test_constant_features_score_minus_the_label_entropy():
+def test_constant_features_have_no_axes_and_score_minus_the_label_entropy():
+    assert principal_axes(feature_moments(torch.full((20, 3), 1e6 + 0.1), torch.arange(20) % 2, 2)).shape == (3, 0)
     target = torch.tensor([0] * 15 + [1] * 5)
     expected = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
     assert nleep(torch.full((20, 3), 1e6 + 0.1), target, 2).item() == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("absent", [0, 1, 2])
-def test_absent_class_changes_nothing_else(absent):
-    features, target = blobs(40, 3, 2, spread=3.0)
-    labels = torch.tensor([k for k in range(3) if k != absent])[target]
-    expected = nleep(features, target, 2, num_components=4).item()
-    assert nleep(features, labels, 3, num_components=4).item() == pytest.approx(expected, rel=1e-9)
-
-
-def test_dense_features_and_ignore_index():
-    features, target = blobs(96, 3, 2, spread=3.0)
-    dense, labels = features.reshape(4, 24, 3).movedim(2, 1), target.reshape(4, 24).clone()  # [N, d, positions]
-    labels[0] = -100
-    expected = nleep(features[24:], target[24:], 2).item()
-    assert nleep(dense, labels, 2, ignore_index=-100).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from lightning_leep.functional import leep, permutation_null
-from lightning_leep.functional.permutation import _deal_labels, check_num_permutations
+from lightning_leep.functional.permutation import check_num_permutations, deal_labels
 from tests._helpers.distributed import counted_traffic, run_processes
 from tests._helpers.references import label_entropy, random_task, reference_softmax
 
@@ -40,6 +40,7 @@ def p_value(theta, labels, num_permutations=20, seed=0):
     return (1 + (null_of(theta, labels, num_permutations, seed=seed) >= observed).sum()) / (1 + num_permutations)
 
 
+@pytest.mark.slow
 def test_same_distribution_as_shuffles_by_numpy():
     theta, labels = task()
     rng = np.random.default_rng(1)
@@ -65,6 +66,7 @@ def test_labels_whose_order_does_not_matter_give_leep_itself():
     np.testing.assert_allclose(null_of(silent, np.array([0, 2, 2])), entropy, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_arrangement_of_a_small_task_is_as_likely():
     """Two rows of class 0 among five: ten arrangements, each with a value of its own."""
     theta, _ = task(5, scale=3.0)
@@ -84,6 +86,7 @@ def dense_leep_pair(theta, pair):
     return np.log((theta @ (joint / joint.sum(axis=0)).T)[np.arange(5), labels]).mean()
 
 
+@pytest.mark.slow
 def test_p_value_is_uniform_on_labels_without_relation():
     """300 tasks of noise: with 19 shuffles p takes the values 1/20, 2/20, ..., 1, each as often."""
     rng = np.random.default_rng(0)
@@ -134,7 +137,7 @@ def test_every_deal_to_two_processes_is_as_likely():
     """Labels 0, 0, 1, 1 to two rows each: six arrangements. Shuffles alike on both would make two of them rare."""
     counts = dict.fromkeys(set(itertools.permutations([0, 0, 1, 1])), 0)
     for permutation in range(1200):
-        dealt = [_deal_labels(np.array([2, 2]), [2, 2], rank, (0, permutation)).tolist() for rank in (0, 1)]
+        dealt = [deal_labels(np.array([2, 2]), [2, 2], rank, (0, permutation)).tolist() for rank in (0, 1)]
         counts[tuple(dealt[0] + dealt[1])] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-3
 

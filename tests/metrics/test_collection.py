@@ -147,3 +147,31 @@ def on_shards(rank, world_size):
 def test_processes_equal_one(world_size):
     once, twice = answers(whole()), answers(whole(), whole())
     assert run_processes(on_shards, world_size) == [(once, twice)] * world_size
+
+
+@pytest.mark.parametrize("method", ["update", "forward"])
+@pytest.mark.parametrize("wrong", ["features", "preds", "target"])
+def test_a_batch_that_one_metric_refuses_counts_for_none(method, wrong):
+    generator = torch.Generator().manual_seed(0)
+
+    def batch():
+        return {
+            "preds": torch.randn(8, 3, generator=generator),
+            "features": torch.randn(8, 4, generator=generator),
+            "target": torch.arange(8) % 2,
+        }
+
+    metrics, untouched = transferability_metrics(2, 3, 4), transferability_metrics(2, 3, 4)
+    first, last = batch(), batch()
+    for collection in (metrics, untouched):
+        collection.update(**first)
+    metrics.compute()
+    refused = batch()
+    refused[wrong] = refused[wrong] + 7 if wrong == "target" else torch.full_like(refused[wrong], torch.nan)
+    with pytest.raises(ValueError, match=r"finite|probabilit|target|NaN"):
+        getattr(metrics, method)(**refused)
+    for collection in (metrics, untouched):
+        collection.update(**last)
+    assert {name: value.item() for name, value in metrics.compute().items()} == {
+        name: value.item() for name, value in untouched.compute().items()
+    }

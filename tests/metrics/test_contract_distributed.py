@@ -119,7 +119,8 @@ def test_bytes_that_are_sent_do_not_grow_with_the_rows():
     wanted = dict.fromkeys(("leep", "leave_one_out_leep", "eep_accuracy"), joint + of_a_score)
     wanted |= {"eep_scores": joint + 3 * of_a_score, "nce": 8 * C * Z}
     wanted |= dict.fromkeys(("h_score", "h_score_plain", "log_me"), moments)
-    wanted |= dict.fromkeys(("linear_probe", "feature_scores"), moments + 96 * of_a_score)
+    # For each of 48 candidates the log-likelihood, the squares of correctness, and correctness by class.
+    wanted |= dict.fromkeys(("linear_probe", "feature_scores"), moments + 8 * 48 * (2 + C))
     for sent in run_processes(traffic, 2):
         assert {name: sent[name, 40] for name in wanted} == wanted
         assert all(sent[name, 40] == sent[name, 4000] for name in CASES)

@@ -18,6 +18,7 @@ def accuracy_of(theta, labels, num_target_classes, batch_size=5):
     return metric.compute().item()
 
 
+@pytest.mark.slow
 @given(tasks(), st.integers(1, 12))
 def test_reference_in_batches_of_any_size(task, batch_size):
     assume(not has_near_ties(*task))
@@ -30,6 +31,7 @@ def test_worked_example():
     assert accuracy_of(theta, torch.tensor([0, 0, 1]), 2) == pytest.approx(2 / 3, **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks(), st.randoms(use_true_random=False))
 def test_order_and_names_do_not_matter(task, random):
     theta, labels, num_target_classes = task
@@ -41,6 +43,7 @@ def test_order_and_names_do_not_matter(task, random):
     assert value == pytest.approx(accuracy_of(*task), **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_source_that_says_nothing_earns_the_share_of_the_largest_class(task):
     theta, labels, num_target_classes = task
@@ -49,6 +52,7 @@ def test_source_that_says_nothing_earns_the_share_of_the_largest_class(task):
     assert value == pytest.approx(largest, **EXACT)  # shared by the k largest: k * (largest / k)
 
 
+@pytest.mark.slow
 @given(tasks())
 def test_one_hot_source_earns_the_majority_of_each_source_class(task):
     theta, labels, num_target_classes = task

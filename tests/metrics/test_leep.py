@@ -22,6 +22,7 @@ def filled(preds, target, num_target_classes, batch_size=7, **kwargs):
     return metric
 
 
+@pytest.mark.slow
 @given(tasks(), st.integers(1, 12))
 def test_batches_equal_one_shot_and_the_paper(task, batch_size):
     theta, labels, num_target_classes = task
@@ -40,6 +41,7 @@ def test_float32_rows_do_not_depend_on_their_batch():
     assert values == pytest.approx([values[0]] * 3, **EXACT)
 
 
+@pytest.mark.slow
 @given(tasks(), st.randoms(use_true_random=False))
 def test_order_of_rows_and_batches_does_not_matter(task, random):
     theta, labels, num_target_classes = task

@@ -1,10 +1,10 @@
-"""LogME as a metric: its hardest inputs; what it shares is in test_feature_moments.py."""
+"""LogME as a metric: its hardest inputs; the rest is in test_contract.py."""
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_leep.metrics.log_me import LogME
+from lightning_leep import LogME
 
 
 def reference(features, target) -> float:
@@ -36,15 +36,3 @@ def test_batches_of_uneven_size_equal_the_dense_formula(n, mean):
     for low, high in ((0, 1), (1, n // 2), (n // 2, n)):
         metric.update(torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
     assert metric.compute().item() == pytest.approx(reference(features, target), rel=1e-5, abs=1e-6)
-
-
-def test_higher_is_better_for_features_that_know_the_labels():
-    assert LogME.higher_is_better
-    target = torch.arange(200) % 4
-    noise = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-    values = []
-    for signal in (0.0, 1.0, 4.0):
-        metric = LogME(4, 4)
-        metric.update(noise + signal * torch.nn.functional.one_hot(target, 4), target)
-        values.append(metric.compute().item())
-    assert values == sorted(values)

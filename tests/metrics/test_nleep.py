@@ -1,4 +1,4 @@
-"""N-LEEP as a metric: its own arguments and memory; what it shares is in test_feature_moments.py."""
+"""N-LEEP as a metric: its own arguments and memory; the rest is in test_contract.py."""
 
 import math
 

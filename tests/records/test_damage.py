@@ -85,6 +85,7 @@ def check_use(record: TransferRecord) -> None:
     assert len(history.to_dicts()) == len(history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [with_other_values, with_another_digit, with_other_bytes])
 def test_whatever_is_read_can_be_used(change, tmp_path):
     num_files = 300
@@ -104,6 +105,7 @@ def test_whatever_is_read_can_be_used(change, tmp_path):
             check_use(record)
 
 
+@pytest.mark.slow
 def test_the_largest_and_smallest_of_everything():
     scores = {"leep": (0.0, -745.0, math.nan), "eep_accuracy": (0.0, 1.0), "linear_probe_accuracy": (0.0, 1.0, None)}
     for seed in range(60):

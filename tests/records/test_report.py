@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lightning_leep.records.report import check_report
 def report() -> TransferabilityReport:
     values = {f.name: 0.5 for f in dataclasses.fields(TransferabilityReport) if f.default is dataclasses.MISSING}
     values |= {"num_samples": 6, "num_target_classes": 3, "num_source_classes": 2, "class_counts": (1, 2, 3)}
-    values |= {"leep": -0.5, "leave_one_out_leep": -0.6}
+    values |= {"leep": -0.5, "leave_one_out_leep": -0.6, "linear_probe_class_accuracy": (None, 0.5, 1.0)}
     return TransferabilityReport(**values, notes=("One note.",), joint=torch.ones(3, 2))
 
 
@@ -23,6 +24,8 @@ def test_json_round_trip_without_the_joint(report):
     restored = TransferabilityReport.from_json(text)
     assert restored == report
     assert isinstance(restored.class_counts, tuple)
+    assert restored.linear_probe_class_accuracy == (None, 0.5, 1.0)
+    assert restored.largest_class_rate == 0.5
     assert isinstance(restored.num_samples, int)
 
 
@@ -70,6 +73,9 @@ def test_unknown_and_missing_fields_are_named(report):
         ("label_entropy", 1.2),  # log 3 = 1.10
         ("eep_accuracy", 1.5),
         ("linear_probe_accuracy", -0.1),
+        ("linear_probe_balanced_accuracy", 1.1),
+        ("linear_probe_class_accuracy", (0.5, None)),
+        ("linear_probe_class_accuracy", (0.5, None, 1.5)),
         ("linear_probe_samples", -3),
         ("linear_probe_samples", 7),
         ("permutation_p_value", 2.0),
@@ -117,3 +123,25 @@ def test_fields_come_by_name(values):
         TransferabilityReport.from_dict(values)
     with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
         check_report(values)
+
+
+def test_text_has_five_numbers_and_the_notes(report):
+    noted = dataclasses.replace(report, notes=("One.", "Two."), permutation_p_value=0.25)
+    text = str(noted)
+    assert text.endswith("- One.\n- Two.")
+    numbers = dict(
+        re.findall(
+            r"^(LEEP|leave-one-out LEEP|EEP accuracy|linear probe accuracy|permutation p-value) +(\S+)", text, re.M
+        )
+    )
+    shown = ("leep", "leave_one_out_leep", "eep_accuracy", "linear_probe_accuracy", "permutation_p_value")
+    wanted = [value for name in shown if (value := getattr(noted, name)) is not None and math.isfinite(value)]
+    assert [float(value) for value in numbers.values()] == pytest.approx(wanted, abs=5e-4)
+    assert len(text.splitlines()) == 1 + len(wanted) + 2
+
+
+def test_description_has_every_number(report):
+    described = report.describe()
+    for name, value in report.scalars().items():
+        assert re.search(rf"^{name} +{re.escape(f'{value:.6g}')}$", described, re.M), name
+    assert "None" not in described

@@ -180,6 +180,7 @@ def report_on(n, num_source_classes, signal, scale=1.0, **options):
     return score(lambda x: x, batches, 4, progress=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["device", "second_pass"])
 @pytest.mark.parametrize(("n", "z", "scale"), [(200, 10, 1.0), (2000, 10, 10.0), (150, 400, 10.0)])
 def test_scored_noise_is_called_noise(n, z, scale, memory):

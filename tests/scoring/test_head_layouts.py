@@ -105,6 +105,7 @@ def test_features_that_are_too_wide_give_way_to_the_logits():
     assert any("too wide" in note for note in report.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 def test_compiled_source_is_heard_or_said_not_to_be(before):
     """A module that was compiled and has run does not call hooks that came later."""

@@ -98,7 +98,7 @@ def test_named_head_that_does_not_run_for_every_batch():
 
 
 def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
-    """Two linear layers that are added make no features; one of them alone does."""
+    """Two linear layers of which one is subtracted make no features; one of them alone does."""
 
     class Parallel(nn.Module):
         def __init__(self) -> None:
@@ -106,7 +106,7 @@ def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
             self.both, self.first, self.second = True, nn.Linear(D, Z), nn.Linear(D, Z)
 
         def forward(self, x):
-            return self.first(x) + self.second(x) if self.both else self.second(x)
+            return self.first(x) - self.second(x) if self.both else self.second(x)
 
     source = Net("out", Parallel())
     with capture_head_input(source) as capture, torch.no_grad():

@@ -38,6 +38,7 @@ def test_narrow_layers_stay_as_they_are():
     assert features.slices == [slice(0, 3), slice(3, 7)]
 
 
+@pytest.mark.slow
 def test_wide_layers_are_projected_alike_everywhere():
     batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(30, 1)), "c": Pooled(rows(2000, 2))}
     got = LayerFeatures.plan(batch).of(batch, N, CPU)

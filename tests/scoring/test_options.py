@@ -40,6 +40,7 @@ def test_memory(memory, keeps_rows):
     [
         *(("from_logits", value, ValueError) for value in (None, 1, "yes")),
         *(("nleep", value, ValueError) for value in (None, 0)),
+        *(("feature_scores", value, ValueError) for value in (None, 1, "log_me")),
         *(("ignore_index", value, ValueError) for value in (1.0, True, "no")),
         *(("split_batch", value, TypeError) for value in ("package.function", 3)),
         *(("head", value, TypeError) for value in (3, torch.nn.Linear(2, 2))),
@@ -61,6 +62,8 @@ def test_nleep_needs_kept_features():
     assert ScoringOptions(nleep=True, memory="cpu").nleep
     with pytest.raises(ValueError, match="`nleep=True` needs the features of all rows"):
         ScoringOptions(nleep=True, memory="second_pass")
+    with pytest.raises(ValueError, match="`nleep=True` needs features"):
+        ScoringOptions(nleep=True, feature_scores=False)
 
 
 class TestMerged:

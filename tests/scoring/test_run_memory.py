@@ -33,6 +33,7 @@ def growth(memory, first, **kwargs):
     return source.held[1] - source.held[0]
 
 
+@pytest.mark.slow
 def test_what_is_held():
     assert growth("device", first=4) == 6 * BATCH * ROW_BYTES
     assert growth("device", first=4, nleep=True) == 6 * BATCH * ROW_BYTES  # it shares the features

@@ -53,6 +53,7 @@ def test_every_score_from_one_pass(source, data):
         "log_me": log_me(features, labels, C),
         "linear_probe_accuracy": probe.accuracy,
         "linear_probe_accuracy_standard_error": probe.standard_error,
+        "linear_probe_balanced_accuracy": probe.balanced_accuracy,
         "linear_probe_log_likelihood": probe.log_likelihood,
         "linear_probe_samples": probe.num_rows,
         "linear_probe_shrinkage": probe.shrinkage,
@@ -60,9 +61,20 @@ def test_every_score_from_one_pass(source, data):
     }
     found = {name: getattr(report, name) for name in expected}
     assert found == {name: pytest.approx(value.item(), rel=1e-5) for name, value in expected.items()}
+    assert report.linear_probe_class_accuracy == pytest.approx(tuple(probe.class_accuracy.tolist()), rel=1e-9)
+    assert report.largest_class_rate == max(labels.bincount()).item() / 90
     assert (report.feature_layer, report.num_features) == ("4", 16)
     scores = {f.name for f in dataclasses.fields(report)} - {"joint"}
     assert [name for name in scores if getattr(report, name) is None] == []  # every field is filled
+
+
+def test_scores_of_features_may_be_left_out(source, data):
+    whole, report = run(source, data), run(source, data, feature_scores=False)
+    assert (report.feature_layer, report.num_features, report.h_score, report.linear_probe_accuracy) == (None,) * 4
+    assert report.linear_probe_class_accuracy is None
+    assert not any("feature" in note for note in report.notes)
+    for name in ("leep", "leave_one_out_leep", "nce", "permutation_mean", "eep_accuracy"):
+        assert getattr(report, name) == getattr(whole, name)
 
 
 def test_standard_errors_of_the_report(source, data):

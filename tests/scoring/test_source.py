@@ -2,9 +2,7 @@
 
 import copy
 import random
-import re
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,62 +16,9 @@ from lightning_leep.scoring.source import (
     preserved_rng,
     progress_bar,
     source_device,
-    source_output,
-    split_pair_or_mapping,
 )
 
-INPUTS, LABELS = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
 ON_META = nn.Linear(2, 2, device="meta")
-
-
-@pytest.mark.parametrize("batch", [(INPUTS, LABELS), [INPUTS, LABELS]])
-def test_pair(batch):
-    inputs, target = split_pair_or_mapping(batch)
-    assert inputs is INPUTS
-    assert target is LABELS
-
-
-def test_mapping_with_labels_gives_the_rest_as_inputs():
-    batch = {"input_ids": INPUTS, "labels": LABELS, "attention_mask": INPUTS}
-    inputs, target = split_pair_or_mapping(batch)
-    assert list(inputs) == ["input_ids", "attention_mask"]
-    assert target is LABELS
-    assert "labels" in batch  # the user's batch does not change
-
-
-@pytest.mark.parametrize(
-    ("batch", "said"),
-    [
-        ((INPUTS, INPUTS, LABELS), "a tuple of length 3"),
-        ({"image": INPUTS, "label": LABELS}, "the keys ['image', 'label']"),
-        (INPUTS, "a Tensor"),
-    ],
-)
-def test_other_batches_ask_for_a_function(batch, said):
-    with pytest.raises(TypeError, match=re.escape(said) + ".*Pass `split_batch="):
-        split_pair_or_mapping(batch)
-
-
-def test_source_gets_a_mapping_as_keyword_arguments():
-    seen = {}
-
-    def source(a, b):
-        seen.update(a=a, b=b)
-        return a
-
-    assert source_output(source, {"a": INPUTS, "b": LABELS}) is INPUTS
-    assert seen == {"a": INPUTS, "b": LABELS}
-
-
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: SimpleNamespace(logits=x), lambda x: {"logits": x, "loss": 0}])
-def test_output_is_the_tensor_or_its_logits(wrap):
-    assert source_output(lambda inputs: wrap(inputs), INPUTS) is INPUTS
-
-
-@pytest.mark.parametrize("output", [(INPUTS, INPUTS), {"scores": INPUTS}, None])
-def test_other_outputs_are_named(output):
-    with pytest.raises(TypeError, match=f"`source` must return a tensor.*got {type(output).__name__}"):
-        source_output(lambda inputs: output, INPUTS)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_the_callback_writes_no_layout(tmp_path):
     assert charts(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     layout = {"accuracies": {title: ["Multiline", [title]] for title in ("val_acc", "leep/predicted_accuracy")}}
@@ -71,6 +72,7 @@ def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
 
 
+@pytest.mark.slow
 def test_layout_of_the_documentation_shows_predicted_and_achieved_of_every_run(tmp_path):
     """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
     call = r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$"

@@ -104,6 +104,7 @@ def table(folder):
     return *columns, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TensorBoardLogger, lightning.pytorch.loggers.TensorBoardLogger])
 def test_predicted_and_best_stand_beside_hp_metric(tmp_path, kind):
     callback = leep()
@@ -119,6 +120,7 @@ def test_predicted_and_best_stand_beside_hp_metric(tmp_path, kind):
     assert shown["leep/leep"] == pytest.approx(callback.report.leep)
 
 
+@pytest.mark.slow
 def test_two_runs_have_a_row_each(tmp_path):
     fit(tmp_path, Model(lr=0.5), [leep()], version="a")
     fit(tmp_path, Model(lr=0.125), [leep()], version="b")
@@ -131,6 +133,7 @@ def test_two_runs_have_a_row_each(tmp_path):
 LATER = ("on_train_end", "after")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "default", "saved"),
     [
@@ -181,6 +184,7 @@ def test_what_the_user_logs_is_shown_as_without_the_callback(tmp_path, moment, d
         assert after == (hparams, metrics, rows)
 
 
+@pytest.mark.slow
 def test_hyperparameters_that_the_user_logs_without_metrics_are_shown(tmp_path):
     model = Model(moment="on_fit_start", log=lambda logger: logger.log_hyperparams(Namespace(mine=7)))
     fit(tmp_path, model, [leep()])
@@ -190,6 +194,7 @@ def test_hyperparameters_that_the_user_logs_without_metrics_are_shown(tmp_path):
     assert rows["run"][0]["mine"] == 7
 
 
+@pytest.mark.slow
 def test_a_logger_that_writes_rows_in_a_way_of_its_own_is_left_to_it(tmp_path):
     class Own(TensorBoardLogger):
         def log_hyperparams(self, params, metrics=None, step=None):
@@ -202,6 +207,7 @@ def test_a_logger_that_writes_rows_in_a_way_of_its_own_is_left_to_it(tmp_path):
         assert table(folder)[:2] == (["mine"], ["my_metric"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [None, False])
 def test_a_run_in_which_nobody_wrote_a_row_has_one(tmp_path, saved):
     callback = leep()
@@ -214,6 +220,7 @@ def test_a_run_in_which_nobody_wrote_a_row_has_one(tmp_path, saved):
     assert rows["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
 
 
+@pytest.mark.slow
 def test_where_rows_are_left_to_the_user_one_line_writes_one(tmp_path):
     callback = leep()
     logger = fit(tmp_path, Model(), [callback], default_hp_metric=False)
@@ -225,12 +232,14 @@ def test_where_rows_are_left_to_the_user_one_line_writes_one(tmp_path):
     assert rows["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
 
 
+@pytest.mark.slow
 def test_the_users_hp_metric_is_shown(tmp_path):
     model = Model(moment="on_train_end", log=lambda logger: logger.log_metrics({"hp_metric": 0.5}, step=99))
     fit(tmp_path, model, [leep()])
     assert table(tmp_path)[2]["run"][1]["hp_metric"] == 0.5
 
 
+@pytest.mark.slow
 def test_two_callbacks_have_columns_each(tmp_path):
     fit(tmp_path, Model(), [leep(), leep()])
     hparams, metrics, _ = table(tmp_path)
@@ -238,6 +247,7 @@ def test_two_callbacks_have_columns_each(tmp_path):
     assert {"leep/source", "leep_2/source"} <= set(hparams)
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_has_its_row(tmp_path):
     class BreaksOff(Model):
         def on_train_epoch_start(self):
@@ -250,6 +260,7 @@ def test_a_run_that_breaks_off_has_its_row(tmp_path):
     assert table(tmp_path)[2]["run"][1]["leep/best_accuracy"] == pytest.approx(callback.curve.best)
 
 
+@pytest.mark.slow
 def test_a_second_fit_with_the_same_logger_keeps_the_row(tmp_path):
     logger = fit(tmp_path, Model(), [leep()])
     make_trainer(leep(), logger=logger).fit(Model(lr=0.5), train_loader(), val_loader())
@@ -257,6 +268,7 @@ def test_a_second_fit_with_the_same_logger_keeps_the_row(tmp_path):
     assert [hparams["lr"] for hparams, _ in rows.values()] == [0.25]
 
 
+@pytest.mark.slow
 def test_the_logger_is_left_as_it_was(tmp_path):
     def fail(logger):
         raise ArithmeticError
@@ -274,6 +286,7 @@ def test_the_logger_is_left_as_it_was(tmp_path):
         assert "log_hyperparams" not in left(f"fault{i}", Model(saved=saved, moment="on_fit_start", log=fail))
 
 
+@pytest.mark.slow
 def test_a_fault_is_contained(tmp_path, monkeypatch):
     def fail(hparams):
         raise ArithmeticError("no column")
@@ -286,6 +299,7 @@ def test_a_fault_is_contained(tmp_path, monkeypatch):
     assert len(callback.curve) == 2
 
 
+@pytest.mark.slow
 def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
     optimizer = {
         "name": "sgd",
@@ -318,6 +332,7 @@ def test_hyperparameters_are_those_that_lightning_alone_would_show(tmp_path):
     assert len(both) > 15
 
 
+@pytest.mark.slow
 def test_datamodule_counts_as_well(tmp_path):
     class Data(pl.LightningDataModule):
         def __init__(self, size=16):

@@ -26,6 +26,7 @@ from lightning_leep.tensorboard.scalars import (
     validation_tags,
 )
 from lightning_leep.tensorboard.text import report_markdown
+from lightning_leep.tensorboard.words import escaped
 from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
 ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metrics` as well."
@@ -86,10 +87,12 @@ class RunLogs:
         if report is None:
             return
         described = "" if forecast is None else f" {forecast.describe()}"
-        rank_zero_info(
-            f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
-            f"nothing about the labels).{described}"
+        leep = (
+            "no LEEP, since it has no head"
+            if report.leep is None
+            else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         )
+        rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
@@ -100,6 +103,12 @@ class RunLogs:
             self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
         if len(outlook.history):  # something to look at during training
             self._forecast_figures(state, outlook, None)
+
+    def not_scored(self, why: str) -> None:
+        """Say that there is no report, where it is seen with warnings switched off as well."""
+        why = why or "LEEPCallback could not score the source model: another process failed. Training goes on."
+        rank_zero_info(why)
+        self._text(f"**Not scored.** {escaped(why)}")
 
     def achieved(self, accuracy: float) -> None:
         """Log the accuracy of a validation."""

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lightning_leep.records import AccuracyCurve
+from torchmetrics import Metric
+
+from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.curve import Reference
 
 #: How far above 1 rounding may take a mean of float32 accuracies.
@@ -81,6 +83,31 @@ class MonitorReader:
             f"Logged so far: {', '.join(map(repr, sorted(logged))) or 'nothing'}. "
             f"Call `self.log({self.monitor!r}, accuracy)` in `validation_step`, or name one of these as `monitor`."
         )
+
+
+def explain_metric(trainer: Any, monitor: str, report: TransferabilityReport) -> str:
+    """What to know of a monitored torchmetrics metric that is not the share of rows that are right; else empty.
+
+    The forecast is of that share. Lightning knows which object a value comes from while it validates; a plain tensor
+    says nothing.
+    """
+    # The results of the running loop are the one place that knows it; without them nothing is said.
+    results = getattr(trainer, "_results", None) or {}
+    metrics = [result.value for result in results.values() if getattr(result.meta, "name", None) == monitor]
+    metric = next((value for value in metrics if isinstance(value, Metric)), None)
+    if metric is None:
+        return ""
+    kind, average = type(metric).__name__, getattr(metric, "average", None)
+    if not kind.endswith(("Accuracy", "Recall")):
+        return f"`monitor={monitor!r}` is a {kind}, and the forecast is of an accuracy: the two cannot be compared."
+    if average != "macro" or len({count for count in report.class_counts if count}) < 2:
+        return ""
+    balanced = report.linear_probe_balanced_accuracy
+    hint = "" if balanced is None else f" The probe's is {balanced:.3f}."
+    return (
+        f"`monitor={monitor!r}` is a macro average, the mean of the accuracies of classes that are not equally large. "
+        f"The forecast is of the share of rows that are right: compare it with `average='micro'`.{hint}"
+    )
 
 
 def _accuracy(value: Any) -> float:

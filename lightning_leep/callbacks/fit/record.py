@@ -57,6 +57,7 @@ class RecordKeeper:
         state: FitState,
         facts: TrainerFacts,
         source_name: str,
+        trainable: str,
         reference: Reference | None,
         cut_short: bool,
     ) -> None:
@@ -67,6 +68,7 @@ class RecordKeeper:
             state: What is known of the fit.
             facts: What the Trainer planned and used.
             source_name: What the source is called.
+            trainable: What was trained.
             reference: What the fit is compared with.
             cut_short: Whether it was ended because it seemed hopeless.
         """
@@ -76,7 +78,7 @@ class RecordKeeper:
         record = TransferRecord(
             report=state.report,
             curve=state.curve,
-            trainable=self.trainable or state.trained.word,
+            trainable=trainable,
             wall_seconds=state.seconds,
             reference=reference,
             test_size=facts.test_size,

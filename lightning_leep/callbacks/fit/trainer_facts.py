@@ -31,26 +31,20 @@ class TrainerFacts:
 
     @classmethod
     def of(cls, trainer: Any, monitor: str | None, first_epoch: int = 0) -> "TrainerFacts":
-        """Read the facts in ``on_train_start``.
-
-        Args:
-            trainer: The Trainer, in ``fit``.
-            monitor: Name of the monitored accuracy, which tells one of several validation loaders.
-            first_epoch: Epochs that the Trainer had trained another module for before.
-        """
-        end = planned_epochs(trainer)
-        optimizer, learning_rate = first_optimizer(trainer)
+        """Read the facts in ``on_train_start``; ``monitor`` may name one of several validation loaders."""
+        end = _planned_epochs(trainer)
+        end = None if end is None else end - first_epoch
+        optimizer, rate = _first_optimizer(trainer)
         return cls(
-            max_epochs=None if end is None else end - first_epoch,
-            test_size=validation_rows(trainer, monitor),
+            max_epochs=end,
+            test_size=_validation_rows(trainer, monitor),
             optimizer=optimizer,
-            learning_rate=learning_rate,
-            target_name=target_name(trainer),
+            learning_rate=rate,
+            target_name=_target_name(trainer),
         )
 
 
-def planned_epochs(trainer: Any) -> float | None:
-    """Epochs after which the Trainer stops by ``max_epochs`` or ``max_steps``; None if it never does."""
+def _planned_epochs(trainer: Any) -> float | None:
     ends = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0 and not _counts_validations(trainer):
         ends.append(float(trainer.max_epochs))
@@ -61,8 +55,7 @@ def planned_epochs(trainer: Any) -> float | None:
     return min(ends, default=None)
 
 
-def validation_rows(trainer: Any, monitor: str | None) -> int | None:
-    """Rows of each validation, of all processes; None if the loaders do not tell."""
+def _validation_rows(trainer: Any, monitor: str | None) -> int | None:
     loaders = trainer.val_dataloaders
     limits = trainer.num_val_batches
     if isinstance(loaders, list | tuple):
@@ -84,8 +77,7 @@ def validation_rows(trainer: Any, monitor: str | None) -> int | None:
     return rows or None
 
 
-def first_optimizer(trainer: Any) -> tuple[str, float | None]:
-    """Class of the first optimizer, and the learning rate that it starts from."""
+def _first_optimizer(trainer: Any) -> tuple[str, float | None]:
     optimizer = next(iter(trainer.optimizers), None)
     if optimizer is None or not optimizer.param_groups:  # Lightning has a stand-in for none
         return "", None
@@ -94,8 +86,7 @@ def first_optimizer(trainer: Any) -> tuple[str, float | None]:
     return type(optimizer).__name__, None if rate is None else float(rate)
 
 
-def target_name(trainer: Any) -> str:
-    """Class of the datamodule, or of the innermost training data set; empty without one."""
+def _target_name(trainer: Any) -> str:
     if trainer.datamodule is not None:
         return type(trainer.datamodule).__name__
     dataset = attribute(trainer.train_dataloader, "dataset")

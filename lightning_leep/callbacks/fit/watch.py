@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
-from lightning_leep.callbacks.fit.monitor import MonitorReader
+from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
@@ -71,6 +71,7 @@ class TransferWatch:
                 accuracy = self.reader.after_validation(trainer.callback_metrics)
                 if accuracy is not None:
                     self._take(epoch_of_validation(trainer, self.state), accuracy)
+                    self._explain_metric(trainer, self.reader.monitor)
 
     def start_epoch(self, trainer: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
@@ -112,6 +113,10 @@ class TransferWatch:
         with self.barrier.contain("update the forecast", "The achieved accuracy is logged all the same."):
             running = self.outlook.update(self.state.curve)
         self.logs.validation(self.state.curve, self.outlook, self.reference, running)
+
+    def _explain_metric(self, trainer: Any, monitor: str) -> None:
+        if self.state.report is not None and (text := explain_metric(trainer, monitor, self.state.report)):
+            self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
 
     def _explain_missing(self, trainer: Any, last: bool) -> None:
         reader = self.reader

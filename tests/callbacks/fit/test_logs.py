@@ -68,6 +68,7 @@ def known_before(callback) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_scores_and_forecast_before_the_first_step(run):
     callback, trainer, board, recording = run
     step, first = recording.records[0]
@@ -155,6 +156,7 @@ def test_csv(tmp_path):
     assert [float(row["leep/leep"]) for row in rows if row["leep/leep"]] == [callback.report.leep]
 
 
+@pytest.mark.slow
 def test_no_logger_and_a_dummy_logger():
     for logger in (False, DummyLogger()):
         callback = LEEPCallback(make_source(), strict=True)

@@ -120,6 +120,7 @@ def test_one_of_several_validation_loaders():
     assert callback.curve == AccuracyCurve((1, 2), VALUES[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "epochs"),
     [

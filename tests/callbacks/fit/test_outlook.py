@@ -45,6 +45,7 @@ def texts(board, tag="leep/report"):
     return [event.tensor_proto.string_val[0].decode() for event in board.Tensors(f"{tag}/text_summary")]
 
 
+@pytest.mark.slow
 def test_forecast_is_that_of_report_and_history(run):
     callback, history, _, _ = run
     expected = forecast_accuracy(callback.report, history, trainable="all", test_size=40)
@@ -52,6 +53,7 @@ def test_forecast_is_that_of_report_and_history(run):
     assert expected.num_records == 12
 
 
+@pytest.mark.slow
 def test_forecast_is_updated_after_each_validation(run):
     callback, history, _, board = run
     convergence = forecast_convergence(callback.report, history, trainable="all")
@@ -125,6 +127,7 @@ def test_figures_while_it_trains_and_at_the_end(run):
         assert first.encoded_image_string != last.encoded_image_string
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_a_history_and_without(tmp_path):
     save_earlier(tmp_path / "history")
     module, plain = Classifier(), Classifier()
@@ -144,6 +147,7 @@ def test_without_enough_comparable_transfers_the_probe_alone(size, trainable, tm
     assert callback.forecast.value == callback.report.linear_probe_accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trainable", "complete"), [("scratch", True), ("all", False)])
 def test_a_history_of_runs_that_no_figure_shows(trainable, complete, tmp_path):
     for record in save_earlier(tmp_path / "earlier", trainable=trainable):
@@ -194,6 +198,7 @@ def test_expected_curve_ends_with_the_run(tmp_path):
     assert Outlook(accuracy=forecast).expected is None
 
 
+@pytest.mark.slow
 def test_records_from_scratch_are_references_of_others(tmp_path):
     for record in save_earlier(tmp_path / "plain"):
         save_record(replace(record, target_name="shapes"), tmp_path / "history")

@@ -254,6 +254,7 @@ def test_which_records_are_complete(batches, options, complete, tmp_path):
     assert record.complete == complete
 
 
+@pytest.mark.slow
 def test_module_that_is_no_classifier_is_left_alone(tmp_path):
     callback = LEEPCallback(nn.Linear(32, 3), history=tmp_path / "history", num_target_classes=2, monitor=None)
     labels = TensorDataset(torch.randn(20, 32), torch.arange(20) % 2)

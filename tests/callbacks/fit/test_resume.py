@@ -38,6 +38,7 @@ def checkpoint(tmp_path):
     return save
 
 
+@pytest.mark.slow
 def test_resumed_training_is_the_same_with_and_without(checkpoint):
     path = checkpoint(LEEPCallback(make_source(), strict=True))
     module, _ = resume(path, LEEPCallback(make_source(), strict=True))
@@ -203,6 +204,7 @@ def test_a_second_fit_from_a_checkpoint_takes_what_the_checkpoint_holds(tmp_path
     assert callback.curve.accuracy[0] == curve.accuracy[0]
 
 
+@pytest.mark.slow
 def test_callbacks_in_one_trainer_have_names_and_keys_of_their_own(tmp_path):
     callbacks = [LEEPCallback(make_source(seed), strict=True) for seed in range(3)]
     callbacks.insert(1, LEEPCallback(make_source(4), name="leep_2", strict=True))

@@ -132,6 +132,7 @@ def undamaged(checkpoint, tmp_path_factory):
     return resume(checkpoint, tmp_path_factory.mktemp("plain") / "plain.ckpt")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_state_is_one_warning_and_a_fresh_score(name, checkpoint, undamaged, tmp_path):
     content = copy.deepcopy(checkpoint)

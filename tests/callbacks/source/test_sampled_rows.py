@@ -43,6 +43,7 @@ LOADERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_sampler(name):
     loader, wanted = LOADERS[name]

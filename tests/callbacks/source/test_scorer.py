@@ -82,6 +82,7 @@ class CallsItself(Classifier):
         self.source_logits = lambda inputs: self.source[0](inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_source(kind, shared):
@@ -100,6 +101,7 @@ def test_kinds_of_source(kind, shared):
         assert all(torch.equal(before[name], value) for name, value in source.state_dict().items())
 
 
+@pytest.mark.slow
 def test_exported_source():
     """``torch.export`` gives modules whose ``eval()`` raises."""
     inputs = (DATA.tensors[0][:10],)
@@ -144,6 +146,7 @@ class Keyed(Classifier):
         return super().training_step((batch["inputs"], batch["labels"]), batch_idx)
 
 
+@pytest.mark.slow
 def test_batches_of_dictionaries():
     network, loader = make_source(), DataLoader(Rows(), batch_size=10)
     report = report_of(lambda inputs, weight: network(inputs), Keyed(), loader)

@@ -33,6 +33,7 @@ def test_scores_are_those_of_all_training_rows_once():
     assert report.class_counts == tuple(torch.bincount(labels, minlength=C).tolist())
 
 
+@pytest.mark.slow
 def test_max_samples_is_a_random_subset_that_no_seed_of_the_user_changes():
     _, source = score(max_samples=20)
     _, again = score(max_samples=20, trainer_options={"seed": 8})
@@ -64,6 +65,7 @@ def test_as_many_rows_as_training_may_use(options, shuffle, wanted):
         assert len(set(source.indices)) == wanted
 
 
+@pytest.mark.slow
 def test_rows_of_a_dropped_last_batch_count():
     assert score(train_loader(DATA, batch_size=40, drop_last=True))[0].num_samples == 50
 
@@ -78,6 +80,7 @@ def test_fast_dev_run_with_batches_of_one_row_scores_two():
     assert callback.report.num_samples == 2
 
 
+@pytest.mark.slow
 def test_given_loader_instead_of_the_training_data():
     others = make_data(30, seed=6)
     report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))

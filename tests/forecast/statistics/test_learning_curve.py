@@ -36,6 +36,7 @@ def integrate(shape, end, noise, mean):
     return mass.sum(), (mass * final).sum() / mass.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [6.0, math.inf])
 def test_evidence_and_posterior(end, monkeypatch):
     monkeypatch.setattr(curve_shapes, "NUM_TIME_SCALES", 3)

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lightning_leep.forecast.statistics.novelty import MARGIN, SLACK, distances, pull_inside, usual_distance
 from lightning_leep.forecast.transfer_point import TransferPoint
@@ -54,6 +52,7 @@ def test_far_points_are_moved_to_the_edge():
     np.testing.assert_array_equal(near, x.mean(0) + 0.1)
 
 
+@pytest.mark.slow
 def test_nothing_jumps_at_the_edge():
     x = np.random.default_rng(1).normal(size=(25, 2))
     path = [np.array([t, 0.3 * t]) for t in np.arange(0, 8, 5e-3)]
@@ -71,6 +70,7 @@ def test_an_unusual_combination_of_usual_values_is_far():
     assert pull_inside(x, np.array([2.0, -2.0]))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [9, 19, 40])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "skewed", "transfers"])
 def test_false_alarms_are_rare(size, kind):
@@ -127,13 +127,3 @@ def test_identical_records():
     inside, moved = pull_inside(x, np.array([1.0, 9.0]))
     assert moved
     np.testing.assert_allclose(inside, [1, 1 + SLACK])
-
-
-@given(st.integers(1, 20), st.integers(0, 1000), st.permutations(range(20)))
-def test_blind_to_order(size, seed, order):
-    rng = np.random.default_rng(seed)
-    x, point = rng.normal(size=(size, 3)), 3 * rng.normal(size=3)
-    permuted = x[[i for i in order if i < size]]
-    (first, moved), (second, also) = pull_inside(x, point), pull_inside(permuted, point)
-    assert moved == also
-    np.testing.assert_allclose(first, second)

@@ -123,6 +123,7 @@ def test_columns_follow_the_target_they_speak_for():
     assert labels(figure.axes[0].xaxis) == ["4", "3", "2", "1", "0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [association_figure, strongest_sources_figure])
 @pytest.mark.parametrize(("num_targets", "num_sources"), [(1, 1), (100, 10), (100, 1000)])
 def test_legible_with_long_names(draw, num_targets, num_sources):

@@ -90,6 +90,7 @@ def test_legend_names_each_level_by_its_leep():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "epochs", "curve"),
     [(1, 1, AccuracyCurve()), (2, 3, CURVE), (5, 1, AccuracyCurve((1,), (0.5,))), (12, 3, CURVE), (60, 3, CURVE)],

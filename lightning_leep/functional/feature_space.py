@@ -1,0 +1,192 @@
+r"""Labelled features in the dimensions that they span: what every score of features is computed from.
+
+n rows about their mean span fewer than n dimensions, and a score of features needs only these. So no decomposition is
+larger than the smaller of n and d, from the rows or from their moments, and one decomposition serves several scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lightning_leep.functional.chunks import accumulation_dtype
+from lightning_leep.functional.moments import (
+    FeatureMoments,
+    central_moments,
+    feature_moments,
+    is_constant,
+    ledoit_wolf_shrinkage,
+)
+
+#: Random directions beyond the rank of a scatter, with which its range is found up to rounding.
+OVERSAMPLING = 8
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpace:
+    r"""Rows about their mean in p dimensions that span them, :math:`v_i = B^\top (x_i - \bar x)`.
+
+    Features that are constant up to rounding are set to 0.
+    """
+
+    num_features: int  #: d
+    class_counts: Tensor  #: ``[C]`` int64
+    centre: Tensor  #: ``[d]``, mean of all rows, rounded
+    scatter: Tensor  #: ``[p, p]``, :math:`\sum_i v_i v_i^\top`
+    class_sums: Tensor  #: ``[C, p]``, :math:`\sum_{i: y_i = k} v_i`
+    mean: Tensor  #: ``[p]``, :math:`B^\top \bar x`
+    mean_outside: Tensor  #: ``[]``, squared length of the part of the mean outside the range of B
+    variances: Tensor  #: ``[d]``, diagonal of the features' own scatter, 0 for constant ones
+    quartic: Tensor  #: ``[]``, :math:`\sum_i \|v_i\|^4`
+    rest: Tensor | None = None  #: ``[d]``, exact mean minus ``centre``, if made from moments
+    basis: Tensor | None = None  #: ``[d, p]``, B; None if it is I (constant features aside) or not needed
+    rows: Tensor | None = None  #: ``[n, p]``, v, if made from rows
+    features: Tensor | None = None  #: ``[n, d]``, features of these rows about their mean
+    labels: Tensor | None = None  #: ``[n]``, their labels
+
+    @property
+    def num_rows(self) -> Tensor:
+        """n, 0-d int64."""
+        return self.class_counts.sum()
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor | None]:
+        """Eigenvalues ``[p]`` of the scatter, ascending, 0 if they are rounding error, and eigenvectors ``[p, p]``.
+
+        None stands for the identity.
+        """
+        values, vectors = (self.scatter.diagonal(), None) if self.rows is not None else eigendecompose(self.scatter)
+        return torch.where(values > rounding_error(values[-1], self.num_features), values, 0.0), vectors
+
+    @property
+    def spectrum_is_known(self) -> bool:
+        """Whether the eigendecomposition was already made or is not needed."""
+        return self.rows is not None or "spectrum" in vars(self)
+
+    def along(self, vectors: Tensor) -> Tensor:
+        """Coordinates ``[..., p]`` along the eigenvectors."""
+        axes = self.spectrum[1]
+        with torch.autocast(device_type=vectors.device.type, enabled=False):
+            return vectors if axes is None else vectors @ axes
+
+    @property
+    def class_roots(self) -> Tensor:
+        r"""``[C, p]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)`: a root R of the between scatter :math:`R^\top R`."""
+        return self.class_sums / self.class_counts.clamp(min=1).to(self.class_sums.dtype).sqrt().unsqueeze(1)
+
+    @cached_property
+    def shrinkage(self) -> Tensor:
+        """Ledoit and Wolf's shrinkage of the features' covariance, 0-d."""
+        return ledoit_wolf_shrinkage(self.scatter, self.quartic, self.num_rows, self.num_features)
+
+
+def solvable(matrix: Tensor) -> Tensor:
+    """The matrix where it can be decomposed: on the CPU in place of MPS, which lacks the decompositions."""
+    return matrix.cpu() if matrix.device.type == "mps" else matrix
+
+
+def eigendecompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``[p]``, ascending and at least 0, and eigenvectors ``[p, p]`` of a positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh(solvable(matrix))
+    return values.clamp(min=0.0).to(matrix.device), vectors.to(matrix.device)
+
+
+def rounding_error(largest: Tensor, size: int) -> Tensor:
+    """Eigenvalues up to this size are rounding error, given the largest one and the size of the matrix."""
+    return max(size, 32) * torch.finfo(largest.dtype).eps * largest
+
+
+def space_of(features: Tensor, target: Tensor, num_target_classes: int) -> FeatureSpace:
+    """Space of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``, from the rows or from their moments."""
+    if features.shape[0] <= features.shape[1]:
+        return space_of_rows([features], [target], num_target_classes)
+    return space_of_moments(feature_moments(features, target, num_target_classes))
+
+
+def space_of_moments(moments: FeatureMoments) -> FeatureSpace:
+    """Space of the rows with these moments: all d dimensions, or the range of the scatter if that is much smaller."""
+    central = central_moments(moments)
+    exact = moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1)  # [d], mean about the centre of the moments
+    varies = ~is_constant(central.scatter.diagonal(), central.centre, central.num_rows)  # [d]
+    scatter, class_sums = central.scatter, central.class_sums * varies
+    if not bool(varies.all()):
+        scatter = scatter * varies * varies.unsqueeze(1)
+    size, num_features = int(moments.num_rows) + OVERSAMPLING, len(scatter)
+    whole = FeatureSpace(
+        num_features=num_features,
+        class_counts=central.class_counts,
+        centre=central.centre,
+        scatter=scatter,
+        class_sums=class_sums,
+        mean=central.centre,
+        mean_outside=central.quartic.new_zeros(()),
+        variances=scatter.diagonal(),
+        quartic=central.quartic,
+        rest=exact - (central.centre - moments.centre),
+    )
+    return whole if 2 * size > num_features else _range_of(whole, size)
+
+
+def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
+    """The same rows in ``size`` dimensions, at least as many as they span (Halko, Martinsson, Tropp 2011)."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(space.num_features, size, generator=generator, dtype=space.scatter.dtype)
+    with torch.autocast(device_type=space.scatter.device.type, enabled=False):
+        found = space.scatter @ directions.to(space.scatter.device)  # [d, d] @ [d, p]
+        basis = torch.linalg.qr(solvable(found)).Q.to(found.device)  # [d, p]
+        mean = space.mean @ basis
+        return FeatureSpace(
+            num_features=space.num_features,
+            class_counts=space.class_counts,
+            centre=space.centre,
+            scatter=basis.T @ (space.scatter @ basis),  # [p, d] @ [d, d] @ [d, p]
+            class_sums=space.class_sums @ basis,
+            mean=mean,
+            mean_outside=(space.mean - basis @ mean).square().sum(),
+            variances=space.variances,
+            quartic=space.quartic,
+            rest=space.rest,
+            basis=basis,
+        )
+
+
+def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
+    """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features.
+
+    It needs the memory of the rows in the accumulation dtype and of their n x n products.
+    """
+    labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
+    dtype = accumulation_dtype(features[0].device)
+    rows = torch.cat([block.detach().to(features[0].device, dtype) for block in features])  # [n, d]
+    centre = rows.mean(dim=0)
+    rows = rows - centre
+    rest = rows.mean(dim=0)  # not 0 if the mean is large, since its last digits were rounded
+    rows, centre = rows.sub_(rest), centre + rest
+    variances = rows.square().sum(dim=0)
+    varies = ~is_constant(variances, centre, torch.tensor(len(rows)))
+    rows.mul_(varies)
+    with torch.autocast(device_type=rows.device.type, enabled=False):
+        products = rows @ rows.T  # [n, d] @ [d, n]
+        values, vectors = eigendecompose(products)  # [n], [n, n]: all rows are vectors * sqrt(values) along their axes
+        positive = values > rounding_error(values[-1], rows.shape[1])
+        inverse = torch.where(positive, values, 1.0).rsqrt() * positive
+        mean = (rows @ centre) @ vectors * inverse  # [n]
+        reached = (vectors @ (mean * inverse)) @ rows  # [d]
+    coordinates = vectors * values.sqrt()
+    class_sums = values.new_zeros(num_target_classes, len(values)).index_add_(0, labels, coordinates)
+    return FeatureSpace(
+        num_features=rows.shape[1],
+        class_counts=torch.bincount(labels, minlength=num_target_classes),
+        centre=centre,
+        scatter=torch.diag(values),
+        class_sums=class_sums,
+        mean=mean,
+        mean_outside=(centre - reached).square().sum(),
+        variances=variances * varies,
+        quartic=products.diagonal().square().sum(),
+        rows=coordinates,
+        features=rows,
+        labels=labels,
+    )

@@ -1,0 +1,55 @@
+"""A report as text: the numbers that matter, or all of them."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_leep.records.report import TransferabilityReport
+
+
+def summary(report: "TransferabilityReport") -> str:
+    """The five numbers that matter, as far as the report has them, one a line, and the notes."""
+    lines = [
+        f"{report.num_samples} rows of {report.num_target_classes} target classes",
+        *_line("LEEP", report.leep, None, f"0 is perfect, {report.floor:.3f} says nothing about the labels"),
+        *_line(
+            "leave-one-out LEEP", report.leave_one_out_leep, report.leave_one_out_leep_standard_error, "as on new data"
+        ),
+        *_line("EEP accuracy", report.eep_accuracy, report.eep_accuracy_standard_error, "of LEEP's own predictor"),
+        *_line(
+            "linear probe accuracy",
+            report.linear_probe_accuracy,
+            report.linear_probe_accuracy_standard_error,
+            f"leave-one-out; the largest class has {report.largest_class_rate:.3f}",
+        ),
+        *_line("permutation p-value", report.permutation_p_value, None, "of LEEP with shuffled labels"),
+    ]
+    return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
+
+
+def description(report: "TransferabilityReport") -> str:
+    """Every field that has a value, one a line, and the notes; the joint by its shape."""
+    values = {f.name: getattr(report, f.name) for f in fields(report) if f.name != "notes"}
+    values |= {"floor": report.floor, "leave_one_out_floor": report.leave_one_out_floor}
+    shown = {name: value for name, value in values.items() if value is not None and value != ()}
+    width = max(len(name) for name in shown)
+    lines = [f"{name:<{width}}  {_shown(value)}" for name, value in shown.items()]
+    return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
+
+
+def _line(name: str, value: float | None, error: float | None, meaning: str) -> Iterator[str]:
+    if value is not None and isfinite(value):
+        spread = f" ± {error:.3f}" if error is not None and isfinite(error) else ""
+        yield f"{name:<21} {value:>7.3f}{spread} ({meaning})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    return f"tensor {list(value.shape)}" if hasattr(value, "shape") else str(value)

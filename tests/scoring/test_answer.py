@@ -1,0 +1,176 @@
+"""Heads that run on every token, on several views, or beside another head; and heads that look new."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep.forecast.accuracy import forecast_accuracy
+from lightning_leep.records.report_notes import LOGITS
+from lightning_leep.scoring.head import looks_new
+from tests._helpers.feature_references import reference_h_score
+from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, run
+
+TOKENS = torch.randn(60, 4, D, generator=torch.Generator().manual_seed(2))
+LENGTHS = torch.randint(1, 5, (60,), generator=torch.Generator().manual_seed(3))
+ROWS = torch.arange(60)
+
+
+class Decoder(nn.Module):
+    """``score`` runs on all tokens; the answer is that of the last one of each text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(D, Z, bias=False)
+
+    def forward(self, batch):
+        logits = self.score(batch[:, :-1].reshape(len(batch), 4, D))
+        return logits[torch.arange(len(batch)), batch[:, -1].long() - 1]
+
+
+def decoder_batch():
+    return torch.cat([TOKENS.flatten(1), LENGTHS.unsqueeze(1).float()], dim=1)
+
+
+@pytest.mark.parametrize("head", [None, "score"])
+def test_features_of_the_token_that_became_the_answer(head):
+    report = run(Decoder(), inputs=decoder_batch(), head=head)
+    assert report.feature_layer == "score"
+    assert_scores_of(report, TOKENS[ROWS, LENGTHS - 1])
+
+
+def test_repeated_tokens_have_the_same_features():
+    batch = decoder_batch()
+    batch[:, D : 2 * D] = batch[:, :D]
+    expected = batch[:, :-1].reshape(60, 4, D)[ROWS, LENGTHS - 1]
+    assert_scores_of(run(Decoder(), inputs=batch), expected)
+
+
+def test_answer_that_is_no_token_has_no_features():
+    class Mean(Decoder):
+        def forward(self, batch):
+            return self.score(batch[:, :-1].reshape(len(batch), 4, D)).mean(dim=1)
+
+    report = run(Mean(), inputs=decoder_batch())
+    assert report.feature_layer == LOGITS
+    forecast = forecast_accuracy(report)
+    assert "a linear probe of the logits on 60 rows" in forecast.describe()
+    assert "usually a lower bound" in forecast.describe()
+    assert forecast.high == 1.0
+    assert any("Without features" in note for note in forecast.notes)
+    with pytest.raises(ValueError, match="`head` must name a layer"):
+        run(Mean(), inputs=decoder_batch(), head="score")
+
+
+class Distilled(nn.Module):
+    """Two heads on two tokens, as a distilled vision transformer has them."""
+
+    def __init__(self, scale=2) -> None:
+        super().__init__()
+        self.first, self.second, self.scale = nn.Linear(5, D), nn.Linear(5, D), scale
+        self.head, self.head_dist = nn.Linear(D, Z), nn.Linear(D, Z)
+
+    def features(self, x):
+        return self.first(x).tanh(), self.second(x).tanh()
+
+    def forward(self, x):
+        first, second = self.features(x)
+        return (self.head(first) + self.head_dist(second)) / self.scale
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("inside", [False, True])
+def test_two_heads_are_named_and_stand_side_by_side(scale, inside):
+    source = Distilled(scale)
+    report = run(nn.Sequential(source) if inside else source)
+    assert report.feature_layer == ("0.head + 0.head_dist" if inside else "head + head_dist")
+    with torch.no_grad():
+        features = torch.cat(source.features(X), dim=1)
+    assert report.num_features == 2 * D
+    expected = reference_h_score(features.double().numpy(), Y.numpy(), shrinkage=False)
+    assert report.h_score_unshrunk == pytest.approx(expected, rel=1e-4)
+    assert_scores_of(report, features)
+
+
+def test_mean_over_two_views_has_the_mean_features():
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.out = nn.Sequential(nn.Linear(5, D), nn.Tanh()), nn.Linear(D, Z)
+
+        def forward(self, x):
+            return (self.out(self.backbone(x)) + self.out(self.backbone(x.flip(1)))) / 2
+
+    source = Views()
+    report = run(source)
+    assert report.feature_layer == "out"
+    with torch.no_grad():
+        assert_scores_of(report, (source.backbone(X) + source.backbone(X.flip(1))) / 2)
+
+
+def test_last_of_several_runs_is_the_answer():
+    class Refined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.fc = nn.Sequential(nn.Linear(5, D), nn.Tanh()), nn.Linear(D, Z)
+
+        def forward(self, x):
+            rough = self.fc(self.backbone(x))
+            return self.fc(self.backbone(x + rough[:, :5]))
+
+    source = Refined()
+    with torch.no_grad():
+        expected = source.backbone(X + source.fc(source.backbone(X))[:, :5])
+    assert_scores_of(run(source), expected)
+
+
+def new_head(kind):
+    head = nn.Linear(D, C)
+    if kind == "zero bias":
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    elif kind == "trained":
+        optimizer = torch.optim.SGD(head.parameters(), 0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(TOKENS[:, 0]), Y).backward()
+            optimizer.step()
+    return head
+
+
+@pytest.mark.parametrize(("kind", "said"), [("as drawn", "spread as PyTorch draws"), ("zero bias", "exactly 0")])
+def test_new_head_is_told(kind, said):
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Linear(5, D), nn.Tanh(), new_head(kind))
+    note = next(note for note in run(source).notes if "looks new" in note)
+    assert note.startswith("The source's head (2) looks new")
+    assert said in note
+    other = nn.Sequential(nn.Linear(5, D), nn.Tanh(), nn.Linear(D, Z))  # another number of classes: no replaced head
+    assert not any("looks new" in note for note in run(other).notes)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_trained_head_does_not_look_new(seed):
+    torch.manual_seed(seed)
+    drawn, trained = nn.Linear(512, 10), nn.Linear(512, 10)
+    assert looks_new(drawn)
+    optimizer = torch.optim.SGD(trained.parameters(), 0.05)
+    x, y = torch.randn(64, 512), torch.arange(64) % 10
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(trained(x), y).backward()
+        optimizer.step()
+    assert not looks_new(trained)
+    assert not looks_new(nn.Conv2d(3, 4, 1))
+
+
+def test_noise_beside_a_confident_probe_is_explained():
+    torch.manual_seed(0)
+    x = torch.randn(60, 5)
+    x[:, :C] += 6 * nn.functional.one_hot(Y, C)
+    source = nn.Linear(5, Z)
+    source.weight.data[:, :C] = 0.0  # the head sees nothing of what tells the classes apart
+    report = run(source, inputs=x)
+    assert report.linear_probe_accuracy > 0.95
+    noise = next(note for note in report.notes if "LEEP cannot be told from noise" in note)
+    assert f"The linear probe can ({report.linear_probe_accuracy:.3f};" in noise
+    assert "The linear probe can" not in "".join(run(source).notes)  # nothing to explain: the probe is no better

@@ -1,0 +1,156 @@
+"""Scoring of outputs that were computed before, and the number of classes found from the labels."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep import ScoringOptions, score, score_outputs
+from tests._helpers.feature_references import reference_h_score, reference_probe
+from tests._helpers.references import random_task, reference_leep, reference_nce, reference_softmax
+
+C, Z, D, N = 4, 5, 6, 120
+LOGITS, Y = random_task(N, Z, C)
+FEATURES = torch.randn(N, D, generator=torch.Generator().manual_seed(0)) + nn.functional.one_hot(Y, D)
+
+
+class Source(nn.Module):
+    """Features are the first D inputs, outputs a linear function of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(D, Z)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+def timeless(report):
+    return {
+        name: value
+        for name, value in report.to_dict().items()
+        if name not in ("seconds", "samples_per_second", "feature_layer")
+    }
+
+
+@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.flip(0).numpy()[::-1]])
+def test_scores_are_those_of_the_definitions(convert):
+    report = score_outputs(convert(LOGITS), convert(Y), C, features=convert(FEATURES))
+    theta = reference_softmax(LOGITS)
+    assert report.leep == pytest.approx(reference_leep(theta, Y, C), abs=1e-6)
+    assert report.nce == pytest.approx(reference_nce(LOGITS.argmax(1).tolist(), Y.tolist()), abs=1e-9)
+    expected = reference_h_score(FEATURES.double().numpy(), Y.numpy(), shrinkage=False)
+    assert report.h_score_unshrunk == pytest.approx(expected, rel=1e-6)
+    probe = reference_probe(FEATURES.double().numpy(), Y.numpy())
+    assert report.linear_probe_accuracy == pytest.approx(probe["linear_probe_accuracy"], abs=1e-9)
+    assert report.num_source_classes == Z
+    assert report.joint.shape == (C, Z)
+
+
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
+def test_report_is_that_of_the_pass_that_ran_the_model(memory):
+    source, options = Source(), ScoringOptions(memory=memory)
+    ran = score(source, [(FEATURES, Y)], C, options, progress=False)
+    with torch.no_grad():
+        cached = score_outputs(source(FEATURES), Y, C, features=FEATURES, options=options)
+    assert timeless(cached) == timeless(ran)
+
+
+def test_without_features_their_scores_are_left_out():
+    report = score_outputs(LOGITS, Y, C)
+    assert (report.num_features, report.feature_layer, report.h_score, report.linear_probe_accuracy) == (None,) * 4
+    assert report.notes == ()
+
+
+def test_tokens_with_the_classes_and_features_last():
+    logits, y, features = LOGITS.reshape(20, 6, Z), Y.reshape(20, 6), FEATURES.reshape(20, 6, D)
+    with pytest.raises(ValueError, match="Pass `class_dim=1` or"):
+        score_outputs(LOGITS.reshape(24, 5, Z), Y.reshape(24, 5), C)
+    report = score_outputs(
+        logits.double(), y, C, features=features.double(), options=ScoringOptions(class_dim=-1, num_permutations=0)
+    )
+    assert report.leep == pytest.approx(reference_leep(reference_softmax(LOGITS), Y, C), abs=1e-9)
+    expected = reference_h_score(FEATURES.double().numpy(), Y.numpy(), shrinkage=False)
+    assert report.h_score_unshrunk == pytest.approx(expected, rel=1e-9)
+
+
+def test_probabilities_and_single_outputs():
+    theta = torch.tensor(reference_softmax(LOGITS))
+    report = score_outputs(theta, Y, C, options=ScoringOptions(from_logits=False))
+    assert report.leep == pytest.approx(reference_leep(theta, Y, C), abs=1e-9)
+    assert "`from_logits=False`" in score_outputs(theta, Y, C).notes[0]
+    single = score_outputs(LOGITS[:, 0], Y % 2, 2)
+    pair = torch.stack([torch.zeros(N), LOGITS[:, 0]], dim=1)
+    assert single.leep == pytest.approx(reference_leep(reference_softmax(pair), Y % 2, 2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([[1.0]], Y, C), TypeError, "`logits` must be a tensor or a NumPy array, got list"),
+        ((LOGITS, Y.tolist(), C), TypeError, "`target` must be a tensor or a NumPy array, got list"),
+        ((LOGITS, Y[1:], C), ValueError, "`target` must have shape"),
+        ((LOGITS, Y.double(), C), TypeError, "`target` must hold integer class labels"),
+        ((LOGITS, Y, 2), ValueError, "labels in 0..1"),
+        ((LOGITS, Y, 0), ValueError, "`num_target_classes` must be an integer of at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        score_outputs(*arguments)
+
+
+def test_bad_features_are_named():
+    with pytest.raises(ValueError, match="to go with `features` of shape"):
+        score_outputs(LOGITS, Y, C, features=FEATURES[1:])
+    with pytest.raises(TypeError, match="`features` must be a tensor or a NumPy array, got str"):
+        score_outputs(LOGITS, Y, C, features="fc")
+
+
+@pytest.mark.parametrize("memory", ["device", "cpu"])
+def test_number_of_classes_is_found_and_said(memory):
+    batches = list(zip(FEATURES.split(50), Y.sort().values.split(50), strict=True))  # the last class comes last
+    source = Source()
+    found = score(source, batches, progress=False, memory=memory)
+    stated = score(source, batches, C, progress=False, memory=memory)
+    said = f"The number of target classes, {C}, was found from the labels: the largest one plus 1."
+    assert said in found.notes
+    assert said not in stated.notes
+    assert timeless(found) | {"notes": None} == timeless(stated) | {"notes": None}
+    assert said in score_outputs(LOGITS, Y).notes
+
+
+def test_ignored_labels_are_no_classes():
+    target = torch.where(torch.arange(N) % 5 == 0, 255, Y)
+    assert score_outputs(LOGITS, target, options=ScoringOptions(ignore_index=255)).num_target_classes == C
+
+
+def test_absent_classes_change_no_score():
+    """Two classes without a row, one among the others and one after them."""
+    apart = torch.where(Y == C - 1, C, Y)
+    near = score_outputs(LOGITS, Y, C, features=FEATURES).scalars()
+    far = score_outputs(LOGITS, apart, C + 2, features=FEATURES).scalars()
+    for name in set(near) - {"num_target_classes", "seconds", "samples_per_second"}:
+        assert far[name] == pytest.approx(near[name], abs=1e-9), name
+
+
+def test_classes_that_cannot_be_found_are_asked_for():
+    with pytest.raises(ValueError, match="`num_target_classes` must be given with `memory='second_pass'`"):
+        score(Source(), [(FEATURES, Y)], progress=False, memory="second_pass")
+    with pytest.raises(ValueError, match="Labels up to 123456 are too large .* Pass `num_target_classes=`"):
+        score_outputs(LOGITS, Y + 123456 - int(Y.max()))
+    with pytest.raises(ValueError, match="`target` must hold labels in 0"):
+        score_outputs(LOGITS, Y - 1)
+
+
+def test_loader_is_read_once():
+    reads = []
+
+    def batches():
+        for batch in zip(FEATURES.split(50), Y.split(50), strict=True):
+            reads.append(len(batch[0]))
+            yield batch
+
+    report = score(Source(), batches(), progress=False)
+    assert (report.num_target_classes, sum(reads)) == (C, N)
+    assert np.isfinite(report.leep)
