@@ -217,6 +217,7 @@ PARTS_OF_HOOKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", [False, True], ids=["warnings", "warnings are errors"])
 @pytest.mark.parametrize("part", PARTS_OF_HOOKS)
 def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
