@@ -148,13 +148,14 @@ class ScoreCollector:
                 f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
                 f"and then {int(self.outputs.score_sums[0, 0])}."
             )
+        joint = self.outputs.joint.cpu()  # before `compute`, which gives this process's own state back
         values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
         return {
             **values,
             **_null_fields(null, values["leep"]),
             "nce": _finite_or_none(self.nce.compute()),
             "num_source_classes": self.plan.num_source_classes,
-            "joint": self.outputs.joint.cpu(),
+            "joint": joint,
         }
 
     def _feature_scores(self) -> dict[str, Any]:
