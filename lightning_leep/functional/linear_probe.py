@@ -17,8 +17,8 @@ from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.linear_discriminant import (
     SHRINKAGES,
     LinearDiscriminant,
-    discriminant_of_space,
     leave_one_out_distances,
+    linear_discriminant,
 )
 
 #: Scales of the log-odds that are tried, each twice the one before: estimated covariances make the odds too extreme.
@@ -104,11 +104,12 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
     gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
     own_gap, own_frequency = gaps.gather(0, own).squeeze(0), frequency[position, 0]  # [m]
     odds = (gaps * (-scales[0] / 2)).exp_()
+    weighted = torch.empty_like(odds)
     scores = distances.new_empty(2, len(scales), len(position))
     for i, scale in enumerate(scales):
         if i:
             odds.square_()
-        weighted = odds * frequency  # [K, m], posterior up to a factor
+        torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
         evidence = weighted.sum(dim=0)  # at least the frequency of the nearest class
         scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
         # Equal up to the rounding of the products: such a tie is shared.
@@ -208,7 +209,7 @@ def linear_probe(
     if int(torch.bincount(labels, minlength=1).max()) < 2:
         raise ValueError("The linear probe needs a class with at least 2 rows in `target`, got none.")
     space = space_of(rows, labels, num_target_classes)
-    discriminant = discriminant_of_space(space)
+    discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
     sums = linear_probe_sums(rows, labels, discriminant)
     correct, log_likelihood = row_scores(rows, labels, discriminant, best_candidate(sums))

@@ -11,6 +11,16 @@ from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
+#: Fields that a report of a source without a head lacks.
+OUTPUT_SCORES = (
+    "num_source_classes",
+    "leep",
+    "leep_standard_error",
+    "leave_one_out_leep",
+    "leave_one_out_leep_standard_error",
+    "eep_accuracy",
+    "eep_accuracy_standard_error",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +32,9 @@ class TransferabilityReport:
     Attributes:
         num_samples: Number of scored rows n.
         num_target_classes: Number of target classes C.
-        num_source_classes: Number of source classes Z.
+        num_source_classes: Number of source classes Z. None for a source without a head, a source of features alone; so
+            are all scores of its outputs: ``leep``, ``leave_one_out_leep``, ``eep_accuracy``, ``nce`` and what belongs
+            to them.
         class_counts: Rows of each target class.
         leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
         leep_standard_error: Standard error of that mean over the rows, with P(y|z) taken as given. Between samples of
@@ -62,15 +74,15 @@ class TransferabilityReport:
 
     num_samples: int
     num_target_classes: int
-    num_source_classes: int
+    num_source_classes: int | None
     class_counts: tuple[int, ...]
-    leep: float
-    leep_standard_error: float
-    leave_one_out_leep: float
-    leave_one_out_leep_standard_error: float
+    leep: float | None
+    leep_standard_error: float | None
+    leave_one_out_leep: float | None
+    leave_one_out_leep_standard_error: float | None
     label_entropy: float
-    eep_accuracy: float
-    eep_accuracy_standard_error: float
+    eep_accuracy: float | None
+    eep_accuracy_standard_error: float | None
     seconds: float
     samples_per_second: float
     permutation_mean: float | None = None
@@ -166,7 +178,11 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        report = cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+        if values["num_source_classes"] is not None:  # otherwise None is what a source without a head has
+            required -= {"num_source_classes"}
+        else:
+            required -= set(OUTPUT_SCORES)
+        report = cls(**{name: _restore(value, name in required) for name, value in values.items()})
         check_report(report)
         return report
 
@@ -176,10 +192,15 @@ class TransferabilityReport:
         return cls.from_dict(json.loads(text))
 
 
-def _restore(kind: Any, value: Any) -> Any:
+def _restore(value: Any, required: bool) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return math.nan if value is None and kind is float else value
+    return math.nan if value is None and required else value
+
+
+def or_nan(value: float | None) -> float:
+    """A score, or NaN for one that is missing."""
+    return math.nan if value is None else value
 
 
 # Rounding of probabilities in low precision may raise a mean of their logarithms this far above 0.
@@ -207,7 +228,8 @@ def check_report(report: TransferabilityReport) -> None:
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")
     for f in fields(report):
         value = getattr(report, f.name)
-        if f.name == "joint" or (value is None and f.default is None):
+        missing = f.default is None or (f.name in OUTPUT_SCORES and report.num_source_classes is None)
+        if f.name == "joint" or (value is None and missing):
             continue
         if f.type in (int, int | None):
             check_size(f.name, value, _SMALLEST.get(f.name, 1))

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
 from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
@@ -39,6 +39,7 @@ class ScoreCollector:
 
     def __init__(self, plan: PassPlan, device: torch.device) -> None:
         self.plan = plan
+        self.device = device
         options = plan.options
         common: dict[str, Any] = {
             "num_target_classes": plan.num_target_classes,
@@ -49,10 +50,11 @@ class ScoreCollector:
         outputs = {**common, "num_source_classes": plan.num_source_classes, "from_logits": options.from_logits}
         # The scores of the outputs check the labels. Features that are not finite turn the moments into NaN on all
         # processes alike, so that the feature scores are missing and the others are not affected.
-        features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": False}
-        self.outputs = EEPScores(**outputs, **rows)
+        has_head = options.head is not False
+        features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": not has_head}
+        self.outputs = EEPScores(**outputs, **rows) if has_head else None
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
-        self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)  # EEPScores checks its rows
+        self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.values = ValuesSeen()
         self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
@@ -62,22 +64,24 @@ class ScoreCollector:
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
-            preds, features, target = moved(batch, self.outputs.device)  # back from the CPU, if they were kept there
-            if self.plan.options.from_logits:
-                self.values.add(preds)
-            self.outputs.update(preds, target)
-            self.nce.update(preds, target)
+            preds, features, target = moved(batch, self.device)  # back from the CPU, if they were kept there
+            if self.outputs is not None and self.nce is not None:
+                if self.plan.options.from_logits:
+                    self.values.add(preds)
+                self.outputs.update(preds, target)
+                self.nce.update(preds, target)
             if self.features is not None and features is not None:
                 self.features.update(features, target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = self.outputs.second_pass(sync=True)
+        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
         score_features = None if self.features is None else self.features.second_pass(sync=True)
 
         def second_pass(batches: Iterable[Outputs]) -> None:
             for preds, features, target in self.plan.choose_features(batches):
-                score_outputs(preds, target)
+                if score_outputs is not None:
+                    score_outputs(preds, target)
                 if score_features is not None and features is not None:
                     score_features(features, target)
 
@@ -96,30 +100,23 @@ class ScoreCollector:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
             null = self._permutation_null()
-            device = self.outputs.device
-            misread = self.values.remarks(sum_over_processes(device), device, plan.single_output)
+            misread = self.values.remarks(sum_over_processes(self.device), self.device, plan.single_output)
             if self.nleep is not None and self.features is not None:
                 self.nleep.share_state(self.features)
             for metric in self.metrics:
                 metric.sync()
-            joint, counts = self.outputs.joint.cpu(), self.outputs.class_counts.cpu()
+            labelled = self.features if self.outputs is None else self.outputs
+            assert labelled is not None  # a source without a head has features
+            counts = labelled.class_counts.cpu()
             num_samples = int(counts.sum())
             if num_samples < 2:
                 raise ValueError(f"`dataloader` must hold at least 2 labelled rows, got {num_samples}.")
-            if not plan.options.keeps_rows and int(self.outputs.score_sums[0, 0]) != num_samples:
-                raise ValueError(
-                    f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
-                    f"and then {int(self.outputs.score_sums[0, 0])}."
-                )
-            values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
-            values |= self._feature_scores()
-            values["nce"] = _finite_or_none(self.nce.compute())
+            values = self._output_scores(num_samples, null) | self._feature_scores()
         frequency = counts[counts > 0].double() / num_samples
         elapsed = seconds()
         report = TransferabilityReport(
             num_samples=num_samples,
             num_target_classes=plan.num_target_classes,
-            num_source_classes=plan.num_source_classes,
             class_counts=tuple(counts.tolist()),
             label_entropy=float(-(frequency * frequency.log()).sum()),
             num_features=plan.num_features or None,
@@ -128,13 +125,28 @@ class ScoreCollector:
             memory=MEMORY_WORDS[plan.options.memory],
             seconds=elapsed,
             samples_per_second=num_samples / elapsed,
-            joint=joint,
             **values,
-            **_null_fields(null, values["leep"]),
         )
         nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
         about_outputs = {"misread": misread, "remarks": plan.remarks()}
         return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_outputs))
+
+    def _output_scores(self, num_samples: int, null: Tensor | None) -> dict[str, Any]:
+        if self.outputs is None or self.nce is None:
+            return dict.fromkeys(OUTPUT_SCORES)
+        if not self.plan.options.keeps_rows and int(self.outputs.score_sums[0, 0]) != num_samples:
+            raise ValueError(
+                f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
+                f"and then {int(self.outputs.score_sums[0, 0])}."
+            )
+        values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
+        return {
+            **values,
+            **_null_fields(null, values["leep"]),
+            "nce": _finite_or_none(self.nce.compute()),
+            "num_source_classes": self.plan.num_source_classes,
+            "joint": self.outputs.joint.cpu(),
+        }
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
@@ -150,7 +162,7 @@ class ScoreCollector:
         """Return LEEP of shuffled labels; None if no shuffles are wanted or no rows are kept."""
         outputs, (rank, world_size) = self.outputs, this_process()
         num_permutations = self.plan.options.num_permutations
-        if not num_permutations or not self.plan.options.keeps_rows:
+        if outputs is None or not num_permutations or not self.plan.options.keeps_rows:
             return None
         return permutation_null(
             outputs.rows,

@@ -16,6 +16,8 @@ from lightning_leep.utils.distributed import gather_objects, on_every_process
 
 #: Widest features that are scored: moments take 8 d^2 bytes, and their eigenvectors d^3 operations.
 MAX_FEATURES = 4096
+#: ``feature_layer`` of a source without a head.
+EMBEDDING = "(the source's outputs)"
 #: ``feature_layer`` when the head is the whole source, a bare linear layer.
 WHOLE_SOURCE = "(the source itself)"
 
@@ -33,6 +35,7 @@ class PassPlan:
         rows_per_image: Labels of one image; more than 1 with dense prediction.
         single_output: Whether the source has one output, of which two source classes are made.
         new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
+        headless: Name of the head's place in the source if it holds no layer; empty if it does.
         classes_found: Whether C was found from the labels.
     """
 
@@ -44,6 +47,7 @@ class PassPlan:
     rows_per_image: int = 1
     single_output: bool = False
     new_head: str = ""
+    headless: str = ""
     classes_found: bool = False
 
     def with_batch(self, batch: Outputs | None, captured: HeadInput, reader: OutputReader) -> "PassPlan":
@@ -58,11 +62,13 @@ class PassPlan:
             num_source_classes=preds.shape[1],
             rows_per_image=rows_per_image,
             single_output=reader.single,
+            headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
         )
         if features is None or not self.options.feature_scores:
             return plan
-        return replace(plan, num_features=features.shape[1], feature_layer=captured.name or WHOLE_SOURCE)
+        layer = EMBEDDING if self.options.head is False else captured.name or WHOLE_SOURCE
+        return replace(plan, num_features=features.shape[1], feature_layer=layer)
 
     def agree(self, device: torch.device) -> "PassPlan":
         """Compare the plans of all processes and return the common one.
@@ -90,6 +96,10 @@ class PassPlan:
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
+        if common.options.head is False:
+            raise ValueError(
+                f"`source` must return at most {MAX_FEATURES} features, got {sorted(widths.values())[-1]}."
+            )
         if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
@@ -113,6 +123,11 @@ class PassPlan:
             pair = "0 and that logit" if self.options.from_logits else "1 - p and p"
             sentences.append(
                 f"The source has a single output: it is read as a binary classifier, whose two classes are {pair}."
+            )
+        if self.headless:
+            sentences.append(
+                f"The source's last layer ({self.headless}) is nn.Identity: the source seems to have no head, and its "
+                "features were read as a classifier's outputs, so LEEP, the EEP and NCE say nothing. Pass `head=False`."
             )
         if self.new_head and self.num_source_classes == self.num_target_classes:
             sentences.append(

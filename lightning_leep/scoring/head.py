@@ -38,6 +38,7 @@ class HeadInput:
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
         self.name: str | None = None  #: of the head that features came from; None before the first ones
+        self.headless = ""  #: name of a head that is nn.Identity, whose output the source returned
         self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their names
         self._head = head
         self._forget()
@@ -98,6 +99,9 @@ class HeadInput:
         Raises:
             ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
         """
+        for run in self._common.values():
+            if isinstance(run.layer, nn.Identity) and run.output is not None and torch.equal(run.output, preds):
+                self.headless = run.name
         name, features = self._find(preds, target)
         if features is None and self._head is not None:
             runs, known = self._runs[self._head], self._last

@@ -31,7 +31,8 @@ class ScoringOptions:
             finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
             ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
             these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and
-            the report says so.
+            the report says so. False for a source without a head, whose outputs are features (``[N, d]``, or their
+            ``image_embeds`` or ``pooler_output``): LEEP, the EEP and NCE are left out.
         memory: Where the source's outputs and features are kept until all rows are known: on the ``"device"`` that
             computed them or on the ``"cpu"``. ``"second_pass"`` keeps none and reads the data twice; it leaves out the
             permutation test and N-LEEP, and the data must give the same rows both times.
@@ -43,7 +44,7 @@ class ScoringOptions:
             longer than all other scores together.
 
     Raises:
-        TypeError: If ``split_batch`` is not a function or ``head`` is not a name.
+        TypeError: If ``split_batch`` is not a function or ``head`` is not a name or False.
         ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"`` or
             ``feature_scores=False``.
 
@@ -56,7 +57,7 @@ class ScoringOptions:
     ignore_index: int | None = None
     split_batch: SplitBatch | None = None
     class_dim: int | None = None
-    head: str | None = None
+    head: str | Literal[False] | None = None
     memory: Memory = "device"
     num_permutations: int = 20
     feature_scores: bool = True
@@ -72,11 +73,13 @@ class ScoringOptions:
             isinstance(self.class_dim, bool) or not isinstance(self.class_dim, int) or self.class_dim == 0
         ):
             raise ValueError(f"`class_dim` must be an integer other than 0, or None, got {self.class_dim!r}.")
-        if self.head is not None and not isinstance(self.head, str):
-            raise TypeError(f"`head` must be the name of a layer or None, got {type(self.head).__name__}.")
+        if self.head is not None and self.head is not False and not isinstance(self.head, str):
+            raise TypeError(f"`head` must be the name of a layer, False or None, got {type(self.head).__name__}.")
         if not isinstance(self.memory, str) or self.memory not in MEMORY_WAYS:
             raise ValueError(f"`memory` must be one of {', '.join(MEMORY_WAYS)}, got {self.memory!r}.")
         check_num_permutations(self.num_permutations)
+        if self.head is False and not self.feature_scores:
+            raise ValueError("`head=False` leaves the scores of features alone, so `feature_scores` must be True.")
         if self.nleep and not self.keeps_rows:
             raise ValueError(
                 "`nleep=True` needs the features of all rows, which `memory='second_pass'` does not keep. "
@@ -98,7 +101,7 @@ class OptionNames(TypedDict, total=False):
     ignore_index: int | None
     split_batch: SplitBatch | None
     class_dim: int | None
-    head: str | None
+    head: str | Literal[False] | None
     memory: Memory
     num_permutations: int
     feature_scores: bool

@@ -50,10 +50,10 @@ def score(
     process scores its own batches (some may have none), and all return the report of all rows.
 
     Args:
-        source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
-            module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``, to something with
-            ``.logits``, or to a tuple with one tensor. A single output is read as a binary classifier: its two classes
-            are 0 and the logit, or 1 - p and p.
+        source: Classifier with its original head (without one: ``head=False``): a module, or a callable (a bound method
+            of a module counts as that module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``,
+            to something with ``.logits``, or to a tuple with one tensor. A single output is read as a binary
+            classifier: its two classes are 0 and the logit, or 1 - p and p.
         dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels`` (or ``label``,
             ``target``, ``targets``), or what ``split_batch`` takes. Each image should come once. A repeated image
             (sampled with replacement, or an augmented copy) counts as one more independent image, so that standard
@@ -88,7 +88,15 @@ def score(
             chosen = merged_options(options, flat)
             plan = _first_plan(num_target_classes, chosen)
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
-            captured = stack.enter_context(capture_head_input(source_module(source), chosen.head))
+            module = source_module(source)
+            if chosen.head is None and getattr(module, "num_classes", None) == 0:
+                raise ValueError(
+                    "`source` has no head (its `num_classes` is 0), so it returns features. Pass `head=False`, which "
+                    "scores them and leaves LEEP out, or the source with its original head."
+                )
+            captured = stack.enter_context(
+                capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
+            )
             reader = OutputReader(chosen.class_dim)
             batches = run.outputs(captured, reader)
             first = next(batches, None)
@@ -114,7 +122,7 @@ def score_outputs(
 
     Args:
         logits: ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]`` outputs, a tensor or a NumPy array; probabilities
-            with ``ScoringOptions(from_logits=False)``.
+            with ``ScoringOptions(from_logits=False)``. None, for a source without a head, leaves out their scores.
         target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
         num_target_classes: C. None takes the largest label plus 1, and the report says so.
         features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
@@ -134,18 +142,20 @@ def score_outputs(
         (-1.0, None)
     """
     start = time.perf_counter()
-    device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
+    device = next((given.device for given in (logits, features) if isinstance(given, Tensor)), torch.device("cpu"))
 
     def begin() -> tuple[PassPlan, Outputs]:
-        chosen = merged_options(options, {})
+        if logits is None and features is None:
+            raise ValueError("`logits` or `features` must be given, got None for both.")
+        chosen = replace(merged_options(options, {}), head=False if logits is None else None)
         if features is None:
             chosen = replace(chosen, feature_scores=False, nleep=False)
         labels, reader = _as_tensor("target", target).to(device), OutputReader(chosen.class_dim)
-        preds = reader.read(_as_tensor("logits", logits), labels)
-        rows = None if features is None else reader.read_features(_as_tensor("features", features).to(device), labels)
-        if reader.single:
+        preds = None if logits is None else reader.read(_as_tensor("logits", logits), labels)
+        rows = None if features is None else reader.read_embedding(_as_tensor("features", features).to(device), labels)
+        if preds is not None and reader.single:
             preds = two_classes(preds, chosen.from_logits)
-        batch = (preds, rows, labels)
+        batch: Any = (rows if preds is None else preds, rows, labels)
         return _first_plan(num_target_classes, chosen).with_batch(batch, HeadInput({}), reader), batch
 
     with torch.no_grad():

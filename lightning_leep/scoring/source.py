@@ -180,6 +180,10 @@ class SourceRun:
             inputs, target = split_batch(to_device(batch))
             with context(), self.running():
                 output = call_source(self.source, inputs)
+            if self.options.head is False:
+                embedding = reader.read_embedding(output, target).clone()  # the source may reuse its memory
+                yield embedding, embedding, target.to(embedding.device)
+                continue
             preds = reader.read(output, target)
             features = captured.take(preds, target)
             if preds.shape[1] == 1:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_leep.functional import chunks
+from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
 from lightning_leep.functional.linear_probe import SCALES, linear_probe, linear_probe_result, linear_probe_sums
 from lightning_leep.functional.moments import feature_moments, merge_moments
@@ -57,7 +58,7 @@ def test_equals_refitting_without_each_row(name, mean):
     correct, posterior = reference_probe_scores(features, target)
     x, y = torch.from_numpy(features), torch.from_numpy(target)
     moments = feature_moments(x, y, int(target.max()) + 1)
-    num_correct, log_posterior = candidates(linear_probe_sums(x, y, linear_discriminant(moments)))
+    num_correct, log_posterior = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(moments))))
     tolerance = 1e-9 if mean == 0 else 1e-8  # both centre rows that have lost 5 of their 16 digits
     np.testing.assert_allclose(num_correct, correct.sum(0), rtol=1e-12)
     np.testing.assert_allclose(log_posterior, posterior.sum(0), rtol=tolerance)
@@ -139,7 +140,7 @@ def test_parts_add_up_to_the_whole(n, d, C, cut, seed):
     cut = round(cut * n)
     shards = [(features[:cut], target[:cut]), (features[cut:], target[cut:])]
     moments = merge_moments(*(feature_moments(x, y, C) for x, y in shards))
-    discriminant = linear_discriminant(moments)
+    discriminant = linear_discriminant(space_of_moments(moments))
     sums = sum(linear_probe_sums(x, y, discriminant) for x, y in shards)
     assert_same(linear_probe_result(sums, moments.class_counts), linear_probe(features, target, C))
 
@@ -152,9 +153,8 @@ def test_value_of_2048_features():
     basis = np.linalg.qr(centred.T)[0]  # [2048, 20]
     x, trace, counts = centred @ basis, np.trace(scatter_within(centred, target)), np.bincount(target)
     rows, labels = torch.from_numpy(features), torch.from_numpy(target)
-    found = torch.stack(
-        [*candidates(linear_probe_sums(rows, labels, linear_discriminant(feature_moments(rows, labels, 3))))]
-    )
+    discriminant = linear_discriminant(space_of_moments(feature_moments(rows, labels, 3)))
+    found = torch.stack([*candidates(linear_probe_sums(rows, labels, discriminant))])
     for i, shrinkage in enumerate(SHRINKAGES):
         correct, posterior = 0.0, 0.0
         for row in range(20):

@@ -87,10 +87,12 @@ class RunLogs:
         if report is None:
             return
         described = "" if forecast is None else f" {forecast.describe()}"
-        rank_zero_info(
-            f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
-            f"nothing about the labels).{described}"
+        leep = (
+            "no LEEP, since it has no head"
+            if report.leep is None
+            else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         )
+        rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
