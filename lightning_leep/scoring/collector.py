@@ -83,9 +83,9 @@ class ScoreCollector:
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = None if self.outputs is None else self._pooled_second_pass(self.outputs)
-        score_features = None if self.features is None else self._pooled_second_pass(self.features)
-        score_layers = None if self.layers is None else self._pooled_second_pass(self.layers)
+        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
+        score_features = None if self.features is None else self.features.second_pass(sync=True)
+        score_layers = None if self.layers is None else self.layers.second_pass(sync=True)
 
         def second_pass(batches: Iterable[Outputs]) -> None:
             for batch in self.plan.choose_features(batches):
@@ -97,15 +97,6 @@ class ScoreCollector:
                     score_layers(batch.layer_features, batch.target)
 
         return second_pass
-
-    @staticmethod
-    def _pooled_second_pass(metric: EEPScores | FeatureScores | LayerScores) -> Callable[[Tensor, Tensor], None]:
-        # The report synchronises the metrics, but the second pass needs the sums of all processes now.
-        metric._to_sync = True
-        try:
-            return metric.second_pass()
-        finally:
-            metric._to_sync = False
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
         """Return the scores of the rows of all processes.
@@ -163,13 +154,14 @@ class ScoreCollector:
                 f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
                 f"and then {int(self.outputs.score_sums[0, 0])}."
             )
+        joint = self.outputs.joint.cpu()  # before `compute`, which gives this process's own state back
         values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
         return {
             **values,
             **_null_fields(null, values["leep"]),
             "nce": _finite_or_none(self.nce.compute()),
             "num_source_classes": self.plan.num_source_classes,
-            "joint": self.outputs.joint.cpu(),
+            "joint": joint,
         }
 
     def _feature_scores(self) -> dict[str, Any]:
