@@ -6,7 +6,7 @@ LOWEST = pytorch-lightning==2.4.0 lightning==2.4.0 torchmetrics==1.7.0
 export PIP_CONSTRAINT := constraints.txt
 # A worker of pytest-xdist was once seen to end before its first test. That is an internal error of the runner (status 3),
 # which says nothing about the tests, so the run is repeated. A failed test (status 1) is not.
-TESTS = .venv-test/bin/python -m pytest -n 2 --dist loadfile
+TESTS = .venv-test/bin/python -m pytest -n 2 --dist worksteal
 RUN_TESTS = $(TESTS) || { [ $$? -eq 3 ] && $(TESTS); }
 export OMP_NUM_THREADS ?= 1
 
@@ -22,7 +22,7 @@ demo: .venv/installed
 
 # For daily work: the tests without the slow ones and those of several processes, in an environment that is kept until its requirements change.
 fast: .venv-dev/installed
-	.venv-dev/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow and not distributed"
+	.venv-dev/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow and not distributed"
 
 .venv-dev/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-dev

@@ -17,14 +17,14 @@ from lightning_leep.functional.moments import (
     central_moments,
     feature_moments,
     is_constant,
-    shrinkage_of_scatter,
+    ledoit_wolf_shrinkage,
 )
 
 #: Random directions beyond the rank of a scatter, with which its range is found up to rounding.
 OVERSAMPLING = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureSpace:
     r"""Rows about their mean in p dimensions that span them, :math:`v_i = B^\top (x_i - \bar x)`.
 
@@ -79,13 +79,17 @@ class FeatureSpace:
     @cached_property
     def shrinkage(self) -> Tensor:
         """Ledoit and Wolf's shrinkage of the features' covariance, 0-d."""
-        return shrinkage_of_scatter(self.scatter, self.quartic, self.num_rows, self.num_features)
+        return ledoit_wolf_shrinkage(self.scatter, self.quartic, self.num_rows, self.num_features)
+
+
+def solvable(matrix: Tensor) -> Tensor:
+    """The matrix where it can be decomposed: on the CPU in place of MPS, which lacks the decompositions."""
+    return matrix.cpu() if matrix.device.type == "mps" else matrix
 
 
 def eigendecompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues ``[p]``, ascending and at least 0, and eigenvectors ``[p, p]`` of a positive semi-definite matrix."""
-    # MPS has no eigendecomposition.
-    values, vectors = torch.linalg.eigh(matrix.cpu() if matrix.device.type == "mps" else matrix)
+    values, vectors = torch.linalg.eigh(solvable(matrix))
     return values.clamp(min=0.0).to(matrix.device), vectors.to(matrix.device)
 
 
@@ -128,10 +132,10 @@ def space_of_moments(moments: FeatureMoments) -> FeatureSpace:
 def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
     """The same rows in ``size`` dimensions, at least as many as they span (Halko, Martinsson, Tropp 2011)."""
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(space.num_features, size, generator=generator, dtype=torch.float64).to(space.scatter)
+    directions = torch.randn(space.num_features, size, generator=generator, dtype=space.scatter.dtype)
     with torch.autocast(device_type=space.scatter.device.type, enabled=False):
-        found = space.scatter @ directions  # [d, d] @ [d, p]
-        basis = torch.linalg.qr(found.cpu() if found.device.type == "mps" else found).Q.to(found.device)  # [d, p]
+        found = space.scatter @ directions.to(space.scatter.device)  # [d, d] @ [d, p]
+        basis = torch.linalg.qr(solvable(found)).Q.to(found.device)  # [d, p]
         mean = space.mean @ basis
         return FeatureSpace(
             num_features=space.num_features,

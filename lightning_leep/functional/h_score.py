@@ -7,6 +7,7 @@ from lightning_leep.functional.feature_space import (
     FeatureSpace,
     eigendecompose,
     rounding_error,
+    solvable,
     space_of,
     space_of_moments,
 )
@@ -124,6 +125,7 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
         roots: 0 in the columns of constant features.
         smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
     """
+    device, scatter, roots = scatter.device, solvable(scatter), solvable(roots)
     varies = scatter.diagonal() > 0  # [d]
     scale = torch.where(varies, scatter.diagonal(), 1.0).sqrt()
     correlations, roots = scatter / scale / scale.unsqueeze(1), roots / scale  # [d, d], [C, d]
@@ -136,12 +138,12 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
             solved = torch.linalg.solve_triangular(triangle, torch.cat([roots, signs]).T, upper=False)  # [d, C + 8]
             squares = solved.square().sum(dim=0)
             if bool(squares[-8:].mean() * len(scale) < SOLVED / torch.finfo(scale.dtype).eps):
-                return squares[:-8].sum()
+                return squares[:-8].sum().to(device)
         correlations.diagonal().copy_(varies)  # constant features do not count
         values, vectors = eigendecompose(correlations)  # [d], [d, d]
         squares = (roots @ vectors).square().sum(dim=0)  # [C, d] @ [d, d]
-    kept = values > torch.clamp(rounding_error(values[-1], len(values)), min=smallest * float(values[-1]))
-    return torch.where(kept, squares / values, 0.0).sum()
+    least = max(float(rounding_error(values[-1], len(values))), smallest * float(values[-1]))
+    return torch.where(values > least, squares / values, 0.0).sum().to(device)
 
 
 def _of_few_rows(space: FeatureSpace) -> Tensor:
@@ -166,7 +168,8 @@ def _of_few_rows(space: FeatureSpace) -> Tensor:
         rows = ((space.basis @ vectors)[:, kept] * values[kept].sqrt()).T  # [r, d], products of which are the scatter
         labels = space.along(space.class_sums)[:, kept] / values[kept].sqrt()  # [C, r]
     rows = rows / torch.where(varies, space.variances, 1.0).sqrt()
-    values, vectors = eigendecompose(rows @ rows.T)  # [n], [n, n]
-    kept = values > torch.clamp(rounding_error(values[-1], space.num_features), min=ABSENT_VARIANCE * float(values[-1]))
-    squares = (labels @ vectors[:, kept]).square().sum(dim=1)  # [C]
+    with torch.autocast(device_type=rows.device.type, enabled=False):
+        values, vectors = eigendecompose(rows @ rows.T)  # [n], [n, n]
+        least = max(float(rounding_error(values[-1], space.num_features)), ABSENT_VARIANCE * float(values[-1]))
+        squares = (labels @ vectors[:, values > least]).square().sum(dim=1)  # [C]
     return (squares / space.class_counts.clamp(min=1)).sum()

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
-from lightning_leep.functional.feature_space import FeatureSpace, eigendecompose, space_of_moments
-from lightning_leep.functional.moments import FeatureMoments
+from lightning_leep.functional.feature_space import FeatureSpace, eigendecompose, solvable
 
 #: Shrinkages that are tried, as the share of the identity in the covariance.
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 
-#: Least share of the scatter, in any direction, that must lie within classes: the correction then has nine digits.
+#: Least share of the scatter, in any direction, that must lie within classes: the correction then has eight digits.
 LEAST_WITHIN = 1e-7
 
 
@@ -43,12 +42,7 @@ class LinearDiscriminant(NamedTuple):
         return LinearDiscriminant(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
 
-def linear_discriminant(moments: FeatureMoments) -> LinearDiscriminant:
-    """Linear discriminant of the rows with these moments, by one symmetric eigendecomposition."""
-    return discriminant_of_space(space_of_moments(moments))
-
-
-def discriminant_of_space(space: FeatureSpace) -> LinearDiscriminant:
+def linear_discriminant(space: FeatureSpace) -> LinearDiscriminant:
     """Linear discriminant of the rows of a space. It takes features or, if the space was made from rows, its ``rows``.
 
     It makes its own eigendecomposition, unless that of the space is known and using it is faster.
@@ -91,8 +85,8 @@ def _discriminant(
             roots = counts.sqrt()
             products = torch.stack([means * precision @ means.T for precision in precisions])  # [S, K, K]
             explained = (1 - shares).unsqueeze(2) / freedom * products * roots * roots.unsqueeze(1)
-            triangle, fault = torch.linalg.cholesky_ex(torch.eye(len(counts)).to(products) - explained)
-            inverse = torch.cholesky_inverse(triangle)
+            triangle, fault = torch.linalg.cholesky_ex(solvable(torch.eye(len(counts)).to(products) - explained))
+            inverse = torch.cholesky_inverse(triangle).to(products.device)
             if bool(fault.any()) or not bool(torch.linalg.matrix_norm(inverse).max() * LEAST_WITHIN <= 1):
                 return None
             corrections = inverse * roots / roots.unsqueeze(1)

@@ -42,11 +42,6 @@ class FeatureMoments(NamedTuple):
         """``[d]``, mean of all rows; the centre when there are none."""
         return self.centre + self.class_sums.sum(dim=0) / self.num_rows.clamp(min=1)
 
-    @property
-    def class_means(self) -> Tensor:
-        """``[C, d]``, mean of the rows of each class; the centre for a class without rows."""
-        return self.centre + self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1)
-
 
 def empty_moments(num_target_classes: int, num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
     """Moments of no rows: all zero, the neutral element of `merge_moments`."""
@@ -73,8 +68,9 @@ def feature_moments(
         num_target_classes: C; classes without a row are allowed.
         centre: ``[d]``, the point that the moments are about; the mean of the rows when None.
     """
-    moments = empty_moments(num_target_classes, features.shape[1], features.device)
-    return _accumulate(moments._replace(centre=_mean(features, target) if centre is None else centre), features, target)
+    centre = _mean(features, target) if centre is None else centre
+    moments = empty_moments(num_target_classes, features.shape[1], features.device)._replace(centre=centre)
+    return _accumulate(moments, features, target, in_place=True)
 
 
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
@@ -89,8 +85,11 @@ def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) ->
         return moments
     if seen.bit_length() == (seen + new).bit_length():
         return _accumulate(moments, features, target)
-    batch = feature_moments(features, target, moments.class_counts.shape[0])
-    return merge_moments(moments, batch) if seen else batch
+    if not seen:
+        return feature_moments(features, target, moments.class_counts.shape[0])
+    weight = new / (seen + new)
+    centre = moments.mean * (1 - weight) + _mean(features, target) * weight  # [d]
+    return _accumulate(recentre_moments(moments, centre), features, target, in_place=True)
 
 
 def _mean(features: Tensor, target: Tensor) -> Tensor:
@@ -100,14 +99,14 @@ def _mean(features: Tensor, target: Tensor) -> Tensor:
     return mean
 
 
-def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
+def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_place: bool = False) -> FeatureMoments:
     centre, counts, class_sums, scatter, cubic, quartic = moments
     # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
     with torch.autocast(device_type=features.device.type, enabled=False):
         for i, (chunk, labels) in enumerate(row_chunks(features, target)):
             deviation = chunk - centre  # [m, d]
             norms = deviation.square().sum(dim=1)  # [m]
-            if i == 0:  # the only copies; later chunks are added in place
+            if i == 0 and not in_place:  # the only copies; later chunks are added in place
                 class_sums, cubic = class_sums.clone(), cubic.clone()
                 scatter = torch.addmm(scatter, deviation.T, deviation)  # [d, m] @ [m, d]
             else:
@@ -173,28 +172,6 @@ def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
     return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))
 
 
-def total_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, :math:`\sum_i (x_i - \bar x)(x_i - \bar x)^\top`."""
-    return central_moments(moments).scatter
-
-
-def between_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, :math:`\sum_k n_k (\mu_k - \bar x)(\mu_k - \bar x)^\top`."""
-    roots = between_root(moments)
-    return roots.T @ roots
-
-
-def within_scatter(moments: FeatureMoments) -> Tensor:
-    r"""``[d, d]``, pooled within-class scatter :math:`\sum_i (x_i - \mu_{y_i})(x_i - \mu_{y_i})^\top`."""
-    return total_scatter(moments) - between_scatter(moments)
-
-
-def between_root(moments: FeatureMoments) -> Tensor:
-    r"""``[C, d]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)^\top`: a root R of the between scatter :math:`R^\top R`."""
-    sums = central_moments(moments).class_sums  # [C, d]
-    return sums / moments.class_counts.clamp(min=1).to(sums.dtype).sqrt().unsqueeze(1)
-
-
 def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
     """``[d]`` bool: features whose standard deviation is within the rounding error of their mean.
 
@@ -206,7 +183,7 @@ def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
     return variances <= num_rows * (512 * torch.finfo(mean.dtype).eps * mean.abs()).square()
 
 
-def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
+def ledoit_wolf_shrinkage(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
     r"""Ledoit and Wolf's optimal shrinkage :math:`\alpha \in [0, 1]` of the covariance towards a multiple of I.
 
     The shrunk covariance is :math:`(1 - \alpha) \Sigma + \alpha \, \frac{\mathrm{tr} \Sigma}{d} I` with
@@ -220,23 +197,13 @@ def ledoit_wolf_shrinkage(moments: FeatureMoments) -> Tensor:
     Multivariate Analysis 88 (2004), section 3.
 
     Args:
-        moments: Moments of the rows, classes pooled.
-
-    Returns:
-        0-d tensor; 0 if the covariance is already a multiple of I (one feature, identical rows, no rows).
-    """
-    central = central_moments(moments)
-    return shrinkage_of_scatter(central.scatter, central.quartic, central.num_rows, len(central.scatter))
-
-
-def shrinkage_of_scatter(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
-    """`ledoit_wolf_shrinkage` from the scatter of d features, or from a smaller one with the same eigenvalues above 0.
-
-    Args:
-        scatter: ``[p, p]``.
+        scatter: ``[d, d]`` about the mean, classes pooled, or a smaller one with the same eigenvalues above 0.
         quartic: 0-d, sum of the fourth powers of the lengths of the rows about their mean.
         num_rows: n, 0-d.
         num_features: d.
+
+    Returns:
+        0-d tensor; 0 if the covariance is already a multiple of I (one feature, identical rows, no rows).
     """
     num_rows = num_rows.clamp(min=1).to(scatter.dtype)
     covariance = scatter / num_rows  # [p, p]

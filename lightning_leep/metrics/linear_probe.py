@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import FeatureSpace, space_of_rows
-from lightning_leep.functional.linear_discriminant import discriminant_of_space
+from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
     NUM_CANDIDATES,
     LinearProbe,
     linear_probe_result,
     linear_probe_sums,
 )
-from lightning_leep.functional.moments import recentre_moments, total_scatter
+from lightning_leep.functional.moments import central_moments, recentre_moments
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
@@ -79,7 +79,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     def magnitudes(self) -> tuple[Tensor, Tensor]:
         """Upper bounds of the sums of the magnitudes of all features, about their mean and about 0; both 0-d."""
         num_rows, mean = self.moments.num_rows, self.moments.mean
-        spread = (num_rows * total_scatter(self.moments).diagonal().clamp(min=0.0)).sqrt().sum()
+        spread = (num_rows * central_moments(self.moments).scatter.diagonal().clamp(min=0.0)).sqrt().sum()
         return spread, spread + num_rows * mean.abs().sum()
 
     def space(self) -> FeatureSpace:
@@ -96,7 +96,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         """
         if not self.moments.is_finite:
             return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
-        discriminant = discriminant_of_space(self.space()).to(device)
+        discriminant = linear_discriminant(self.space()).to(device)
         return lambda rows, target: linear_probe_sums(rows, target, discriminant)
 
     def total_scores(self) -> Tensor:
@@ -106,7 +106,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         space = self.space()
         if space.rows is None or space.labels is None:
             return super().total_scores()
-        return self.score_sums + linear_probe_sums(space.rows, space.labels, discriminant_of_space(space))
+        return self.score_sums + linear_probe_sums(space.rows, space.labels, linear_discriminant(space))
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows in the state: those of this process, or all rows while synchronised."""

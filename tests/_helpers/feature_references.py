@@ -47,20 +47,28 @@ def reference_log_me(features: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def reference_probe(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Leave-one-out linear discriminant, refitted for every row, under the names of the library's report."""
+def scatter_within(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Sum of the outer products of the rows about their class means."""
+    residuals = np.stack(
+        [row - features[labels == label].mean(axis=0) for row, label in zip(features, labels, strict=True)]
+    )
+    return residuals.T @ residuals
+
+
+def reference_probe_scores(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness and log posterior ``[rows counted, shrinkages, scales]``, from n discriminants of n - 1 rows each.
+
+    Discriminant of rows X with K classes present: class means mu_k, covariance ((1 - a) S + a tr(S_all) / d I) /
+    max(1, degrees of freedom), posterior ~ frequency_k exp(-scale / 2 (x - mu_k)' covariance^-1 (x - mu_k)); the
+    frequencies and tr(S_all) are those of all rows.
+    """
     x, (classes, counts) = features - features.mean(axis=0), np.unique(labels, return_counts=True)
-    d = x.shape[1]
-
-    def scatter(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
-        residuals = np.stack([row - rows[y == label].mean(axis=0) for row, label in zip(rows, y, strict=True)])
-        return residuals.T @ residuals
-
-    identity = np.trace(scatter(x, labels)) / d * np.eye(d)
-    scores = []  # [rows, shrinkages, scales, 2]
-    for i in np.flatnonzero(counts[np.searchsorted(classes, labels)] > 1):
+    places = np.searchsorted(classes, labels)
+    identity = np.trace(scatter_within(x, labels)) / x.shape[1] * np.eye(x.shape[1])
+    scores = []  # [rows * shrinkages * scales, 2]
+    for i in np.flatnonzero(counts[places] > 1):
         rest, y = np.delete(x, i, axis=0), np.delete(labels, i)
-        within, freedom = scatter(rest, y), max(1, len(y) - len(classes))
+        within, freedom = scatter_within(rest, y), max(1, len(y) - len(classes))
         deviations = x[i] - np.stack([rest[y == label].mean(axis=0) for label in classes])  # [K, d]
         for shrinkage in SHRINKAGES:
             covariance = ((1 - shrinkage) * within + shrinkage * identity) / freedom
@@ -68,17 +76,22 @@ def reference_probe(features: np.ndarray, labels: np.ndarray) -> dict[str, float
             for scale in SCALES:
                 z = np.log(counts / len(x)) - scale / 2 * distances
                 z -= z.max() + np.log(np.exp(z - z.max()).sum())
-                own = int(np.searchsorted(classes, labels[i]))
-                scores.append((float(z.argmax() == own), z[own]))
-    table = np.reshape(scores, (-1, len(SHRINKAGES), len(SCALES), 2))
-    means = table.mean(axis=0)
-    best = np.unravel_index(means[..., 1].argmax(), means.shape[:2])
-    correct, counted = table[:, *best, 0], labels[counts[np.searchsorted(classes, labels)] > 1]
+                scores.append((float(z.argmax() == places[i]), z[places[i]]))
+    correct, posterior = np.transpose(scores).reshape(2, -1, len(SHRINKAGES), len(SCALES))
+    return correct, posterior
+
+
+def reference_probe(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Leave-one-out linear discriminant, refitted for every row, under the names of the library's report."""
+    correct, posterior = reference_probe_scores(features, labels)
+    means = posterior.mean(axis=0)
+    best = np.unravel_index(means.argmax(), means.shape)
+    chosen, counted = correct[:, *best], labels[np.bincount(labels)[labels] > 1]
     return {
-        "linear_probe_accuracy": float(means[best][0]),
-        "linear_probe_balanced_accuracy": float(np.mean([correct[counted == k].mean() for k in np.unique(counted)])),
-        "linear_probe_accuracy_standard_error": correct.std(ddof=1) / np.sqrt(len(correct)),
-        "linear_probe_log_likelihood": float(means[best][1]),
-        "linear_probe_samples": len(table),
+        "linear_probe_accuracy": chosen.mean(),
+        "linear_probe_balanced_accuracy": np.mean([chosen[counted == k].mean() for k in np.unique(counted)]),
+        "linear_probe_accuracy_standard_error": chosen.std(ddof=1) / np.sqrt(len(chosen)),
+        "linear_probe_log_likelihood": means[best],
+        "linear_probe_samples": len(chosen),
         "linear_probe_shrinkage": SHRINKAGES[best[0]],
     }

@@ -229,3 +229,5 @@ def test_expected_accuracy_per_epoch():
         assert getattr(certain, name) == pytest.approx([0.6 * v for v in getattr(speed.relative, name)])
     wider = speed.accuracy(dataclasses.replace(height, coverage=0.9))  # the same ends were meant for more
     assert wider.high[-1] == pytest.approx(0.6 + 0.05 * Z80 / 1.6448536269514722)
+    bold = speed.accuracy(dataclasses.replace(height, low=0.1, high=1.0, coverage=0.3))
+    assert (min(bold.low), max(bold.high)) == (0, 1)

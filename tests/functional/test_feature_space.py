@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_leep.functional.feature_space import space_of_moments, space_of_rows
 from lightning_leep.functional.h_score import h_score_of_space
-from lightning_leep.functional.linear_discriminant import discriminant_of_space
+from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import linear_probe_result, linear_probe_sums
 from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.functional.moments import feature_moments
@@ -25,7 +25,7 @@ def make(n, d, C, seed=0, signal=0.6):
 
 
 def scores(space, rows, labels):
-    result = linear_probe_result(linear_probe_sums(rows, labels, discriminant_of_space(space)), space.class_counts)
+    result = linear_probe_result(linear_probe_sums(rows, labels, linear_discriminant(space)), space.class_counts)
     return {
         "h_score": h_score_of_space(space).item(),
         "h_score_unshrunk": h_score_of_space(space, shrinkage=False).item(),
@@ -173,7 +173,7 @@ def test_classes_far_apart_need_a_decomposition_of_their_own(n, d, C, distance):
     x, y = torch.as_tensor(features), torch.as_tensor(target)
     own, shared = space_of_moments(feature_moments(x, y, C)), space_of_moments(feature_moments(x, y, C))
     _ = shared.spectrum
-    found, wanted = (linear_probe_sums(x, y, discriminant_of_space(space)) for space in (shared, own))
+    found, wanted = (linear_probe_sums(x, y, linear_discriminant(space)) for space in (shared, own))
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12)
 
 

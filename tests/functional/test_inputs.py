@@ -197,3 +197,22 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(validate_args):
 def test_probabilities_within_rounding_are_used_as_they_are():
     probs = torch.rand(8, 10).softmax(dim=1)
     assert probability_rows(probs, from_logits=False).data_ptr() == probs.data_ptr()
+
+
+@pytest.mark.parametrize("validate_args", [True, False])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_probabilities_are_not_changed_in_place(dtype, validate_args):
+    probs = (torch.rand(8, 10).softmax(dim=1) * 1.0005).to(dtype)
+    before = probs.clone()
+    rows = probability_rows(probs, from_logits=False, validate_args=validate_args)
+    assert torch.equal(probs, before)
+    unchecked = dtype in (torch.float32, torch.float64) and not validate_args  # used as they are
+    assert ((rows.sum(dim=1) - 1).abs().max() > 1e-4) == unchecked
+
+
+def test_sum_of_a_row_may_be_further_from_one_in_half_precision():
+    row = torch.tensor([[0.5, 0.505859375]])  # both are exact in float16 and bfloat16
+    assert probability_rows(row.half(), from_logits=False).sum().item() == pytest.approx(1, abs=1e-6)
+    for dtype in (torch.float32, torch.float64):
+        with pytest.raises(ValueError, match=r"sum is 0\.00586 away from 1"):
+            probability_rows(row.to(dtype), from_logits=False)

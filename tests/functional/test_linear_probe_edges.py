@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
 from lightning_leep.functional.linear_probe import NUM_CANDIDATES, SCALES, linear_probe_result, linear_probe_sums
 from lightning_leep.functional.moments import feature_moments, merge_moments
@@ -18,7 +19,7 @@ def test_single_image_classes_are_excluded_and_counted():
     assert (alone.num_rows, alone.num_excluded, alone.num_correct) == (40, 0, 40)
     assert (with_rivals.num_rows, with_rivals.num_excluded) == (40, 3)
     x, y = (torch.from_numpy(part) for part in rivals)
-    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 5))))
+    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(feature_moments(x, y, 5)))))
     assert correct[SHRINKAGES.index(0.3), SCALES.index(1.0)] == 37
 
 
@@ -69,7 +70,7 @@ def test_classes_so_far_apart_that_the_scatter_within_is_rounding(distance):
     rng, target = np.random.default_rng(0), np.arange(30) % 4
     x = torch.from_numpy(rng.normal(size=(30, 20)) + distance * rng.normal(size=(4, 20))[target])
     y = torch.from_numpy(target)
-    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(feature_moments(x, y, 4))))
+    correct, _ = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(feature_moments(x, y, 4)))))
     assert torch.all(correct == 30)
 
 
@@ -96,6 +97,6 @@ def test_rounding_of_a_constant_feature_says_nothing(scale):
         y = torch.from_numpy(target)
         first = feature_moments(x[:25], y[:25], 3)
         second = feature_moments(x[25:], y[25:], 3, centre=first.centre * (1 + 2**-52))
-        discriminant = linear_discriminant(merge_moments(first, second))
+        discriminant = linear_discriminant(space_of_moments(merge_moments(first, second)))
         sums.append(linear_probe_sums(x, y, discriminant))
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)

@@ -12,7 +12,6 @@ from sklearn.covariance import LedoitWolf
 from lightning_leep.functional.features import check_features, flatten_features
 from lightning_leep.functional.moments import (
     FeatureMoments,
-    between_scatter,
     central_moments,
     empty_moments,
     feature_moments,
@@ -20,9 +19,7 @@ from lightning_leep.functional.moments import (
     ledoit_wolf_shrinkage,
     merge_moments,
     recentre_moments,
-    total_scatter,
     update_moments,
-    within_scatter,
 )
 
 
@@ -31,6 +28,11 @@ def make(n, d, C, seed=0, mean=0.0):
     target = rng.integers(0, C, n)
     features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2 * rng.normal(size=(C, d))[target] + mean
     return features, target
+
+
+def shrinkage(moments: FeatureMoments) -> float:
+    central = central_moments(moments)
+    return ledoit_wolf_shrinkage(central.scatter, central.quartic, central.num_rows, len(central.centre)).item()
 
 
 def moments_of(features, target, C, **kwargs) -> FeatureMoments:
@@ -85,7 +87,7 @@ def test_large_mean_keeps_the_scatter():
     expected = reference(features, target, 3, features.mean(0))
     actual = recentre_moments(moments_of(shifted, target, 3))
     assert_moments_close(actual, expected._replace(centre=torch.as_tensor(features.mean(0) + 2.0**20)), rtol=1e-9)
-    torch.testing.assert_close(within_scatter(actual), within_scatter(expected), rtol=1e-9, atol=0)
+    torch.testing.assert_close(central_moments(actual).scatter, central_moments(expected).scatter, rtol=1e-9, atol=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,24 +155,20 @@ def test_inputs_are_left_as_they_were():
         assert all(torch.equal(field, copy) for field, copy in zip(part, copies, strict=True))
 
 
-def test_scatters_and_means():
-    features, target = make(50, 4, 3)
-    moments = moments_of(features, target, 4, centre=torch.full((4,), 2.0, dtype=torch.float64))
-    means = np.stack([features[target == k].mean(0) for k in range(3)])
-    v, g = features - features.mean(0), means[target] - features.mean(0)
-    torch.testing.assert_close(total_scatter(moments), torch.as_tensor(v.T @ v))
-    torch.testing.assert_close(between_scatter(moments), torch.as_tensor(g.T @ g))
-    torch.testing.assert_close(within_scatter(moments), torch.as_tensor((v - g).T @ (v - g)))
-    torch.testing.assert_close(moments.mean, torch.as_tensor(features.mean(0)))
-    torch.testing.assert_close(moments.class_means[:3], torch.as_tensor(means))
-    assert torch.equal(moments.class_means[3], moments.centre)  # no row of class 3: finite all the same
+def test_central_moments_are_about_the_exact_mean():
+    features, target = make(50, 4, 3, mean=1e6)
+    moments = moments_of(features, target, 4, centre=torch.full((4,), 1e6 + 2.0, dtype=torch.float64))
+    central, mean = central_moments(moments), features.mean(0)
+    assert_moments_close(central, reference(features, target, 4, mean), rtol=1e-9)
+    assert central.class_sums.sum(dim=0).abs().max() < 1e-12  # those about the rounded mean add up to 50 times 1e-10
+    torch.testing.assert_close(moments.mean, torch.as_tensor(mean))
 
 
 def test_no_rows_are_all_zero():
     moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
     assert_moments_close(moments, empty_moments(2, 3))
     assert all(bool((field == 0).all()) for field in recentre_moments(merge_moments(moments, moments)))
-    assert ledoit_wolf_shrinkage(moments) == 0
+    assert shrinkage(moments) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -193,7 +191,7 @@ def test_autocast_does_not_reach_the_products():
 def test_ledoit_wolf_shrinkage_is_scikit_learns(n, d, mean):
     features, target = make(n, d, 2, seed=n + d, mean=mean)
     expected = LedoitWolf().fit(features - features.mean(0)).shrinkage_
-    actual = ledoit_wolf_shrinkage(moments_of(features, target, 2))
+    actual = shrinkage(moments_of(features, target, 2))
     assert float(actual) == pytest.approx(expected, rel=1e-7, abs=1e-12)
 
 
@@ -213,7 +211,7 @@ def test_features_that_vary_in_the_last_digits_alone_are_constant(digits, consta
     """By machine epsilons of their mean: a standard deviation of half as many, against 512."""
     features = 1e6 * (1 + digits * 2.0**-52 * (torch.arange(60, dtype=torch.float64) % 2)).unsqueeze(1)
     moments = feature_moments(features, torch.arange(60) % 2, 2)
-    assert total_scatter(moments) > 0
+    assert central_moments(moments).scatter > 0
     assert constant_features(moments) == [constant]
 
 

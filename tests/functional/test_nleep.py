@@ -133,7 +133,8 @@ def test_keys_do_not_depend_on_precision_or_the_sign_of_zero():
     assert row_keys(torch.tensor([[1.5, -0.0], [0.0, 2.0]]), 0).tolist() == expected
 
 
-def test_constant_features_score_minus_the_label_entropy():
+def test_constant_features_have_no_axes_and_score_minus_the_label_entropy():
+    assert principal_axes(feature_moments(torch.full((20, 3), 1e6 + 0.1), torch.arange(20) % 2, 2)).shape == (3, 0)
     target = torch.tensor([0] * 15 + [1] * 5)
     expected = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
     assert nleep(torch.full((20, 3), 1e6 + 0.1), target, 2).item() == pytest.approx(expected, rel=1e-12)

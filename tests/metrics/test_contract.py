@@ -2,24 +2,18 @@
 
 import copy
 import pickle
-import warnings
 
 import pytest
 import torch
 from torch import nn
-from torchmetrics.utilities.exceptions import TorchMetricsUserError
 from torchmetrics.wrappers import BootStrapper, MetricTracker, Running
 
-from lightning_leep import HScore, LEEPMetric, NegativeConditionalEntropy
+from lightning_leep import LEEPMetric, NegativeConditionalEntropy
 from lightning_leep.metrics import additive
 from tests._helpers.metric_cases import (
     CASES,
-    FEATURES,
     OUTPUTS,
-    TWO_PASS,
-    WRONG_BATCHES,
     C,
-    D,
     Z,
     batch,
     build,
@@ -168,14 +162,14 @@ def test_inference_mode(name):
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("name", ["leep", "linear_probe"])
 def test_forward_costs_the_same_for_the_last_batches_as_for_the_first(name):
     metric, costs = build(name), []
-    for _ in range(36):
+    for _ in range(20):
         with AllocatedBytes() as allocated:
             metric(*batch(name, 40))
         costs.append(allocated.total)
-    assert max(costs[24:]) <= max(costs[4:16])
+    assert max(costs[14:]) <= max(costs[4:8])
 
 
 class TestPrecision:
@@ -216,269 +210,6 @@ class TestPrecision:
         assert metric.device.type == "meta"
         states = [t for s in metric.metric_state.values() for t in (s if isinstance(s, list) else [s])]
         assert {t.device.type for t in states} == {"meta"}
-
-
-class TestStateDict:
-    @every
-    def test_round_trip_of_a_persistent_metric(self, name):
-        first, second, third = batches_of(name)
-        metric, loaded = filled(name, first), filled(name, second)
-        loaded.compute()
-        metric.persistent(True)
-        loaded.load_state_dict(pickle.loads(pickle.dumps(metric.state_dict())))
-        assert loaded.update_called
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert values_of(loaded.compute()) == expected(name, first)
-        loaded.update(*third)
-        assert values_of(loaded.compute()) == expected(name, first, third)
-        assert values_of(metric.compute()) == expected(name, first)
-
-    @every
-    def test_nothing_is_saved_unless_asked_for(self, name):
-        metric = filled(name, batch(name, 30))
-        assert metric.state_dict() == {}
-        before = snapshot(metric)
-        metric.load_state_dict({})
-        assert_unchanged(metric, before)
-
-    @every
-    def test_inside_a_module_that_keeps_the_names(self, name):
-        module, other = nn.ModuleDict({"m": filled(name, batch(name, 30))}), nn.ModuleDict({"m": build(name)})
-        module["m"].persistent(True)
-        assert set(module.state_dict()) == {f"m.{state}" for state in module["m"].metric_state}
-        other.load_state_dict(module.state_dict())
-        assert values_of(other["m"].compute()) == expected(name, batch(name, 30))
-
-    @every
-    def test_half_a_state_is_refused(self, name):
-        metric = filled(name, batch(name, 30))
-        metric.persistent(True)
-        for missing in metric.metric_state:
-            state, other = metric.state_dict(), build(name)
-            del state[missing]
-            before = snapshot(other)
-            with pytest.raises(RuntimeError, match=f"`{missing}` is missing"):
-                other.load_state_dict(state)
-            assert_unchanged(other, before)
-
-
-class TestMerge:
-    @every
-    @pytest.mark.parametrize("as_dict", [False, True])
-    def test_value_is_that_of_the_rows_of_both(self, name, as_dict):
-        first, second, third = batches_of(name)
-        one, other = filled(name, first), filled(name, second)
-        one.compute()  # and cached
-        one.merge_state(other.metric_state if as_dict else other)
-        assert values_of(one.compute()) == expected(name, first, second)
-        assert one.update_count == 2
-        one.update(*third)
-        assert values_of(one.compute()) == expected(name, first, second, third)
-        assert values_of(other.compute()) == expected(name, second)
-
-    @every
-    def test_with_an_empty_one_and_with_itself(self, name):
-        data, metric = batch(name, 30), build(name, dist_sync_on_step=True)
-        metric.merge_state(filled(name, data))
-        metric.merge_state(build(name))
-        metric.merge_state(metric)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert values_of(metric.compute()) == expected(name, data, data)
-
-    @every
-    def test_state_of_another_kind_is_refused(self, name):
-        metric = filled(name, batch(name, 30))
-        metric.compute()
-        before, case = snapshot(metric), CASES[name]
-        states = metric.metric_state
-        kind, first = case.metric.__name__, next(iter(states))
-        for incoming, message in [
-            (case.metric(C + 1, D if case.of_features else Z), r"must be a tensor of shape \[.*\], got \[.*\]"),
-            (case.metric(C, 9), r"must be a tensor of shape \[.*\], got \[.*\]"),
-            (build(name, ignore_index=-100), "other settings"),
-            ("metric", f"must be a {kind} or a dictionary of its states, got str"),
-            (HScore(C, D) if name in OUTPUTS else LEEPMetric(C, Z), f"must be a {kind} or a dictionary of its states"),
-            ({}, f"`{first}` is missing from the states"),
-            (states | {"settings": 3.0}, "`settings` must be a tensor of shape .* got float"),
-        ]:
-            with pytest.raises(ValueError, match=message):
-                metric.merge_state(incoming)
-            assert_unchanged(metric, before)
-
-    @pytest.mark.parametrize("name", TWO_PASS)
-    def test_rows_that_do_not_fit_are_refused(self, name):
-        metric = filled(name, batch(name, 30))
-        before, states = snapshot(metric), metric.metric_state
-        for incoming, message in [
-            (states | {"rows": torch.ones(1)}, "`rows` must be a list of tensors, got Tensor"),
-            (states | {"rows": []}, "hold 0 `rows` and 1 `labels`"),
-            (states | {"score_sums": torch.ones_like(metric.score_sums)}, "come from a synchronised metric"),
-            (build(name, keep_rows=False), "other settings|`unread`"),
-        ]:
-            with pytest.raises(ValueError, match=message):
-                metric.merge_state(incoming)
-            assert_unchanged(metric, before)
-
-    @every
-    @pytest.mark.parametrize("synchronised", ["this", "other"])
-    def test_synchronised_metric_is_refused(self, name, synchronised):
-        this, other = filled(name, batch(name, 30)), filled(name, batch(name, 21, 1))
-        chosen = this if synchronised == "this" else other
-        chosen.sync(dist_sync_fn=lambda value, group: [value], distributed_available=lambda: True)
-        with pytest.raises(TorchMetricsUserError, match="HINT: call `unsync` first"):
-            this.merge_state(other)
-
-
-class TestBadInput:
-    @every
-    @pytest.mark.parametrize("method", ["update", "forward"])
-    def test_bad_batch_is_one_error_and_nothing_changes(self, name, method):
-        metric = filled(name, batch(name, 30))
-        value = metric.compute()
-        before = snapshot(metric)
-        for change, error, message in WRONG_BATCHES:
-            with pytest.raises(error, match=message):
-                getattr(metric, method)(*change(*batch(name, 9, 1)))
-            assert_unchanged(metric, before)
-        assert metric.compute() is value
-
-    @pytest.mark.parametrize("name", OUTPUTS)
-    @pytest.mark.parametrize("row", [[-0.1, 1.1], [0.5, 0.6], [torch.nan, 1.0], [torch.inf, 0.0]])
-    def test_what_is_no_probability(self, name, row):
-        metric = build(name, from_logits=False)
-        with pytest.raises(ValueError, match="`preds` must hold"):
-            metric(torch.tensor([row + [0.0] * (Z - 2)]), torch.tensor([0]))
-        assert not metric.update_called
-
-    @every
-    def test_bad_constructor_arguments(self, name):
-        case = CASES[name]
-        for arguments, message in [
-            ({"num_target_classes": 0}, "`num_target_classes` must be an integer of at least 1, got 0"),
-            ({"width": 2.0}, r"`num_(source_classes|features)` must be an integer of at least 1, got 2\.0"),
-            ({"ignore_index": 0.5}, "`ignore_index` must be an integer or None, got 0.5"),
-            ({"validate_args": None}, "`validate_args` must be True or False, got None"),
-            *([({"from_logits": "yes"}, "`from_logits` must be True or False")] if name in OUTPUTS else []),
-            *([({"keep_rows": 1}, "`keep_rows` must be True or False, got 1")] if name in TWO_PASS else []),
-            *[
-                ({key: 1}, f"`{key}` must be True or False")
-                for key in ("leave_one_out", "shrinkage")
-                if key in case.settings
-            ],
-            ({"unknown": 1}, "Unexpected keyword arguments: `unknown`"),
-        ]:
-            sizes = {"num_target_classes": C, "width": 2} | arguments
-            width = {"num_source_classes" if name in OUTPUTS else "num_features": sizes.pop("width")}
-            with pytest.raises(ValueError, match=message):
-                case.metric(**(case.settings | sizes | width))
-
-    @every
-    def test_too_few_rows_are_nan_with_a_warning(self, name):
-        metric = build(name)
-        kind = CASES[name].metric.__name__
-        with pytest.warns(UserWarning, match=rf"{kind} needs at least \d rows to say anything, got 0|before the ``upd"):
-            values = values_of(metric.compute())
-        assert all(value != value for key, value in values.items() if not key.endswith("samples"))
-        with pytest.warns(UserWarning, match=rf"{kind} needs at least \d rows to say anything, got [01]"):
-            values = values_of(metric(*batch(name, 1)))
-        assert all(value != value for key, value in values.items() if not key.endswith("samples"))
-
-    @pytest.mark.parametrize("name", FEATURES)
-    @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e80])
-    def test_unchecked_features_that_are_not_finite_have_no_score(self, name, value):
-        """1e80 is finite, but its fourth power is not. Shapes are always checked."""
-        rows, labels = (t.clone() for t in batch(name, 90))
-        rows[50, 3] = value
-        metric = filled(name, (rows[:40], labels[:40]), (rows[40:], labels[40:]), validate_args=False)
-        with pytest.raises(ValueError, match="`features` must have 5 features"):
-            metric.update(torch.ones(2, 2), torch.tensor([0, 1]))
-        values = values_of(metric.compute())
-        assert all(value != value for key, value in values.items() if not key.endswith("samples"))
-
-    @pytest.mark.parametrize("name", OUTPUTS)
-    def test_checks_may_be_switched_off_for_good_batches(self, name):
-        value = values_of(filled(name, batch(name, 30), validate_args=False).compute())
-        assert value == expected(name, batch(name, 30))
-
-
-class TestSync:
-    """A gather of the user's own, which stands for several processes with the same rows."""
-
-    def synced(self, name, **kwargs):
-        gather = {"dist_sync_fn": lambda value, group: [value] * 3, "distributed_available_fn": lambda: True}
-        return filled(name, batch(name, 30), **gather | kwargs)
-
-    @every
-    def test_compute_pools_and_gives_the_local_state_back(self, name):
-        metric = self.synced(name)
-        before = snapshot(metric)
-        assert values_of(metric.compute()) == expected(name, *[batch(name, 30)] * 3)
-        before["_computed"] = metric._computed
-        assert_unchanged(metric, before)
-
-    @every
-    def test_when_it_pools(self, name):
-        local, pooled = expected(name, batch(name, 30)), expected(name, *[batch(name, 30)] * 3)
-        assert values_of(self.synced(name, sync_on_compute=False).compute()) == local
-        for on_step, wanted in ((True, pooled), (False, local)):
-            metric = self.synced(name, dist_sync_on_step=on_step)
-            metric.reset()
-            assert values_of(metric(*batch(name, 30))) == wanted
-            assert values_of(metric.compute()) == pooled
-
-    @every
-    def test_manual_sync_and_unsync(self, name):
-        metric = self.synced(name, sync_on_compute=False)
-        metric.sync(dist_sync_fn=metric.dist_sync_fn)
-        assert getattr(metric, "rows", []) == []
-        with pytest.raises(TorchMetricsUserError, match="already been synced"):
-            metric.sync()
-        with pytest.raises(TorchMetricsUserError, match="shouldn't be synced"):
-            metric(*batch(name, 30))
-        metric.unsync()
-        with pytest.raises(TorchMetricsUserError, match="already been un-synced"):
-            metric.unsync()
-        metric.update(*batch(name, 21, 1))
-        assert values_of(metric.compute()) == expected(name, batch(name, 30), batch(name, 21, 1))
-
-    @every
-    @pytest.mark.parametrize("method", ["compute", "sync"])
-    def test_failed_synchronisation_leaves_the_local_state(self, name, method):
-        calls = []
-
-        def gather(value, group):
-            calls.append(value)
-            if len(calls) == fails_at:
-                raise ConnectionError("peer is gone")
-            return [value] * 3
-
-        for fails_at in (1, 2, 3):
-            calls.clear()
-            metric = self.synced(name, dist_sync_fn=gather)
-            before = copy.deepcopy(metric.metric_state)
-            if fails_at == 1 or name != "nce":  # which sends one tensor alone
-                with pytest.raises(ConnectionError, match="peer is gone"):
-                    metric.compute() if method == "compute" else metric.sync(dist_sync_fn=gather)
-                torch.testing.assert_close(metric.metric_state, before, rtol=0.0, atol=0.0)
-            assert values_of(metric.compute()) == expected(name, *[batch(name, 30)] * 3)  # the peer is back
-
-
-@pytest.mark.parametrize("name", TWO_PASS)
-def test_error_after_pooling_leaves_the_local_state(name, monkeypatch):
-    for method in ("compute", "second_pass"):
-        gather = {"dist_sync_fn": lambda value, group: [value, value], "distributed_available_fn": lambda: True}
-        metric = filled(name, batch(name, 30), keep_rows=method == "compute", **gather)
-        states = copy.deepcopy(metric.metric_state)
-
-        def out_of_memory(device):
-            raise MemoryError
-
-        monkeypatch.setattr(metric, "row_scorer", out_of_memory)
-        with pytest.raises(MemoryError):
-            getattr(metric, method)()
-        torch.testing.assert_close(metric.metric_state, states, rtol=0.0, atol=0.0)
 
 
 class TestUses:
