@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset
+from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset, layer_values
 
 pytestmark = pytest.mark.distributed
 
@@ -27,7 +27,7 @@ WAYS = {
     "logits": {"logits": True},
 }
 PERMUTATIONS = 40
-NOT_COMPARED = {"seconds", "samples_per_second", "joint"}
+NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
 
 
@@ -59,7 +59,8 @@ def split(shards, rank):
 
 
 def fields_of(report):
-    return {f.name: getattr(report, f.name) for f in dataclasses.fields(report) if f.name not in NOT_COMPARED}
+    names = [f.name for f in dataclasses.fields(report) if f.name not in NOT_COMPARED]
+    return {name: getattr(report, name) for name in names} | layer_values(report)
 
 
 def reports(rank, world_size):
