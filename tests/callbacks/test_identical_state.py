@@ -100,6 +100,7 @@ def kept(loader):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True], ids=["training loader", "given loader of the same data"])
 @pytest.mark.parametrize("name", LOADERS)
 def test_what_data_keep(name, given):
@@ -207,6 +208,7 @@ SOURCES = {
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_modules_keep(change, kind):
@@ -287,6 +289,7 @@ class Compiled(Classifier):
         return self.head(self.compiled(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
 def test_compiled_code_is_not_compiled_for_scoring(monkeypatch):

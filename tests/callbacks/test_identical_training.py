@@ -26,17 +26,6 @@ class FrozenBatchNorm(Classifier):
         self.body[1].eval()
 
 
-class Jitter:
-    """A transform with a generator of its own, two levels below the data set."""
-
-    def __init__(self, generator) -> None:
-        self.settings = {"generator": generator}
-
-    def __call__(self) -> float:
-        generator = self.settings["generator"]
-        return generator.random() if not isinstance(generator, torch.Generator) else torch.rand(1, generator=generator)
-
-
 LOADERS = {
     "shuffled": lambda: train_loader(),
     "in order": lambda: train_loader(shuffle=False),
@@ -50,10 +39,6 @@ LOADERS = {
     "augmented by Python": lambda: train_loader(Noisy(random.random)),
     "augmented by NumPy": lambda: train_loader(Noisy(np.random.rand)),
     "augmented by torch": lambda: train_loader(Noisy(lambda: torch.rand(1))),
-    "augmented by a generator of torch": lambda: train_loader(Noisy(Jitter(explicit()))),
-    "augmented by a generator of NumPy": lambda: train_loader(Noisy(Jitter(np.random.default_rng(0)))),
-    "augmented by a random state of NumPy": lambda: train_loader(Noisy(Jitter(np.random.RandomState(0)))),
-    "augmented by a generator of Python": lambda: train_loader(Noisy(Jitter(random.Random(0)))),
     "augmented in workers": lambda: train_loader(Noisy(np.random.rand), num_workers=1),
     "in a custom order": lambda: DataLoader(make_data(), batch_sampler=[[i, 49 - i] for i in range(25)]),
 }
