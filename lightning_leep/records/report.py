@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report_text import description, summary
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
@@ -65,6 +66,10 @@ class TransferabilityReport:
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
+        layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
+        multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
+            single predictor of the accuracy of a source that is fine-tuned as a whole.
+        multi_layer_probe_standard_error: Standard error of that mean.
         rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
             first batch. Rows of one image are not independent.
         memory: Where the rows were kept.
@@ -102,6 +107,9 @@ class TransferabilityReport:
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
+    layers: tuple[LayerScore, ...] = ()
+    multi_layer_probe_accuracy: float | None = None
+    multi_layer_probe_standard_error: float | None = None
     rows_per_image: int = 1
     memory: str | None = None
     notes: tuple[str, ...] = ()
@@ -140,6 +148,7 @@ class TransferabilityReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
+        values["layers"] = [layer.to_dict() for layer in self.layers]
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -182,7 +191,10 @@ class TransferabilityReport:
             required -= {"num_source_classes"}
         else:
             required -= set(OUTPUT_SCORES)
-        report = cls(**{name: _restore(value, name in required) for name, value in values.items()})
+        restored = {name: _restore(value, name in required) for name, value in values.items()}
+        if isinstance(layers := restored.get("layers"), tuple):
+            restored["layers"] = tuple(map(LayerScore.from_dict, layers))
+        report = cls(**restored)
         check_report(report)
         return report
 
@@ -211,7 +223,7 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),
     **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
@@ -241,6 +253,9 @@ def check_report(report: TransferabilityReport) -> None:
             raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
     for note in report.notes:
         check_text("notes", note)
+    for layer in report.layers:
+        if not isinstance(layer, LayerScore):
+            raise TypeError(f"`layers` must hold LayerScore, got {layer!r}.")
     for count in report.class_counts:
         check_size("class_counts", count, 0)
     if len(report.class_counts) != report.num_target_classes or sum(report.class_counts) != report.num_samples:

@@ -24,6 +24,7 @@ def notes(
     *,
     misread: Sequence[str] = (),
     remarks: Sequence[str] = (),
+    layers_left_out: Sequence[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
@@ -33,6 +34,7 @@ def notes(
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
         misread: Why the scores of the outputs are wrong, as sentences.
         remarks: What else was noticed about the outputs, as sentences.
+        layers_left_out: Layers without scores, each with the reason, which goes on after the name of the layer.
     """
     without_outputs = "The source has no head (`head=False`): LEEP, NCE and the EEP are left out."
     remarks = [without_outputs, *remarks] if report.leep is None else remarks
@@ -43,7 +45,18 @@ def notes(
         sentences += _features(report)
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
-    return tuple(sentences)
+    return (*sentences, *_layers(layers_left_out))
+
+
+def _layers(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"There are no scores of the layer {names[0]!r}, which {reason}."
+        + (f" The same holds for {len(names) - 1} more, to {names[-1]!r}." if len(names) > 1 else "")
+        for reason, names in by_reason.items()
+    ]
 
 
 def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:

@@ -1,6 +1,6 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.classes import keep_batches
 from lightning_leep.scoring.head import HeadInput, looks_new
+from lightning_leep.scoring.layer_features import LayerColumns, layer_columns
+from lightning_leep.scoring.layers import LayerOutputs
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.outputs import OutputReader
 from lightning_leep.scoring.source import Outputs
@@ -37,6 +39,8 @@ class PassPlan:
         new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
         headless: Name of the head's place in the source if it holds no layer; empty if it does.
         classes_found: Whether C was found from the labels.
+        layers: Layers whose outputs are scored, in the order in which they run.
+        layers_left_out: Layers whose outputs are not, with the reason.
     """
 
     num_target_classes: int
@@ -49,26 +53,31 @@ class PassPlan:
     new_head: str = ""
     headless: str = ""
     classes_found: bool = False
+    layers: tuple[LayerColumns, ...] = ()
+    layers_left_out: tuple[tuple[str, str], ...] = ()
 
-    def with_batch(self, batch: Outputs | None, captured: HeadInput, reader: OutputReader) -> "PassPlan":
+    def with_batch(
+        self, batch: Outputs | None, captured: HeadInput, reader: OutputReader, outputs: LayerOutputs
+    ) -> "PassPlan":
         """Add what a first batch and its readers show."""
         if batch is None:
             return self
-        preds, features, target = batch
-        rows_per_image = max(1, target.shape[1:].numel())
+        rows_per_image = max(1, batch.target.shape[1:].numel())
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
-            num_source_classes=preds.shape[1],
+            num_source_classes=batch.preds.shape[1],
             rows_per_image=rows_per_image,
             single_output=reader.single,
             headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
+            layers=layer_columns(batch.layers, outputs.token),
+            layers_left_out=tuple(outputs.left_out.items()),
         )
-        if features is None or not self.options.feature_scores:
+        if batch.features is None or not self.options.feature_scores:
             return plan
         layer = EMBEDDING if self.options.head is False else captured.name or WHOLE_SOURCE
-        return replace(plan, num_features=features.shape[1], feature_layer=layer)
+        return replace(plan, num_features=batch.features.shape[1], feature_layer=layer)
 
     def agree(self, device: torch.device) -> "PassPlan":
         """Compare the plans of all processes and return the common one.
@@ -81,7 +90,10 @@ class PassPlan:
         Raises:
             ValueError: On all processes, if arguments or numbers of source classes differ, or no process has a batch.
         """
-        plans = dict(enumerate(gather_objects(replace(self, options=replace(self.options, split_batch=None)), device)))
+        # Functions can be neither sent nor compared.
+        pooling = None if callable(self.options.pooling) else self.options.pooling
+        options = replace(self.options, split_batch=None, pooling=pooling or "auto")
+        plans = dict(enumerate(gather_objects(replace(self, options=options), device)))
         _check_same("`num_target_classes`", {rank: plan.num_target_classes for rank, plan in plans.items()})
         for option in fields(ScoringOptions):
             _check_same(f"`{option.name}`", {rank: getattr(plan.options, option.name) for rank, plan in plans.items()})
@@ -92,7 +104,8 @@ class PassPlan:
         _check_same("The number of classes that `source` returns", widths)
 
         proposals = list(plans.values())
-        common = replace(proposals[0], rows_per_image=max(plan.rows_per_image for plan in proposals))
+        common = proposals[0].with_layers_of_all(proposals)
+        common = replace(common, rows_per_image=max(plan.rows_per_image for plan in proposals))
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
@@ -103,6 +116,12 @@ class PassPlan:
         if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
+
+    def with_layers_of_all(self, plans: Sequence["PassPlan"]) -> "PassPlan":
+        """Leave out the layers that are not the same in all plans."""
+        layers = tuple(layer for layer in self.layers if all(layer in plan.layers for plan in plans))
+        differ = [(layer.name, "is not the same on all processes") for layer in self.layers if layer not in layers]
+        return replace(self, layers=layers, layers_left_out=(*self.layers_left_out, *differ))
 
     def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
         """Read all batches if C is not known, and return the plan with C, the same on all processes, and the batches.
@@ -148,16 +167,16 @@ class PassPlan:
         Raises:
             ValueError: If a batch has no features although the first one had.
         """
-        for preds, features, target in batches:
+        for batch in batches:
             if self.feature_layer is None:
-                yield preds, None, target
+                yield batch._replace(features=None)
             elif self.feature_layer == LOGITS:
                 # A copy, since the source may reuse its memory. A class that is switched off (-inf) says nothing.
-                yield preds, preds.masked_fill(preds == -torch.inf, 0.0), target
-            elif features is None:
+                yield batch._replace(features=batch.preds.masked_fill(batch.preds == -torch.inf, 0.0))
+            elif batch.features is None:
                 raise ValueError("The head of `source` gave features for one batch and none for another.")
             else:
-                yield preds, features, target
+                yield batch
 
 
 def _check_same(what: str, values: Mapping[int, Any]) -> None:

@@ -1,7 +1,7 @@
 """A scoring pass: the only place that runs a source model over data, or takes what it returned before."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,11 @@ from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import HeadInput, capture_head_input
+from lightning_leep.scoring.layer_features import LayerFeatures
+from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
     SourceRun,
@@ -97,10 +100,11 @@ def score(
             captured = stack.enter_context(
                 capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
             )
-            reader = OutputReader(chosen.class_dim)
-            batches = run.outputs(captured, reader)
+            layers = stack.enter_context(capture_layers(module, chosen.scored_layers, chosen.pooling))
+            readers = captured, OutputReader(chosen.class_dim), layers
+            batches = run.outputs(*readers)
             first = next(batches, None)
-            return plan.with_batch(first, captured, reader), partial(run.outputs, captured, reader), batches, first
+            return plan.with_batch(first, *readers), partial(run.outputs, *readers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
@@ -114,6 +118,7 @@ def score_outputs(
     num_target_classes: int | None = None,
     *,
     features: Any = None,
+    layers: Mapping[str, Any] | None = None,
     options: ScoringOptions | None = None,
 ) -> TransferabilityReport:
     """Score outputs of a source that were computed before, as :func:`score` does. No model runs.
@@ -126,6 +131,7 @@ def score_outputs(
         target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
         num_target_classes: C. None takes the largest label plus 1, and the report says so.
         features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
+        layers: ``[N, d]`` features of other layers, by name in the order in which they run; None leaves them out.
         options: What is computed; None for the defaults. How a batch is read and a head is found does not matter here.
 
     Returns:
@@ -149,14 +155,18 @@ def score_outputs(
             raise ValueError("`logits` or `features` must be given, got None for both.")
         chosen = replace(merged_options(options, {}), head=False if logits is None else None)
         if features is None:
-            chosen = replace(chosen, feature_scores=False, nleep=False)
+            chosen = replace(chosen, feature_scores=False, nleep=False, layers=None)
         labels, reader = _as_tensor("target", target).to(device), OutputReader(chosen.class_dim)
         preds = None if logits is None else reader.read(_as_tensor("logits", logits), labels)
         rows = None if features is None else reader.read_embedding(_as_tensor("features", features).to(device), labels)
         if preds is not None and reader.single:
             preds = two_classes(preds, chosen.from_logits)
-        batch: Any = (rows if preds is None else preds, rows, labels)
-        return _first_plan(num_target_classes, chosen).with_batch(batch, HeadInput({}), reader), batch
+        given = {name: _as_layer(name, value, len(labels)).to(device) for name, value in (layers or {}).items()}
+        pooled = {name: Pooled(value) for name, value in given.items()}
+        outputs: Any = rows if preds is None else preds
+        batch = Outputs(outputs, rows, labels, pooled)
+        plan = _first_plan(num_target_classes, chosen)
+        return plan.with_batch(batch, HeadInput({}), reader, LayerOutputs(None, ())), batch
 
     with torch.no_grad():
         plan, batch = on_every_process(begin, device)
@@ -181,13 +191,24 @@ def _report(
     start: float,
 ) -> TransferabilityReport:
     """Score the batches of this process: ``states`` is where sums are kept, ``device`` where processes meet."""
-    plan, batches = plan.read_classes(batches, device)
+    layer_features = LayerFeatures(plan.layers)
+    plan, batches = plan.read_classes(map(layer_features.join, batches), device)
     collector = ScoreCollector(plan, states)
     on_every_process(lambda: collector.first_pass(batches), device)
     if not plan.options.keeps_rows:
         second_pass = collector.second_pass()
-        on_every_process(lambda: second_pass(read_again()), device)
+        on_every_process(lambda: second_pass(map(layer_features.join, read_again())), device)
     return collector.report(lambda: time.perf_counter() - start)
+
+
+def _as_layer(name: str, values: Any, num_rows: int) -> Tensor:
+    tensor = _as_tensor(f"layers[{name!r}]", values)
+    if not tensor.is_floating_point() or tensor.ndim != 2 or len(tensor) != num_rows:
+        raise ValueError(
+            f"`layers[{name!r}]` must hold one row of floating-point features for each of {num_rows} labels, "
+            f"got {tensor.dtype} of shape {list(tensor.shape)}."
+        )
+    return tensor
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:

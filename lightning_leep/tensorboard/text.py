@@ -48,6 +48,7 @@ def report_markdown(
         _comparison(curve, reference),
         _notes((*report.notes, *(forecast.notes if forecast is not None else ()))),
         _table(report),
+        _layers(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -168,6 +169,23 @@ def _table(report: TransferabilityReport) -> str:
     return "\n".join(
         ["| score | value (± 95%) | what it means |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     )
+
+
+def _layers(report: TransferabilityReport) -> str:
+    if not report.layers:
+        return ""
+    rows = ["| layer | features | linear probe accuracy | H-score | LogME |", "|---|---|---|---|---|"]
+    for layer in report.layers:
+        width = str(layer.width) if layer.width == layer.kept_width else f"{layer.kept_width} of {layer.width}"
+        value = layer.probe_accuracy
+        accuracy = "-" if value is None else _accuracy(value, layer.probe_standard_error)
+        others = ("-" if score is None else f"{score:.3f}" for score in (layer.h_score, layer.log_me))
+        name = code(layer.name) + (" (goes into the head)" if layer.feeds_head else "")
+        rows.append(f"| {name} | {width} | {accuracy} | {' | '.join(others)} |")
+    if (value := report.multi_layer_probe_accuracy) is not None:
+        total = sum(layer.kept_width for layer in report.layers)
+        rows.append(f"| all together | {total} | {_accuracy(value, report.multi_layer_probe_standard_error)} | - | - |")
+    return "\n".join(["**Layers of the source**, in the order in which they run:", "", *rows])
 
 
 def _output_rows(report: TransferabilityReport) -> list[tuple[str, str, str]]:

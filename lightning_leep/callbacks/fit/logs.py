@@ -17,6 +17,7 @@ from lightning_leep.records.curve import Reference
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.hparams import complete_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     convergence_tags,
@@ -96,6 +97,8 @@ class RunLogs:
         predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
+        if any(layer.probe_accuracy is not None for layer in report.layers):
+            self._figure("layers", lambda: layers_figure(report))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
