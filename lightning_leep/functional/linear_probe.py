@@ -95,10 +95,12 @@ def _scores(
     counts = discriminant.class_counts
     frequency = (counts / counts.sum()).unsqueeze(1)  # [K, 1]
     for rows, position, distances in leave_one_out_distances(features, target, discriminant, shrinkages):
-        yield rows, torch.cat([_posterior_scores(d, position, frequency, scales) for d in distances], dim=1)
+        yield rows, torch.cat([_posterior_scores(*d, position, frequency, scales) for d in distances], dim=1)
 
 
-def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, scales: Sequence[float]) -> Tensor:
+def _posterior_scores(
+    distances: Tensor, rounding: Tensor, position: Tensor, frequency: Tensor, scales: Sequence[float]
+) -> Tensor:
     """Correctness and log posterior ``[2, T, m]`` of each row's own class, for scales each twice the one before."""
     own = position.unsqueeze(0)  # [1, m]
     gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
@@ -112,8 +114,9 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
         torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
         evidence = weighted.sum(dim=0)  # at least the frequency of the nearest class
         scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
-        # Equal up to the rounding of the products: such a tie is shared.
-        best = torch.ge(weighted, weighted.amax(dim=0) * (1 - 1e-12), out=weighted)  # 0 or 1
+        # Equal up to rounding: such a tie is shared.
+        equal = (1 - 1e-12 - scale / 2 * rounding).clamp(min=0.5)  # [m]
+        best = torch.ge(weighted, weighted.amax(dim=0) * equal, out=weighted)  # 0 or 1
         scores[0, i] = best.gather(0, own).squeeze(0) / best.sum(dim=0)
     scores[1].clamp_(max=0.0)
     return scores
