@@ -18,7 +18,7 @@ from lightning_leep.forecast.mean_curve import (
 )
 from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.statistics.conformal import Array, check_coverage
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.transfer import TransferRecord
 
 # Fewest records for a forecast, and the number of levels that the paper divides its scores into.
@@ -161,7 +161,7 @@ def forecast_convergence(
 
 
 def _score(report: TransferabilityReport, trainable: str) -> float:
-    return report.floor if trainable == "scratch" else report.leep
+    return report.floor if trainable == "scratch" else or_nan(report.leep)
 
 
 def _kernel_weights(distances: Array, wanted: float) -> Array:

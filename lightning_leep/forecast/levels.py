@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_leep.forecast.mean_curve import MeanCurve, average_curves, difference_curve, with_references
+from lightning_leep.records.report import or_nan
 from lightning_leep.records.transfer import TransferRecord
 
 
@@ -53,7 +54,10 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
     records = [
         record
         for record in with_references(history)
-        if record.trainable != "scratch" and record.complete and len(record.curve) and math.isfinite(record.report.leep)
+        if record.trainable != "scratch"
+        and record.complete
+        and len(record.curve)
+        and math.isfinite(or_nan(record.report.leep))
     ]
     if not records:
         return ()

@@ -62,7 +62,7 @@ def exchangeable_records(
     return distinct_transfers(records), False
 
 
-def _rows(report: TransferabilityReport) -> tuple[int, int, tuple[int, ...]]:
+def _rows(report: TransferabilityReport) -> tuple[int, int | None, tuple[int, ...]]:
     return report.num_samples, report.num_source_classes, tuple(report.class_counts)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.report_notes import LOGITS
 
 # Standard deviation of logit(achieved) - logit(probe) without sampling error. For a head: the round number with which
@@ -55,9 +55,9 @@ TRANSFER_FEATURES = (
     Feature(lambda _, base: base, lambda v: f"accuracy {sigmoid(v):.2f} before training"),
     CLASSES,
     Feature(lambda r, _: math.log(r.num_samples / r.num_target_classes), lambda v: f"{math.exp(v):.1f} rows a class"),
-    Feature(lambda r, _: r.leep - r.floor, lambda v: f"LEEP {v:.2f} above its floor"),
+    Feature(lambda r, _: or_nan(r.leep) - r.floor, lambda v: f"LEEP {v:.2f} above its floor"),
     Feature(
-        lambda r, _: r.leave_one_out_leep - r.leave_one_out_floor,
+        lambda r, _: or_nan(r.leave_one_out_leep) - r.leave_one_out_floor,
         lambda v: f"leave-one-out LEEP {v:.2f} above its floor",
     ),
 )
@@ -104,7 +104,7 @@ class TransferPoint:
                 anchor = LOGITS_PROBE if report.feature_layer == LOGITS else LINEAR_PROBE
                 accuracy, n = probe, report.linear_probe_samples or n
             else:
-                anchor, accuracy = EMPIRICAL_PREDICTOR, report.eep_accuracy
+                anchor, accuracy = EMPIRICAL_PREDICTOR, or_nan(report.eep_accuracy)
             if not math.isfinite(accuracy):
                 return None
             base, sampling = logit(accuracy, n), 1 / n

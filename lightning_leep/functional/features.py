@@ -59,9 +59,14 @@ def flatten_features(
         check_labels(labels, num_target_classes)
         if rows.shape[0]:
             low, high = torch.aminmax(rows)  # NaN if one is NaN; makes no copy of the rows
-            largest = torch.finfo(accumulation_dtype(rows.device)).max ** LARGEST_POWER
+            largest = largest_feature(rows.device)
             if not float(torch.maximum(-low, high)) <= largest:  # the limit may be infinite in the dtype of the rows
                 raise ValueError(
                     f"`features` must be finite and up to {largest:.0e}, got NaN, infinite or larger values."
                 )
     return rows, labels
+
+
+def largest_feature(device: torch.device) -> float:
+    """Return the magnitude up to which the fourth powers of features add up without overflow."""
+    return float(torch.finfo(accumulation_dtype(device)).max ** LARGEST_POWER)

@@ -123,10 +123,13 @@ class RowMetric(AdditiveMetric):
             self.score_sums, self.unread = torch.zeros_like(self.score_sums), torch.zeros_like(self.unread)
             self.reading_error = torch.zeros_like(self.reading_error)
 
-    def second_pass(self) -> Callable[[Tensor, Tensor], None]:
+    def second_pass(self, sync: bool | None = None) -> Callable[[Tensor, Tensor], None]:
         """Begin a second pass over the same batches, for a metric that keeps no rows.
 
         Every process must call it, since it pools the sums of the first pass.
+
+        Args:
+            sync: Whether the rows are scored against the sums of all processes; None means as ``sync_on_compute`` says.
 
         Returns:
             The function that takes each batch again, with the arguments of ``update``.
@@ -138,7 +141,8 @@ class RowMetric(AdditiveMetric):
             raise RuntimeError(f"{type(self).__name__} keeps its rows; a second pass needs `keep_rows=False`.")
         self.forget_second_pass()
         self._computed = None
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+        should_sync = self._to_sync if sync is None else sync
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=should_sync):
             scorer, origin = self.row_scorer(self.device), self.origin()
         counts = self.class_counts.unsqueeze(1)  # [C, 1]
         self.unread = torch.cat([self.sums_about(origin), counts.to(self.unread)], dim=1)  # [C, K + 1]

@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report_text import description, summary
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
+#: Fields that a report of a source without a head lacks.
+OUTPUT_SCORES = (
+    "num_source_classes",
+    "leep",
+    "leep_standard_error",
+    "leave_one_out_leep",
+    "leave_one_out_leep_standard_error",
+    "eep_accuracy",
+    "eep_accuracy_standard_error",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +33,9 @@ class TransferabilityReport:
     Attributes:
         num_samples: Number of scored rows n.
         num_target_classes: Number of target classes C.
-        num_source_classes: Number of source classes Z.
+        num_source_classes: Number of source classes Z. None for a source without a head, a source of features alone; so
+            are all scores of its outputs: ``leep``, ``leave_one_out_leep``, ``eep_accuracy``, ``nce`` and what belongs
+            to them.
         class_counts: Rows of each target class.
         leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
         leep_standard_error: Standard error of that mean over the rows, with P(y|z) taken as given. Between samples of
@@ -53,6 +66,10 @@ class TransferabilityReport:
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
+        layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
+        multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
+            single predictor of the accuracy of a source that is fine-tuned as a whole.
+        multi_layer_probe_standard_error: Standard error of that mean.
         rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
             first batch. Rows of one image are not independent.
         memory: Where the rows were kept.
@@ -62,15 +79,15 @@ class TransferabilityReport:
 
     num_samples: int
     num_target_classes: int
-    num_source_classes: int
+    num_source_classes: int | None
     class_counts: tuple[int, ...]
-    leep: float
-    leep_standard_error: float
-    leave_one_out_leep: float
-    leave_one_out_leep_standard_error: float
+    leep: float | None
+    leep_standard_error: float | None
+    leave_one_out_leep: float | None
+    leave_one_out_leep_standard_error: float | None
     label_entropy: float
-    eep_accuracy: float
-    eep_accuracy_standard_error: float
+    eep_accuracy: float | None
+    eep_accuracy_standard_error: float | None
     seconds: float
     samples_per_second: float
     permutation_mean: float | None = None
@@ -90,6 +107,9 @@ class TransferabilityReport:
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
+    layers: tuple[LayerScore, ...] = ()
+    multi_layer_probe_accuracy: float | None = None
+    multi_layer_probe_standard_error: float | None = None
     rows_per_image: int = 1
     memory: str | None = None
     notes: tuple[str, ...] = ()
@@ -128,6 +148,7 @@ class TransferabilityReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
+        values["layers"] = [layer.to_dict() for layer in self.layers]
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -166,7 +187,14 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        report = cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+        if values["num_source_classes"] is not None:  # otherwise None is what a source without a head has
+            required -= {"num_source_classes"}
+        else:
+            required -= set(OUTPUT_SCORES)
+        restored = {name: _restore(value, name in required) for name, value in values.items()}
+        if isinstance(layers := restored.get("layers"), tuple):
+            restored["layers"] = tuple(map(LayerScore.from_dict, layers))
+        report = cls(**restored)
         check_report(report)
         return report
 
@@ -176,10 +204,15 @@ class TransferabilityReport:
         return cls.from_dict(json.loads(text))
 
 
-def _restore(kind: Any, value: Any) -> Any:
+def _restore(value: Any, required: bool) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return math.nan if value is None and kind is float else value
+    return math.nan if value is None and required else value
+
+
+def or_nan(value: float | None) -> float:
+    """A score, or NaN for one that is missing."""
+    return math.nan if value is None else value
 
 
 # Rounding of probabilities in low precision may raise a mean of their logarithms this far above 0.
@@ -190,7 +223,7 @@ _LOG_TINY = -746.0
 _SMALLEST = {"linear_probe_samples": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
-    **dict.fromkeys(("eep_accuracy", "permutation_p_value"), (0, 1)),
+    **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),
     **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
@@ -207,7 +240,8 @@ def check_report(report: TransferabilityReport) -> None:
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")
     for f in fields(report):
         value = getattr(report, f.name)
-        if f.name == "joint" or (value is None and f.default is None):
+        missing = f.default is None or (f.name in OUTPUT_SCORES and report.num_source_classes is None)
+        if f.name == "joint" or (value is None and missing):
             continue
         if f.type in (int, int | None):
             check_size(f.name, value, _SMALLEST.get(f.name, 1))
@@ -219,6 +253,9 @@ def check_report(report: TransferabilityReport) -> None:
             raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
     for note in report.notes:
         check_text("notes", note)
+    for layer in report.layers:
+        if not isinstance(layer, LayerScore):
+            raise TypeError(f"`layers` must hold LayerScore, got {layer!r}.")
     for count in report.class_counts:
         check_size("class_counts", count, 0)
     if len(report.class_counts) != report.num_target_classes or sum(report.class_counts) != report.num_samples:

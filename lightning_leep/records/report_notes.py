@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 
 #: ``feature_layer`` of a report whose features are the logits. No module can have this name.
 LOGITS = "(logits)"
@@ -24,6 +24,7 @@ def notes(
     *,
     misread: Sequence[str] = (),
     remarks: Sequence[str] = (),
+    layers_left_out: Sequence[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
@@ -33,7 +34,10 @@ def notes(
         nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
         misread: Why the scores of the outputs are wrong, as sentences.
         remarks: What else was noticed about the outputs, as sentences.
+        layers_left_out: Layers without scores, each with the reason, which goes on after the name of the layer.
     """
+    without_outputs = "The source has no head (`head=False`): LEEP, NCE and the EEP are left out."
+    remarks = [without_outputs, *remarks] if report.leep is None else remarks
     wrong = [*misread, *_same_output(report)]
     sentences = [*wrong, *remarks, *doubts(report, bool(wrong)), *([] if wrong else _optimism(report))]
     sentences += _classes(report)
@@ -41,7 +45,18 @@ def notes(
         sentences += _features(report)
     if nleep_rows is not None:
         sentences += _nleep(report, nleep_rows)
-    return tuple(sentences)
+    return (*sentences, *_layers(layers_left_out))
+
+
+def _layers(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"There are no scores of the layer {names[0]!r}, which {reason}."
+        + (f" The same holds for {len(names) - 1} more, to {names[-1]!r}." if len(names) > 1 else "")
+        for reason, names in by_reason.items()
+    ]
 
 
 def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
@@ -55,8 +70,8 @@ def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
         return ["All labels are of one class, so the scores say nothing."]
     sentences = []
     p_value, floor = report.permutation_p_value, report.leave_one_out_floor
-    out_of_sample = report.leave_one_out_leep - 2 * report.leave_one_out_leep_standard_error
-    if explained:
+    out_of_sample = or_nan(report.leave_one_out_leep) - 2 * or_nan(report.leave_one_out_leep_standard_error)
+    if explained or report.leep is None:
         pass
     elif p_value is not None and p_value > SIGNIFICANCE:
         sentences.append(
@@ -108,13 +123,15 @@ def _same_output(report: TransferabilityReport) -> list[str]:
 
 
 def _optimism(report: TransferabilityReport) -> list[str]:
+    if report.leep is None:
+        return []
     height = report.leep - report.floor
     if report.permutation_mean is not None:
         bias = report.permutation_mean - report.floor
         finding = f"with shuffled labels LEEP is {report.permutation_mean:.3f} already"
     else:
         # Leave-one-out LEEP has a floor of its own: it leaves out rows that are the only one of their class.
-        bias = height - (report.leave_one_out_leep - report.leave_one_out_floor)
+        bias = height - (or_nan(report.leave_one_out_leep) - report.leave_one_out_floor)
         finding = f"out of sample LEEP is {report.leave_one_out_leep:.3f} (floor {report.leave_one_out_floor:.3f})"
     if not (report.label_entropy > 0 and bias > 0.05 * report.label_entropy and bias > height / 2):
         return []

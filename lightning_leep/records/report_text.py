@@ -5,6 +5,8 @@ from dataclasses import fields
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from lightning_leep.records.layers import LayerScore
+
 if TYPE_CHECKING:
     from lightning_leep.records.report import TransferabilityReport
 
@@ -52,4 +54,6 @@ def _shown(value: object) -> str:
         return "-"
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value))
+    if isinstance(value, LayerScore):
+        return f"{value.name} {_shown(value.probe_accuracy)}"
     return f"tensor {list(value.shape)}" if hasattr(value, "shape") else str(value)

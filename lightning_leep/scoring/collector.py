@@ -13,10 +13,13 @@ from torchmetrics import Metric
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
+from lightning_leep.records.layers import LayerScore
+from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
 from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
+from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.outputs import ValuesSeen
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
@@ -39,6 +42,7 @@ class ScoreCollector:
 
     def __init__(self, plan: PassPlan, device: torch.device) -> None:
         self.plan = plan
+        self.device = device
         options = plan.options
         common: dict[str, Any] = {
             "num_target_classes": plan.num_target_classes,
@@ -49,48 +53,50 @@ class ScoreCollector:
         outputs = {**common, "num_source_classes": plan.num_source_classes, "from_logits": options.from_logits}
         # The scores of the outputs check the labels. Features that are not finite turn the moments into NaN on all
         # processes alike, so that the feature scores are missing and the others are not affected.
-        features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": False}
-        self.outputs = EEPScores(**outputs, **rows)
+        has_head = options.head is not False
+        features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": not has_head}
+        self.outputs = EEPScores(**outputs, **rows) if has_head else None
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
-        self.nce = NegativeConditionalEntropy(**outputs, validate_args=False)  # EEPScores checks its rows
+        self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
+        self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
+        self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
         self.values = ValuesSeen()
-        self.metrics: list[Metric] = [m for m in (self.outputs, self.features, self.nce, self.nleep) if m is not None]
+        metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
+        self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
         for metric in self.metrics:
             metric.to(device)
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
-            preds, features, target = moved(batch, self.outputs.device)  # back from the CPU, if they were kept there
-            if self.plan.options.from_logits:
-                self.values.add(preds)
-            self.outputs.update(preds, target)
-            self.nce.update(preds, target)
-            if self.features is not None and features is not None:
-                self.features.update(features, target)
+            batch = moved(batch, self.device)  # back from the CPU, if they were kept there
+            if self.outputs is not None and self.nce is not None:
+                if self.plan.options.from_logits:
+                    self.values.add(batch.preds)
+                self.outputs.update(batch.preds, batch.target)
+                self.nce.update(batch.preds, batch.target)
+            if self.features is not None and batch.features is not None:
+                self.features.update(batch.features, batch.target)
+            if self.layers is not None and batch.layer_features is not None:
+                self.layers.update(batch.layer_features, batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = self._pooled_second_pass(self.outputs)
-        score_features = None if self.features is None else self._pooled_second_pass(self.features)
+        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
+        score_features = None if self.features is None else self.features.second_pass(sync=True)
+        score_layers = None if self.layers is None else self.layers.second_pass(sync=True)
 
         def second_pass(batches: Iterable[Outputs]) -> None:
-            for preds, features, target in self.plan.choose_features(batches):
-                score_outputs(preds, target)
-                if score_features is not None and features is not None:
-                    score_features(features, target)
+            for batch in self.plan.choose_features(batches):
+                if score_outputs is not None:
+                    score_outputs(batch.preds, batch.target)
+                if score_features is not None and batch.features is not None:
+                    score_features(batch.features, batch.target)
+                if score_layers is not None and batch.layer_features is not None:
+                    score_layers(batch.layer_features, batch.target)
 
         return second_pass
-
-    @staticmethod
-    def _pooled_second_pass(metric: EEPScores | FeatureScores) -> Callable[[Tensor, Tensor], None]:
-        # The report synchronises the metrics, but the second pass needs the sums of all processes now.
-        metric._to_sync = True
-        try:
-            return metric.second_pass()
-        finally:
-            metric._to_sync = False
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
         """Return the scores of the rows of all processes.
@@ -105,30 +111,23 @@ class ScoreCollector:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch
             null = self._permutation_null()
-            device = self.outputs.device
-            misread = self.values.remarks(sum_over_processes(device), device, plan.single_output)
+            misread = self.values.remarks(sum_over_processes(self.device), self.device, plan.single_output)
             if self.nleep is not None and self.features is not None:
                 self.nleep.share_state(self.features)
             for metric in self.metrics:
                 metric.sync()
-            joint, counts = self.outputs.joint.cpu(), self.outputs.class_counts.cpu()
+            labelled = self.features if self.outputs is None else self.outputs
+            assert labelled is not None  # a source without a head has features
+            counts = labelled.class_counts.cpu()
             num_samples = int(counts.sum())
             if num_samples < 2:
                 raise ValueError(f"`dataloader` must hold at least 2 labelled rows, got {num_samples}.")
-            if not plan.options.keeps_rows and int(self.outputs.score_sums[0, 0]) != num_samples:
-                raise ValueError(
-                    f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
-                    f"and then {int(self.outputs.score_sums[0, 0])}."
-                )
-            values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
-            values |= self._feature_scores()
-            values["nce"] = _finite_or_none(self.nce.compute())
+            values = self._output_scores(num_samples, null) | self._feature_scores() | self._layer_scores()
         frequency = counts[counts > 0].double() / num_samples
         elapsed = seconds()
         report = TransferabilityReport(
             num_samples=num_samples,
             num_target_classes=plan.num_target_classes,
-            num_source_classes=plan.num_source_classes,
             class_counts=tuple(counts.tolist()),
             label_entropy=float(-(frequency * frequency.log()).sum()),
             num_features=plan.num_features or None,
@@ -137,13 +136,33 @@ class ScoreCollector:
             memory=MEMORY_WORDS[plan.options.memory],
             seconds=elapsed,
             samples_per_second=num_samples / elapsed,
-            joint=joint,
             **values,
-            **_null_fields(null, values["leep"]),
         )
         nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        about_outputs = {"misread": misread, "remarks": plan.remarks()}
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_outputs))
+        about_source: dict[str, Any] = {
+            "misread": misread,
+            "remarks": plan.remarks(),
+            "layers_left_out": self._layers_left_out(),
+        }
+        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_source))
+
+    def _output_scores(self, num_samples: int, null: Tensor | None) -> dict[str, Any]:
+        if self.outputs is None or self.nce is None:
+            return dict.fromkeys(OUTPUT_SCORES)
+        if not self.plan.options.keeps_rows and int(self.outputs.score_sums[0, 0]) != num_samples:
+            raise ValueError(
+                f"`dataloader` must give the same rows twice for a second pass, got {num_samples} labelled rows "
+                f"and then {int(self.outputs.score_sums[0, 0])}."
+            )
+        joint = self.outputs.joint.cpu()  # before `compute`, which gives this process's own state back
+        values: dict[str, Any] = {name: float(value) for name, value in self.outputs.compute().items()}
+        return {
+            **values,
+            **_null_fields(null, values["leep"]),
+            "nce": _finite_or_none(self.nce.compute()),
+            "num_source_classes": self.plan.num_source_classes,
+            "joint": joint,
+        }
 
     def _feature_scores(self) -> dict[str, Any]:
         if self.features is None:
@@ -155,11 +174,36 @@ class ScoreCollector:
             values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
+    def _layer_scores(self) -> dict[str, Any]:
+        if self.layers is None:
+            return {}
+        values = self.layers.compute()
+        layers = []
+        for place in self.layers.usable_layers():
+            column = self.plan.layers[place]
+            layers.append(
+                LayerScore(
+                    name=column.name,
+                    width=column.width,
+                    kept_width=self.widths[place],
+                    feeds_head=column.feeds_head,
+                    **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
+                )
+            )
+        together = {name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES}
+        return together | {"layers": tuple(layers)}
+
+    def _layers_left_out(self) -> list[tuple[str, str]]:
+        usable = [] if self.layers is None else self.layers.usable_layers()
+        reason = "is NaN, infinite or very large for some row, or not of the same width in every batch"
+        bad = [(column.name, reason) for place, column in enumerate(self.plan.layers) if place not in usable]
+        return [*self.plan.layers_left_out, *bad]
+
     def _permutation_null(self) -> Tensor | None:
         """Return LEEP of shuffled labels; None if no shuffles are wanted or no rows are kept."""
         outputs, (rank, world_size) = self.outputs, this_process()
         num_permutations = self.plan.options.num_permutations
-        if not num_permutations or not self.plan.options.keeps_rows:
+        if outputs is None or not num_permutations or not self.plan.options.keeps_rows:
             return None
         return permutation_null(
             outputs.rows,

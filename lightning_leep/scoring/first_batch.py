@@ -1,6 +1,6 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.classes import keep_batches
 from lightning_leep.scoring.head import HeadInput, looks_new
+from lightning_leep.scoring.layer_features import LayerColumns, layer_columns
+from lightning_leep.scoring.layers import LayerOutputs
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.outputs import OutputReader
 from lightning_leep.scoring.source import Outputs
@@ -16,6 +18,8 @@ from lightning_leep.utils.distributed import gather_objects, on_every_process
 
 #: Widest features that are scored: moments take 8 d^2 bytes, and their eigenvectors d^3 operations.
 MAX_FEATURES = 4096
+#: ``feature_layer`` of a source without a head.
+EMBEDDING = "(the source's outputs)"
 #: ``feature_layer`` when the head is the whole source, a bare linear layer.
 WHOLE_SOURCE = "(the source itself)"
 
@@ -33,7 +37,10 @@ class PassPlan:
         rows_per_image: Labels of one image; more than 1 with dense prediction.
         single_output: Whether the source has one output, of which two source classes are made.
         new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
+        headless: Name of the head's place in the source if it holds no layer; empty if it does.
         classes_found: Whether C was found from the labels.
+        layers: Layers whose outputs are scored, in the order in which they run.
+        layers_left_out: Layers whose outputs are not, with the reason.
     """
 
     num_target_classes: int
@@ -44,25 +51,33 @@ class PassPlan:
     rows_per_image: int = 1
     single_output: bool = False
     new_head: str = ""
+    headless: str = ""
     classes_found: bool = False
+    layers: tuple[LayerColumns, ...] = ()
+    layers_left_out: tuple[tuple[str, str], ...] = ()
 
-    def with_batch(self, batch: Outputs | None, captured: HeadInput, reader: OutputReader) -> "PassPlan":
+    def with_batch(
+        self, batch: Outputs | None, captured: HeadInput, reader: OutputReader, outputs: LayerOutputs
+    ) -> "PassPlan":
         """Add what a first batch and its readers show."""
         if batch is None:
             return self
-        preds, features, target = batch
-        rows_per_image = max(1, target.shape[1:].numel())
+        rows_per_image = max(1, batch.target.shape[1:].numel())
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
-            num_source_classes=preds.shape[1],
+            num_source_classes=batch.preds.shape[1],
             rows_per_image=rows_per_image,
             single_output=reader.single,
+            headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
+            layers=layer_columns(batch.layers, outputs.token),
+            layers_left_out=tuple(outputs.left_out.items()),
         )
-        if features is None or not self.options.feature_scores:
+        if batch.features is None or not self.options.feature_scores:
             return plan
-        return replace(plan, num_features=features.shape[1], feature_layer=captured.name or WHOLE_SOURCE)
+        layer = EMBEDDING if self.options.head is False else captured.name or WHOLE_SOURCE
+        return replace(plan, num_features=batch.features.shape[1], feature_layer=layer)
 
     def agree(self, device: torch.device) -> "PassPlan":
         """Compare the plans of all processes and return the common one.
@@ -75,7 +90,10 @@ class PassPlan:
         Raises:
             ValueError: On all processes, if arguments or numbers of source classes differ, or no process has a batch.
         """
-        plans = dict(enumerate(gather_objects(replace(self, options=replace(self.options, split_batch=None)), device)))
+        # Functions can be neither sent nor compared.
+        pooling = None if callable(self.options.pooling) else self.options.pooling
+        options = replace(self.options, split_batch=None, pooling=pooling or "auto")
+        plans = dict(enumerate(gather_objects(replace(self, options=options), device)))
         _check_same("`num_target_classes`", {rank: plan.num_target_classes for rank, plan in plans.items()})
         for option in fields(ScoringOptions):
             _check_same(f"`{option.name}`", {rank: getattr(plan.options, option.name) for rank, plan in plans.items()})
@@ -86,13 +104,24 @@ class PassPlan:
         _check_same("The number of classes that `source` returns", widths)
 
         proposals = list(plans.values())
-        common = replace(proposals[0], rows_per_image=max(plan.rows_per_image for plan in proposals))
+        common = proposals[0].with_layers_of_all(proposals)
+        common = replace(common, rows_per_image=max(plan.rows_per_image for plan in proposals))
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
+        if common.options.head is False:
+            raise ValueError(
+                f"`source` must return at most {MAX_FEATURES} features, got {sorted(widths.values())[-1]}."
+            )
         if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
+
+    def with_layers_of_all(self, plans: Sequence["PassPlan"]) -> "PassPlan":
+        """Leave out the layers that are not the same in all plans."""
+        layers = tuple(layer for layer in self.layers if all(layer in plan.layers for plan in plans))
+        differ = [(layer.name, "is not the same on all processes") for layer in self.layers if layer not in layers]
+        return replace(self, layers=layers, layers_left_out=(*self.layers_left_out, *differ))
 
     def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
         """Read all batches if C is not known, and return the plan with C, the same on all processes, and the batches.
@@ -114,6 +143,11 @@ class PassPlan:
             sentences.append(
                 f"The source has a single output: it is read as a binary classifier, whose two classes are {pair}."
             )
+        if self.headless:
+            sentences.append(
+                f"The source's last layer ({self.headless}) is nn.Identity: the source seems to have no head, and its "
+                "features were read as a classifier's outputs, so LEEP, the EEP and NCE say nothing. Pass `head=False`."
+            )
         if self.new_head and self.num_source_classes == self.num_target_classes:
             sentences.append(
                 f"The source's head {self.new_head}, and it has as many outputs as there are target classes. If it was "
@@ -133,16 +167,16 @@ class PassPlan:
         Raises:
             ValueError: If a batch has no features although the first one had.
         """
-        for preds, features, target in batches:
+        for batch in batches:
             if self.feature_layer is None:
-                yield preds, None, target
+                yield batch._replace(features=None)
             elif self.feature_layer == LOGITS:
                 # A copy, since the source may reuse its memory. A class that is switched off (-inf) says nothing.
-                yield preds, preds.masked_fill(preds == -torch.inf, 0.0), target
-            elif features is None:
+                yield batch._replace(features=batch.preds.masked_fill(batch.preds == -torch.inf, 0.0))
+            elif batch.features is None:
                 raise ValueError("The head of `source` gave features for one batch and none for another.")
             else:
-                yield preds, features, target
+                yield batch
 
 
 def _check_same(what: str, values: Mapping[int, Any]) -> None:

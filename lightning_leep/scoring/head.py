@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_leep.scoring.answer import rows_of_answer, rows_of_several_heads
+from lightning_leep.scoring.pooling import pool
 
 #: Last parts of the names under which common models keep their classifier or its last layer.
 HEAD_NAMES = ("fc", "classifier", "head", "linear")
@@ -38,6 +39,7 @@ class HeadInput:
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
         self.name: str | None = None  #: of the head that features came from; None before the first ones
+        self.headless = ""  #: name of a head that is nn.Identity, whose output the source returned
         self.common = {} if head is not None else _common_layers(self.layers)  #: by the last part of their names
         self._head = head
         self._forget()
@@ -98,6 +100,9 @@ class HeadInput:
         Raises:
             ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
         """
+        for run in self._common.values():
+            if isinstance(run.layer, nn.Identity) and run.output is not None and torch.equal(run.output, preds):
+                self.headless = run.name
         name, features = self._find(preds, target)
         if features is None and self._head is not None:
             runs, known = self._runs[self._head], self._last
@@ -134,6 +139,9 @@ class HeadInput:
         for run in reversed(self._known_runs(head.name)):
             if features is None and run.output is not None:
                 features = rows_of_answer(run.value, run.output, preds)
+        if features is None and self._head is not None and self._runs[head.name] == 1 and target.ndim == 1:
+            with suppress(ValueError):  # what no pooling fits
+                features = pool(head.value, head.layer, len(target)).mean
         return head.name, features
 
     def _choose(self, num_source_classes: int) -> LayerRun | None:

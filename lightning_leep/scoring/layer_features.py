@@ -2,87 +2,98 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_leep.scoring.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
+from lightning_leep.scoring.source import Outputs
 
-#: Width of all layers side by side: the decomposition of so many features takes about a second, their rows 4 KiB each.
+#: Width of all layers together. One decomposition of so many features takes 0.3 s, a row of them 4 KiB.
 MAX_WIDTH = 1024
+#: Two features that differ by less than this share of their length are the same up to half precision.
+SAME = 0.02
 
 
 class LayerColumns(NamedTuple):
-    """One layer's share of the features."""
+    """One layer among the features."""
 
     name: str
-    token: str | None  #: "first" or "last": that token beside the mean
-    width: int  #: d, of the output as it was pooled
-    kept: int  #: columns that are kept of it
+    width: int  #: of its pooled output
+    token: str | None = None  #: "first" or "last": that token stands beside the mean
+    feeds_head: bool = False  #: whether this is what goes into the source's head
+
+
+def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -> tuple[LayerColumns, ...]:
+    """Choose what is kept of each layer, by the first batch.
+
+    What goes into the head is left out if a layer's mean or token is the same. Nothing is kept if that is all there is,
+    since the features of the head are scored anyway.
+
+    Args:
+        batch: The layers in the order in which they were done.
+        token: The token that the head reads. It stands beside the mean in every layer that has as many tokens.
+    """
+    columns = []
+    for name, layer in batch.items():
+        which = None if token is None or token.of(layer) is None else token.which
+        columns.append(LayerColumns(name, _rows(layer, which).shape[1], which, name == HEAD_INPUT))
+    if HEAD_INPUT in batch:
+        last = columns.pop()
+        same = [place for place, column in enumerate(columns) if _is_any_of(batch[HEAD_INPUT].mean, batch[column.name])]
+        if same:
+            columns[same[-1]] = columns[same[-1]]._replace(feeds_head=True)
+        else:
+            columns.append(last)
+    return tuple(columns) if any(not column.feeds_head for column in columns) else ()
 
 
 class LayerFeatures:
-    """Brings the layers of a batch to one matrix ``[n, D]``, D at most ``MAX_WIDTH``, in the same way for all batches.
+    """Brings the layers of any batch to one matrix ``[n, D]``, D at most ``MAX_WIDTH``.
 
-    A layer that is too wide is projected to its share of the columns by a random matrix with orthonormal columns, which
-    is the same in every process and run.
+    A layer that is wider than its share is projected by a random matrix with orthonormal columns, the same in every
+    process and run.
     """
 
     def __init__(self, columns: Sequence[LayerColumns]) -> None:
         self.columns = tuple(columns)
+        self.widths = kept_widths([column.width for column in columns])  #: that are kept of each layer
         self._projections: dict[str, Tensor] = {}
 
-    @classmethod
-    def plan(cls, batch: Mapping[str, Pooled], token: ReadToken | None = None) -> "LayerFeatures":
-        """Features as the first batch shows them.
-
-        Args:
-            batch: The layers in their order.
-            token: Taken in beside the mean where a layer has it.
-        """
-        tokens = [None if token is None or token.of(layer) is None else token.which for layer in batch.values()]
-        widths = [_rows(layer, which).shape[1] for layer, which in zip(batch.values(), tokens, strict=True)]
-        return cls([LayerColumns(*column) for column in zip(batch, tokens, widths, kept_widths(widths), strict=True)])
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return sum(column.kept for column in self.columns)
-
-    @property
-    def slices(self) -> list[slice]:
-        """Where each layer stands in ``[n, D]``."""
-        ends = accumulate((column.kept for column in self.columns), initial=0)
-        return [slice(start, end) for start, end in pairwise(ends)]
+    def join(self, batch: Outputs) -> Outputs:
+        """Put the layers of a batch side by side."""
+        if not self.columns:
+            return batch._replace(layers={})
+        features = self.of(batch.layers, len(batch.target), batch.preds.device)
+        return batch._replace(layers={}, layer_features=features)
 
     def of(self, batch: Mapping[str, Pooled], num_rows: int, device: torch.device) -> Tensor:
-        """Features ``[n, D]`` of a batch; NaN in the columns of a layer that it lacks or has in another width."""
+        """Features ``[n, D]`` of a batch; NaN for a layer that it lacks or has in another width."""
         parts = []
-        for column in self.columns:
+        for column, kept in zip(self.columns, self.widths, strict=True):
             layer = batch.get(column.name)
             rows = None if layer is None else _rows(layer, column.token)
             if rows is None or rows.shape[1] != column.width:
-                parts.append(torch.full((num_rows, column.kept), torch.nan, device=device))
-            else:
-                parts.append(self._project(rows, column))
+                rows = torch.full((num_rows, kept), torch.nan, device=device)
+            elif kept < column.width:
+                rows = self._project(rows, column, kept)
+            parts.append(rows.to(device))
         return torch.cat(parts, dim=1)
 
-    def _project(self, rows: Tensor, column: LayerColumns) -> Tensor:
-        if column.kept == column.width:
-            return rows
+    def _project(self, rows: Tensor, column: LayerColumns, kept: int) -> Tensor:
         projection = self._projections.get(column.name)
         if projection is None or projection.device != rows.device or projection.dtype != rows.dtype:
-            projection = random_projection(column.name, column.width, column.kept).to(rows)
+            projection = random_projection(column.name, column.width, kept).to(rows)
             self._projections[column.name] = projection
         with torch.autocast(device_type=rows.device.type, enabled=False):
             return rows @ projection  # [n, d] @ [d, k]
 
 
 def kept_widths(widths: Sequence[int], total: int = MAX_WIDTH) -> list[int]:
-    """Columns kept of layers of these widths: all of the narrow ones, and of the others equally many."""
+    """Share out ``total`` columns among layers: the narrow ones keep all of theirs, the others equally many."""
     kept, left = [0] * len(widths), total
     narrowest_first = sorted(range(len(widths)), key=widths.__getitem__)
     for place, layer in enumerate(narrowest_first):
@@ -92,7 +103,7 @@ def kept_widths(widths: Sequence[int], total: int = MAX_WIDTH) -> list[int]:
 
 
 def random_projection(name: str, width: int, kept: int) -> Tensor:
-    """``[width, kept]`` float64 with orthonormal columns, the same whenever the name and the sizes are."""
+    """``[width, kept]`` float64 with orthonormal columns, a function of its arguments."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     gaussian = torch.randn(width, kept, dtype=torch.float64, generator=generator)
     return torch.linalg.qr(gaussian)[0]
@@ -101,3 +112,11 @@ def random_projection(name: str, width: int, kept: int) -> Tensor:
 def _rows(layer: Pooled, token: str | None) -> Tensor:
     beside = {"first": layer.first, "last": layer.last, None: None}[token]
     return layer.mean if beside is None else torch.cat([layer.mean, beside.to(layer.mean)], dim=1)
+
+
+def _is_any_of(features: Tensor, layer: Pooled) -> bool:
+    others = [value for value in (layer.mean, layer.first, layer.last) if value is not None]
+    return any(
+        other.shape == features.shape and bool((features - other.to(features)).norm() <= SAME * features.norm())
+        for other in others
+    )

@@ -14,6 +14,8 @@ from lightning_leep.scoring.reading import ReadToken, TokenReader
 
 #: Name of what goes into the first block: what a network's stem or embeddings make of the input.
 STEM = "stem"
+#: Name of what goes into the head.
+HEAD_INPUT = "head input"
 
 
 class LayerOutputs:
@@ -56,19 +58,20 @@ class LayerOutputs:
         found = {name: known[name] for name in names if name in known}  # a submodule may be called as the stem is
         return {name: layer for name, layer in found.items() if not isinstance(layer, torch.jit.ScriptModule)}
 
-    def begin(self, inputs: Any, num_rows: int) -> None:
-        """Be told of the batch that the source is called with next, of ``num_rows`` images or texts."""
+    def begin(self, inputs: Any, target: Any) -> None:
+        """Be told of the batch that the source is called with next: its inputs and labels, one an image or text."""
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-        self._num_rows, self._inputs = num_rows, set(_addresses(inputs))
+        self._num_rows = len(target) if isinstance(target, Tensor) and target.ndim == 1 else 0
+        self._inputs = set(_addresses(inputs))
         self._pooled = {}
         self._runs.clear()
         if self._reader is not None:
-            self._reader.begin(num_rows, self._mask)
+            self._reader.begin(self._num_rows, self._mask)
 
     def record_stem(self, layer: nn.Module, values: Sequence[Any]) -> None:
         """Keep the input of the first block that runs, unless it is that of the source."""
-        if not self._runs[STEM]:
+        if self._num_rows and not self._runs[STEM]:
             value = next((value for value in values if isinstance(value, Tensor)), None)
             self._runs[STEM] += 1
             if value is not None and value.is_floating_point() and value.data_ptr() not in self._inputs:
@@ -76,6 +79,8 @@ class LayerOutputs:
 
     def record_output(self, name: str, layer: nn.Module, output: Any) -> None:
         """Keep what a layer returns; if it runs again, each output under a name of its own."""
+        if not self._num_rows:
+            return
         self._runs[name] += 1
         self._keep(name if self._runs[name] == 1 else f"{name} (run {self._runs[name]})", layer, output)
 
@@ -94,22 +99,29 @@ class LayerOutputs:
             token = {"mean": None, "first": pooled.first, "last": pooled.last}[self.pooling]
             self._pooled[name] = Pooled(pooled.mean if token is None else token)
 
-    def take(self, preds: Tensor, head: str | None) -> dict[str, Pooled]:
-        """Hand over the pooled outputs in the order in which the layers were done, and forget them.
+    def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
+        """Return the pooled outputs in the order in which the layers were done, and forget them.
 
         Args:
             preds: What the source returned.
-            head: Name of the layer that makes it; None if unknown. It and what contains it are left out.
+            head: Name of the layer that makes it, or names with " + " between them; None if unknown. Such a layer and
+                what contains it are left out.
+            features: ``[n, d]``, what that layer was given; unless layers are named, it is the last one.
         """
         if self._reader is not None:
             self._reader.compare(preds)
             self.token = self._reader.found
             self.close()
-        for name in self.modules if self.named else ():
-            if not self._runs[name]:
-                self.left_out[name] = "does not run as a module (what is compiled or scripted is not seen)"
         pooled, self._pooled, self._mask = self._pooled, {}, None
-        return {name: value for name, value in pooled.items() if not _holds(name, head)}
+        for name in self.named:
+            if not self._num_rows:
+                self.left_out[name] = "cannot be scored, since an image or text has several labels"
+            elif not self._runs[name]:
+                self.left_out[name] = "does not run as a module (what is compiled or scripted is not seen)"
+        kept = {name: value for name, value in pooled.items() if not _holds(name, head)}
+        if self.modules and not self.named and features is not None and features.ndim == 2:
+            kept[HEAD_INPUT] = pool(features, nn.Identity(), len(features))
+        return kept
 
     def close(self) -> None:
         """Stop looking for the token that the head reads."""
@@ -119,7 +131,8 @@ class LayerOutputs:
 
 
 def _holds(name: str, head: str | None) -> bool:
-    return head is not None and (head == name or head.startswith(f"{name}."))
+    heads = [] if head is None else head.split(" + ")
+    return any(part == name or part.startswith(f"{name}.") for part in heads)
 
 
 def _addresses(inputs: Any) -> Iterator[int]:

@@ -12,6 +12,8 @@ CLASS_INDICES = (
     "Soft labels, several labels for a row and regression targets have no LEEP: turn them into class indices, as a "
     "function `split_batch=` from the batch to (inputs, target) may do."
 )
+#: What models without a head call their features (Hugging Face), the first one found.
+EMBEDDINGS = ("image_embeds", "pooler_output")
 
 
 class OutputReader:
@@ -39,9 +41,8 @@ class OutputReader:
             ValueError: If the shapes do not fit, or leave open where the classes are.
         """
         value, named = _find_tensor(output)
-        if isinstance(target, Tensor) and (
-            not target.dtype.is_floating_point and target.dtype != torch.bool and not target.is_complex()
-        ):
+        _check_target(target)
+        if isinstance(target, Tensor):
             if value.ndim in (1, 3) and value.shape == target.shape:
                 value = value.unsqueeze(1)  # [N, ...] -> [N, 1, ...]
             elif value.ndim > 2:
@@ -51,14 +52,28 @@ class OutputReader:
                     f"`target` must have one label for each row of the outputs {list(value.shape)}, got shape "
                     f"{list(target.shape)}. {CLASS_INDICES}"
                 )
-        elif isinstance(target, Tensor):
-            raise TypeError(
-                f"`target` must hold integer class labels, got {target.dtype} of shape {list(target.shape)}. "
-                + CLASS_INDICES
-            )
         check_layout(value, target, None)
         self.single = value.shape[1] == 1
         return value
+
+    def read_embedding(self, output: Any, target: Any) -> Tensor:
+        """Return the features ``[N, d, d1, ...]`` that a source without a head returns.
+
+        Raises:
+            TypeError: If no tensor is found, or the labels are not integers.
+            ValueError: If the shapes do not fit.
+        """
+        for name in EMBEDDINGS:
+            output = output.get(name, output) if isinstance(output, Mapping) else getattr(output, name, output)
+        if not isinstance(output, Tensor):
+            output = _only_tensor(output)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"With `head=False`, `source` must return a tensor or something with {' or '.join(EMBEDDINGS)}; "
+                f"got {_described(output)}. Wrap it in a function that returns features [N, d]."
+            )
+        _check_target(target)
+        return self.read_features(output, target)
 
     def read_features(self, value: Tensor, target: Tensor) -> Tensor:
         """Return features beside the outputs as ``[N, d, d1, ...]``; their shapes tell, or else the outputs' told.
@@ -100,15 +115,30 @@ def _find_tensor(output: Any) -> tuple[Tensor, bool]:
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits, True
-    if isinstance(output, tuple | list):
-        tensors = [value for value in output if isinstance(value, Tensor)]
-        output = tensors[0] if len(tensors) == 1 else output
+    output = _only_tensor(output)
     if isinstance(output, Tensor):
         return output, False
     raise TypeError(
         "`source` must return a tensor, something with `logits`, a tensor, or a tuple with one tensor; "
-        f"got {_described(output)}. Wrap it in a function that returns the classifier's output."
+        f"got {_described(output)}. Wrap it in a function that returns the classifier's output; if it returns features "
+        "instead, having no head, pass `head=False`."
     )
+
+
+def _only_tensor(output: Any) -> Any:
+    """Return the tensor of a tuple or list with one; anything else as it is."""
+    tensors = [value for value in output if isinstance(value, Tensor)] if isinstance(output, tuple | list) else []
+    return tensors[0] if len(tensors) == 1 else output
+
+
+def _check_target(target: Any) -> None:
+    if isinstance(target, Tensor) and (
+        target.dtype.is_floating_point or target.dtype == torch.bool or target.is_complex()
+    ):
+        raise TypeError(
+            f"`target` must hold integer class labels, got {target.dtype} of shape {list(target.shape)}. "
+            + CLASS_INDICES
+        )
 
 
 def _described(output: Any) -> str:

@@ -1,7 +1,7 @@
 """A scoring pass: the only place that runs a source model over data, or takes what it returned before."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,11 @@ from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import HeadInput, capture_head_input
+from lightning_leep.scoring.layer_features import LayerFeatures
+from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
     SourceRun,
@@ -50,10 +53,10 @@ def score(
     process scores its own batches (some may have none), and all return the report of all rows.
 
     Args:
-        source: Classifier with its original head: a module, or a callable (a bound method of a module counts as that
-            module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``, to something with
-            ``.logits``, or to a tuple with one tensor. A single output is read as a binary classifier: its two classes
-            are 0 and the logit, or 1 - p and p.
+        source: Classifier with its original head (without one: ``head=False``): a module, or a callable (a bound method
+            of a module counts as that module) from inputs to logits ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]``,
+            to something with ``.logits``, or to a tuple with one tensor. A single output is read as a binary
+            classifier: its two classes are 0 and the logit, or 1 - p and p.
         dataloader: Batches of this process: pairs ``(inputs, target)``, mappings with ``labels`` (or ``label``,
             ``target``, ``targets``), or what ``split_batch`` takes. Each image should come once. A repeated image
             (sampled with replacement, or an augmented copy) counts as one more independent image, so that standard
@@ -88,11 +91,20 @@ def score(
             chosen = merged_options(options, flat)
             plan = _first_plan(num_target_classes, chosen)
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
-            captured = stack.enter_context(capture_head_input(source_module(source), chosen.head))
-            reader = OutputReader(chosen.class_dim)
-            batches = run.outputs(captured, reader)
+            module = source_module(source)
+            if chosen.head is None and getattr(module, "num_classes", None) == 0:
+                raise ValueError(
+                    "`source` has no head (its `num_classes` is 0), so it returns features. Pass `head=False`, which "
+                    "scores them and leaves LEEP out, or the source with its original head."
+                )
+            captured = stack.enter_context(
+                capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
+            )
+            layers = stack.enter_context(capture_layers(module, chosen.scored_layers, chosen.pooling))
+            readers = captured, OutputReader(chosen.class_dim), layers
+            batches = run.outputs(*readers)
             first = next(batches, None)
-            return plan.with_batch(first, captured, reader), partial(run.outputs, captured, reader), batches, first
+            return plan.with_batch(first, *readers), partial(run.outputs, *readers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
@@ -106,6 +118,7 @@ def score_outputs(
     num_target_classes: int | None = None,
     *,
     features: Any = None,
+    layers: Mapping[str, Any] | None = None,
     options: ScoringOptions | None = None,
 ) -> TransferabilityReport:
     """Score outputs of a source that were computed before, as :func:`score` does. No model runs.
@@ -114,10 +127,11 @@ def score_outputs(
 
     Args:
         logits: ``[N, Z]``, ``[N, Z, d1, ...]`` or ``[N, ..., Z]`` outputs, a tensor or a NumPy array; probabilities
-            with ``ScoringOptions(from_logits=False)``.
+            with ``ScoringOptions(from_logits=False)``. None, for a source without a head, leaves out their scores.
         target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
         num_target_classes: C. None takes the largest label plus 1, and the report says so.
         features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
+        layers: ``[N, d]`` features of other layers, by name in the order in which they run; None leaves them out.
         options: What is computed; None for the defaults. How a batch is read and a head is found does not matter here.
 
     Returns:
@@ -134,19 +148,25 @@ def score_outputs(
         (-1.0, None)
     """
     start = time.perf_counter()
-    device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
+    device = next((given.device for given in (logits, features) if isinstance(given, Tensor)), torch.device("cpu"))
 
     def begin() -> tuple[PassPlan, Outputs]:
-        chosen = merged_options(options, {})
+        if logits is None and features is None:
+            raise ValueError("`logits` or `features` must be given, got None for both.")
+        chosen = replace(merged_options(options, {}), head=False if logits is None else None)
         if features is None:
-            chosen = replace(chosen, feature_scores=False, nleep=False)
+            chosen = replace(chosen, feature_scores=False, nleep=False, layers=None)
         labels, reader = _as_tensor("target", target).to(device), OutputReader(chosen.class_dim)
-        preds = reader.read(_as_tensor("logits", logits), labels)
-        rows = None if features is None else reader.read_features(_as_tensor("features", features).to(device), labels)
-        if reader.single:
+        preds = None if logits is None else reader.read(_as_tensor("logits", logits), labels)
+        rows = None if features is None else reader.read_embedding(_as_tensor("features", features).to(device), labels)
+        if preds is not None and reader.single:
             preds = two_classes(preds, chosen.from_logits)
-        batch = (preds, rows, labels)
-        return _first_plan(num_target_classes, chosen).with_batch(batch, HeadInput({}), reader), batch
+        given = {name: _as_layer(name, value, len(labels)).to(device) for name, value in (layers or {}).items()}
+        pooled = {name: Pooled(value) for name, value in given.items()}
+        outputs: Any = rows if preds is None else preds
+        batch = Outputs(outputs, rows, labels, pooled)
+        plan = _first_plan(num_target_classes, chosen)
+        return plan.with_batch(batch, HeadInput({}), reader, LayerOutputs(None, ())), batch
 
     with torch.no_grad():
         plan, batch = on_every_process(begin, device)
@@ -171,13 +191,24 @@ def _report(
     start: float,
 ) -> TransferabilityReport:
     """Score the batches of this process: ``states`` is where sums are kept, ``device`` where processes meet."""
-    plan, batches = plan.read_classes(batches, device)
+    layer_features = LayerFeatures(plan.layers)
+    plan, batches = plan.read_classes(map(layer_features.join, batches), device)
     collector = ScoreCollector(plan, states)
     on_every_process(lambda: collector.first_pass(batches), device)
     if not plan.options.keeps_rows:
         second_pass = collector.second_pass()
-        on_every_process(lambda: second_pass(read_again()), device)
+        on_every_process(lambda: second_pass(map(layer_features.join, read_again())), device)
     return collector.report(lambda: time.perf_counter() - start)
+
+
+def _as_layer(name: str, values: Any, num_rows: int) -> Tensor:
+    tensor = _as_tensor(f"layers[{name!r}]", values)
+    if not tensor.is_floating_point() or tensor.ndim != 2 or len(tensor) != num_rows:
+        raise ValueError(
+            f"`layers[{name!r}]` must hold one row of floating-point features for each of {num_rows} labels, "
+            f"got {tensor.dtype} of shape {list(tensor.shape)}."
+        )
+    return tensor
 
 
 def _as_tensor(name: str, values: Any) -> Tensor:

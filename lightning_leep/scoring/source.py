@@ -2,12 +2,12 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from inspect import getclosurevars, isfunction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,24 @@ from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.nleep import require_scikit_learn
 from lightning_leep.scoring.batches import call_source, split_pair_or_mapping
 from lightning_leep.scoring.head import HeadInput
+from lightning_leep.scoring.layers import LayerOutputs
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import this_process
 from lightning_leep.utils.first_run import on_first_run
 
-#: Source outputs, features (None where there are none to score) and labels of one batch.
-Outputs = tuple[Tensor, Tensor | None, Tensor]
+
+class Outputs(NamedTuple):
+    """What one batch gave."""
+
+    preds: Tensor  #: what the source returned
+    features: Tensor | None  #: what its head was given; None where there is nothing to score
+    target: Tensor  #: labels
+    layers: Mapping[str, Pooled] = {}  #: pooled outputs of its layers, by name
+    layer_features: Tensor | None = None  #: these side by side, ``[N, D]``
+
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -166,8 +176,8 @@ class SourceRun:
         if self.options.nleep:
             require_scikit_learn()
 
-    def outputs(self, captured: HeadInput, reader: OutputReader) -> Iterator[Outputs]:
-        """Run the source over the loader, once for each call, and yield what it returned and what its head was given.
+    def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
+        """Run the source over the loader, once for each call, and yield what is captured of each batch.
 
         Raises:
             TypeError: If a batch, an output or the labels have the wrong type.
@@ -178,11 +188,19 @@ class SourceRun:
         split_batch = self.options.split_batch or split_pair_or_mapping
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))
+            layers.begin(inputs, target)
             with context(), self.running():
                 output = call_source(self.source, inputs)
+            if self.options.head is False:
+                embedding = reader.read_embedding(output, target).clone()  # the source may reuse its memory
+                pooled = layers.take(embedding, None, embedding)
+                yield Outputs(embedding, embedding, target.to(embedding.device), pooled)
+                continue
             preds = reader.read(output, target)
             features = captured.take(preds, target)
+            pooled = layers.take(preds, captured.name, features)
             if preds.shape[1] == 1:
                 preds = two_classes(preds, self.options.from_logits)
             # Probabilities are kept as they are, and the source may reuse their memory.
-            yield preds if self.options.from_logits else preds.clone(), features, target.to(preds.device)
+            kept = preds if self.options.from_logits else preds.clone()
+            yield Outputs(kept, features, target.to(preds.device), pooled)

@@ -3,11 +3,13 @@
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
+from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.text import report_markdown
 
 __all__ = [
     "association_figure",
     "history_figure",
+    "layers_figure",
     "levels_figure",
     "predicted_vs_achieved_figure",
     "report_markdown",

@@ -5,7 +5,7 @@ from math import isfinite
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.report_notes import doubts
 from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
@@ -48,6 +48,7 @@ def report_markdown(
         _comparison(curve, reference),
         _notes((*report.notes, *(forecast.notes if forecast is not None else ()))),
         _table(report),
+        _layers(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -60,20 +61,24 @@ def explained_share(report: TransferabilityReport) -> float | None:
     explain pure noise.)
     """
     floor = report.leave_one_out_floor
-    if not (floor < 0 and isfinite(report.leave_one_out_leep)):
+    score = or_nan(report.leave_one_out_leep)
+    if not (floor < 0 and isfinite(score)):
         return None
-    return max(0.0, 1 - report.leave_one_out_leep / floor)
+    return max(0.0, 1 - score / floor)
 
 
 def _scoring(report: TransferabilityReport, source: str) -> str:
+    classes = "without a head" if report.num_source_classes is None else f"{report.num_source_classes:,} classes"
     return (
-        f"Before training, {source} ({report.num_source_classes:,} classes) was run once over "
+        f"Before training, {source} ({classes}) was run once over "
         f"**{report.num_samples:,} samples of {report.num_target_classes:,} target classes** "
         f"({report.seconds:.1f} s, {report.samples_per_second:,.0f} samples a second). No weight was changed."
     )
 
 
 def _verdict(report: TransferabilityReport) -> str:
+    if report.leep is None:
+        return "The source has no head, so there is no LEEP: its features are scored."
     text = (
         f"**LEEP {report.leep:.3f}**, on a scale from {report.floor:.3f} (the source says nothing about the labels) "
         "to 0 (it says everything)."
@@ -139,27 +144,7 @@ def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
 
 
 def _table(report: TransferabilityReport) -> str:
-    rows = [
-        (
-            "LEEP",
-            _score(report.leep, report.leep_standard_error),
-            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
-        ),
-        (
-            "LEEP, leave-one-out",
-            _score(report.leave_one_out_leep, report.leave_one_out_leep_standard_error),
-            "the same with each sample predicted from the others alone, as for new data",
-        ),
-        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
-        (
-            "EEP accuracy",
-            _accuracy(report.eep_accuracy, report.eep_accuracy_standard_error),
-            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
-        ),
-    ]
-    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
-        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
-        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
+    rows = [] if report.leep is None else _output_rows(report)
     if report.linear_probe_accuracy is not None:
         accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
         rows.append(
@@ -184,6 +169,48 @@ def _table(report: TransferabilityReport) -> str:
     return "\n".join(
         ["| score | value (± 95%) | what it means |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     )
+
+
+def _layers(report: TransferabilityReport) -> str:
+    if not report.layers:
+        return ""
+    rows = ["| layer | features | linear probe accuracy | H-score | LogME |", "|---|---|---|---|---|"]
+    for layer in report.layers:
+        width = str(layer.width) if layer.width == layer.kept_width else f"{layer.kept_width} of {layer.width}"
+        value = layer.probe_accuracy
+        accuracy = "-" if value is None else _accuracy(value, layer.probe_standard_error)
+        others = ("-" if score is None else f"{score:.3f}" for score in (layer.h_score, layer.log_me))
+        name = code(layer.name) + (" (goes into the head)" if layer.feeds_head else "")
+        rows.append(f"| {name} | {width} | {accuracy} | {' | '.join(others)} |")
+    if (value := report.multi_layer_probe_accuracy) is not None:
+        total = sum(layer.kept_width for layer in report.layers)
+        rows.append(f"| all together | {total} | {_accuracy(value, report.multi_layer_probe_standard_error)} | - | - |")
+    return "\n".join(["**Layers of the source**, in the order in which they run:", "", *rows])
+
+
+def _output_rows(report: TransferabilityReport) -> list[tuple[str, str, str]]:
+    rows = [
+        (
+            "LEEP",
+            _score(or_nan(report.leep), report.leep_standard_error),
+            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
+        ),
+        (
+            "LEEP, leave-one-out",
+            _score(or_nan(report.leave_one_out_leep), report.leave_one_out_leep_standard_error),
+            "the same with each sample predicted from the others alone, as for new data",
+        ),
+        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
+        (
+            "EEP accuracy",
+            _accuracy(or_nan(report.eep_accuracy), report.eep_accuracy_standard_error),
+            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
+        ),
+    ]
+    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
+        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
+        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
+    return rows
 
 
 def _score(value: float, error: float | None) -> str:

@@ -13,7 +13,7 @@ from lightning_leep import score
 C, Z, D, N, BATCH = 4, 9, 6, 110, 25
 FEW_PERMUTATIONS = {"num_permutations": 19}
 #: What depends on time, on how rows are kept by name, or needs kept rows.
-NOT_COMPARED = {"seconds", "samples_per_second", "memory", "notes", "joint"}
+NOT_COMPARED = {"seconds", "samples_per_second", "memory", "notes", "joint", "layers"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation", "permutation_p_value"}
 
 
@@ -80,7 +80,12 @@ def run(memory="device", source=None, loader=None, **kwargs):
 
 def fields_of(report, without):
     names = {f.name for f in dataclasses.fields(report)} - NOT_COMPARED - without
-    return {name: getattr(report, name) for name in names}
+    return {name: getattr(report, name) for name in names} | layer_values(report)
+
+
+def layer_values(report):
+    """Every field of every layer by a name of its own, to be compared as a number where it is one."""
+    return {f"{layer.name} {name}": value for layer in report.layers for name, value in layer.to_dict().items()}
 
 
 def same(report, reference, without=frozenset()):

@@ -5,7 +5,9 @@ import sys
 import warnings
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
@@ -188,3 +190,50 @@ def test_fault_in_what_is_written_down(monkeypatch, recwarn):
     assert tasks == ["LEEPCallback could not log the report", "LEEPCallback could not log how the run came out"]
     with pytest.raises(BrokenError):
         fit(Classifier(), LEEPCallback(make_source(), strict=True))
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even a message")
+
+
+PARTS_OF_HOOKS = [
+    "leep.leep_callbacks",
+    "leep.RunLogs",
+    "leep.RunLogs.release_hparams",
+    "leep.SourceScorer.run",
+    "leep.TrainerFacts.of",
+    "leep.look_ahead",
+    "leep.TransferWatch.start",
+    "leep.TransferWatch.start_validation",
+    "leep.TransferWatch.end_validation",
+    "leep.TransferWatch.start_epoch",
+    "leep.TransferWatch.end_epoch",
+    "leep.TransferWatch.end",
+    "leep.RecordKeeper.save",
+    "fit.state.FitState.to_dict",
+    "fit.state.TrainedPart.see_gradients",
+    "fit.state.TrainedPart.look",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("errors", [False, True], ids=["warnings", "warnings are errors"])
+@pytest.mark.parametrize("part", PARTS_OF_HOOKS)
+def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
+    """Even one that cannot be printed, and where a warning is an error."""
+
+    def broken(*args, **kwargs):
+        raise UnprintableError
+
+    module, plain, callback = Classifier(), Classifier(), LEEPCallback(make_source())
+    saver = pl.callbacks.ModelCheckpoint(tmp_path / "saved", save_last=True)
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=not errors) as caught:
+        patch.setattr(f"lightning_leep.callbacks.{part}", broken)
+        warnings.simplefilter("error" if errors else "always", UserWarning)
+        warnings.simplefilter("ignore", PossibleUserWarning)  # which Lightning gives anyway
+        fit(module, callback, saver, enable_checkpointing=True, logger=TensorBoardLogger(tmp_path))
+    said = [record.getMessage() for record in caplog.records] if errors else [str(w.message) for w in caught]
+    assert any("LEEPCallback could not" in text and "UnprintableError. " in text for text in said)
+    fit(plain)
+    assert trained_state(module) == trained_state(plain)

@@ -28,19 +28,6 @@ class Stateful(Dataset):
         return inputs + 0.1 * self.shift(self, index), label
 
 
-class OnItsClass(Stateful):
-    count = 0
-
-    def __init__(self) -> None:
-        type(self).count = 0
-        super().__init__(lambda data, index: type(data).count)
-        del self.count
-
-    def __getitem__(self, index):
-        type(self).count += 1
-        return super().__getitem__(index)
-
-
 def counted(data, index):
     data.count += 1
     return data.count % 7
@@ -87,7 +74,6 @@ LOADERS = {
     "counter": lambda: train_loader(Stateful(counted)),
     "cache": lambda: train_loader(Stateful(cached)),
     "generator made by the first item": lambda: train_loader(Stateful(drawn)),
-    "counter of the class": lambda: train_loader(OnItsClass()),
     "generator of a library": lambda: train_loader(library()),
     "collate function": lambda: train_loader(collate_fn=Collate()),
     "batch sampler": lambda: DataLoader(DATA, batch_sampler=Batches([[i, 49 - i] for i in range(25)])),
@@ -99,6 +85,7 @@ def kept(loader):
     return getattr(data, "count", 0), getattr(data, "cache", {}), getattr(collate, "calls", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True], ids=["training loader", "given loader of the same data"])
 @pytest.mark.parametrize("name", LOADERS)
@@ -207,6 +194,7 @@ SOURCES = {
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_modules_keep(change, kind):
@@ -287,6 +275,7 @@ class Compiled(Classifier):
         return self.head(self.compiled(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
 def test_compiled_code_is_not_compiled_for_scoring(monkeypatch):

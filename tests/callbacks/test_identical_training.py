@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import (
     DataLoader,
+    IterableDataset,
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -26,17 +27,6 @@ class FrozenBatchNorm(Classifier):
         self.body[1].eval()
 
 
-class Jitter:
-    """A transform with a generator of its own, two levels below the data set."""
-
-    def __init__(self, generator) -> None:
-        self.settings = {"generator": generator}
-
-    def __call__(self) -> float:
-        generator = self.settings["generator"]
-        return generator.random() if not isinstance(generator, torch.Generator) else torch.rand(1, generator=generator)
-
-
 LOADERS = {
     "shuffled": lambda: train_loader(),
     "in order": lambda: train_loader(shuffle=False),
@@ -50,10 +40,6 @@ LOADERS = {
     "augmented by Python": lambda: train_loader(Noisy(random.random)),
     "augmented by NumPy": lambda: train_loader(Noisy(np.random.rand)),
     "augmented by torch": lambda: train_loader(Noisy(lambda: torch.rand(1))),
-    "augmented by a generator of torch": lambda: train_loader(Noisy(Jitter(explicit()))),
-    "augmented by a generator of NumPy": lambda: train_loader(Noisy(Jitter(np.random.default_rng(0)))),
-    "augmented by a random state of NumPy": lambda: train_loader(Noisy(Jitter(np.random.RandomState(0)))),
-    "augmented by a generator of Python": lambda: train_loader(Noisy(Jitter(random.Random(0)))),
     "augmented in workers": lambda: train_loader(Noisy(np.random.rand), num_workers=1),
     "in a custom order": lambda: DataLoader(make_data(), batch_sampler=[[i, 49 - i] for i in range(25)]),
 }
@@ -105,6 +91,35 @@ def test_figures_and_a_second_pass(tmp_path):
     fit(module, callback, logger=TensorBoardLogger(tmp_path))
     fit(plain)
     assert trained_state(module) == trained_state(plain)
+
+
+class Stream(IterableDataset):
+    """Goes on where the last reading stopped, as a stream does."""
+
+    def __init__(self) -> None:
+        self.rows = iter(list(make_data()) * 9)
+
+    def __iter__(self):
+        for _ in range(50):
+            yield next(self.rows)
+
+
+@pytest.mark.slow
+def test_generator_that_a_given_loader_shares_with_training():
+    """Each reading of a loader draws a seed from it."""
+    plain = run(train_loader(generator=explicit()), callback=False)
+    for data, workers in ((Stream(), 0), (Stream(), 1), (make_data(), 0)):
+        generator = explicit()
+        given = DataLoader(data, batch_size=10, generator=generator, num_workers=workers)
+        assert run(train_loader(generator=generator), callback=True, dataloader=given) == plain
+
+
+def test_stream_that_a_given_loader_shares_with_training():
+    plain = run(DataLoader(Stream(), batch_size=10), callback=False)
+    for workers in (0, 1):
+        stream = Stream()
+        given = DataLoader(stream, batch_size=10, num_workers=workers)
+        assert run(DataLoader(stream, batch_size=10), callback=True, dataloader=given) == plain
 
 
 def test_source_with_weights_of_its_own_is_unchanged():

@@ -150,6 +150,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_record_and_forecast(name, tmp_path):
     model, callbacks, word = CASES[name]

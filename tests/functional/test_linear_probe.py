@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_leep.functional import chunks
 from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
 from lightning_leep.functional.linear_probe import SCALES, linear_probe, linear_probe_result, linear_probe_sums
@@ -214,3 +215,15 @@ def test_no_copy_of_the_rows_in_double_precision():
     """Peak memory grows by less than half of an n x d float64 array (51 MB), let alone n x C x d."""
     grown = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout
     assert int(grown) * 1024 < 100_000 * 64 * 8 / 2
+
+
+def test_chunks_change_nothing(monkeypatch):
+    """Of seven rows each, among them the only one of its class."""
+    features, target = make(60, 4, 3, seed=2)
+    target[20] = 3
+    whole = probe(features, target)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES_CPU", 8 * 4 * 7)
+    torch.testing.assert_close(
+        probe(features, target)._asdict(), whole._asdict(), rtol=1e-9, atol=1e-12, equal_nan=True
+    )
+    assert whole.row_correct.isnan().nonzero().tolist() == [[20]]

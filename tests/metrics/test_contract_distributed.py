@@ -75,6 +75,10 @@ def every_use(rank, world_size):
                 other = shard_of(name, shards[::-1], rank)  # the rows may be dealt out anew
                 score_batch(*other)
                 note("two passes", two_pass.compute())
+                manual = filled(name, mine, keep_rows=False, sync_on_compute=False)
+                manual.second_pass(sync=True)(*other)
+                manual.sync()
+                note("two passes, manual", manual.compute())
             if rank < 2:
                 note("group", filled(name, mine, process_group=pair).compute())
                 of_sync = filled(name, mine, sync_on_compute=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_leep import TransferabilityReport
+from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import check_report
 
 
@@ -27,6 +28,28 @@ def test_json_round_trip_without_the_joint(report):
     assert restored.linear_probe_class_accuracy == (None, 0.5, 1.0)
     assert restored.largest_class_rate == 0.5
     assert isinstance(restored.num_samples, int)
+
+
+def test_layers_survive_json_and_are_checked(report):
+    layers = (
+        LayerScore(name="stem", width=64, kept_width=16, probe_accuracy=0.5, h_score=1.5, log_me=-0.25),
+        LayerScore(name="input of fc", width=8, kept_width=8, probe_standard_error=0.0, feeds_head=True),
+    )
+    report = dataclasses.replace(report, layers=layers, multi_layer_probe_accuracy=0.75)
+    assert TransferabilityReport.from_json(report.to_json()) == report
+    assert report.scalars()["multi_layer_probe_accuracy"] == 0.75
+    values = report.to_dict()
+    for layers, error in (
+        ([{"name": "a", "width": 1}], ValueError),
+        ([{"name": "a", "width": 1, "kept_width": 2}], ValueError),
+        ([{"name": "a", "width": 1, "kept_width": 1, "beauty": 2}], ValueError),
+        ([{"name": "a", "width": 1, "kept_width": 1, "probe_accuracy": 1.5}], ValueError),
+        ([{"name": "a", "width": 1, "kept_width": True}], TypeError),
+        (["stem"], TypeError),
+        ("stem", TypeError),
+    ):
+        with pytest.raises(error, match="layers|width|probe_accuracy"):
+            TransferabilityReport.from_dict(values | {"layers": layers})
 
 
 def test_a_number_that_is_not_finite_becomes_null_and_comes_back_as_nan(report):

@@ -57,8 +57,8 @@ def test_answer_that_is_no_token_has_no_features():
     assert "usually a lower bound" in forecast.describe()
     assert forecast.high == 1.0
     assert any("Without features" in note for note in forecast.notes)
-    with pytest.raises(ValueError, match="`head` must name a layer"):
-        run(Mean(), inputs=decoder_batch(), head="score")
+    # A head that the user names has the mean over the tokens.
+    assert_scores_of(run(Mean(), inputs=decoder_batch(), head="score"), TOKENS.mean(dim=1))
 
 
 class Distilled(nn.Module):

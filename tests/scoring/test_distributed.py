@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset
+from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset, layer_values
 
 pytestmark = pytest.mark.distributed
 
@@ -27,7 +27,7 @@ WAYS = {
     "logits": {"logits": True},
 }
 PERMUTATIONS = 40
-NOT_COMPARED = {"seconds", "samples_per_second", "joint"}
+NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
 
 
@@ -59,7 +59,8 @@ def split(shards, rank):
 
 
 def fields_of(report):
-    return {f.name: getattr(report, f.name) for f in dataclasses.fields(report) if f.name not in NOT_COMPARED}
+    names = [f.name for f in dataclasses.fields(report) if f.name not in NOT_COMPARED]
+    return {name: getattr(report, name) for name in names} | layer_values(report)
 
 
 def reports(rank, world_size):
@@ -108,6 +109,22 @@ def sorted_classes(rank, world_size):
     images, labels = dataset().tensors
     mine = (labels < 2) == (rank == 0)
     return fields_of(run((images[mine], labels[mine])))
+
+
+def test_number_of_classes_is_the_largest_of_all_processes():
+    """The first process has the classes 0 and 1 alone."""
+    images, labels = dataset().tensors
+    alone = fields_of(score(source_of(), [(images, labels)], progress=False))
+    for report in run_processes(found_classes, 2):
+        assert report["num_target_classes"] == int(labels.max()) + 1
+        assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
+        assert any("was found from the labels" in note for note in report["notes"])
+
+
+def found_classes(rank, world_size):
+    images, labels = dataset().tensors
+    mine = (labels < 2) == (rank == 0)
+    return fields_of(score(source_of(), [(images[mine], labels[mine])], progress=False))
 
 
 # -- traffic -----------------------------------------------------------------------------------------------------------

@@ -102,12 +102,17 @@ def test_common_name_counts_if_the_layer_runs_and_makes_the_outputs(make, name):
     assert torch.equal(features, source.fc(hidden).detach() if make is Later else hidden)
 
 
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
 def test_named_head_that_gives_no_features():
     with pytest.raises(ValueError, match=r"`head` must name a layer .* 'head' did not run \(if torch.compile compiled"):
         run(Unused(), head="head")
-    convolutional = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(10, Z))
-    with pytest.raises(ValueError, match=r"25\] labels, but '0' was given torch.float32 of shape \[25, 1, 5\]"):
-        run(convolutional, inputs=X.unsqueeze(1), head="0")
+    pixels = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 1)), nn.Linear(1, Z), nn.Unflatten(0, (-1, 5)), Mean())
+    with pytest.raises(ValueError, match=r"25\] labels, but '2' was given torch.float32 of shape \[125, 1\]"):
+        run(pixels, head="2")
     embedding = nn.Sequential(nn.EmbeddingBag(9, D), nn.Linear(D, Z))
     with pytest.raises(ValueError, match=r"'0' was given torch.int64 of shape \[25, 5\]"):
         run(embedding, inputs=torch.randint(9, X.shape), head="0")

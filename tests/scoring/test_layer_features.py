@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from lightning_leep.scoring.layer_features import MAX_WIDTH, LayerFeatures, kept_widths, random_projection
+from lightning_leep.scoring.layer_features import (
+    MAX_WIDTH,
+    LayerFeatures,
+    kept_widths,
+    layer_columns,
+    random_projection,
+)
+from lightning_leep.scoring.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
 
@@ -33,22 +40,22 @@ def test_kept_widths(widths, kept):
 
 def test_narrow_layers_stay_as_they_are():
     batch = {"a": Pooled(rows(3)), "b": Pooled(rows(4, 1))}
-    features = LayerFeatures.plan(batch)
+    features = LayerFeatures(layer_columns(batch))
     assert features.of(batch, N, CPU).equal(torch.cat([rows(3), rows(4, 1)], 1))
-    assert features.slices == [slice(0, 3), slice(3, 7)]
+    assert features.widths == [3, 4]
 
 
 @pytest.mark.slow
 def test_wide_layers_are_projected_alike_everywhere():
     batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(30, 1)), "c": Pooled(rows(2000, 2))}
-    got = LayerFeatures.plan(batch).of(batch, N, CPU)
+    got = LayerFeatures(layer_columns(batch)).of(batch, N, CPU)
     assert got.shape == (N, 1024)
     assert got[:, 497:527].equal(rows(30, 1))
     projection = random_projection("a", 2000, 497)
     torch.testing.assert_close(got[:, :497], rows(2000) @ projection.float())
     torch.testing.assert_close(projection.T @ projection, torch.eye(497, dtype=torch.double))
     # Another batch, another process: the same projections, made anew from names and sizes.
-    again = LayerFeatures(LayerFeatures.plan(batch).columns)
+    again = LayerFeatures(layer_columns(batch))
     assert again.of(batch, N, CPU).equal(got)
     assert not random_projection("c", 2000, 497).equal(projection)
 
@@ -59,7 +66,7 @@ def test_a_token_stands_beside_the_mean_where_there_are_as_many():
         "fewer": Pooled(rows(3, 3), rows(3, 4), rows(3, 5), 4),
         "image": Pooled(rows(2, 6)),
     }
-    features = LayerFeatures.plan(batch, ReadToken("last", 7))
+    features = LayerFeatures(layer_columns(batch, ReadToken("last", 7)))
     assert [column.token for column in features.columns] == ["last", None, None]
     expected = torch.cat([rows(3), rows(3, 2), rows(3, 3), rows(2, 6)], 1)
     assert features.of(batch, N, CPU).equal(expected)
@@ -69,8 +76,20 @@ def test_a_token_stands_beside_the_mean_where_there_are_as_many():
 
 def test_a_layer_that_a_batch_lacks_is_nan_there():
     batch = {"a": Pooled(rows(3)), "b": Pooled(rows(4, 1))}
-    features = LayerFeatures.plan(batch)
+    features = LayerFeatures(layer_columns(batch))
     for other in ({"a": batch["a"]}, batch | {"b": Pooled(rows(5))}):
         got = features.of(other, N, CPU)
         assert got[:, :3].equal(rows(3))
         assert got[:, 3:].isnan().all()
+
+
+@pytest.mark.parametrize("place", ["mean", "first", "last"])
+def test_what_goes_into_the_head_is_kept_once(place):
+    head = {HEAD_INPUT: Pooled(rows(3, 9))}
+    layers = {"a": Pooled(rows(3), rows(3, 1), rows(3, 2), 7), "b": Pooled(rows(3, 3), rows(3, 4), rows(3, 5), 7)}
+    columns = layer_columns(layers | head)
+    assert [(column.name, column.feeds_head) for column in columns] == [("a", False), ("b", False), (HEAD_INPUT, True)]
+    # Half precision rounds it a little.
+    layers["b"] = layers["b"]._replace(**{place: rows(3, 9).bfloat16().float()})
+    columns = layer_columns(layers | head)
+    assert [(column.name, column.feeds_head) for column in columns] == [("a", False), ("b", True)]

@@ -81,9 +81,9 @@ class Text(nn.Module):
 
 def run(source, inputs, layers="auto", head="fc", **kwargs):
     with torch.no_grad(), capture_layers(source, layers, **kwargs) as outputs:
-        outputs.begin(inputs, N)
+        outputs.begin(inputs, torch.zeros(N))
         preds = source(**inputs) if isinstance(inputs, dict) else source(inputs)
-        return outputs.take(preds, head), outputs
+        return outputs.take(preds, head, None), outputs
 
 
 def assert_means(batch, expected):
@@ -203,8 +203,8 @@ def test_the_token_stays_found_and_later_batches_have_their_own_lengths():
     with torch.no_grad(), capture_layers(source, "auto") as outputs:
         for length in (5, 3, 1):
             inputs = {"input_ids": IDS[:, :length]}
-            outputs.begin(inputs, N)
-            batch = outputs.take(source(**inputs), "score")
+            outputs.begin(inputs, torch.zeros(N))
+            batch = outputs.take(source(**inputs), "score", None)
             assert outputs.token.which == "first"
             assert batch["blocks.1"].length == length
 
@@ -267,7 +267,7 @@ def test_the_transformer_encoder_of_torch(batch_first):
 def test_recurrent_layers():
     source = nn.Sequential(nn.Embedding(9, D), nn.GRU(D, 7, batch_first=True))
     with torch.no_grad(), capture_layers(source, "auto") as outputs:
-        outputs.begin(IDS, N)
+        outputs.begin(IDS, torch.zeros(N))
         preds, _ = source(IDS)
-        batch = outputs.take(preds, None)
+        batch = outputs.take(preds, None, None)
         assert_means(batch, {"0": source[0](IDS).mean(1), "1": preds.mean(1)})

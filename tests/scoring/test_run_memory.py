@@ -35,8 +35,10 @@ def growth(memory, first, **kwargs):
 
 @pytest.mark.slow
 def test_what_is_held():
-    assert growth("device", first=4) == 6 * BATCH * ROW_BYTES
-    assert growth("device", first=4, nleep=True) == 6 * BATCH * ROW_BYTES  # it shares the features
+    assert growth("device", first=4, layers=None) == 6 * BATCH * ROW_BYTES
+    assert growth("device", first=4, layers=None, nleep=True) == 6 * BATCH * ROW_BYTES  # it shares the features
+    width = sum(layer.kept_width for layer in run().layers)
+    assert growth("device", first=4) == 6 * BATCH * (ROW_BYTES + 4 * width + 8)
     for first in (4, 12 + 4):
         assert growth("second_pass", first) == 0
 

@@ -34,7 +34,8 @@ def test_source_that_says_nothing_explains_nothing_of_classes_with_single_images
     text = report_markdown(constant)
     assert "explains" not in text
     assert "it is -0.703; a source that says nothing would have -0.693." in text
-    assert "cannot be told from noise" in text
+    assert "outputs are the same for every target class" in text
+    assert "noise" not in text
 
 
 def test_share_is_that_of_the_rows_which_are_counted(report):

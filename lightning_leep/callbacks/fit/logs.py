@@ -17,6 +17,7 @@ from lightning_leep.records.curve import Reference
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.hparams import complete_hparams, widen_hparams
 from lightning_leep.tensorboard.scalars import (
     convergence_tags,
@@ -87,13 +88,17 @@ class RunLogs:
         if report is None:
             return
         described = "" if forecast is None else f" {forecast.describe()}"
-        rank_zero_info(
-            f"LEEPCallback: {self.source_name} has LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says "
-            f"nothing about the labels).{described}"
+        leep = (
+            "no LEEP, since it has no head"
+            if report.leep is None
+            else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         )
+        rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
+        if any(layer.probe_accuracy is not None for layer in report.layers):
+            self._figure("layers", lambda: layers_figure(report))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.

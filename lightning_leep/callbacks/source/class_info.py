@@ -39,8 +39,10 @@ def find_class_names(datamodule: Any, dataset: Any, num_target_classes: int) -> 
     return next((names for names in lists if names is not None and len(names) == num_target_classes), None)
 
 
-def find_source_class_names(source: Any, num_source_classes: int) -> tuple[str, ...] | None:
+def find_source_class_names(source: Any, num_source_classes: int | None) -> tuple[str, ...] | None:
     """Return the source classes' names, its ``classes`` or its Hugging Face ``config.id2label``; None without any."""
+    if num_source_classes is None:
+        return None
     labels = attribute(attribute(source, "config"), "id2label")
     if isinstance(labels, Mapping) and sorted(labels) == list(range(num_source_classes)):
         return tuple(str(labels[z]) for z in range(num_source_classes))

@@ -63,7 +63,7 @@ class LentCopies:
             self._own.append((part, dict(own)))
             own.update({name: self._copy(value) for name, value in list(own.items())}, training=False)
             if any(cls.__name__ == "LightningModule" for cls in type(part).__mro__):
-                own["log"] = _log_nothing
+                own["log"] = lambda *args, **kwargs: None  # what is computed for scoring is not a result of training
 
     def give_back(self) -> None:
         """Let all modules have their own again."""
@@ -81,18 +81,19 @@ class LentCopies:
 
     def _copy_tensors(self, module: nn.Module, parts: list[nn.Module]) -> None:
         dtype = next((t.dtype for t in _tensors(module) if id(t) in self._of_trained and t.is_floating_point()), None)
-        tensors = list({id(tensor): tensor for part in parts for tensor in _tensors(part, recurse=False)}.values())
+        tensors = {id(tensor): tensor for part in parts for tensor in _tensors(part, recurse=False)}
+        # Of other types are parts of a tensor that is spread over processes, quantised and uninitialised ones.
+        plain = [t for t in tensors.values() if type(t) in (Tensor, nn.Parameter) and not t.is_meta]
         if self.device.type == "cuda":
-            in_place = [t for t in tensors if isinstance(t, nn.Parameter) and t.device == self.device]
+            in_place = [p for p in plain if isinstance(p, nn.Parameter) and p.device == self.device]
             free = torch.cuda.mem_get_info(self.device)[0]
             if sum(p.numel() * p.element_size() for p in in_place) > MEMORY_SHARE * free:
                 self._copies.update((id(p), p) for p in in_place)
-        for tensor in tensors:
-            # Of other types are parts of a tensor that is spread over processes, quantised and uninitialised ones.
-            if id(tensor) in self._copies or type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta:
-                continue
-            keeps_type = id(tensor) in self._of_trained or not tensor.is_floating_point()
-            new = tensor.detach().to(self.device, None if keeps_type else dtype, copy=True)
+        for tensor in [tensor for tensor in plain if id(tensor) not in self._copies]:
+            if id(tensor) in self._of_trained:  # where its strategy has put it
+                new = tensor.detach().clone()
+            else:
+                new = tensor.detach().to(self.device, dtype if tensor.is_floating_point() else None, copy=True)
             if isinstance(tensor, nn.Parameter):
                 new = nn.Parameter(new, tensor.requires_grad)
             new.__dict__.update(tensor.__dict__)
@@ -158,7 +159,3 @@ def _is_plain(value: Any) -> bool:
 
 def _package(cls: type) -> str:
     return cls.__module__.partition(".")[0]
-
-
-def _log_nothing(*args: Any, **kwargs: Any) -> None:
-    """In place of ``LightningModule.log``: what is computed for scoring is no result of training."""

@@ -109,21 +109,9 @@ def given_data(loader: Iterable[Any], max_samples: int | None) -> ScoringData:
 
 
 def check_not_trained_on(loader: Iterable[Any], trainer: Any) -> None:
-    """Raise ``ValueError`` if reading a loader would advance what training reads."""
-    for trained in tree_leaves(trainer.train_dataloader):
-        if loader is trained:
-            raise ValueError("`dataloader` must not be the training loader itself: reading it disturbs training.")
-        dataset = getattr(loader, "dataset", None)
-        # Reading by index leaves no trace, and workers read copies.
-        if (
-            isinstance(dataset, IterableDataset)
-            and dataset is getattr(trained, "dataset", None)
-            and getattr(loader, "num_workers", 0) == 0
-        ):
-            raise ValueError(
-                f"`dataloader` must not read the {type(dataset).__name__} that training reads: this disturbs training. "
-                "Pass another one, or read a copy of it in worker processes (`num_workers=1`)."
-            )
+    """Raise ``ValueError`` if a loader is one that training iterates."""
+    if any(loader is trained for trained in tree_leaves(trainer.train_dataloader)):
+        raise ValueError("`dataloader` must not be the training loader itself: reading it disturbs training.")
 
 
 def _has_index(loader: DataLoader) -> bool:

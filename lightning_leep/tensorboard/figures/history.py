@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.levels import LEEPLevel, leep_levels
 from lightning_leep.records.curve import AccuracyCurve
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.transfer import TransferRecord
 from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, PREDICTED_COLOR, new_figure, styled
 from lightning_leep.tensorboard.words import percent
@@ -28,7 +28,10 @@ def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
     return [
         record
         for record in history
-        if record.complete and record.trainable != "scratch" and len(record.curve) and math.isfinite(record.report.leep)
+        if record.complete
+        and record.trainable != "scratch"
+        and len(record.curve)
+        and math.isfinite(or_nan(record.report.leep))
     ]
 
 
@@ -150,7 +153,7 @@ def _legend(figure: "Figure", columns: int) -> None:
 def _draw_this_run(
     axes: "Axes", report: TransferabilityReport, forecast: AccuracyForecast | None, curve: AccuracyCurve
 ) -> None:
-    if not math.isfinite(report.leep):
+    if report.leep is None or not math.isfinite(report.leep):
         return
     if forecast is not None:
         below, above = forecast.value - forecast.low, forecast.high - forecast.value

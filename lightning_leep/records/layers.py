@@ -1,0 +1,67 @@
+"""What a scoring pass found out about one layer of the source."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from lightning_leep.utils.checks import check_real, check_size, check_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerScore:
+    """Scores of one layer's outputs, pooled to one row of features for each image or text.
+
+    All are made from the features that are kept. A score is None where it could not be computed.
+
+    Attributes:
+        name: Of the module; "stem" for the input of the first block, "input of NAME" for the input of the head.
+        width: Features before projection.
+        kept_width: Features after it.
+        probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features.
+        probe_standard_error: Standard error of that mean.
+        h_score: H-score with Ledoit-Wolf shrinkage.
+        log_me: LogME.
+        feeds_head: Whether these are the features that go into the source's head.
+    """
+
+    name: str
+    width: int
+    kept_width: int
+    probe_accuracy: float | None = None
+    probe_standard_error: float | None = None
+    h_score: float | None = None
+    log_me: float | None = None
+    feeds_head: bool = False
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name, empty=False)
+        check_size("width", self.width)
+        check_size("kept_width", self.kept_width)
+        if self.kept_width > self.width:
+            raise ValueError(f"`kept_width` must be at most `width` {self.width}, got {self.kept_width}.")
+        for name in ("probe_accuracy", "probe_standard_error", "h_score", "log_me"):
+            if (value := getattr(self, name)) is not None:
+                check_real(name, value, *((0, 1) if name.startswith("probe") else (-math.inf, math.inf)), missing=False)
+        if not isinstance(self.feeds_head, bool):
+            raise TypeError(f"`feeds_head` must be True or False, got {self.feeds_head!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LayerScore":
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            TypeError: If a value has the wrong type.
+            ValueError: If a value is impossible, or the names of the fields are others.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"`layers` must hold the fields of a layer by name, got {values!r}.")
+        if unknown := sorted({str(name) for name in values} - {f.name for f in fields(cls)}):
+            raise ValueError(f"`layers` holds fields that a layer does not have: {unknown}.")
+        if missing := sorted({"name", "width", "kept_width"} - set(values)):
+            raise ValueError(f"`layers` lacks fields of a layer: {missing}.")
+        return cls(**values)

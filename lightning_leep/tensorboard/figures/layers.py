@@ -1,0 +1,77 @@
+"""Accuracy of a linear probe over the depth of the source."""
+
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.tensorboard.figures.style import (
+    ACHIEVED_COLOR,
+    EXPECTED_COLOR,
+    PREDICTED_COLOR,
+    new_figure,
+    styled,
+)
+from lightning_leep.tensorboard.words import percent, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Layers that are named at the axis: the type has room for so many.
+MOST_NAMES = 18
+
+
+@styled
+def layers_figure(report: TransferabilityReport) -> "Figure":
+    """Leave-one-out accuracy of the linear probe on each layer, with its standard error as a band.
+
+    The layer whose output goes into the source's head is marked; a line shows the probe on all layers together.
+
+    Args:
+        report: A report with layers.
+
+    Returns:
+        A matplotlib figure that pyplot does not know.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If no layer of the report has a probe accuracy.
+    """
+    layers = [layer for layer in report.layers if layer.probe_accuracy is not None]
+    if not layers:
+        raise ValueError("`report` must have layers with a probe accuracy, got none.")
+    accuracy = [layer.probe_accuracy or 0.0 for layer in layers]
+    error = [layer.probe_standard_error or 0.0 for layer in layers]
+    together = report.multi_layer_probe_accuracy
+    best = max(range(len(layers)), key=accuracy.__getitem__)
+    subtitle = f"Leave-one-out on {report.num_samples:,} samples. Best: {shorten(layers[best].name, 30)} with "
+    subtitle += percent(accuracy[best]) + ("." if together is None else f"; all layers together {percent(together)}.")
+    figure = new_figure(3.4, "Linear probe by layer", subtitle)
+    axes = figure.add_subplot()
+    places = range(len(layers))
+    low, high = zip(*((a - e, a + e) for a, e in zip(accuracy, error, strict=True)), strict=True)
+    axes.fill_between(places, low, high, color=ACHIEVED_COLOR, alpha=0.18, lw=0)
+    axes.plot(places, accuracy, "o-", color=ACHIEVED_COLOR, label="each layer (± standard error)")
+    if together is not None:
+        axes.axhline(together, color=PREDICTED_COLOR, ls="--", label="all layers together")
+    head = [place for place in places if layers[place].feeds_head]
+    if head:
+        values = [accuracy[place] for place in head]
+        axes.plot(head, values, "D", ms=10, color=EXPECTED_COLOR, label="input of the head")
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    step = -(-len(layers) // MOST_NAMES)
+    shown = places[::step]
+    names = _without_common_start([layer.name for layer in layers])
+    axes.set_xticks(shown, [shorten(names[place], 16) for place in shown], rotation=90, fontsize=11)
+    axes.set(ylabel="accuracy", xlim=(-0.5, len(layers) - 0.5))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, columnspacing=0.9, handletextpad=0.4)
+    return figure
+
+
+def _without_common_start(names: list[str]) -> list[str]:
+    """The names without the modules that all dotted ones stand in."""
+    paths = [name.split(".")[:-1] for name in names if "." in name]
+    common = list(takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False)))
+    start = "".join(f"{steps[0]}." for steps in common)
+    return [name.removeprefix(start) for name in names]

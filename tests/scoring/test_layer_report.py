@@ -1,0 +1,230 @@
+"""Scores by layer in the report of a scoring pass, against the same layers called one by one."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep import score
+from lightning_leep.functional import h_score, linear_probe, log_me
+from lightning_leep.scoring.run import score_outputs
+from tests._helpers.head_sources import hooks
+
+C, N = 4, 80
+GENERATOR = torch.Generator().manual_seed(0)
+Y = torch.randint(C, (N,), generator=GENERATOR)
+X = torch.randn(N, 3, 6, 6, generator=GENERATOR, dtype=torch.double)
+X[torch.arange(N), 0, Y] += 1
+BATCHES = list(zip(X.split(30), Y.split(30), strict=True))
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(inputs, width, 3), nn.Conv2d(width, width, 1)
+
+    def forward(self, x):
+        return self.conv2(self.conv1(x).relu())
+
+
+class Source(nn.Module):
+    """A stem, two blocks, a pooled and normalised input of the head."""
+
+    def __init__(self, breaks: str = "") -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.stem = nn.Conv2d(3, 5, 1)
+        self.block1, self.block2 = Block(5, 6), Block(6, 7)
+        self.fc = nn.Linear(7, 9)
+        self.double()
+        self.breaks = breaks
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.double)
+
+    def layers(self, x):
+        stem = self.stem(x).relu()
+        block1 = self.block1(stem)
+        block2 = self.block2(block1)
+        return {"stem": stem, "block1": block1, "block2": block2}
+
+    def forward(self, x):
+        layers = self.layers(x)
+        return self.fc(layers["block2"].mean((2, 3)).tanh())
+
+    def pooled(self):
+        with torch.no_grad():
+            means = {name: value.mean((2, 3)) for name, value in self.layers(X).items()}
+        return means | {"head input": means["block2"].tanh()}
+
+
+def run(source=None, data=BATCHES, **kwargs):
+    return score(source or Source(), data, C, progress=False, num_permutations=0, **kwargs)
+
+
+def assert_scores(report, expected):
+    assert [layer.name for layer in report.layers] == list(expected)
+    for layer in report.layers:
+        rows = expected[layer.name]
+        probe = linear_probe(rows, Y, C)
+        assert layer.width == layer.kept_width == rows.shape[1]
+        assert layer.probe_accuracy == pytest.approx(probe.accuracy.item(), abs=1e-9)
+        assert layer.probe_standard_error == pytest.approx(probe.standard_error.item(), abs=1e-9)
+        assert layer.h_score == pytest.approx(h_score(rows, Y, C).item(), abs=1e-9)
+        assert layer.log_me == pytest.approx(log_me(rows, Y, C).item(), abs=1e-9)
+    together = linear_probe(torch.cat(list(expected.values()), 1), Y, C)
+    assert report.multi_layer_probe_accuracy == pytest.approx(together.accuracy.item(), abs=1e-9)
+    assert report.multi_layer_probe_standard_error == pytest.approx(together.standard_error.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
+def test_every_layer_by_definition(memory):
+    source = Source()
+    report = run(source, memory=memory)
+    assert_scores(report, source.pooled())
+    assert [layer.name for layer in report.layers if layer.feeds_head] == ["head input"]
+    # What goes into the head is scored as before.
+    assert report.layers[-1].probe_accuracy == report.linear_probe_accuracy
+    assert report.notes == run(layers=None).notes
+    assert hooks(source) == 0
+
+
+def test_the_layers_change_nothing_else():
+    without, report = run(layers=None), run()
+    assert without.layers == ()
+    names = {
+        "layers",
+        "multi_layer_probe_accuracy",
+        "multi_layer_probe_standard_error",
+        "seconds",
+        "samples_per_second",
+    }
+    for field in dataclasses.fields(report):
+        if field.name not in names | {"joint"}:
+            assert getattr(report, field.name) == getattr(without, field.name), field.name
+
+
+def test_without_feature_scores_there_are_none_of_layers():
+    assert run(feature_scores=False).layers == ()
+    with pytest.raises(ValueError, match="`layers="):
+        run(layers=["block1"], feature_scores=False)
+
+
+def test_named_layers_and_pooling():
+    source = Source()
+    report = run(source, layers=["block1"], pooling=lambda output: output.amax((2, 3)))
+    with torch.no_grad():
+        expected = {"block1": source.layers(X)["block1"].amax((2, 3))}
+    assert_scores(report, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layers": ["block1", "block7"]}, ValueError, "'block7'.*stem, block1, block2"),
+        ({"layers": "block1"}, TypeError, "`layers`"),
+        ({"layers": [1]}, TypeError, "`layers`"),
+        ({"layers": []}, ValueError, "`layers`"),
+        ({"layers": ["block1", "block1"]}, ValueError, "`layers`"),
+        ({"pooling": "max"}, ValueError, "`pooling`"),
+    ],
+)
+def test_bad_options(options, error, message):
+    source = Source()
+    with pytest.raises(error, match=message):
+        run(source, **options)
+    assert hooks(source) == 0
+
+
+def test_a_block_of_nan_is_left_out_and_the_others_stay():
+    source = Source()
+    expected = source.pooled()
+    source.block1.register_forward_hook(lambda module, args, output: torch.where(output > 5, torch.nan, output))
+    source.block2.register_forward_pre_hook(lambda module, args: args[0].nan_to_num(5.0))
+    report = run(source)
+    assert [layer.name for layer in report.layers] == ["stem", "block2", "head input"]
+    assert report.layers[0].probe_accuracy == pytest.approx(linear_probe(expected["stem"], Y, C).accuracy.item())
+    assert [note for note in report.notes if "'block1', which is NaN" in note]
+
+
+def test_a_block_that_does_not_always_run_is_left_out():
+    class Skipping(Source):
+        def forward(self, x):
+            if len(x) < 30:  # the block itself does not run in the last batch
+                stem = self.stem(x).relu()
+                return self.fc(self.block2.conv2(self.block2.conv1(self.block1(stem)).relu()).mean((2, 3)).tanh())
+            return super().forward(x)
+
+    report = run(Skipping())
+    assert [layer.name for layer in report.layers] == ["stem", "block1", "head input"]
+    assert any("'block2', which is NaN, infinite or very large for some row, or not" in note for note in report.notes)
+
+
+def test_a_layer_that_does_not_run_and_one_of_integers_are_named():
+    class Codes(Source):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.codes = nn.Linear(2, 2), nn.Identity()
+
+        def forward(self, x):
+            self.codes(x.long())
+            return super().forward(x)
+
+    report = run(Codes(), layers=["unused", "codes", "block1"])
+    assert [layer.name for layer in report.layers] == ["block1"]
+    assert any("'unused', which does not run" in note for note in report.notes)
+    assert any("'codes', which returns torch.int64" in note for note in report.notes)
+
+
+def test_one_row_a_class():
+    report = score(Source(), [(X[:4], torch.arange(4))], 4, progress=False, num_permutations=0)
+    assert [layer.probe_accuracy for layer in report.layers] == [None] * 4
+    assert report.multi_layer_probe_accuracy is None
+    assert all(layer.log_me is not None for layer in report.layers)
+
+
+def test_dense_prediction_has_no_layers():
+    source = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 9, 1)).double()
+    target = torch.randint(C, (N, 6, 6))
+    assert run(source, [(X, target)]).layers == ()
+    report = run(source, [(X, target)], layers=["1"])
+    assert any("'1', which cannot be scored, since an image" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("layer", ["block2", "block2.conv1"])
+def test_any_layer_can_be_the_head(layer):
+    source = Source()
+    report = run(source, head=layer)
+    rows = source.pooled()["block1"]
+    assert report.feature_layer == layer
+    assert report.linear_probe_accuracy == pytest.approx(linear_probe(rows, Y, C).accuracy.item(), abs=1e-9)
+    assert report.log_me == pytest.approx(log_me(rows, Y, C).item(), abs=1e-9)
+
+
+def test_mixed_precision():
+    report = run(Source().float(), [(x.float(), y) for x, y in BATCHES], precision="bf16-mixed")
+    for layer, exact in zip(report.layers, run().layers, strict=True):
+        assert layer.name == exact.name
+        assert layer.probe_accuracy == pytest.approx(exact.probe_accuracy, abs=0.15)
+        assert layer.log_me == pytest.approx(exact.log_me, abs=0.05)
+
+
+def test_layers_that_were_computed_before():
+    source = Source()
+    layers = source.pooled()
+    with torch.no_grad():
+        logits, features = source(X), layers.pop("head input")
+    report = score_outputs(logits, Y, C, features=features, layers=layers)
+    assert_scores(report, layers)
+    assert_scores(
+        score_outputs(logits.numpy(), Y.numpy(), C, layers={"a": layers["stem"].numpy()}), {"a": layers["stem"]}
+    )
+    with pytest.raises(ValueError, match=r"layers\['stem'\]"):
+        score_outputs(logits, Y, C, layers={"stem": layers["stem"][1:]})
+
+
+def test_wide_layers_are_projected():
+    layers = {"a": torch.randn(N, 3000, generator=GENERATOR), "b": torch.randn(N, 20, generator=GENERATOR)}
+    report = score_outputs(torch.randn(N, 5), Y, C, layers=layers)
+    assert [(layer.width, layer.kept_width) for layer in report.layers] == [(3000, 1004), (20, 20)]
+    assert 0 <= report.multi_layer_probe_accuracy <= 1

@@ -1,0 +1,154 @@
+"""A source without a head gives features: these are scored, LEEP is left out, and readers of a report live with it."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep import ScoringOptions, TransferabilityReport, score, score_outputs
+from lightning_leep.forecast import forecast_accuracy, forecast_convergence
+from lightning_leep.records.report import OUTPUT_SCORES, check_report
+from lightning_leep.tensorboard import report_markdown
+from tests._helpers.feature_references import reference_h_score, reference_probe
+from tests._helpers.simulated_transfers import make_record
+
+C, D, N = 3, 6, 120
+Y = torch.randint(C, (N,), generator=torch.Generator().manual_seed(0))
+X = torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + nn.functional.one_hot(Y, D)
+BATCHES = list(zip(X.split(50), Y.split(50), strict=True))
+
+
+def run(source=lambda x: x, **options):
+    return score(source, BATCHES, C, progress=False, head=False, **options)
+
+
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: SimpleNamespace(pooler_output=x, last_hidden_state=x.unsqueeze(1)),
+        lambda x: {"image_embeds": x, "pooler_output": x[:, :2]},
+        lambda x: (None, x),
+    ],
+)
+def test_features_are_scored_and_outputs_are_not(wrap, memory):
+    report = run(wrap, memory=memory)
+    x, y = X.numpy(), Y.numpy()
+    assert report.num_features == D
+    assert report.h_score == pytest.approx(reference_h_score(x, y, shrinkage=True), rel=1e-9)
+    assert report.linear_probe_accuracy == pytest.approx(reference_probe(x, y)["linear_probe_accuracy"], abs=1e-12)
+    assert [getattr(report, name) for name in OUTPUT_SCORES] == [None] * len(OUTPUT_SCORES)
+    assert (report.nce, report.joint, report.permutation_p_value) == (None, None, None)
+    assert report.notes == ("The source has no head (`head=False`): LEEP, NCE and the EEP are left out.",)
+    assert report.class_counts == tuple(torch.bincount(Y).tolist())
+
+
+def test_hooks_find_no_head():
+    source = nn.Linear(D, C, dtype=torch.float64)  # what would be a head otherwise
+    report = run(source)
+    with torch.no_grad():
+        expected = reference_h_score(source(X).numpy(), Y.numpy(), shrinkage=True)
+    assert report.h_score == pytest.approx(expected, rel=1e-9)
+
+
+def test_cached_features():
+    cached, ran = score_outputs(None, Y, C, features=X.numpy()).scalars(), run().scalars()
+    assert set(cached) == set(ran)
+    for name in set(ran) - {"seconds", "samples_per_second"}:
+        assert cached[name] == pytest.approx(ran[name], abs=1e-12), name
+    with pytest.raises(ValueError, match="`logits` or `features` must be given"):
+        score_outputs(None, Y, C)
+
+
+def test_report_survives_json_and_checks():
+    report = run()
+    restored = TransferabilityReport.from_json(report.to_json())
+    assert restored == report
+    check_report(restored)
+    values = report.to_dict()
+    with pytest.raises(TypeError, match="`leep`|`num_source_classes`"):
+        check_report(TransferabilityReport(**{**values, "num_source_classes": 5, "class_counts": report.class_counts}))
+
+
+def test_text_and_forecasts():
+    report = run()
+    markdown = report_markdown(report, forecast_accuracy(report), source_name="dino")
+    assert "The source has no head, so there is no LEEP" in markdown
+    assert "`dino` (without a head)" in markdown
+    assert "linear probe accuracy" in markdown
+    assert "| LEEP" not in markdown
+    assert forecast_accuracy(report).value == report.linear_probe_accuracy
+    assert forecast_convergence(report, ()) is None
+    assert "LEEP  " not in str(report)
+    assert "linear probe accuracy" in str(report)
+    assert "num_features" in report.describe()
+
+
+def test_history_of_such_reports_forecasts_the_next():
+    reports = [score_outputs(None, Y, C, features=X + k * 1e-3 * X.flip(1)) for k in range(12)]
+    records = [make_record(0.8 + 0.01 * k, report=report) for k, report in enumerate(reports)]
+    forecast = forecast_accuracy(run(), records)
+    assert forecast.num_records
+    assert math.isfinite(forecast.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda x: SimpleNamespace(last_hidden_state=x), r"`head=False`, `source` must return a tensor .*\[N, d\]"),
+        (lambda x: (x, x), "got tuple of Tensor, Tensor"),
+    ],
+)
+def test_outputs_without_features_are_refused(source, message):
+    with pytest.raises(TypeError, match=message):
+        run(source)
+
+
+def test_maps_of_features_are_refused():
+    with pytest.raises(ValueError, match="one label for each row"):
+        run(lambda x: x[:, :, None, None].expand(-1, -1, 2, 2))
+
+
+def test_too_many_features_and_bad_labels():
+    with pytest.raises(ValueError, match="at most 4096 features, got 4098"):
+        run(lambda x: x.repeat(1, 683))
+    with pytest.raises(ValueError, match="labels in 0..1"):
+        score(lambda x: x, BATCHES, 2, progress=False, head=False)
+
+
+def test_without_the_option_a_source_without_a_head_is_asked_about():
+    class Backbone(nn.Module):
+        num_classes = 0
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="`num_classes` is 0.*Pass `head=False`"):
+        score(Backbone(), BATCHES, C, progress=False)
+    assert score(Backbone(), BATCHES, C, progress=False, head=False).num_features == D
+    with pytest.raises(TypeError, match="pass `head=False`"):
+        score(lambda x: SimpleNamespace(pooler_output=x), BATCHES, C, progress=False)
+
+
+def test_head_that_was_taken_off_is_told():
+    class TakenOff(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Identity()
+
+        def forward(self, x):
+            return self.fc(x)
+
+    assert any("(fc) is nn.Identity" in n for n in score(TakenOff(), BATCHES, C, progress=False).notes)
+    assert not any("nn.Identity" in n for n in score(TakenOff(), BATCHES, C, progress=False, head=False).notes)
+
+
+def test_options():
+    assert ScoringOptions(head=False).head is False
+    with pytest.raises(TypeError, match="`head` must be the name of a layer, False or None, got bool"):
+        ScoringOptions(head=True)
+    with pytest.raises(ValueError, match="`feature_scores` must be True"):
+        ScoringOptions(head=False, feature_scores=False)
