@@ -52,29 +52,32 @@ class FeatureSpace:
         return self.class_counts.sum()
 
     @cached_property
-    def spectrum(self) -> tuple[Tensor, Tensor | None]:
-        """Eigenvalues ``[p]`` of the scatter, ascending, 0 if they are rounding error, and eigenvectors ``[p, p]``.
-
-        None stands for the identity.
-        """
-        values, vectors = (self.scatter.diagonal(), None) if self.rows is not None else eigendecompose(self.scatter)
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues ``[p]`` of the scatter, ascending, 0 if they are rounding error, and eigenvectors ``[p, p]``."""
+        values, vectors = eigendecompose(self.scatter)
         return torch.where(values > rounding_error(values[-1], self.num_features), values, 0.0), vectors
 
     @property
     def spectrum_is_known(self) -> bool:
-        """Whether the eigendecomposition was already made or is not needed."""
-        return self.rows is not None or "spectrum" in vars(self)
+        """Whether the eigendecomposition was already made."""
+        return "spectrum" in vars(self)
 
-    def along(self, vectors: Tensor) -> Tensor:
-        """Coordinates ``[..., p]`` along the eigenvectors."""
-        axes = self.spectrum[1]
+    @cached_property
+    def aligned(self) -> tuple[Tensor, Tensor]:
+        """``class_sums`` and ``mean`` along the eigenvectors, ``[C, p]`` and ``[p]``."""
+        vectors = self.spectrum[1]
         with torch.autocast(device_type=vectors.device.type, enabled=False):
-            return vectors if axes is None else vectors @ axes
+            return self.class_sums @ vectors, self.mean @ vectors
+
+    @property
+    def class_scales(self) -> Tensor:
+        r"""``[C, 1]``, :math:`\sqrt{n_k}`, and 1 for a class without rows."""
+        return self.class_counts.clamp(min=1).to(self.class_sums.dtype).sqrt().unsqueeze(1)
 
     @property
     def class_roots(self) -> Tensor:
         r"""``[C, p]``, rows :math:`\sqrt{n_k} (\mu_k - \bar x)`: a root R of the between scatter :math:`R^\top R`."""
-        return self.class_sums / self.class_counts.clamp(min=1).to(self.class_sums.dtype).sqrt().unsqueeze(1)
+        return self.class_sums / self.class_scales
 
     @cached_property
     def shrinkage(self) -> Tensor:
@@ -155,37 +158,36 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
 def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
     """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features.
 
-    It needs the memory of the rows in the accumulation dtype and of their n x n products.
+    It needs the memory of the rows in the accumulation dtype, twice. Rows and mean are factored together instead of
+    multiplied, so that the mean keeps its digits along directions in which the features hardly vary.
     """
     labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
     dtype = accumulation_dtype(features[0].device)
-    rows = torch.cat([block.detach().to(features[0].device, dtype) for block in features])  # [n, d]
+    blocks = [block.detach().to(features[0].device, dtype) for block in features]
+    stacked = torch.cat([*blocks, blocks[0].new_zeros(1, blocks[0].shape[1])])  # [n + 1, d], with a place for the mean
+    rows, size = stacked[:-1], len(labels)
     centre = rows.mean(dim=0)
-    rows = rows - centre
-    rest = rows.mean(dim=0)  # not 0 if the mean is large, since its last digits were rounded
-    rows, centre = rows.sub_(rest), centre + rest
-    variances = rows.square().sum(dim=0)
-    varies = ~is_constant(variances, centre, torch.tensor(len(rows)))
+    rest = rows.sub_(centre).mean(dim=0)  # not 0 if the mean is large, since its last digits were rounded
+    centre = centre + rest
+    variances = rows.sub_(rest).square().sum(dim=0)
+    varies = ~is_constant(variances, centre, torch.tensor(size))
     rows.mul_(varies)
+    stacked[-1] = centre
+    factors = torch.linalg.qr(solvable(stacked.T), mode="r").R.to(rows.device)
+    coordinates, mean = factors[:size, :size].T.contiguous(), factors[:, size]  # [n, n], [n or n + 1]
     with torch.autocast(device_type=rows.device.type, enabled=False):
-        products = rows @ rows.T  # [n, d] @ [d, n]
-        values, vectors = eigendecompose(products)  # [n], [n, n]: all rows are vectors * sqrt(values) along their axes
-        positive = values > rounding_error(values[-1], rows.shape[1])
-        inverse = torch.where(positive, values, 1.0).rsqrt() * positive
-        mean = (rows @ centre) @ vectors * inverse  # [n]
-        reached = (vectors @ (mean * inverse)) @ rows  # [d]
-    coordinates = vectors * values.sqrt()
-    class_sums = values.new_zeros(num_target_classes, len(values)).index_add_(0, labels, coordinates)
+        scatter = coordinates.T @ coordinates  # [n, n] @ [n, n]
+    class_sums = scatter.new_zeros(num_target_classes, size).index_add_(0, labels, coordinates)
     return FeatureSpace(
         num_features=rows.shape[1],
         class_counts=torch.bincount(labels, minlength=num_target_classes),
         centre=centre,
-        scatter=torch.diag(values),
+        scatter=scatter,
         class_sums=class_sums,
-        mean=mean,
-        mean_outside=(centre - reached).square().sum(),
+        mean=mean[:size],
+        mean_outside=mean[size:].square().sum(),
         variances=variances * varies,
-        quartic=products.diagonal().square().sum(),
+        quartic=coordinates.square().sum(dim=1).square().sum(),
         rows=coordinates,
         features=rows,
         labels=labels,

@@ -110,7 +110,7 @@ def h_score_of_space(space: FeatureSpace, shrinkage: bool = True) -> Tensor:
         shrunk.diagonal().add_(added)
         return (1 - alpha) * _of_scaled_features(shrunk, roots)
     spread = (1 - alpha) * values + added  # [p]
-    squares = space.along(roots).square().sum(dim=0)  # [p]
+    squares = (space.aligned[0] / space.class_scales).square().sum(dim=0)  # [p]
     return (1 - alpha) * torch.where(spread > rounding_error(spread[-1], len(spread)), squares / spread, 0.0).sum()
 
 
@@ -163,10 +163,9 @@ def _of_few_rows(space: FeatureSpace) -> Tensor:
         labels = torch.nn.functional.one_hot(space.labels, len(space.class_counts)).T.to(rows)  # [C, n]
     else:
         assert space.basis is not None
-        assert vectors is not None
         kept = values > 0
         rows = ((space.basis @ vectors)[:, kept] * values[kept].sqrt()).T  # [r, d], products of which are the scatter
-        labels = space.along(space.class_sums)[:, kept] / values[kept].sqrt()  # [C, r]
+        labels = space.aligned[0][:, kept] / values[kept].sqrt()  # [C, r]
     rows = rows / torch.where(varies, space.variances, 1.0).sqrt()
     with torch.autocast(device_type=rows.device.type, enabled=False):
         values, vectors = eigendecompose(rows @ rows.T)  # [n], [n, n]

@@ -12,6 +12,10 @@ from lightning_leep.functional.feature_space import FeatureSpace, eigendecompose
 #: Shrinkages that are tried, as the share of the identity in the covariance.
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 
+#: Share of the total variance, for each feature and machine epsilon, up to which the variance within classes cannot be
+#: told from rounding: even the least shrinkage then gives distances between equal points of less than 0.01.
+ABSENT_WITHIN = 1e6
+
 #: Least share of the scatter, in any direction, that must lie within classes: the correction then has eight digits.
 LEAST_WITHIN = 1e-7
 
@@ -27,7 +31,7 @@ class LinearDiscriminant(NamedTuple):
     """
 
     centre: Tensor | None  #: ``[d]``, mean of all rows; None if rows are given about it
-    basis: Tensor | None  #: ``[d, p]``, eigenvectors as columns; None if rows are given along them
+    basis: Tensor  #: ``[d, p]``, eigenvectors as columns
     rest: Tensor | None  #: ``[p]``, exact mean minus ``centre``, in the eigenbasis
     precisions: Tensor  #: ``[S, p]``, inverse eigenvalues of the covariance under each shrinkage, A or P
     degrees_of_freedom: Tensor  #: ``[]``, rows minus classes present
@@ -36,6 +40,7 @@ class LinearDiscriminant(NamedTuple):
     class_counts: Tensor  #: ``[K]``, N
     class_norms: Tensor  #: ``[S, K]``, diagonal of M A M' under each shrinkage
     corrections: Tensor | None = None  #: ``[S, K, K]``, Phi, if A is not diagonal
+    products: Tensor | None = None  #: ``[2, S, K, K]``, M P M' and M A M', if A is not diagonal
 
     def to(self, device: torch.device) -> "LinearDiscriminant":
         """The same discriminant on another device."""
@@ -62,42 +67,43 @@ def linear_discriminant(space: FeatureSpace) -> LinearDiscriminant:
     return found
 
 
-def _discriminant(
-    space: FeatureSpace, variances: Tensor, axes: Tensor | None, of_total: bool
-) -> LinearDiscriminant | None:
+def _discriminant(space: FeatureSpace, variances: Tensor, axes: Tensor, of_total: bool) -> LinearDiscriminant | None:
     """Discriminant along eigenvectors of the within-class or total scatter; None if it would not be exact enough."""
     present = space.class_counts > 0  # [C]
     counts = space.class_counts[present].to(variances.dtype)  # [K]
     num_rows = counts.sum().clamp(min=1)
     freedom = (num_rows - counts.numel()).clamp(min=1)
     with torch.autocast(device_type=variances.device.type, enabled=False):
-        means = space.class_sums[present] / counts.unsqueeze(1)  # [K, p]
-        means = means if axes is None else means @ axes
+        class_sums = space.aligned[0][present] if of_total else space.class_sums[present] @ axes  # [K, p]
+        means = class_sums / counts.unsqueeze(1)
         between = (counts @ means.square()).sum() if of_total else 0.0
         # Classes without spread are told apart as far as rounding allows; without any spread there is one point.
-        rounding = space.scatter.diagonal().sum() / num_rows * 1e3 * torch.finfo(counts.dtype).eps
+        eps = torch.finfo(counts.dtype).eps
+        least = max(1e3 * eps, min(ABSENT_WITHIN * space.num_features * eps, 1e-6))
+        rounding = space.scatter.diagonal().sum() / num_rows * least
         total = torch.maximum((variances.sum() - between) / freedom, rounding)
         mean_variance = torch.where(total > 0, total / space.num_features, 1.0)
         shares = variances.new_tensor(SHRINKAGES).unsqueeze(1)  # [S, 1]
         precisions = 1 / ((1 - shares) * (variances / freedom) + shares * mean_variance)  # [S, p]
-        corrections = None
+        corrections, products = None, None
         if of_total:
             roots = counts.sqrt()
-            products = torch.stack([means * precision @ means.T for precision in precisions])  # [S, K, K]
-            explained = (1 - shares).unsqueeze(2) / freedom * products * roots * roots.unsqueeze(1)
-            triangle, fault = torch.linalg.cholesky_ex(solvable(torch.eye(len(counts)).to(products) - explained))
-            inverse = torch.cholesky_inverse(triangle).to(products.device)
+            plain = torch.stack([means * precision @ means.T for precision in precisions])  # [S, K, K]
+            explained = (1 - shares).unsqueeze(2) / freedom * plain * roots * roots.unsqueeze(1)
+            triangle, fault = torch.linalg.cholesky_ex(solvable(torch.eye(len(counts)).to(plain) - explained))
+            inverse = torch.cholesky_inverse(triangle).to(plain.device)
             if bool(fault.any()) or not bool(torch.linalg.matrix_norm(inverse).max() * LEAST_WITHIN <= 1):
                 return None
             corrections = inverse * roots / roots.unsqueeze(1)
-            norms = (corrections @ products).diagonal(dim1=1, dim2=2)  # [S, K]
+            products = torch.stack([plain, corrections @ plain])  # [2, S, K, K]
+            norms = products[1].diagonal(dim1=1, dim2=2)  # [S, K]
         else:
             norms = precisions @ means.square().T  # [S, p] @ [p, K]
-        if space.basis is not None and axes is not None:
+        if space.basis is not None:
             axes = space.basis @ axes  # [d, q] @ [q, p]
-        elif space.rows is None and axes is not None:
+        elif space.rows is None:
             axes = axes * (space.variances > 0).unsqueeze(1)
-        rest = None if space.rest is None or axes is None else space.rest @ axes  # [d] @ [d, p]
+        rest = None if space.rest is None else space.rest @ axes  # [d] @ [d, p]
     return LinearDiscriminant(
         centre=None if space.rows is not None else space.centre,
         basis=axes,
@@ -109,12 +115,13 @@ def _discriminant(
         class_counts=counts,
         class_norms=norms,
         corrections=corrections,
+        products=products,
     )
 
 
 def leave_one_out_distances(
     features: Tensor, target: Tensor, discriminant: LinearDiscriminant, shrinkages: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+) -> Iterator[tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]]:
     r"""Squared Mahalanobis distances of each row to each class, under the discriminant of the other rows.
 
     Without row i, its class mean is :math:`\mu - r_i / (n_k - 1)` and the scatter :math:`S - a_i r_i r_i^\top` with
@@ -132,7 +139,8 @@ def leave_one_out_distances(
 
     Yields:
         For a chunk of rows, without those that are the only one of their class: their places ``[m]``, the places of
-        their classes ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed.
+        their classes ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed, and their rounding
+        error ``[m]``.
     """
     counts, centre = discriminant.class_counts, discriminant.centre
     start = 0
@@ -143,8 +151,7 @@ def leave_one_out_distances(
             chunk, position = chunk[kept], position[kept]
         # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
         with torch.autocast(device_type=features.device.type, enabled=False):
-            rows = chunk if centre is None else chunk - centre  # [m, d]
-            rows = rows if discriminant.basis is None else rows @ discriminant.basis  # [m, p]
+            rows = (chunk if centre is None else chunk - centre) @ discriminant.basis  # [m, d] @ [d, p]
             rows = rows if discriminant.rest is None else rows - discriminant.rest
             distances = list(_squared_distances(rows, position, discriminant, shrinkages))
         yield kept + start, position, distances
@@ -153,8 +160,8 @@ def leave_one_out_distances(
 
 def _squared_distances(
     rows: Tensor, position: Tensor, discriminant: LinearDiscriminant, shrinkages: Sequence[int]
-) -> Iterator[Tensor]:
-    """``[K, m]`` for each of ``shrinkages``, of ``rows [m, p]`` whose classes are at ``position [m]``."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Distances ``[K, m]`` and their rounding error ``[m]`` for each shrinkage, of ``rows [m, p]`` of known classes."""
     freedom, means, counts = discriminant.degrees_of_freedom, discriminant.class_means, discriminant.class_counts
     leverage = counts[position]
     leverage = leverage / (leverage - 1)  # [m], a
@@ -165,12 +172,14 @@ def _squared_distances(
         length, crossed, squared = lengths[i], across[i], own[i]  # [m], x'Ax, x'Ar and r'Ar
         share = (1 - SHRINKAGES[shrinkage]) / freedom
         weighted = means * precisions[i]  # [K, p]
-        with_rows, with_residuals = weighted @ rows.T, weighted @ residuals.T  # [K, m], mu'Ax and mu'Ar
-        if discriminant.corrections is not None:
-            plain, plain_residuals = with_rows, with_residuals  # of P
-            with_rows, with_residuals = (
-                discriminant.corrections[shrinkage] @ part for part in (plain, plain_residuals)
-            )
+        with_rows = weighted @ rows.T  # [K, m], mu'Ax, or mu'Px at first
+        if discriminant.corrections is None or discriminant.products is None:
+            with_residuals = weighted @ residuals.T  # [K, m], mu'Ar
+        else:
+            of_own, corrected_of_own = discriminant.products[:, shrinkage].index_select(2, position)  # [K, m] each
+            plain, plain_residuals = with_rows, with_rows - of_own
+            with_rows = discriminant.corrections[shrinkage] @ plain
+            with_residuals = with_rows - corrected_of_own
             length = length + share * (counts @ (plain * with_rows))
             crossed = crossed + share * (counts @ (plain * with_residuals))
             squared = squared + share * (counts @ (plain_residuals * with_residuals))
@@ -180,4 +189,5 @@ def _squared_distances(
         remaining = (1 - weight * squared).clamp(min=1e-12)
         distances.addcmul_((crossed - with_residuals).square_(), weight / remaining)
         distances.scatter_(0, position.unsqueeze(0), (leverage.square() * squared / remaining).unsqueeze(0))
-        yield distances.mul_((freedom - 1).clamp(min=1) / freedom)
+        unit = (freedom - 1).clamp(min=1) / freedom
+        yield distances.mul_(unit), length.mul(64 * torch.finfo(rows.dtype).eps * unit)

@@ -33,8 +33,8 @@ ALL_CANDIDATES: Candidates = (range(len(SHRINKAGES)), range(len(SCALES)))
 #: accuracy is that under all candidates within 0.0005 on average, 0.01 at most (layers of two ResNets on CIFAR-100).
 FEW_CANDIDATES: Candidates = ((0, 2, 4), (3, 4, 5))
 
-#: Posteriors that differ by less than this share of the largest are equal up to the rounding of the products that they
-#: are made from: such a tie is shared.
+#: Posteriors that differ by less than this share of the largest, or by the rounding error of the distances that they are
+#: made from, are equal: such a tie is shared.
 TIE = 1e-12
 
 
@@ -116,10 +116,12 @@ def _scores(
     counts = discriminant.class_counts
     frequency = (counts / counts.sum()).unsqueeze(1)  # [K, 1]
     for rows, position, distances in leave_one_out_distances(features, target, discriminant, shrinkages):
-        yield rows, torch.cat([_posterior_scores(d, position, frequency, scales) for d in distances], dim=1)
+        yield rows, torch.cat([_posterior_scores(*d, position, frequency, scales) for d in distances], dim=1)
 
 
-def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, scales: Sequence[float]) -> Tensor:
+def _posterior_scores(
+    distances: Tensor, rounding: Tensor, position: Tensor, frequency: Tensor, scales: Sequence[float]
+) -> Tensor:
     """Correctness and log posterior ``[2, T, m]`` of each row's own class, for scales each twice the one before."""
     own = position.unsqueeze(0)  # [1, m]
     gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
@@ -128,7 +130,7 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
     # With classes of one size the nearest one is the best at every scale.
     alike = bool(frequency.amin() == frequency.amax())
     if alike:
-        near = (gaps <= 2 * TIE / scales[0]).to(gaps)  # 0 or 1
+        near = (gaps <= 2 * TIE / scales[0] + rounding).to(gaps)  # 0 or 1
         scores[0] = near.gather(0, own).squeeze(0) / near.sum(dim=0)
     odds = (gaps * (-scales[0] / 2)).exp_()
     weighted = torch.empty_like(odds)
@@ -140,7 +142,8 @@ def _posterior_scores(distances: Tensor, position: Tensor, frequency: Tensor, sc
         scores[1, i] = own_frequency.log() - scale / 2 * own_gap - evidence.log()
         if not alike:
             torch.mul(odds, frequency, out=weighted)  # [K, m], posterior up to a factor
-            best = torch.ge(weighted, weighted.amax(dim=0) * (1 - TIE), out=weighted)  # 0 or 1
+            equal = (1 - TIE - scale / 2 * rounding).clamp(min=0.5)  # [m]
+            best = torch.ge(weighted, weighted.amax(dim=0) * equal, out=weighted)  # 0 or 1
             scores[0, i] = best.gather(0, own).squeeze(0) / best.sum(dim=0)
     scores[1].clamp_(max=0.0)
     return scores

@@ -112,7 +112,6 @@ def principal_axes(moments: FeatureMoments) -> Tensor:
     """
     space = space_of_moments(moments)
     variances, vectors = space.spectrum  # [p], [p, p]
-    assert vectors is not None
     vectors = vectors if space.basis is None else space.basis @ vectors  # [d, p]
     variances, vectors = variances.flip(0) / moments.num_rows, vectors.flip(1)  # largest first
     if not bool(variances[0] > 0):

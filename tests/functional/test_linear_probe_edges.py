@@ -100,3 +100,18 @@ def test_rounding_of_a_constant_feature_says_nothing(scale):
         discriminant = linear_discriminant(space_of_moments(merge_moments(first, second)))
         sums.append(linear_probe_sums(x, y, discriminant))
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 5, 64, 300])
+def test_classes_of_one_point_are_told_apart_by_chance(d):
+    """Rows that repeat, as features of few values do: rounding must not tell classes 1, 2 and 3 apart: one point."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        target = rng.integers(0, 4, 40)
+        counts = np.bincount(target)
+        result = probe(rng.normal(size=(2, d))[np.minimum(target, 1)], target)
+        # Of the three the largest is named; as many rows are right if several that are equally large share it.
+        assert result.num_correct.item() == pytest.approx(counts[0] + counts[1:].max(), rel=1e-12)
+        frequency = counts / counts[1:].sum()
+        expected = np.where(target == 0, 0.0, np.log(frequency[target])).mean()
+        assert result.log_likelihood.item() == pytest.approx(expected, abs=2e-3)
