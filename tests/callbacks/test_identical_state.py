@@ -28,19 +28,6 @@ class Stateful(Dataset):
         return inputs + 0.1 * self.shift(self, index), label
 
 
-class OnItsClass(Stateful):
-    count = 0
-
-    def __init__(self) -> None:
-        type(self).count = 0
-        super().__init__(lambda data, index: type(data).count)
-        del self.count
-
-    def __getitem__(self, index):
-        type(self).count += 1
-        return super().__getitem__(index)
-
-
 def counted(data, index):
     data.count += 1
     return data.count % 7
@@ -87,7 +74,6 @@ LOADERS = {
     "counter": lambda: train_loader(Stateful(counted)),
     "cache": lambda: train_loader(Stateful(cached)),
     "generator made by the first item": lambda: train_loader(Stateful(drawn)),
-    "counter of the class": lambda: train_loader(OnItsClass()),
     "generator of a library": lambda: train_loader(library()),
     "collate function": lambda: train_loader(collate_fn=Collate()),
     "batch sampler": lambda: DataLoader(DATA, batch_sampler=Batches([[i, 49 - i] for i in range(25)])),

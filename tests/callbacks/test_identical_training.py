@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import (
     DataLoader,
+    IterableDataset,
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -90,6 +91,35 @@ def test_figures_and_a_second_pass(tmp_path):
     fit(module, callback, logger=TensorBoardLogger(tmp_path))
     fit(plain)
     assert trained_state(module) == trained_state(plain)
+
+
+class Stream(IterableDataset):
+    """Goes on where the last reading stopped, as a stream does."""
+
+    def __init__(self) -> None:
+        self.rows = iter(list(make_data()) * 9)
+
+    def __iter__(self):
+        for _ in range(50):
+            yield next(self.rows)
+
+
+@pytest.mark.slow
+def test_generator_that_a_given_loader_shares_with_training():
+    """Each reading of a loader draws a seed from it."""
+    plain = run(train_loader(generator=explicit()), callback=False)
+    for data, workers in ((Stream(), 0), (Stream(), 1), (make_data(), 0)):
+        generator = explicit()
+        given = DataLoader(data, batch_size=10, generator=generator, num_workers=workers)
+        assert run(train_loader(generator=generator), callback=True, dataloader=given) == plain
+
+
+def test_stream_that_a_given_loader_shares_with_training():
+    plain = run(DataLoader(Stream(), batch_size=10), callback=False)
+    for workers in (0, 1):
+        stream = Stream()
+        given = DataLoader(stream, batch_size=10, num_workers=workers)
+        assert run(DataLoader(stream, batch_size=10), callback=True, dataloader=given) == plain
 
 
 def test_source_with_weights_of_its_own_is_unchanged():

@@ -6,6 +6,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from multiprocessing import current_process
 from multiprocessing.reduction import ForkingPickler
@@ -45,7 +46,6 @@ class ForkedBatches:
             _Reader(self.batches),
             batch_size=None,
             num_workers=1,
-            collate_fn=_unchanged,
             timeout=PATIENCE,
             multiprocessing_context="fork",
             # Else the seed of the worker would come from the generator that training draws from.
@@ -91,18 +91,10 @@ def can_fork(batches: Iterable[Any]) -> bool:
     return sys.platform == "linux" and not workers and not current_process().daemon
 
 
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
 def _let_go_of_connections() -> None:
     """Replace each socket by an empty file: an encrypted connection that two processes use fails in both."""
     empty = os.open(os.devnull, os.O_RDWR)
     for name in os.listdir("/proc/self/fd"):
-        number = int(name)
-        try:
-            is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
-        except OSError:  # the listing itself was open
-            continue
-        if is_socket:
-            os.dup2(empty, number)
+        with suppress(OSError):  # the listing itself was open
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.dup2(empty, int(name))
