@@ -166,7 +166,7 @@ def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
 
 
 def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
-    """Moments of the rows of both about their common mean, whatever centres they had (Chan, Golub, LeVeque 1979)."""
+    """Moments of the rows of both about their common mean, from any two centres (Chan, Golub, LeVeque 1979)."""
     weight = b.num_rows.to(b.centre.dtype) / (a.num_rows + b.num_rows).clamp(min=1)
     centre = a.mean * (1 - weight) + b.mean * weight  # [d]; an empty side has weight 0
     return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))

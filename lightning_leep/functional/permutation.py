@@ -37,8 +37,8 @@ def permutation_null(
 ) -> Tensor:
     r"""LEEP with the labels shuffled among the rows, several times.
 
-    Plain LEEP of an uninformative source lies above its floor -H(Y), the more so the fewer the rows and the more
-    confident the source. The null distribution says by how much, without another forward pass.
+    Plain LEEP of an uninformative source lies above its floor -H(Y), further for fewer rows and for a more confident
+    source. The null distribution says by how much, without another forward pass.
 
     The labels are shuffled among the rows of all processes, and no label is sent. A generator that all processes share
     draws how many labels of each class a process gets (multivariate hypergeometric, given the class counts of all). A

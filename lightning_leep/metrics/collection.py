@@ -18,12 +18,12 @@ class TransferabilityMetrics(MetricCollection):
     """A collection in which a batch counts for all metrics or, if one of them refuses it, for none."""
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Add a batch, or raise and stay as before."""
+        """Add a batch. An error leaves every metric unchanged."""
         with self._all_or_nothing():
             super().update(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Add a batch and return its own scores, or raise and stay as before."""
+        """Add a batch and return the scores of that batch alone. An error leaves every metric unchanged."""
         with self._all_or_nothing():
             return super().forward(*args, **kwargs)
 
@@ -36,7 +36,7 @@ class TransferabilityMetrics(MetricCollection):
         except Exception:
             for metric, attributes, lengths in before:
                 vars(metric).update(attributes)
-                for name, length in lengths.items():  # rows are appended to lists; sums are replaced
+                for name, length in lengths.items():  # a metric that the user added may append to its lists
                     del getattr(metric, name)[length:]
             raise
 
