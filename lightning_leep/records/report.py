@@ -187,11 +187,10 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        if values["num_source_classes"] is not None:  # otherwise None is what a source without a head has
-            required -= {"num_source_classes"}
-        else:
-            required -= set(OUTPUT_SCORES)
-        restored = {name: _restore(value, name in required) for name, value in values.items()}
+        scores = {name for name in required if known[name].type in (float, float | None)}
+        if values["num_source_classes"] is None:  # a source without a head has none of these
+            scores -= set(OUTPUT_SCORES)
+        restored = {name: _restore(value, name in scores) for name, value in values.items()}
         if isinstance(layers := restored.get("layers"), tuple):
             restored["layers"] = tuple(map(LayerScore.from_dict, layers))
         report = cls(**restored)

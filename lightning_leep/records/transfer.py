@@ -210,7 +210,9 @@ def _curve_from_dict(values: Any) -> AccuracyCurve:
 
 def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
     """Create a report that may lack newer scores; they become None, or NaN if required."""
-    learned = {f.name for f in fields(TransferabilityReport) if f.type is float and f.default is MISSING}
+    learned = {
+        f.name for f in fields(TransferabilityReport) if f.type in (float, float | None) and f.default is MISSING
+    }
     return TransferabilityReport.from_dict({**dict.fromkeys(learned), **values})
 
 

@@ -145,7 +145,7 @@ def score_outputs(
         >>> import torch
         >>> report = score_outputs(torch.eye(3).repeat(20, 1), torch.arange(60) % 3, 3)
         >>> round(report.leep, 3), report.linear_probe_accuracy
-        (-1.0, None)
+        (-0.863, None)
     """
     start = time.perf_counter()
     device = next((given.device for given in (logits, features) if isinstance(given, Tensor)), torch.device("cpu"))
