@@ -159,16 +159,16 @@ def single_process_report(own_source=False, **kwargs):
 
 def scores(report):
     """What depends on the rows alone, not on the time nor on how labels are shuffled."""
-    varying = ("seconds", "samples_per_second", "notes")
-    return {n: value for n, value in report.items() if n not in varying and not n.startswith("permutation")}
+    varying = ("seconds", "samples_per_second", "notes", "layers")
+    layers = {f"{layer['name']}: {n}": value for layer in report["layers"] for n, value in layer.items()}
+    return layers | {n: value for n, value in report.items() if n not in varying and not n.startswith("permutation")}
 
 
 def assert_same_scores(report, other):
-    numbers = {name for name, value in scores(other).items() if isinstance(value, float)}
-    assert {n: report[n] for n in numbers} == pytest.approx({n: other[n] for n in numbers}, rel=1e-6, abs=1e-6)
-    assert {n: v for n, v in scores(report).items() if n not in numbers} == {
-        n: v for n, v in scores(other).items() if n not in numbers
-    }
+    found, wanted = scores(report), scores(other)
+    numbers = {name for name, value in wanted.items() if isinstance(value, float)}
+    assert {n: found[n] for n in numbers} == pytest.approx({n: wanted[n] for n in numbers}, rel=1e-6, abs=1e-6)
+    assert {n: v for n, v in found.items() if n not in numbers} == {n: v for n, v in wanted.items() if n not in numbers}
 
 
 def test_two_processes_score_as_one(seen):
