@@ -19,7 +19,7 @@ def test_fit_logs_and_records_what_there_is(tmp_path, caplog):
             trainer = fit(Classifier(), callback, max_epochs=2, logger=TensorBoardLogger(tmp_path / str(run)))
     assert callback.report.leep is None
     assert callback.report.num_features == 8
-    assert callback.forecast.value == callback.report.linear_probe_accuracy
+    assert callback.forecast.value == callback.report.multi_layer_probe_accuracy  # all layers are trained
     assert "leep/leep" not in trainer.callback_metrics
     assert "leep/linear_probe_accuracy" in trainer.callback_metrics
     board = events(trainer.logger.log_dir)
