@@ -140,7 +140,7 @@ class HeadInput:
             if features is None and run.output is not None:
                 features = rows_of_answer(run.value, run.output, preds)
         if features is None and self._head is not None and self._runs[head.name] == 1 and target.ndim == 1:
-            with suppress(ValueError):  # what no pooling fits
+            with suppress(ValueError):  # no pooling fits
                 features = pool(head.value, head.layer, len(target)).mean
         return head.name, features
 

@@ -22,7 +22,7 @@ class LayerOutputs:
     """What the layers returned when the source last ran.
 
     Args:
-        source: The module that they belong to; None for a function, of which no layer is known.
+        source: The module that they belong to; None for a function, whose layers are unknown.
         layers: "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
             submodules, with ``STEM`` perhaps among them.
         pooling: How outputs are brought to one row each.

@@ -1,6 +1,6 @@
 """Every route to the scores of features gives their values: from rows, from moments, from the range of the moments.
 
-References are dense NumPy from the definitions, of which none decomposes what the library decomposes.
+References are dense NumPy from the definitions. None of them decomposes what the library decomposes.
 """
 
 import numpy as np

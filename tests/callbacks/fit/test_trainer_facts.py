@@ -30,7 +30,7 @@ class Stream(IterableDataset):
         ({"max_epochs": 9, "max_steps": 10}, 2),
         ({"max_epochs": -1, "max_steps": 4, "accumulate_grad_batches": 2}, 4 / 3),  # steps of 2, 2 and 1 batches
         ({"max_epochs": 2, "loader": DataLoader(Stream(), batch_size=10)}, 2),
-        # Validations are counted there, of which nobody knows how many there will be.
+        # Validations are counted there; how many there will be is unknown.
         ({"max_epochs": 2, "loader": DataLoader(Stream(), batch_size=10), "val_check_interval": 2}, None),
         ({"max_epochs": 2, "loader": DataLoader(Stream(), batch_size=10), "max_steps": 3}, 2),
     ],

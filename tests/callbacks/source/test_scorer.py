@@ -157,7 +157,7 @@ def test_batches_of_dictionaries():
 
 
 class Dtypes(nn.Module):
-    """Records the floating-point types that it computes with, on its class: attributes are as before afterwards."""
+    """Records the floating-point types that it computes with, on its class: attributes are restored after the pass."""
 
     seen: ClassVar[set] = set()
 
