@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
-from lightning_leep.records.report import TransferabilityReport, check_report
+from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
 from lightning_leep.utils.checks import check_real, check_size, check_text, real_numbers
 
 FORMAT = "lightning_leep.transfer"
@@ -123,7 +123,8 @@ class TransferRecord:
             "wall_seconds": list(self.wall_seconds),
             "learning_rate": _finite(self.learning_rate),
             "versions": dict(self.versions),
-            "report": self.report.to_dict(),
+            # Sources are compared before they are trained; a history would be large with every row.
+            "report": {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS},
             "curve": _curve_to_dict(self.curve),
             "reference": _curve_to_dict(self.reference)
             if isinstance(self.reference, AccuracyCurve)

@@ -1,0 +1,1 @@
+"""Which source? Comparisons of sources on the same target, and the baselines beside them."""
