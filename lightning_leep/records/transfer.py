@@ -229,7 +229,7 @@ def _running(points: Any) -> tuple[tuple[float, float, float, float], ...]:
         if len(numbers) != 4 or not (0 <= numbers[0] < math.inf and 0 <= numbers[2] <= numbers[1] <= numbers[3] <= 1):
             raise ValueError(f"`running` must hold epochs and an accuracy inside its interval, got {list(numbers)}.")
         checked.append(numbers)
-    return tuple(checked)  # type: ignore[arg-type]
+    return tuple(checked)
 
 
 def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
