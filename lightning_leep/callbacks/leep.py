@@ -61,7 +61,7 @@ class LEEPCallback(TrainerCallback):
         monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares nothing.
         scoring: Options of the scoring pass; None for the defaults. They decide how a batch is read, which layer is the
             head and where rows are kept.
-        num_target_classes: C; by default found in the datamodule, the module or the training data set.
+        num_target_classes: C; by default stated by the datamodule, module or data set, or else found from the labels.
         dataloader: Labelled data to score instead of the training data, for example without its augmentations. Several
             processes share out a DataLoader over data with an index, or a list of batches. Of any other iterable each
             process scores everything that it yields there.
