@@ -46,6 +46,8 @@ class TransferRecord:
         trained_from: With "part", the first layer that was trained, as ``report.layers`` names it; empty if unknown.
         forecast: The accuracy that was forecast before training; None if there was none.
         running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
+        recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
+            none.
         wall_seconds: Seconds of training before each validation; empty if unknown.
         reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
         test_size: Number of labelled rows in each validation; None if unknown.
@@ -80,6 +82,7 @@ class TransferRecord:
     trained_from: str = ""
     forecast: AccuracyForecast | None = None
     running: tuple[tuple[float, float, float, float], ...] = ()
+    recommended: str = ""
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
 
@@ -88,7 +91,7 @@ class TransferRecord:
         if not isinstance(self.curve, AccuracyCurve):
             raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
         check_text("trainable", self.trainable, empty=False)
-        for name in ("optimizer", "target_name", "source_name", "trained_from"):
+        for name in ("optimizer", "target_name", "source_name", "trained_from", "recommended"):
             check_text(name, getattr(self, name))
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)

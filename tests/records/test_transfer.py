@@ -92,6 +92,7 @@ def test_invalid_values_are_named(values, message):
         ("reference", "0.5"),
         ("learning_rate", "0.1"),
         ("optimizer", None),
+        ("recommended", None),
         ("target_name", ["a"]),
         ("source_name", {}),
         ("complete", "no"),
