@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NegativeConditionalEntropy,
         transferability_metrics,
     )
+    from lightning_leep.ranking import Source, SourceRanking, rank_reports, rank_sources
     from lightning_leep.records import TransferabilityReport
     from lightning_leep.scoring import ScoringOptions, score, score_outputs
 
@@ -35,9 +36,13 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "Source",
+    "SourceRanking",
     "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
+    "rank_reports",
+    "rank_sources",
     "score",
     "score_outputs",
     "transferability_metrics",
@@ -48,8 +53,12 @@ _PACKAGES = {
     "LEEPCallback": "callbacks",
     "LayerTransfer": "callbacks",
     "ScoringOptions": "scoring",
+    "Source": "ranking",
+    "SourceRanking": "ranking",
     "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
+    "rank_reports": "ranking",
+    "rank_sources": "ranking",
     "score": "scoring",
     "score_outputs": "scoring",
 }

@@ -172,14 +172,14 @@ class TargetData:
         transform = source.transform
         return transform.made.key if isinstance(transform, LaterTransform) else id(transform)
 
-    def batches(self, source: Source, is_shared: bool) -> SharedBatches:
+    def batches(self, source: Source, is_shared: bool = False) -> SharedBatches:
         """This process's share of the rows, as the source takes them.
 
         Raises:
             ValueError: If the source has a transform and the data are batches already.
         """
         if self.has_rows:
-            rows = self.data if source.transform is None else TransformedRows(self.data, source.transform)
+            rows: Any = self.data if source.transform is None else TransformedRows(self.data, source.transform)
             loader: Any = DataLoader(rows, self.batch_size, num_workers=self.num_workers)
         elif source.transform is not None:
             raise ValueError("a source with a transform needs a data set, but `data` holds batches already.")

@@ -29,6 +29,7 @@ class LaterTransform:
         return self._made
 
     def __call__(self, image: Any) -> Any:
+        """Return what the model takes for an image."""
         return self.made.transform(image)
 
 

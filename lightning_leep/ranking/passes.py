@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -41,6 +40,7 @@ class Passes:
         Raises:
             SourceError: If it fails.
         """
+        batches.most_rows = None
         while True:
             fault = ("", False)
             try:
@@ -67,12 +67,13 @@ class Passes:
                 progress=progress,
             )
 
-    def estimated_seconds(self, source: Source, batches: SharedBatches) -> float:
+    def estimated_seconds(self, source: Source, open_batches: Callable[[], SharedBatches]) -> float:
         """How long scoring a source will take: loading it and running its first batch; infinite if that fails."""
         try:
             start = time.perf_counter()
             with source.loaded(self.device) as model, preserved_rng(), evaluation_mode(model) as running:
                 options, device = source.scoring_options(), source_device(model, self._device_of(source))
+                batches = open_batches()
                 batch = move_to_device(next(iter(batches)), device)
                 inputs, _ = (options.split_batch or split_pair_or_mapping)(batch)
                 with torch.no_grad(), running():

@@ -91,10 +91,13 @@ class RankedSource:
         for name in COUNTS:
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name), 0)
+        if unknown := sorted(set(self.scores) - set(SCORES)):
+            raise ValueError(f"`scores` must be some of {', '.join(SCORES)}, got {unknown} as well.")
         reals = {name: getattr(self, name) for name in (*BASELINES[1:], "gap", "gap_standard_error")} | {**self.scores}
         for name, value in reals.items():
             if value is not None:
                 check_real(name, value)
+        object.__setattr__(self, "scores", {name: self.scores.get(name) for name in SCORES})
         if self.error is not None:
             check_text("error", self.error)
         for note in self.notes:
@@ -165,10 +168,9 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as plain Python values; a number that is not finite becomes None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        sources = [asdict(source) for source in self.sources]
-        for source in sources:
-            source["scores"] = {name: source["scores"].get(name) for name in SCORES}
-        plain: dict[str, Any] = _plain({"kind": "ranking", **values, "sources": sources})
+        plain: dict[str, Any] = _plain(
+            {"kind": "ranking", **values, "sources": [asdict(source) for source in self.sources]}
+        )
         return plain
 
     def to_json(self, path: Folder | None = None) -> str:

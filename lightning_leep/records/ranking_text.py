@@ -45,7 +45,10 @@ def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[TextCo
     """The columns of the table; those that do not fit into the width, and those without a value, are left out."""
     sources = ranking.sources
     ranks = [str(source.rank) if source.rank else "-" for source in sources]
-    shared = [f"{rank}=" if source.rank and ranks.count(rank) > 1 else rank for rank, source in zip(ranks, sources, strict=True)]
+    shared = [
+        f"{rank}=" if source.rank and ranks.count(rank) > 1 else rank
+        for rank, source in zip(ranks, sources, strict=True)
+    ]
     columns = [TextColumn("#", shared), TextColumn("source", [_name(source.name) for source in sources], True)]
     names = [ranking.by, *(part for part in ranking.trainable if part != ranking.by)]
     names += [name for name in TITLES if name != ranking.by]
