@@ -72,6 +72,7 @@ class TransferabilityReport:
         multi_layer_probe_standard_error: Standard error of that mean.
         rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
             first batch. Rows of one image are not independent.
+        num_parameters: Parameters of the source, with its head; None for a function.
         memory: Where the rows were kept.
         notes: What limits the numbers, one sentence each.
         joint: Sum of the source distributions of each target class, ``[C, Z]``. It is not saved as JSON.
@@ -111,6 +112,7 @@ class TransferabilityReport:
     multi_layer_probe_accuracy: float | None = None
     multi_layer_probe_standard_error: float | None = None
     rows_per_image: int = 1
+    num_parameters: int | None = None
     memory: str | None = None
     notes: tuple[str, ...] = ()
     joint: "Tensor | None" = field(default=None, repr=False, compare=False)
@@ -219,7 +221,7 @@ _ROUNDING = 0.01
 # The logarithm of the smallest positive float64: a mean of logarithms of probabilities cannot be below it.
 _LOG_TINY = -746.0
 # Smallest integer (else 1), and smallest and largest number (else any).
-_SMALLEST = {"linear_probe_samples": 0}
+_SMALLEST = {"linear_probe_samples": 0, "num_parameters": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
     **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),

@@ -10,7 +10,7 @@ from lightning_leep.scoring.layer_features import (
     layer_columns,
     random_projection,
 )
-from lightning_leep.scoring.layers import HEAD_INPUT
+from lightning_leep.scoring.parameters import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
 

@@ -88,18 +88,20 @@ class SourceScorer:
         split_batch = None if self.options is None else self.options.split_batch
         with ExitStack() as stack:
 
-            def prepare() -> tuple[Callable[..., Any], ScoringData, int]:
+            def prepare() -> tuple[Callable[..., Any], ScoringData, int | None]:
                 source = self.find_source(pl_module)
                 _check_weights(trainer, pl_module, source_module(source))
                 data = self.find_data(trainer)
                 classes = self.num_target_classes or find_num_target_classes(
                     trainer.datamodule, pl_module, data.dataset
                 )
-                if self.target_class_names is not None and len(self.target_class_names) != classes:
-                    raise ValueError(
-                        f"`target_class_names` must name the {classes} target classes, "
-                        f"got {len(self.target_class_names)} names."
-                    )
+                if self.target_class_names is not None:
+                    num_names = len(self.target_class_names)
+                    classes = classes or num_names
+                    if num_names != classes:
+                        raise ValueError(
+                            f"`target_class_names` must name the {classes} target classes, got {num_names} names."
+                        )
                 stack.callback(lent.give_back)
                 if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
                     stack.callback(generator.set_state, generator.get_state())  # seeds of workers are drawn from it
@@ -137,7 +139,7 @@ class SourceScorer:
         reading = data.batches.notes if isinstance(data.batches, ForkedBatches) else ()
         return ScoredSource(
             replace(report, notes=(*report.notes, *data.notes, *reading, *skipped)),
-            self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
+            self.target_class_names or find_class_names(trainer.datamodule, data.dataset, report.num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
 
