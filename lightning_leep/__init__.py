@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
+    from lightning_leep.layers import advise
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -38,6 +39,7 @@ __all__ = [
     "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
+    "advise",
     "score",
     "score_outputs",
     "transferability_metrics",
@@ -50,6 +52,7 @@ _PACKAGES = {
     "ScoringOptions": "scoring",
     "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
+    "advise": "layers",
     "score": "scoring",
     "score_outputs": "scoring",
 }
