@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
+    from lightning_leep.layers import advise
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -41,6 +42,7 @@ __all__ = [
     "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
+    "advise",
     "rank_reports",
     "rank_sources",
     "score",
@@ -57,6 +59,7 @@ _PACKAGES = {
     "SourceRanking": "ranking",
     "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
+    "advise": "layers",
     "rank_reports": "ranking",
     "rank_sources": "ranking",
     "score": "scoring",

@@ -7,6 +7,11 @@ from typing import Any
 
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
+#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
+STEM = "stem"
+#: Name of what goes into the head.
+HEAD_INPUT = "head input"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerScore:

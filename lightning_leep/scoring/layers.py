@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
-from lightning_leep.scoring.parameters import HEAD_INPUT, STEM, layer_parameters
+from lightning_leep.scoring.parameters import layer_parameters
 from lightning_leep.scoring.pooling import Pooled, Pooling, pool
 from lightning_leep.scoring.reading import ReadToken, TokenReader
 

@@ -5,10 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
-STEM = "stem"
-#: Name of what goes into the head.
-HEAD_INPUT = "head input"
+from lightning_leep.records.layers import HEAD_INPUT, STEM
 
 
 def numbers(parameters: Iterable[Tensor]) -> int:
