@@ -22,19 +22,12 @@ MAX_ROW_OUTCOMES = 10_000
 
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):
-    r"""Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
+    """Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
 
     Each row is predicted by the shrunk linear discriminant of all other rows, in closed form, as in
     :func:`lightning_leep.functional.linear_probe.linear_probe`, where the formula and its sources are. Rows that are
-    the only one of their class are left out of the mean.
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows. :meth:`result`
-    returns everything else that is known.
+    the only one of their class are left out of the mean. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a
+    warning, if no class has two rows. :meth:`result` returns everything else that is known.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. Each process sends its
     moments, ``8 (d^2 + C d)`` bytes, and ``384 (2 + C)`` bytes of scores, whatever n. In a ``MetricCollection`` it
@@ -45,7 +38,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         num_target_classes: C; classes without an image are allowed.
         num_features: d.
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
         kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
             :class:`torchmetrics.Metric`.
 
@@ -97,10 +90,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         return super().space()
 
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row under every candidate, given the moments of all rows.
-
-        If a feature of any row is not finite, no row can be scored.
-        """
+        """Scores of a row under every candidate, given the moments of all rows; 0 if any feature is not finite."""
         if not self.moments.is_finite:
             return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
         discriminant = linear_discriminant(self.space()).to(device)
@@ -150,9 +140,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         """Everything that is known of the probe, on all rows seen so far, on all processes; nothing of single rows.
 
         Every process must call it, since it pools the states as ``compute`` does; afterwards they are local again.
-
-        Returns:
-            Tensors by name, with shapes and units: :class:`~lightning_leep.functional.linear_probe.LinearProbe`.
+        Names, shapes and units: :class:`~lightning_leep.functional.linear_probe.LinearProbe`.
         """
         synced = self._is_synced
         with self.sync_context(

@@ -69,8 +69,7 @@ class TransferabilityReport:
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
-        linear_probe_rows: Outcome of that probe on each row, by which sources are compared on the same rows; None with
-            more than 10,000 rows. A record of a transfer does not keep it.
+        linear_probe_rows: Outcome of that probe on each of up to 10,000 rows; a record of a transfer does not keep it.
         layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
         multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
             single predictor of the accuracy of a source that is fine-tuned as a whole.
@@ -78,6 +77,7 @@ class TransferabilityReport:
         multi_layer_probe_rows: Outcome of that probe on each row, as ``linear_probe_rows``.
         rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
             first batch. Rows of one image are not independent.
+        num_parameters: Parameters of the source, with its head; None for a function.
         memory: Where the rows were kept.
         notes: What limits the numbers, one sentence each.
         joint: Sum of the source distributions of each target class, ``[C, Z]``. It is not saved as JSON.
@@ -119,6 +119,7 @@ class TransferabilityReport:
     linear_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
     multi_layer_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
     rows_per_image: int = 1
+    num_parameters: int | None = None
     memory: str | None = None
     notes: tuple[str, ...] = ()
     joint: "Tensor | None" = field(default=None, repr=False, compare=False)
@@ -157,8 +158,7 @@ class TransferabilityReport:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
         values["layers"] = [layer.to_dict() for layer in self.layers]
-        for name in ROW_FIELDS:
-            values[name] = None if values[name] is None else values[name].to_dict()
+        values |= {name: rows.to_dict() for name in ROW_FIELDS if (rows := values[name]) is not None}
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -232,7 +232,7 @@ _ROUNDING = 0.01
 # The logarithm of the smallest positive float64: a mean of logarithms of probabilities cannot be below it.
 _LOG_TINY = -746.0
 # Smallest integer (else 1), and smallest and largest number (else any).
-_SMALLEST = {"linear_probe_samples": 0}
+_SMALLEST = {"linear_probe_samples": 0, "num_parameters": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
     **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),

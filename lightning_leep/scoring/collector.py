@@ -138,6 +138,7 @@ class ScoreCollector:
             num_features=plan.num_features or None,
             feature_layer=plan.feature_layer,
             rows_per_image=plan.rows_per_image,
+            num_parameters=plan.num_parameters,
             memory=MEMORY_WORDS[plan.options.memory],
             seconds=elapsed,
             samples_per_second=num_samples / elapsed,
@@ -193,6 +194,7 @@ class ScoreCollector:
                     width=column.width,
                     kept_width=self.widths[place],
                     feeds_head=column.feeds_head,
+                    num_parameters=self.plan.layer_parameters.get(column.name),
                     **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
                 )
             )

@@ -1,7 +1,7 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class PassPlan:
     Attributes:
         num_target_classes: C; 0 to find it from the labels.
         options: The options; :meth:`agree` drops ``split_batch``, a function, which processes cannot compare.
+        classes_seen: Number of classes in the labels, where they were read before the source runs; else 0.
         num_source_classes: Z; 0 without a batch.
         num_features: d; 0 if no features are scored.
         feature_layer: Layer whose input is scored; ``LOGITS`` for the source's outputs; None for no features.
@@ -41,10 +42,13 @@ class PassPlan:
         classes_found: Whether C was found from the labels.
         layers: Layers whose outputs are scored, in the order in which they run.
         layers_left_out: Layers whose outputs are not, with the reason.
+        num_parameters: Parameters of the source; None for a function.
+        layer_parameters: Those of each layer, by name.
     """
 
     num_target_classes: int
     options: ScoringOptions
+    classes_seen: int = 0
     num_source_classes: int = 0
     num_features: int = 0
     feature_layer: str | None = None
@@ -55,6 +59,8 @@ class PassPlan:
     classes_found: bool = False
     layers: tuple[LayerColumns, ...] = ()
     layers_left_out: tuple[tuple[str, str], ...] = ()
+    num_parameters: int | None = None
+    layer_parameters: Mapping[str, int] = field(default_factory=dict)
 
     def with_batch(
         self, batch: Outputs | None, captured: HeadInput, reader: OutputReader, outputs: LayerOutputs
@@ -63,6 +69,7 @@ class PassPlan:
         if batch is None:
             return self
         rows_per_image = max(1, batch.target.shape[1:].numel())
+        layers = layer_columns(batch.layers, outputs.token)
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
@@ -71,7 +78,8 @@ class PassPlan:
             single_output=reader.single,
             headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
-            layers=layer_columns(batch.layers, outputs.token),
+            layers=layers,
+            layer_parameters=outputs.parameters([layer.name for layer in layers], captured.name),
             layers_left_out=tuple(outputs.left_out.items()),
         )
         if batch.features is None or not self.options.feature_scores:
@@ -94,7 +102,7 @@ class PassPlan:
         pooling = None if callable(self.options.pooling) else self.options.pooling
         options = replace(self.options, split_batch=None, pooling=pooling or "auto")
         plans = dict(enumerate(gather_objects(replace(self, options=options), device)))
-        _check_same("`num_target_classes`", {rank: plan.num_target_classes for rank, plan in plans.items()})
+        _check_same("`num_target_classes`", {rank: plan.num_target_classes or None for rank, plan in plans.items()})
         for option in fields(ScoringOptions):
             _check_same(f"`{option.name}`", {rank: getattr(plan.options, option.name) for rank, plan in plans.items()})
         plans = {rank: plan for rank, plan in plans.items() if plan.num_source_classes}
@@ -105,7 +113,11 @@ class PassPlan:
 
         proposals = list(plans.values())
         common = proposals[0].with_layers_of_all(proposals)
-        common = replace(common, rows_per_image=max(plan.rows_per_image for plan in proposals))
+        common = replace(
+            common,
+            rows_per_image=max(plan.rows_per_image for plan in proposals),
+            classes_seen=max(plan.classes_seen for plan in proposals),
+        )
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
@@ -124,16 +136,20 @@ class PassPlan:
         return replace(self, layers=layers, layers_left_out=(*self.layers_left_out, *differ))
 
     def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
-        """Read all batches if C is not known, and return the plan with C, the same on all processes, and the batches.
+        """Find C if it is not known, and return the plan with C, the same on all processes, and the batches.
+
+        All batches are read for it, unless the labels were read before.
 
         Raises:
             ValueError: If a label is larger than class indices usually are.
         """
         if self.num_target_classes:
             return self, batches
-        kept, found = on_every_process(lambda: keep_batches(batches, self.options), device)
-        num_classes = max(1, *gather_objects(found, device))
-        return replace(self, num_target_classes=num_classes, classes_found=True), kept
+        found = self.classes_seen
+        if not found:
+            batches, own = on_every_process(lambda: keep_batches(batches, self.options), device)
+            found = max(1, *gather_objects(own, device))
+        return replace(self, num_target_classes=found, classes_found=True), batches
 
     def remarks(self) -> list[str]:
         """What has to be said about the source's outputs, as sentences."""

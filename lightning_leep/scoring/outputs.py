@@ -41,7 +41,7 @@ class OutputReader:
             ValueError: If the shapes do not fit, or leave open where the classes are.
         """
         value, named = _find_tensor(output)
-        _check_target(target)
+        check_target(target)
         if isinstance(target, Tensor):
             if value.ndim in (1, 3) and value.shape == target.shape:
                 value = value.unsqueeze(1)  # [N, ...] -> [N, 1, ...]
@@ -72,7 +72,7 @@ class OutputReader:
                 f"With `head=False`, `source` must return a tensor or something with {' or '.join(EMBEDDINGS)}; "
                 f"got {_described(output)}. Wrap it in a function that returns features [N, d]."
             )
-        _check_target(target)
+        check_target(target)
         return self.read_features(output, target)
 
     def read_features(self, value: Tensor, target: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ def _only_tensor(output: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else output
 
 
-def _check_target(target: Any) -> None:
+def check_target(target: Any) -> None:
+    """Raise ``TypeError`` if a tensor of labels does not hold integers."""
     if isinstance(target, Tensor) and (
         target.dtype.is_floating_point or target.dtype == torch.bool or target.is_complex()
     ):

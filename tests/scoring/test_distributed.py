@@ -117,16 +117,18 @@ def test_number_of_classes_is_the_largest_of_all_processes():
     """The first process has the classes 0 and 1 alone."""
     images, labels = dataset().tensors
     alone = fields_of(score(source_of(), [(images, labels)], progress=False))
-    for report in run_processes(found_classes, 2):
-        assert report["num_target_classes"] == int(labels.max()) + 1
-        assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
-        assert any("was found from the labels" in note for note in report["notes"])
+    for by_memory in run_processes(found_classes, 2):
+        for report in by_memory:
+            assert report["num_target_classes"] == int(labels.max()) + 1
+            assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
+            assert any("was found from the labels" in note for note in report["notes"])
 
 
 def found_classes(rank, world_size):
     images, labels = dataset().tensors
     mine = (labels < 2) == (rank == 0)
-    return fields_of(score(source_of(), [(images[mine], labels[mine])], progress=False))
+    batches = [(images[mine], labels[mine])]
+    return [fields_of(score(source_of(), batches, progress=False, memory=way)) for way in ("cpu", "second_pass")]
 
 
 # -- traffic -----------------------------------------------------------------------------------------------------------
