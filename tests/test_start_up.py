@@ -19,7 +19,7 @@ def run(program: str) -> None:
 
 def test_records_and_forecasts_load_no_torch():
     run("""
-import lightning_leep, lightning_leep.cli, lightning_leep.forecast, lightning_leep.records
+import lightning_leep, lightning_leep.cli, lightning_leep.forecast, lightning_leep.layers, lightning_leep.records
 assert loaded("torch", "torchmetrics", "lightning", "pytorch_lightning", "tensorboard") == []
 """)
 

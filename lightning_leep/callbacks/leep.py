@@ -10,7 +10,7 @@ from lightning_leep.callbacks.fault_barrier import HOOK_ADVICE, FaultBarrier, co
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
-from lightning_leep.callbacks.fit.record import RecordKeeper
+from lightning_leep.callbacks.fit.record import RecordKeeper, saw_all_data
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.callbacks.fit.watch import TransferWatch
@@ -229,7 +229,9 @@ class LEEPCallback(TrainerCallback):
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
                 source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
                 trainable = self._keeper.trainable or self._state.trained.word
-                self._keeper.save(trainer, self._state, facts, source, trainable, self.reference, bool(stopped))
+                complete = not stopped and saw_all_data(trainer, facts)
+                known = source, trainable, self.reference, watch.running, complete
+                self._keeper.save(trainer, self._keeper.record(self._state, facts, *known))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
+from lightning_leep.layers.transferred import Copies, find_transferred, whole_copies, within
+from lightning_leep.scoring.parameters import numbers
 from lightning_leep.scoring.source import source_module
 
 #: From the least to the most that is trained.

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_leep.scoring.parameters import numbers
+
 #: How many values of a tensor are compared before all of them are.
 SAMPLE_SIZE = 32
 #: Below this share of the network's numbers nothing counts as transferred: tables of positions are equal by formula.
@@ -67,11 +69,6 @@ def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
 def within(name: str, modules: Iterable[str]) -> bool:
     """Whether a parameter belongs to one of the modules, by their names."""
     return any(name.startswith(f"{module}.") for module in modules)
-
-
-def numbers(parameters: Iterable[Tensor]) -> int:
-    """How many numbers the parameters hold; lazy ones without a shape count as 0."""
-    return sum(p.numel() for p in parameters if not is_lazy(p))
 
 
 def _shapes(module: nn.Module) -> list[tuple[str, torch.Size | None]]:

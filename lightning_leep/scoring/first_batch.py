@@ -1,7 +1,7 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class PassPlan:
         classes_found: Whether C was found from the labels.
         layers: Layers whose outputs are scored, in the order in which they run.
         layers_left_out: Layers whose outputs are not, with the reason.
+        num_parameters: Parameters of the source; None for a function.
+        layer_parameters: Those of each layer, by name.
     """
 
     num_target_classes: int
@@ -57,6 +59,8 @@ class PassPlan:
     classes_found: bool = False
     layers: tuple[LayerColumns, ...] = ()
     layers_left_out: tuple[tuple[str, str], ...] = ()
+    num_parameters: int | None = None
+    layer_parameters: Mapping[str, int] = field(default_factory=dict)
 
     def with_batch(
         self, batch: Outputs | None, captured: HeadInput, reader: OutputReader, outputs: LayerOutputs
@@ -65,6 +69,7 @@ class PassPlan:
         if batch is None:
             return self
         rows_per_image = max(1, batch.target.shape[1:].numel())
+        layers = layer_columns(batch.layers, outputs.token)
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
@@ -73,7 +78,8 @@ class PassPlan:
             single_output=reader.single,
             headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
-            layers=layer_columns(batch.layers, outputs.token),
+            layers=layers,
+            layer_parameters=outputs.parameters([layer.name for layer in layers], captured.name),
             layers_left_out=tuple(outputs.left_out.items()),
         )
         if batch.features is None or not self.options.feature_scores:

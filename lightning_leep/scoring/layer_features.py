@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_leep.scoring.layers import HEAD_INPUT
+from lightning_leep.records.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
 from lightning_leep.scoring.source import Outputs

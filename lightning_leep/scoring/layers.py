@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
+from lightning_leep.scoring.parameters import layer_parameters
 from lightning_leep.scoring.pooling import Pooled, Pooling, pool
 from lightning_leep.scoring.reading import ReadToken, TokenReader
-
-#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
-STEM = "stem"
-#: Name of what goes into the head.
-HEAD_INPUT = "head input"
 
 
 class LayerOutputs:
@@ -32,6 +29,7 @@ class LayerOutputs:
     """
 
     def __init__(self, source: nn.Module | None, layers: str | Sequence[str], pooling: Pooling = "auto") -> None:
+        self.source = source
         self.pooling = pooling
         self.left_out: dict[str, str] = {}  #: why, by name: the end of a sentence that begins with the name
         self.token: ReadToken | None = None  #: what the source's head reads of a sequence, known after the first batch
@@ -122,6 +120,10 @@ class LayerOutputs:
         if self.modules and not self.named and features is not None and features.ndim == 2:
             kept[HEAD_INPUT] = pool(features, nn.Identity(), len(features))
         return kept
+
+    def parameters(self, layers: Sequence[str], head: str | None) -> dict[str, int]:
+        """Parameters of layers, by name (:func:`~lightning_leep.scoring.parameters.layer_parameters`)."""
+        return {} if self.source is None else layer_parameters(self.source, layers, self.modules, head)
 
     def close(self) -> None:
         """Stop looking for the token that the head reads."""

@@ -22,6 +22,7 @@ from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.parameters import parameters_of
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
@@ -105,7 +106,8 @@ def score(
             readers = captured, OutputReader(chosen.class_dim), layers
             batches = run.outputs(*readers)
             first = next(batches, None)
-            return plan.with_batch(first, *readers), partial(run.outputs, *readers), batches, first
+            plan = replace(plan.with_batch(first, *readers), num_parameters=parameters_of(module))
+            return plan, partial(run.outputs, *readers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
