@@ -101,12 +101,7 @@ def forecast_accuracy(
 
 
 def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
-    """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1.
-
-    Example:
-        >>> [round(end, 4) for end in wilson_interval(0.5, 100, 0.9)]
-        [0.4188, 0.5812]
-    """
+    """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1."""
     z = NormalDist().inv_cdf((1 + coverage) / 2)
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

@@ -74,12 +74,7 @@ def explained_share(report: TransferabilityReport) -> float | None:
 
 
 def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
-    """Return why LEEP may be noise; empty if it carries information about the labels.
-
-    Args:
-        report: The report.
-        explained: Whether it is known already why LEEP says nothing.
-    """
+    """Return why LEEP may be noise, unless that is ``explained`` already; empty if it carries information."""
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so the scores say nothing."]
     sentences = []

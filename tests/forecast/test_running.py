@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import forecast_convergence
-from lightning_leep.forecast.running import is_hopeless, update_forecast
+from lightning_leep.forecast.running import update_forecast
 from lightning_leep.records.curve import AccuracyCurve
 from tests._helpers.simulated_transfers import make_record, make_report
 
@@ -77,7 +77,6 @@ def test_a_rise_that_lasts_until_the_end_is_possible():
     running = update_forecast(VAGUE, AccuracyCurve(tuple(range(1, 9)), tuple(heights)), max_epochs=15)
     assert running.low <= 0.8 <= running.high
     assert running.low > 0.58
-    assert not is_hopeless(running, 0.8)
 
 
 def test_two_validations_of_few_rows_prove_little():
@@ -103,8 +102,6 @@ def test_a_curve_that_contradicts_the_forecast_wins():
         PRIOR, AccuracyCurve(tuple(range(1, 9)), (0.3, 0.35, 0.37, 0.38) + (0.38,) * 4), max_epochs=10
     )
     assert running.high < PRIOR.low
-    assert is_hopeless(running, 0.7)
-    assert not is_hopeless(PRIOR, 0.7)
 
 
 def test_arrived():
@@ -219,9 +216,3 @@ def test_epochs_and_rows_have_to_be_positive(value):
     for name in ("max_epochs", "test_size"):
         with pytest.raises(ValueError, match=f"`{name}`"):
             update_forecast(PRIOR, AccuracyCurve(), **{name: value})
-
-
-@pytest.mark.parametrize("target", [-0.1, 70, math.nan])
-def test_a_target_is_an_accuracy(target):
-    with pytest.raises(ValueError, match="`target`"):
-        is_hopeless(PRIOR, target)

@@ -16,17 +16,12 @@ from lightning_leep.callbacks.source.class_info import (
 )
 from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
-from lightning_leep.callbacks.source.training_data import (
-    ScoringData,
-    check_not_trained_on,
-    given_data,
-    skipped_batch_hooks,
-    training_data,
-)
+from lightning_leep.callbacks.source.training_data import check_not_trained_on, skipped_batch_hooks, training_data
 from lightning_leep.functional.inputs import check_flag, check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
+from lightning_leep.scoring.shared_rows import ScoringData, given_data
 from lightning_leep.scoring.source import modules_behind, source_module
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
