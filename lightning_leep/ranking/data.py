@@ -1,6 +1,6 @@
 """The rows that all sources are scored on: the same for each, decoded once for those that take the same input."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ class SharedBatches:
     @property
     def length(self) -> int | None:
         """Number of the loader's batches, if it tells."""
-        return len(self.loader) if hasattr(self.loader, "__len__") else None
+        return len(self.loader) if isinstance(self.loader, Sized) else None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches, in parts if a batch has too many rows."""

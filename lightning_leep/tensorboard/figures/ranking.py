@@ -1,6 +1,6 @@
 """The forecasts of sources, best first."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, EXPECTED_COLOR, PREDICTED_COLOR, new_figure, styled
@@ -52,13 +52,8 @@ def ranking_figure(ranking: Ranking) -> "Figure":
         values = [forecast.accuracy for _, forecast in shown]
         ends = [[f.accuracy - f.low for _, f in shown], [f.high - f.accuracy for _, f in shown]]
         places = [place + shift for place, _ in shown]
-        style: dict[str, Any] = {
-            "fmt": MARKERS[number % len(MARKERS)],
-            "color": COLORS[number % len(COLORS)],
-            "capsize": 3,
-            "ms": 7,
-        }
-        axes.errorbar(values, places, xerr=ends, label=part, **style)
+        marker, color = MARKERS[number % len(MARKERS)], COLORS[number % len(COLORS)]
+        axes.errorbar(values, places, xerr=ends, label=part, fmt=marker, color=color, capsize=3, ms=7)
     axes.set_yticks(range(len(sources)), [shorten(source.name, 20) for source in sources])
     axes.set(ylim=(len(sources) - 0.5, -0.5), xlabel="accuracy")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
