@@ -21,6 +21,7 @@ from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.outputs import ValuesSeen
+from lightning_leep.scoring.row_places import RowPlaces
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
 
@@ -61,7 +62,10 @@ class ScoreCollector:
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
         self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
-        self.values = ValuesSeen()
+        self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
+        for probe in (self.features, self.layers):
+            if probe is not None:
+                probe.keep_outcomes()
         metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
         for metric in self.metrics:
@@ -71,6 +75,7 @@ class ScoreCollector:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
             batch = moved(batch, self.device)  # back from the CPU, if they were kept there
+            self.places.add(batch.target)
             if self.outputs is not None and self.nce is not None:
                 if self.plan.options.from_logits:
                     self.values.add(batch.preds)
@@ -173,6 +178,7 @@ class ScoreCollector:
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
         if values["linear_probe_accuracy"] is not None:
             values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
+            values["linear_probe_rows"] = self.places.outcomes(probe, self.device)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _layer_scores(self) -> dict[str, Any]:
@@ -192,7 +198,11 @@ class ScoreCollector:
                     **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
                 )
             )
-        together = {name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES}
+        together: dict[str, Any] = {
+            name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES
+        }
+        if together["multi_layer_probe_accuracy"] is not None:
+            together["multi_layer_probe_rows"] = self.places.outcomes(self.layers.together, self.device)
         return together | {"layers": tuple(layers)}
 
     def _layers_left_out(self) -> list[tuple[str, str]]:
