@@ -186,8 +186,8 @@ class LEEPCallback(TrainerCallback):
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             _, trainable = self.transfer(trainer, pl_module)  # again: the module's hooks have run since
-            folder = self._keeper.folder(trainer)
-            outlook = look_ahead(trainer, self._barrier, state, facts, folder=folder, trainable=trainable)
+            places = self._keeper.folder(trainer), self._scorer.source
+            outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
             self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
             self._watch.start(scored)
 
@@ -227,11 +227,11 @@ class LEEPCallback(TrainerCallback):
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
+                source, outlook = self._keeper.source(pl_module, self._scorer.source), watch.outlook
                 trainable = self._keeper.trainable or self._state.trained.word
-                complete = not stopped and saw_all_data(trainer, facts)
+                complete = not stopped and saw_all_data(trainer, outlook.facts)
                 known = source, trainable, self.reference, watch.running, complete
-                self._keeper.save(trainer, self._keeper.record(self._state, facts, *known))
+                self._keeper.save(trainer, self._keeper.record(self._state, outlook, *known))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.records import TransferRecord, save_record
@@ -58,7 +59,7 @@ class RecordKeeper:
     def record(
         self,
         state: FitState,
-        facts: TrainerFacts,
+        outlook: Outlook,
         source_name: str,
         trainable: str,
         reference: Reference | None,
@@ -69,19 +70,22 @@ class RecordKeeper:
 
         Args:
             state: What is known of the fit.
-            facts: What the Trainer planned and used.
+            outlook: What is expected of it.
             source_name: What the source is called.
             trainable: What is trained.
             reference: What the fit is compared with.
             running: The forecasts during training; of many some are kept.
             complete: Whether training ran to its end.
         """
+        facts = outlook.facts
         if state.report is None:
             return None
         return TransferRecord(
             report=state.report,
             curve=state.curve,
             trainable=trainable,
+            trained_from=outlook.trained_from if trainable == "part" else "",
+            recommended=state.recommended,
             forecast=state.forecast,
             running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
             wall_seconds=state.seconds,

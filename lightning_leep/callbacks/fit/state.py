@@ -24,6 +24,7 @@ class FitState:
         curve: Accuracy at each validation, in epochs of this fit.
         seconds: Seconds of training before each validation.
         first_epoch: Epochs that the Trainer had trained another module for before this fit.
+        recommended: What was advised to train before training; empty for nothing.
         trained: What came from the source, and which of it is trained.
     """
 
@@ -32,6 +33,7 @@ class FitState:
     curve: AccuracyCurve = NOTHING_MEASURED
     seconds: tuple[float, ...] = ()
     first_epoch: int = 0
+    recommended: str = ""
     trained: TrainedPart = field(default_factory=TrainedPart)
 
     def add(self, epoch: float, accuracy: float, seconds: float) -> None:
@@ -50,6 +52,7 @@ class FitState:
             "curve": asdict(self.curve),
             "seconds": self.seconds,
             "first_epoch": self.first_epoch,
+            "recommended": self.recommended,
             "trained": self.trained.to_dict(),
         }
 
@@ -72,8 +75,12 @@ class FitState:
             curve=AccuracyCurve(_numbers("epochs", curve["epochs"]), _numbers("accuracy", curve["accuracy"])),
             seconds=seconds,
             first_epoch=values["first_epoch"],
+            recommended=values["recommended"],
             trained=TrainedPart.from_dict(values["trained"]),
         )
+        layers = [] if state.report is None else [layer.name for layer in state.report.layers]
+        if state.recommended not in ("", "head", "all", *layers):
+            raise ValueError(f"`recommended` must name a layer of the report, got {state.recommended!r:.200}.")
         if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
             raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
         return state

@@ -56,9 +56,8 @@ class TransferWatch:
         forecast = self.state.forecast
         if forecast is not None and forecast.trainable != trainable:
             self.state.forecast, before = None, self.outlook
-            self.outlook = look_ahead(
-                self.logs.trainer, self.barrier, self.state, before.facts, folder=before.folder, trainable=trainable
-            )
+            places = before.folder, before.source
+            self.outlook = look_ahead(self.logs.trainer, self.barrier, self.state, before.facts, trainable, *places)
             self.start(None)
 
     def start_validation(self, trainer: Any) -> None:
