@@ -47,12 +47,7 @@ class RowOutcomes:
 
     @classmethod
     def from_dict(cls, values: Any) -> "RowOutcomes":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If a value is impossible or a field is missing or unknown.
-        """
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a field is missing, unknown, or impossible."""
         if not isinstance(values, Mapping) or set(values) != {"correct", "log_likelihood", "labels"}:
             raise ValueError(f"`values` must map correct, log_likelihood and labels to values, got {values!r:.200}.")
         return cls(_unpacked("correct", values["correct"]), _unpacked("log_likelihood", values["log_likelihood"]),
@@ -60,12 +55,7 @@ class RowOutcomes:
 
 
 def labels_checksum(labels: Sequence[int]) -> int:
-    """Return the CRC-32 of labels in their order.
-
-    Example:
-        >>> labels_checksum([0, 1, 2]) == labels_checksum([0, 2, 1])
-        False
-    """
+    """Return the CRC-32 of labels in their order."""
     return zlib.crc32(struct.pack(f"<{len(labels)}q", *labels))
 
 

@@ -36,11 +36,8 @@ ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metri
 class RunLogs:
     """Writes what is known of one fit to the loggers of its Trainer, and the numbers to its ``callback_metrics``.
 
-    Args:
-        trainer: The Trainer, in ``fit``.
-        barrier: Contains the faults of each logger.
-        name: First part of every tag.
-        transfers: What the source is called and what is trained, for each callback in this Trainer by its name.
+    ``name`` is the first part of every tag. ``transfers`` tell what the source is called and what is trained, for each
+    callback in the Trainer by its name.
     """
 
     def __init__(
@@ -79,10 +76,7 @@ class RunLogs:
     def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
         """Log the report and what is expected, before the first step of training.
 
-        Args:
-            state: What is known of the fit.
-            outlook: What is expected.
-            scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
+        The figures of the joint need the scoring pass; it is None if it was in an earlier, interrupted run.
         """
         report, forecast = state.report, outlook.accuracy
         if report is None:
