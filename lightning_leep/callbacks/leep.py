@@ -173,8 +173,8 @@ class LEEPCallback(TrainerCallback):
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             trainable = self._trainable(trainer, pl_module)  # again: the module's hooks have run since
-            folder = self._keeper.folder(trainer)
-            outlook = look_ahead(trainer, self._barrier, state, facts, folder=folder, trainable=trainable)
+            places = self._keeper.folder(trainer), self._scorer.source
+            outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
             self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
             self._watch.start(scored)
             with self._barrier.contain("log the report", ADVICE):
@@ -275,7 +275,7 @@ class LEEPCallback(TrainerCallback):
 
     def _record(self, pl_module: Any, watch: TransferWatch, trainable: str, complete: bool) -> TransferRecord | None:
         known = self._source_name(pl_module), trainable, self.reference, watch.running, complete
-        return self._keeper.record(self._state, watch.outlook.facts, *known)
+        return self._keeper.record(self._state, watch.outlook, *known)
 
     def _end(self, trainer: Any, pl_module: Any, watch: TransferWatch, complete: bool, keep: bool) -> None:
         """Keep the record of a fit that is over in the history, and log it."""

@@ -57,24 +57,31 @@ class LinearProbe(NamedTuple):
 
 
 def linear_probe_sums(
-    features: Tensor, target: Tensor, discriminant: LinearDiscriminant, candidates: Candidates = ALL_CANDIDATES
+    features: Tensor,
+    target: Tensor,
+    discriminant: LinearDiscriminant,
+    candidates: Candidates = ALL_CANDIDATES,
+    of_rows: Tensor | None = None,
 ) -> Tensor:
     """Sums over rows of their leave-one-out scores under candidates, as :func:`linear_probe_result` needs them.
 
     They have the shape ``[2 + C, NUM_CANDIDATES]`` over shrinkages x scales: the log-likelihoods (minus infinity for
     candidates that are not tried), the squares of correctness, and the correctness of the rows of each class. The
     ``features [n, d]`` are among the rows of the discriminant. Rows that are the only one of their class are left out.
+    ``of_rows [2, NUM_CANDIDATES, n]`` gets the correctness and log posterior of each row; it is filled with NaN before.
     """
     shrinkages, scales = candidates
     sums = discriminant.class_means.new_zeros(2 + len(discriminant.class_position), len(shrinkages) * len(scales))
+    places = [shrinkage * len(SCALES) + scale for shrinkage in shrinkages for scale in scales]
     for rows, scores in _scores(features, target, discriminant, shrinkages, [SCALES[i] for i in scales]):
         correct, log_posterior = scores  # [S * T, m] each
+        if of_rows is not None:
+            of_rows[:, torch.tensor(places).unsqueeze(1), rows.to(of_rows.device)] = scores.to(of_rows)
         sums[0] += log_posterior.sum(dim=1)
         sums[1] += correct.square().sum(dim=1)
         sums[2:].index_add_(0, target[rows], correct.T)
     if candidates == ALL_CANDIDATES:
         return sums
-    places = [shrinkage * len(SCALES) + scale for shrinkage in shrinkages for scale in scales]
     every = sums.new_zeros(len(sums), NUM_CANDIDATES)
     every[0] = -torch.inf
     every[:, places] = sums

@@ -8,6 +8,7 @@ from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
     NUM_CANDIDATES,
     LinearProbe,
+    best_candidate,
     linear_probe_result,
     linear_probe_sums,
 )
@@ -15,6 +16,9 @@ from lightning_leep.functional.moments import central_moments, recentre_moments
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
+
+#: Most rows, on all processes together, of which single outcomes are kept.
+MAX_ROW_OUTCOMES = 10_000
 
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):
@@ -54,6 +58,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
 
+    #: Where the scores of single rows are put, if they are wanted: :meth:`keep_outcomes`.
+    outcomes: list[Tensor] | None = None
+
     def add_states(self) -> None:
         """Add the states."""
         super().add_states()
@@ -87,7 +94,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         if not self.moments.is_finite:
             return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
         discriminant = linear_discriminant(self.space()).to(device)
-        return lambda rows, target: linear_probe_sums(rows, target, discriminant)
+        return lambda rows, target: linear_probe_sums(rows, target, discriminant, of_rows=self.new_outcomes(target))
 
     def total_scores(self) -> Tensor:
         """``[2 + C, NUM_CANDIDATES]``: sums of the scores of pooled rows and of rows held here."""
@@ -96,14 +103,40 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         space = self.space()
         if space.rows is None or space.labels is None:
             return super().total_scores()
-        return self.score_sums + linear_probe_sums(space.rows, space.labels, linear_discriminant(space))
+        discriminant, of_rows = linear_discriminant(space), self.new_outcomes(space.labels)
+        return self.score_sums + linear_probe_sums(space.rows, space.labels, discriminant, of_rows=of_rows)
+
+    def keep_outcomes(self) -> None:
+        """Keep the outcome of each row for the next result, if there are at most ``MAX_ROW_OUTCOMES`` rows."""
+        self.outcomes = []
+
+    def new_outcomes(self, target: Tensor) -> Tensor | None:
+        """Where the scores of rows with labels ``target [m]`` go, ``[2, NUM_CANDIDATES, m]``; None if nowhere."""
+        if self.outcomes is None or int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
+            return None
+        self.outcomes.append(torch.full((2, NUM_CANDIDATES, len(target)), torch.nan))
+        return self.outcomes[-1]
+
+    def with_outcomes(self, probe: LinearProbe, sums: Tensor) -> LinearProbe:
+        """The probe with the outcomes, float32, of the rows that this process scored, in the order of the updates.
+
+        They are handed out once. A probe keeps its None if outcomes are not kept or there are too many rows.
+        """
+        if (outcomes := self.outcomes) is None:
+            return probe
+        self.outcomes = None
+        if int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
+            return probe
+        chosen = [of_rows[:, best_candidate(sums)] for of_rows in outcomes]
+        correct, log_likelihood = torch.cat([torch.empty(2, 0), *chosen], dim=1)  # [m] each
+        return probe._replace(row_correct=correct, row_log_likelihood=log_likelihood)
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows in the state: those of this process, or all rows while synchronised."""
         sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
         if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        return linear_probe_result(sums, counts)
+        return self.with_outcomes(linear_probe_result(sums, counts), sums)
 
     def result(self) -> LinearProbe:
         """Everything that is known of the probe, on all rows seen so far, on all processes; nothing of single rows.

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
-from lightning_leep.records.report import TransferabilityReport, check_report
+from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
 from lightning_leep.utils.checks import check_real, check_size, check_text, real_numbers
 
 FORMAT = "lightning_leep.transfer"
@@ -134,7 +134,8 @@ class TransferRecord:
             "wall_seconds": list(self.wall_seconds),
             "learning_rate": _finite(self.learning_rate),
             "versions": dict(self.versions),
-            "report": self.report.to_dict(),
+            # Sources are compared before they are trained; a history would be large with every row.
+            "report": {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS},
             "curve": _curve_to_dict(self.curve),
             "forecast": None if self.forecast is None else self.forecast.to_dict(),
             "running": [list(point) for point in self.running],

@@ -74,3 +74,11 @@ def printable(text: str) -> str:
         'café\\n\\x1b[31m'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def error_text(error: Exception) -> str:
+    """What an error says; empty if it cannot even be printed."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""

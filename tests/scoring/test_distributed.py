@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
+from lightning_leep.metrics import linear_probe
 from tests._helpers.distributed import counted_traffic, run_processes
 from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset, layer_values
 
@@ -27,7 +28,8 @@ WAYS = {
     "logits": {"logits": True},
 }
 PERMUTATIONS = 40
-NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers"}
+#: The order of single rows is that of processes that take turns (test_row_outcomes.py); these shards do not.
+NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers", "linear_probe_rows", "multi_layer_probe_rows"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
 
 
@@ -133,6 +135,7 @@ def found_classes(rank, world_size):
 
 
 def traffic(rank, world_size):
+    linear_probe.MAX_ROW_OUTCOMES = 0  # the outcomes of single rows are sent, for up to so many rows
     sizes = {}
     for way, kwargs in WAYS.items():
         if way == "nleep":  # its metric has tests of its own

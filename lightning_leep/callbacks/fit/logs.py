@@ -22,7 +22,7 @@ from lightning_leep.tensorboard.figures.association import (
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.scalars import forecast_tags, validation_tags
-from lightning_leep.tensorboard.text import report_markdown
+from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 from lightning_leep.tensorboard.words import escaped
 from lightning_leep.tensorboard.writer import log_figure, log_text, log_transfer, takes_figures
 
@@ -32,11 +32,7 @@ ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metri
 class RunLogs:
     """Writes what is known of one fit to the loggers of its Trainer, and the numbers to its ``callback_metrics``.
 
-    Args:
-        trainer: The Trainer, in ``fit``.
-        barrier: Contains the faults of each logger.
-        name: First part of every tag.
-        source_name: What the source is called.
+    ``name`` is the first part of every tag, ``source_name`` what the source is called.
     """
 
     def __init__(self, trainer: Any, barrier: FaultBarrier, name: str, source_name: str) -> None:
@@ -49,10 +45,7 @@ class RunLogs:
     def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
         """Log the report and what is expected, before the first step of training.
 
-        Args:
-            state: What is known of the fit.
-            outlook: What is expected.
-            scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
+        The figures of the joint need the scoring pass; it is None if it was in an earlier, interrupted run.
         """
         report, forecast = state.report, outlook.accuracy
         if report is None:
@@ -64,6 +57,9 @@ class RunLogs:
             else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         )
         rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
+        if (advice := outlook.advice) is not None and advice.choices:
+            rank_zero_info(f"LEEPCallback: {advice.describe()}")
+            self._text(advice_markdown(advice), "advice")
         self._numbers({} if forecast is None else forecast_tags(forecast, self.prefix))
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if any(layer.probe_accuracy is not None for layer in report.layers):
@@ -111,8 +107,8 @@ class RunLogs:
             tag = f"{self.prefix}transfer"
             self._each_logger("add the transfer to", lambda logger: log_transfer(logger, tag, content, self._step))
 
-    def _text(self, markdown: str) -> None:
-        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}report", markdown, self._step))
+    def _text(self, markdown: str, panel: str = "report") -> None:
+        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{panel}", markdown, self._step))
 
     def _forecast_figures(self, state: FitState, outlook: Outlook, reference: Reference | None) -> None:
         report, curve, forecast = state.report, state.curve, outlook.accuracy

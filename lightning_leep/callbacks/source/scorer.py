@@ -16,17 +16,12 @@ from lightning_leep.callbacks.source.class_info import (
 )
 from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
-from lightning_leep.callbacks.source.training_data import (
-    ScoringData,
-    check_not_trained_on,
-    given_data,
-    skipped_batch_hooks,
-    training_data,
-)
+from lightning_leep.callbacks.source.training_data import check_not_trained_on, skipped_batch_hooks, training_data
 from lightning_leep.functional.inputs import check_flag, check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
+from lightning_leep.scoring.shared_rows import ScoringData, given_data
 from lightning_leep.scoring.source import modules_behind, source_module
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
@@ -46,12 +41,7 @@ class ScoredSource:
 
 @dataclass(frozen=True)
 class SourceScorer:
-    """The arguments of LEEPCallback that concern scoring.
-
-    Raises:
-        TypeError: If one has the wrong type.
-        ValueError: If one has an impossible value.
-    """
+    """The arguments of LEEPCallback that concern scoring."""
 
     source: Callable[..., Any] | None
     options: ScoringOptions | None
@@ -79,11 +69,7 @@ class SourceScorer:
                 raise TypeError(f"`{argument}` must be a sequence of names, got {type(names).__name__}.")
 
     def run(self, trainer: Any, pl_module: Any) -> ScoredSource:
-        """Score the source. If this fails on one process, it fails on all.
-
-        Raises:
-            Exception: The fault itself, on the first process that had one; ``OtherProcessError`` on the others.
-        """
+        """Score the source. If this fails on one process, it fails on all, there with ``OtherProcessError``."""
         device = trainer.strategy.root_device
         split_batch = None if self.options is None else self.options.split_batch
         with ExitStack() as stack:
