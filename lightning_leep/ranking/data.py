@@ -1,6 +1,6 @@
 """The rows that all sources are scored on: the same for each, decoded once for those that take the same input."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,14 @@ class SharedBatches:
         self.loader = loader
         self.most_rows: int | None = None
         self.largest = 1  #: rows of the largest batch so far
+        self.on_batch: Callable[[], None] = lambda: None  #: called after each of the loader's batches
         self._keep = is_shared
         self._kept: list[Any] | None = None
 
-    def __len__(self) -> int:
-        """Number of the loader's batches."""
-        return len(self.loader)  # type: ignore[arg-type]
+    @property
+    def length(self) -> int | None:
+        """Number of the loader's batches, if it tells."""
+        return len(self.loader) if isinstance(self.loader, Sized) else None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches, in parts if a batch has too many rows."""
@@ -73,6 +75,7 @@ class SharedBatches:
             else:
                 for start in range(0, rows, self.most_rows):
                     yield _part(batch, rows, slice(start, start + self.most_rows))
+            self.on_batch()
 
     def halve(self) -> bool:
         """Hand out half as many rows at a time from now on; False if that is not possible."""
