@@ -173,7 +173,8 @@ def advise(
     elif len(as_good) == len(counted):
         reason = f"The ways to train cannot be told apart on {report.num_samples} rows; this is the cheapest."
     elif as_good[0] is best:
-        reason = "Every cheaper way is expected to reach less."
+        other = "costlier way is expected to reach more" if found == 0 else "cheaper way is expected to reach as much"
+        reason = f"No {other}."
     else:
         reason = f"It cannot be told from the best, {best.what} ({best.forecast.value:.3f})."
     notes = [] if report.feature_layer != LOGITS else ["The probe of the head is one of the logits, a lower bound."]

@@ -56,6 +56,17 @@ def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...
     return tuple(sorted(groups, key=lambda group: order[group[0]])) if share >= LEAST_SHARE else ()
 
 
+def source_names(transferred: Iterable[Copies], network: nn.Module, source: nn.Module) -> tuple[str, ...]:
+    """Return what the parameters that :func:`find_transferred` found are called in the source, before training."""
+    equal, names = _EqualParameters(source), [name for name, _ in source.named_parameters()]
+    groups = [group[0] for group in transferred]
+    found = [equal.find(network.get_parameter(name)) for name in groups]
+    steps = [name.rpartition(".") for name in groups]
+    # Of a layer it is enough to find one parameter.
+    owners = {owner: names[i].rpartition(".")[0] for (owner, *_), i in zip(steps, found, strict=True) if i is not None}
+    return tuple(f"{owners.get(owner, '')}.{leaf}".lstrip(".") for owner, _, leaf in steps)
+
+
 def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
     """Names of the submodules that are the source, or have parameters of the same names and shapes."""
     wanted = _shapes(source)

@@ -122,9 +122,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
         They are handed out once. A probe keeps its None if outcomes are not kept or there are too many rows.
         """
-        if self.outcomes is None:
+        if (outcomes := self.outcomes) is None:
             return probe
-        outcomes, self.outcomes = self.outcomes, None
+        self.outcomes = None
         if int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
             return probe
         chosen = [of_rows[:, best_candidate(sums)] for of_rows in outcomes]

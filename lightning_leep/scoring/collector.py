@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NearestNeighbourAccuracy, NegativeConditionalEntropy
 from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
+from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
@@ -34,12 +34,7 @@ MEMORY_WORDS = {
 
 
 class ScoreCollector:
-    """All scores of one pass: a joint with its rows, and the moments of the features with theirs.
-
-    Args:
-        plan: What is scored, the same on all processes.
-        device: Device of the states.
-    """
+    """All scores of one pass: a joint with its rows, and the moments of the features with theirs."""
 
     def __init__(self, plan: PassPlan, device: torch.device) -> None:
         self.plan = plan
@@ -69,6 +64,9 @@ class ScoreCollector:
                 probe.keep_outcomes()
         metrics = (self.outputs, self.features, self.neighbours, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
+        fed = ("preds", "features", "features", "preds", "", "layer_features")  # N-LEEP takes over the features' rows
+        given = zip(metrics, fed, strict=True)
+        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in given if metric is not None and name]
         for metric in self.metrics:
             metric.to(device)
 
@@ -77,39 +75,26 @@ class ScoreCollector:
         for batch in self.plan.choose_features(batches):
             batch = moved(batch, self.device)  # back from the CPU, if they were kept there
             self.places.add(batch.target)
-            if self.outputs is not None and self.nce is not None:
-                if self.plan.options.from_logits:
-                    self.values.add(batch.preds)
-                self.outputs.update(batch.preds, batch.target)
-                self.nce.update(batch.preds, batch.target)
-            if self.features is not None and self.neighbours is not None and batch.features is not None:
-                self.features.update(batch.features, batch.target)
-                self.neighbours.update(batch.features, batch.target)
-            if self.layers is not None and batch.layer_features is not None:
-                self.layers.update(batch.layer_features, batch.target)
+            if self.outputs is not None and self.plan.options.from_logits:
+                self.values.add(batch.preds)
+            for metric, name in self._fed:
+                if (rows := getattr(batch, name)) is not None:
+                    metric.update(rows, batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
-        score_features = None if self.features is None else self.features.second_pass(sync=True)
-        score_layers = None if self.layers is None else self.layers.second_pass(sync=True)
+        scorers = [(metric.second_pass(sync=True), name) for metric, name in self._fed if isinstance(metric, RowMetric)]
 
         def second_pass(batches: Iterable[Outputs]) -> None:
             for batch in self.plan.choose_features(batches):
-                if score_outputs is not None:
-                    score_outputs(batch.preds, batch.target)
-                if score_features is not None and batch.features is not None:
-                    score_features(batch.features, batch.target)
-                if score_layers is not None and batch.layer_features is not None:
-                    score_layers(batch.layer_features, batch.target)
+                for score, name in scorers:
+                    if (rows := getattr(batch, name)) is not None:
+                        score(rows, batch.target)
 
         return second_pass
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
-        """Return the scores of the rows of all processes.
-
-        Args:
-            seconds: Returns the wall time since the pass began.
+        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began.
 
         Raises:
             ValueError: If there are fewer than 2 labelled rows, or the second pass read other rows than the first.
@@ -146,13 +131,16 @@ class ScoreCollector:
             samples_per_second=num_samples / elapsed,
             **values,
         )
-        nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        about_source: dict[str, Any] = {
-            "misread": misread,
-            "remarks": plan.remarks(),
-            "layers_left_out": self._layers_left_out(),
-        }
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_source))
+        remarks = notes(
+            report,
+            plan.options.feature_scores,
+            MAX_FIT_ROWS if plan.options.nleep else None,
+            misread=misread,
+            remarks=plan.remarks(),
+            layers_left_out=self._layers_left_out(),
+        )
+        object.__setattr__(report, "notes", remarks)  # nobody has seen the report yet
+        return report
 
     def _output_scores(self, num_samples: int, null: Tensor | None) -> dict[str, Any]:
         if self.outputs is None or self.nce is None:

@@ -21,21 +21,32 @@ def parameters_of(source: nn.Module | None) -> int | None:
 def layer_parameters(
     source: nn.Module, layers: Sequence[str], modules: Collection[str], head: str | None
 ) -> dict[str, int]:
-    """Count the parameters of each layer and of what is registered between it and the layer before it.
+    """Count the parameters of each layer; arguments as in :func:`layers_of_parameters`."""
+    found = dict.fromkeys(layers, 0)
+    for name, layer in layers_of_parameters(source, layers, modules, head).items():
+        found[layer] += numbers([source.get_parameter(name)])
+    return found
 
-    A parameter of several layers counts in the one that is done first. What is registered before the first of
-    ``modules`` belongs to the stem if that is among the layers, and what follows the last one to the head's input.
+
+def layers_of_parameters(
+    source: nn.Module, layers: Sequence[str], modules: Collection[str], head: str | None
+) -> dict[str, str]:
+    """Find the layer of each parameter: the one that holds it, or the one before which it is registered.
+
+    A parameter of several layers belongs to the one that is done first. What is registered before the first of
+    ``modules`` belongs to the stem if that is among the layers, and what follows the last one to the head's input. What
+    belongs to no layer, as the head itself, is missing.
 
     Args:
         source: The module that the layers belong to.
         layers: Their names, in the order in which they are done.
         modules: Those that are names of submodules; the others are the stem, the head's input, or another run.
-        head: Name of the head, or names with " + " between them, which count in no layer; None if it is unknown.
+        head: Name of the head, or names with " + " between them; None if it is unknown.
     """
-    found, heads = dict.fromkeys(layers, 0), [] if head is None else head.split(" + ")
+    found, heads = {}, [] if head is None else head.split(" + ")
     places = {name: place for place, (name, _) in enumerate(source.named_modules(remove_duplicate=False))}
     in_order = sorted((name for name in layers if name in modules), key=places.__getitem__)
-    for name, parameter in source.named_parameters():
+    for name, _ in source.named_parameters():
         owner = name.rpartition(".")[0]
         layer = next((layer for layer in layers if layer in modules and name.startswith(f"{layer}.")), None)
         if layer is None and not any(owner == part or owner.startswith(f"{part}.") for part in heads):
@@ -43,8 +54,8 @@ def layer_parameters(
             layer = _first_within(later[0], layers) if later else HEAD_INPUT
             if later == in_order and STEM in layers:
                 layer = STEM
-        if layer in found:
-            found[layer] += numbers([parameter])
+        if layer in layers:
+            found[name] = str(layer)
     return found
 
 

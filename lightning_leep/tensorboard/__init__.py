@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
     from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
     from lightning_leep.tensorboard.figures.layers import layers_figure
-    from lightning_leep.tensorboard.text import report_markdown
+    from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 
 __all__ = [
+    "advice_markdown",
     "association_figure",
     "history_figure",
     "layers_figure",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "advice_markdown": "text",
     "association_figure": "figures.association",
     "history_figure": "figures.history",
     "layers_figure": "figures.layers",

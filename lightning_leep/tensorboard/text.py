@@ -4,6 +4,7 @@ from math import isfinite
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
+from lightning_leep.layers.advice import Advice
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
 from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.report_notes import doubts, explained_share
@@ -50,6 +51,15 @@ def report_markdown(
         _table(report),
         _layers(report),
     ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def advice_markdown(advice: Advice) -> str:
+    """What to train, in Markdown: the recommendation, the ways to train in a table, the rule of thumb and the notes."""
+    head, *rows = advice.table()
+    lines = [" | ".join(map(escaped, row)) for row in rows]
+    table = "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
+    parts = ("## What to train", f"**{escaped(advice.describe())}**", table, escaped(advice.data), _notes(advice.notes))
     return "\n\n".join(part for part in parts if part)
 
 

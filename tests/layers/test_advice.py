@@ -89,10 +89,14 @@ def test_two_layers_have_no_stages():
 @pytest.mark.parametrize(
     ("scores", "chosen", "why"),
     [
-        ({"head": 0.6, "together": 0.8}, "all layers", "cheaper way is expected to reach less"),
+        ({"head": 0.6, "together": 0.8}, "all layers", "No cheaper way is expected to reach as much"),
         ({"head": 0.76, "together": 0.8}, "from layer3.0 on", "cannot be told from the best, all layers (0.800)"),
         ({"head": 0.75, "together": 0.75}, "a linear head on the last features", "cannot be told apart on 1000 rows"),
-        ({"head": 0.8, "together": 0.7}, "a linear head on the last features", "cheaper way"),
+        (
+            {"head": 0.8, "together": 0.7},
+            "a linear head on the last features",
+            "No costlier way",
+        ),
         ({"head": 0.6, "together": 0.64, "earlier": 0.75}, "a linear head on layer1.1", "cheaper way"),
         # A standard error is 0.015: the best of many layers is better than the last one by luck.
         ({"head": 0.6, "together": 0.6, "earlier": 0.625}, "a linear head on the last features", "told apart"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.records import TransferRecord, save_record
@@ -22,11 +23,7 @@ RunningPoint: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class RecordKeeper:
-    """What LEEPCallback was told about the history; its arguments of the same names.
-
-    Raises:
-        TypeError: If one has the wrong type.
-    """
+    """What LEEPCallback was told about the history: its arguments of the same names."""
 
     history: Folder | Literal[False] | None
     trainable: str | None
@@ -58,30 +55,23 @@ class RecordKeeper:
     def record(
         self,
         state: FitState,
-        facts: TrainerFacts,
+        outlook: Outlook,
         source_name: str,
         trainable: str,
         reference: Reference | None,
         running: Sequence[RunningPoint],
         complete: bool,
     ) -> TransferRecord | None:
-        """What is known of a fit, as a record; None without a report.
-
-        Args:
-            state: What is known of the fit.
-            facts: What the Trainer planned and used.
-            source_name: What the source is called.
-            trainable: What is trained.
-            reference: What the fit is compared with.
-            running: The forecasts during training; of many some are kept.
-            complete: Whether training ran to its end.
-        """
+        """What is known of a fit, as a record; None without a report. Of many running forecasts some are kept."""
+        facts = outlook.facts
         if state.report is None:
             return None
         return TransferRecord(
             report=state.report,
             curve=state.curve,
             trainable=trainable,
+            trained_from=outlook.trained_from if trainable == "part" else "",
+            recommended=state.recommended,
             forecast=state.forecast,
             running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
             wall_seconds=state.seconds,
