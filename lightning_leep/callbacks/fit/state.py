@@ -2,14 +2,13 @@
 
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
-from lightning_leep.utils.checks import check_real, check_size
+from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 NOTHING_MEASURED = AccuracyCurve()
 
@@ -49,9 +48,9 @@ class FitState:
     @classmethod
     def from_dict(cls, values: Any) -> "FitState":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
-        _check_names("the state of a fit", values, {f.name for f in fields(cls)})
+        check_keys("the state of a fit", values, {f.name for f in fields(cls)})
         report, forecast, curve = values["report"], values["forecast"], values["curve"]
-        _check_names("curve", curve, {"epochs", "accuracy"})
+        check_keys("curve", curve, {"epochs", "accuracy"})
         seconds = _numbers("seconds", values["seconds"])
         check_size("first_epoch", values["first_epoch"], 0)
         state = cls(
@@ -69,11 +68,6 @@ class FitState:
         if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
             raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
         return state
-
-
-def _check_names(what: str, values: Any, names: set[str]) -> None:
-    if not isinstance(values, Mapping) or set(values) != names:
-        raise ValueError(f"`{what}` must be a mapping with exactly the keys {sorted(names)}, got {values!r:.200}.")
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
