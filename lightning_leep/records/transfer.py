@@ -12,7 +12,7 @@ from typing import Any
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
 from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
-from lightning_leep.utils.checks import check_real, check_size, check_text, real_numbers
+from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, real_numbers
 
 FORMAT = "lightning_leep.transfer"
 SCHEMA_VERSION = 1
@@ -219,8 +219,7 @@ def _curve_to_dict(curve: AccuracyCurve) -> dict[str, list[float]]:
 
 
 def _curve_from_dict(values: Any) -> AccuracyCurve:
-    if not isinstance(values, Mapping) or set(values) != {"epochs", "accuracy"}:
-        raise ValueError(f"a curve must have exactly `epochs` and `accuracy`, got {values!r}.")
+    check_keys("curve", values, {"epochs", "accuracy"})
     return AccuracyCurve(values["epochs"], values["accuracy"])
 
 

@@ -23,11 +23,7 @@ RunningPoint: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class RecordKeeper:
-    """What LEEPCallback was told about the history; its arguments of the same names.
-
-    Raises:
-        TypeError: If one has the wrong type.
-    """
+    """What LEEPCallback was told about the history: its arguments of the same names."""
 
     history: Folder | Literal[False] | None
     trainable: str | None
@@ -66,17 +62,7 @@ class RecordKeeper:
         running: Sequence[RunningPoint],
         complete: bool,
     ) -> TransferRecord | None:
-        """What is known of a fit, as a record; None without a report.
-
-        Args:
-            state: What is known of the fit.
-            outlook: What is expected of it.
-            source_name: What the source is called.
-            trainable: What is trained.
-            reference: What the fit is compared with.
-            running: The forecasts during training; of many some are kept.
-            complete: Whether training ran to its end.
-        """
+        """What is known of a fit, as a record; None without a report. Of many running forecasts some are kept."""
         facts = outlook.facts
         if state.report is None:
             return None

@@ -41,12 +41,7 @@ class ScoredSource:
 
 @dataclass(frozen=True)
 class SourceScorer:
-    """The arguments of LEEPCallback that concern scoring.
-
-    Raises:
-        TypeError: If one has the wrong type.
-        ValueError: If one has an impossible value.
-    """
+    """The arguments of LEEPCallback that concern scoring."""
 
     source: Callable[..., Any] | None
     options: ScoringOptions | None
@@ -74,11 +69,7 @@ class SourceScorer:
                 raise TypeError(f"`{argument}` must be a sequence of names, got {type(names).__name__}.")
 
     def run(self, trainer: Any, pl_module: Any) -> ScoredSource:
-        """Score the source. If this fails on one process, it fails on all.
-
-        Raises:
-            Exception: The fault itself, on the first process that had one; ``OtherProcessError`` on the others.
-        """
+        """Score the source. If this fails on one process, it fails on all, there with ``OtherProcessError``."""
         device = trainer.strategy.root_device
         split_batch = None if self.options is None else self.options.split_batch
         with ExitStack() as stack:
