@@ -50,6 +50,14 @@ def test_forecast_digits(tmp_path):
         assert (tmp_path / "here" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_layers_digits(tmp_path):
+    printed = run_example(tmp_path, str(EXAMPLES / "layers_digits.py"), "--epochs", "1", "--folder", "here")
+    assert "(recommended)" in printed
+    for what in ("a linear head on the last features", "from layer3.0 on", "all layers"):
+        assert re.search(rf"^{what}: expected 0\.\d+, achieved 0\.\d+$", printed, re.MULTILINE)
+    assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.distributed
 def test_custom_loop_on_two_processes_gives_the_value_of_one(tmp_path):
     loop = str(EXAMPLES / "custom_loop.py")

@@ -101,7 +101,7 @@ class RunLogs:
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if any(layer.probe_accuracy is not None for layer in report.layers):
-            self._figure("layers", lambda: layers_figure(report))
+            self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
