@@ -3,10 +3,11 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
+from lightning_leep.utils.checks import error_text
 from lightning_leep.utils.distributed import OtherProcessError
 
 C = TypeVar("C")
@@ -14,11 +15,7 @@ HOOK_ADVICE = "`strict=True` stops with the whole traceback."
 
 
 class FaultBarrier:
-    """Turns faults into warnings, one for each task, or lets them pass if it is strict.
-
-    Args:
-        strict: Whether faults pass.
-    """
+    """Turns faults into warnings, one for each task, or lets them pass if it is ``strict``."""
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
@@ -32,10 +29,7 @@ class FaultBarrier:
     def contain(self, task: str, advice: str, strict: bool | None = None) -> Iterator[None]:
         """Turn an ``Exception`` within the context into a warning; ``KeyboardInterrupt`` and the like pass.
 
-        Args:
-            task: What was tried; it completes the sentence "LEEPCallback could not ...".
-            advice: What the user can do about it, a sentence.
-            strict: Overrides the barrier's own setting.
+        ``task`` completes the sentence "LEEPCallback could not ..."; ``advice``, a sentence, says what the user can do.
         """
         try:
             yield
@@ -86,7 +80,5 @@ def _contained(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _described(error: Exception) -> str:
-    text = type(error).__name__
-    with suppress(Exception):  # of an error that cannot even be printed
-        text = f"{text}: {error}".strip()
+    text = f"{type(error).__name__}: {error_text(error)}".removesuffix(": ")
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -122,8 +122,10 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
         They are handed out once. A probe keeps its None if outcomes are not kept or there are too many rows.
         """
-        outcomes, self.outcomes = self.outcomes, None
-        if outcomes is None or int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
+        if (outcomes := self.outcomes) is None:
+            return probe
+        self.outcomes = None
+        if int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
             return probe
         chosen = [of_rows[:, best_candidate(sums)] for of_rows in outcomes]
         correct, log_likelihood = torch.cat([torch.empty(2, 0), *chosen], dim=1)  # [m] each

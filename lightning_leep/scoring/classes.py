@@ -37,11 +37,7 @@ def count_classes(targets: Iterable[Tensor], ignore_index: int | None) -> int:
 
 
 def keep_batches(batches: Iterable[Outputs], options: ScoringOptions) -> tuple[Iterator[Outputs], int]:
-    """Read all batches, and return them and the number of classes in them. Each is let go of when the next is taken.
-
-    Raises:
-        ValueError: If a label is larger than class indices usually are.
-    """
+    """Read all batches, and return them and the number of classes in them, the largest label plus 1."""
     kept: deque[Outputs] = deque()
 
     def targets() -> Iterator[Tensor]:

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torchmetrics import Metric
 
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
-from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
+from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NearestNeighbourAccuracy, NegativeConditionalEntropy
 from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
+from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
@@ -34,12 +34,7 @@ MEMORY_WORDS = {
 
 
 class ScoreCollector:
-    """All scores of one pass: a joint with its rows, and the moments of the features with theirs.
-
-    Args:
-        plan: What is scored, the same on all processes.
-        device: Device of the states.
-    """
+    """All scores of one pass: a joint with its rows, and the moments of the features with theirs."""
 
     def __init__(self, plan: PassPlan, device: torch.device) -> None:
         self.plan = plan
@@ -58,6 +53,7 @@ class ScoreCollector:
         features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": not has_head}
         self.outputs = EEPScores(**outputs, **rows) if has_head else None
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
+        self.neighbours = NearestNeighbourAccuracy(**features) if plan.num_features else None
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
@@ -66,8 +62,11 @@ class ScoreCollector:
         for probe in (self.features, self.layers):
             if probe is not None:
                 probe.keep_outcomes()
-        metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
+        metrics = (self.outputs, self.features, self.neighbours, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
+        fed = ("preds", "features", "features", "preds", "", "layer_features")  # N-LEEP takes over the features' rows
+        given = zip(metrics, fed, strict=True)
+        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in given if metric is not None and name]
         for metric in self.metrics:
             metric.to(device)
 
@@ -76,38 +75,26 @@ class ScoreCollector:
         for batch in self.plan.choose_features(batches):
             batch = moved(batch, self.device)  # back from the CPU, if they were kept there
             self.places.add(batch.target)
-            if self.outputs is not None and self.nce is not None:
-                if self.plan.options.from_logits:
-                    self.values.add(batch.preds)
-                self.outputs.update(batch.preds, batch.target)
-                self.nce.update(batch.preds, batch.target)
-            if self.features is not None and batch.features is not None:
-                self.features.update(batch.features, batch.target)
-            if self.layers is not None and batch.layer_features is not None:
-                self.layers.update(batch.layer_features, batch.target)
+            if self.outputs is not None and self.plan.options.from_logits:
+                self.values.add(batch.preds)
+            for metric, name in self._fed:
+                if (rows := getattr(batch, name)) is not None:
+                    metric.update(rows, batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
-        score_features = None if self.features is None else self.features.second_pass(sync=True)
-        score_layers = None if self.layers is None else self.layers.second_pass(sync=True)
+        scorers = [(metric.second_pass(sync=True), name) for metric, name in self._fed if isinstance(metric, RowMetric)]
 
         def second_pass(batches: Iterable[Outputs]) -> None:
             for batch in self.plan.choose_features(batches):
-                if score_outputs is not None:
-                    score_outputs(batch.preds, batch.target)
-                if score_features is not None and batch.features is not None:
-                    score_features(batch.features, batch.target)
-                if score_layers is not None and batch.layer_features is not None:
-                    score_layers(batch.layer_features, batch.target)
+                for score, name in scorers:
+                    if (rows := getattr(batch, name)) is not None:
+                        score(rows, batch.target)
 
         return second_pass
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
-        """Return the scores of the rows of all processes.
-
-        Args:
-            seconds: Returns the wall time since the pass began.
+        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began.
 
         Raises:
             ValueError: If there are fewer than 2 labelled rows, or the second pass read other rows than the first.
@@ -144,13 +131,16 @@ class ScoreCollector:
             samples_per_second=num_samples / elapsed,
             **values,
         )
-        nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        about_source: dict[str, Any] = {
-            "misread": misread,
-            "remarks": plan.remarks(),
-            "layers_left_out": self._layers_left_out(),
-        }
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_source))
+        remarks = notes(
+            report,
+            plan.options.feature_scores,
+            MAX_FIT_ROWS if plan.options.nleep else None,
+            misread=misread,
+            remarks=plan.remarks(),
+            layers_left_out=self._layers_left_out(),
+        )
+        object.__setattr__(report, "notes", remarks)  # nobody has seen the report yet
+        return report
 
     def _output_scores(self, num_samples: int, null: Tensor | None) -> dict[str, Any]:
         if self.outputs is None or self.nce is None:
@@ -179,6 +169,8 @@ class ScoreCollector:
         if values["linear_probe_accuracy"] is not None:
             values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
             values["linear_probe_rows"] = self.places.outcomes(probe, self.device)
+        if self.neighbours is not None and values["log_me"] is not None:  # the features are finite
+            values["nearest_neighbour_accuracy"] = _finite_or_none(self.neighbours.compute())
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _layer_scores(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,12 +30,7 @@ class LayerRun:
 
 
 class HeadInput:
-    """What went into the head when the source last ran.
-
-    Args:
-        layers: All submodules of the source by name.
-        head: Name of the head that the user asked for; None to find it.
-    """
+    """What went into the head when the source last ran. ``head`` is the name that the user gave; None to find it."""
 
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
@@ -87,10 +83,6 @@ class HeadInput:
 
         A head that runs on every token, or several times, has its features where its output is what the source
         returned. Those of several heads, whose outputs the source adds or averages, stand side by side.
-
-        Args:
-            preds: ``[N, Z]`` or ``[N, Z, d1, ...]``, what the source returned.
-            target: ``[N]`` or ``[N, d1, ...]`` labels.
 
         Returns:
             ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
@@ -220,9 +212,10 @@ def looks_new(head: nn.Module | None) -> str:
 
 @contextmanager
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
-    """Record the input of the source's head at every forward pass within the context.
+    """Record the input of the source's head at every forward pass within the context; of a plain callable nothing.
 
-    Without ``head``, the head is the first of these that has as many outputs as the source:
+    Without ``head``, a name as in ``module.get_submodule``, it is the first of these that has as many outputs as the
+    source:
 
     1. the linear layer whose name ends in ``fc``, ``classifier``, ``head`` or ``linear``: the least deep one of each
        name, and of these the last to run;
@@ -232,13 +225,6 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
     3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
 
     If the source returns the sum or the mean of what several linear layers return, all of them are the head.
-
-    Args:
-        module: The source; None (a plain callable) records nothing.
-        head: Name of the head, as in ``module.get_submodule``; None to find it.
-
-    Raises:
-        ValueError: If ``module`` has no submodule ``head``.
     """
     # A module may have several names, and a user may give any of them.
     named = () if module is None else module.named_modules(remove_duplicate=head is None)
@@ -248,26 +234,21 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
         raise ValueError(f"`head` must name a submodule of the source, got {head!r}. Its linear layers: {linear}.")
     captured = HeadInput(layers, head)
 
-    def watch_input(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            if given is not None:
-                captured.record_input(name, given)
+    def given(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        value = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if value is not None:
+            captured.record_input(name, value)
 
-        return layers[name].register_forward_pre_hook(hook, with_kwargs=True)
-
-    def watch_output(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor):
-                captured.record_output(name, output)
-
-        return layers[name].register_forward_hook(hook)
+    def returned(name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            captured.record_output(name, output)
 
     blocks = [name for name in captured.common.values() if name not in linear]
     handles: list[Any] = []
     try:
         for name in [*linear, *blocks] if head is None else [head]:
-            handles += [watch_input(name), watch_output(name)]
+            handles.append(layers[name].register_forward_pre_hook(partial(given, name), with_kwargs=True))
+            handles.append(layers[name].register_forward_hook(partial(returned, name)))
         yield captured
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,19 +14,14 @@ from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import layer_parameters
 from lightning_leep.scoring.pooling import Pooled, Pooling, pool
 from lightning_leep.scoring.reading import ReadToken, TokenReader
+from lightning_leep.utils.checks import error_text
 
 
 class LayerOutputs:
-    """What the layers returned when the source last ran.
+    """What the layers returned when the source last ran; of a function, whose layers are unknown, nothing.
 
-    Args:
-        source: The module that they belong to; None for a function, whose layers are unknown.
-        layers: "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
-            submodules, with ``STEM`` perhaps among them.
-        pooling: How outputs are brought to one row each.
-
-    Raises:
-        ValueError: If the source has no submodule of a name.
+    ``layers`` is "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
+    submodules, with ``STEM`` perhaps among them; ``ValueError`` if the source has no submodule of a name.
     """
 
     def __init__(self, source: nn.Module | None, layers: str | Sequence[str], pooling: Pooling = "auto") -> None:
@@ -89,7 +85,7 @@ class LayerOutputs:
                 return
             pooled = pool(output, layer, self._num_rows, self._mask)
         except ValueError as error:
-            self.left_out[name] = str(error)
+            self.left_out[name] = error_text(error) or f"fails with {type(error).__name__}"
             return
         if self.pooling == "auto":
             self._pooled[name] = pooled
@@ -100,11 +96,8 @@ class LayerOutputs:
     def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
         """Return the pooled outputs in the order in which the layers were done, and forget them.
 
-        Args:
-            preds: What the source returned.
-            head: Name of the layer that makes it, or names with " + " between them; None if unknown. Such a layer and
-                what contains it are left out.
-            features: ``[n, d]``, what that layer was given; unless layers are named, it is the last one.
+        Left out are the layers named ``head`` (with " + " between several), which make ``preds``, and what contains
+        them. ``features [n, d]``, what they were given, come last unless layers are named.
         """
         if self._reader is not None:
             self._reader.compare(preds)
@@ -157,35 +150,22 @@ def _one_row_each(rows: Any, num_rows: int) -> Tensor:
 def capture_layers(
     source: nn.Module | None, layers: str | Sequence[str] | None, pooling: Pooling = "auto"
 ) -> Iterator[LayerOutputs]:
-    """Record the outputs of the source's layers at every forward pass within the context.
-
-    Args:
-        source: The source; None (a plain callable) records nothing.
-        layers: "auto", names, or None for none.
-        pooling: How outputs are brought to one row each.
-
-    Raises:
-        ValueError: If the source has no submodule of a name.
-    """
+    """Record the outputs of the source's layers (:class:`LayerOutputs`) at every forward pass within the context."""
     outputs = LayerOutputs(None if layers is None else source, layers or (), pooling)
     handles: list[Any] = []
 
-    def watch_stem(layer: nn.Module) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            outputs.record_stem(layer, (*args, *kwargs.values()))
+    def given(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        outputs.record_stem(layer, (*args, *kwargs.values()))
 
-        return layer.register_forward_pre_hook(hook, with_kwargs=True)
-
-    def watch_output(name: str, layer: nn.Module) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            outputs.record_output(name, layer, output)
-
-        return layer.register_forward_hook(hook)
+    def returned(name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        outputs.record_output(name, layer, output)
 
     try:
         if source is not None and outputs.has_stem:
-            handles.extend(watch_stem(source.get_submodule(name)) for name in outputs.blocks)
-        handles.extend(watch_output(name, layer) for name, layer in outputs.modules.items())
+            for name in outputs.blocks:
+                handles.append(source.get_submodule(name).register_forward_pre_hook(given, with_kwargs=True))
+        for name, layer in outputs.modules.items():
+            handles.append(layer.register_forward_hook(partial(returned, name)))
         yield outputs
     finally:
         outputs.close()

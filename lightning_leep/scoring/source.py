@@ -93,11 +93,9 @@ def preserved_rng() -> Iterator[None]:
 def evaluation_mode(source: Callable[..., Any]) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Put a source's modules into evaluation mode, and restore the mode of each afterwards.
 
+    It yields the context to call the source in: whatever other modules run there are put into evaluation mode as well.
     Only the flag ``training`` is set: a module's own ``train()`` may merge weights, unfreeze what the user froze, or
     raise.
-
-    Yields:
-        The context to call the source in. Whatever other modules run there are put into evaluation mode as well.
     """
     modes: dict[int, tuple[nn.Module, bool]] = {}
 
@@ -184,12 +182,7 @@ class SourceRun:
                 yield target
 
     def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
-        """Run the source over the loader, once for each call, and yield what is captured of each batch.
-
-        Raises:
-            TypeError: If a batch, an output or the labels have the wrong type.
-            ValueError: If their shapes do not fit each other.
-        """
+        """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
         to_device, split_batch = self._readers()
         for batch in progress_bar(self.dataloader, self.progress):

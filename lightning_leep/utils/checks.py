@@ -1,7 +1,7 @@
 """Checks of single values from a user or a file: each error names the value, what it is and what it must be."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 #: Largest size. No data set has more rows, and the logit of an accuracy on so many is still exact.
@@ -61,6 +61,14 @@ def real_numbers(name: str, values: Any) -> tuple[float, ...]:
     return tuple(numbers)
 
 
+def check_keys(name: str, values: Any, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise ``TypeError`` unless a value is a mapping, ``ValueError`` for missing keys and for unknown ones."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"`{name}` must be a mapping, got {values!r:.200}.")
+    if not set(required) <= set(values) <= {*required, *optional}:
+        raise ValueError(f"`{name}` must have the keys {sorted(required)}, got {sorted(map(str, values))}.")
+
+
 def shown(value: int) -> str:
     """Return an integer as text for a message; Python cannot write one of more than 4300 digits."""
     return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"
@@ -74,3 +82,11 @@ def printable(text: str) -> str:
         'café\\n\\x1b[31m'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def error_text(error: Exception) -> str:
+    """What an error says; empty if it cannot even be printed."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""

@@ -18,10 +18,16 @@ from lightning_leep import (
     LEEPMetric,
     LinearProbeAccuracy,
     LogME,
+    NearestNeighbourAccuracy,
     NegativeConditionalEntropy,
 )
 from lightning_leep.functional import nleep
-from tests._helpers.feature_references import reference_h_score, reference_log_me, reference_probe
+from tests._helpers.feature_references import (
+    reference_h_score,
+    reference_log_me,
+    reference_nearest_neighbours,
+    reference_probe,
+)
 from tests._helpers.references import random_task, reference_eep_scores, reference_nce, reference_softmax
 
 C, Z, D = 3, 7, 5
@@ -59,6 +65,7 @@ CASES = {
     "h_score_plain": Case(HScore, {"shrinkage": False}, True, lambda x, y: reference_h_score(x, y, shrinkage=False)),
     "log_me": Case(LogME, {}, True, reference_log_me),
     "linear_probe": Case(LinearProbeAccuracy, {}, True, lambda x, y: reference_probe(x, y)["linear_probe_accuracy"]),
+    "nearest_neighbours": Case(NearestNeighbourAccuracy, {}, True, reference_nearest_neighbours),
     "feature_scores": Case(FeatureScores, {}, True, _feature_scores),
     # Its mixture has no reference of a few lines; test_nleep.py compares the function with scikit-learn.
     "nleep": Case(
@@ -70,6 +77,9 @@ CASES = {
 }
 OUTPUTS = [name for name, case in CASES.items() if not case.of_features]
 FEATURES = [name for name, case in CASES.items() if case.of_features]
+every = pytest.mark.parametrize("name", CASES)
+#: N-LEEP's mixtures need not converge here.
+may_not_converge = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 #: Those that score rows, so that they keep them or read them twice.
 TWO_PASS = ["leep", "leave_one_out_leep", "eep_accuracy", "eep_scores", "linear_probe", "feature_scores"]
 
@@ -140,3 +150,8 @@ def expected(name: str, *batches: Batch, rel: float = 1e-9) -> dict[str, Any]:
     result = CASES[name].reference(rows.double().numpy(), labels.numpy())
     values = result if isinstance(result, dict) else {"value": result}
     return {key: pytest.approx(value, rel=rel, abs=1e-11) for key, value in values.items()}
+
+
+def batches_of(name: str) -> list[Batch]:
+    """Three batches of different sizes."""
+    return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]

@@ -29,7 +29,7 @@ def timeless(report):
     return {
         name: value
         for name, value in report.to_dict().items()
-        if name not in ("seconds", "samples_per_second", "feature_layer")
+        if name not in ("seconds", "samples_per_second", "feature_layer", "num_parameters")
     }
 
 

@@ -26,7 +26,7 @@ function predictedCell({ forecast }) {
 export function show(root, data, advice = "Train with `LEEPCallback`; each finished run adds a record to the history.") {
   const page = (root.page ??= { filter: {}, column: "date", descending: true, chosen: null });
   const { transfers, texts } = data;
-  root.classList.add("leep");
+  if (!root.closest(".leep")) root.classList.add("leep");
   if (!transfers.length && !data.ranking) {
     root.replaceChildren(html("h1", {}, "Transfers"), html("p", { class: "empty" }, `Nothing to show yet. ${advice}`));
     return;
