@@ -170,9 +170,10 @@ def _forecasts(
         correction = past[part].correction if part in past else None
         shift, errors[part] = (correction.effect, correction.standard_error) if correction is not None else (0.0, 0.0)
         ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
-        n = report.num_samples
-        moved = {end: from_logit(logit(value, n) + by_likelihood, n) + shift for end, value in ends.items()}
-        moved = {end: min(1.0, max(0.0, value)) for end, value in moved.items()}
+        if by_likelihood:
+            n = report.num_samples
+            ends = {end: from_logit(logit(value, n) + by_likelihood, n) for end, value in ends.items()}
+        moved = {end: min(1.0, max(0.0, value + shift)) for end, value in ends.items()}
         forecasts[part] = SourceForecast(**moved, confidence=forecast.coverage)
     return forecasts, errors
 
