@@ -2,8 +2,8 @@
 
     python examples/rank_sources.py
 
-The sources have 64 or 8 features below their head and were trained on other digits: on five or two of them, well, briefly
-or not at all. The target task has 60 images of each of the digits 5 to 9. After the ranking, a new head is trained on
+The sources have 64 or 8 features below their head and were trained on other digits: five or two, well, briefly or
+not at all. The target task has 60 images of each of the digits 5 to 9. After the ranking, a new head is trained on
 the frozen layers of each source, to see whether the order held. Nothing is downloaded. Needs the extra `figures`.
 """
 

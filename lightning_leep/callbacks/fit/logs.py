@@ -63,7 +63,7 @@ class RunLogs:
         self._numbers({} if forecast is None else forecast_tags(forecast, self.prefix))
         self.text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if any(layer.probe_accuracy is not None for layer in report.layers):
-            self._figure("layers", lambda: layers_figure(report))
+            self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
