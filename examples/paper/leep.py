@@ -232,7 +232,9 @@ def main() -> None:
             progress.update(bar, description=name)
             task = draw_task(images, experiment, seed)
             result = run_task(source, experiment, task, seed, epochs, arguments.out / "history")
-            results.add({"key": f"{name}/{index}", "experiment": name, "epochs": epochs, **asdict(experiment), **result})
+            results.add(
+                {"key": f"{name}/{index}", "experiment": name, "epochs": epochs, **asdict(experiment), **result}
+            )
             progress.advance(bar)
     print(write_report(results, arguments.out, arguments.ranking, compared=not arguments.quick))
 

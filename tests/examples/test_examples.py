@@ -1,9 +1,11 @@
 """Every example runs as its first lines say, in a small setting, and leaves what it promises."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import correlation
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -71,3 +73,32 @@ def test_command_line_with_its_configuration(tmp_path):
     (record,) = load_history(tmp_path / "transfer_history")
     assert record.trainable == "head"
     assert (101 * record.report.permutation_p_value) % 1 == pytest.approx(0, abs=1e-9)  # of 100 shuffles
+
+
+def test_experiments_of_the_leep_paper_continue_and_leave_tables_and_records(tmp_path):
+    command = [str(EXAMPLES / "paper" / "leep.py"), "--quick", "--out", "here", "--epochs", "1", "--share", "0.3"]
+    run_example(tmp_path, *command, "--only", "head", "few_shot")
+    before = (tmp_path / "here" / "results.jsonl").read_text()
+    printed = run_example(tmp_path, *command, "--only", "head", "few_shot", "convergence")
+    stored = (tmp_path / "here" / "results.jsonl").read_text()
+    assert stored.startswith(before)  # nothing is done twice
+    results = [json.loads(line) for line in stored.splitlines()]
+    heads = [result for result in results if result["experiment"] == "head"]
+    x, y = [r["report"]["leep"] for r in heads], [r["curves"]["head"][-1] for r in heads]
+    assert f"| 5.1 head | head | LEEP | - | {correlation(x, y):.3f} |" in printed
+    assert len(load_history(tmp_path / "here" / "history").filter(trainable="head")) == len(heads)
+    for name in ("table.md", "summary.json", "leep.png"):
+        assert (tmp_path / "here" / name).stat().st_size > 0
+
+
+def test_experiments_on_the_transfer_of_layers(tmp_path):
+    command = [str(EXAMPLES / "layers" / "transferable.py"), "--quick", "--out", "here", "--epochs", "1"]
+    printed = run_example(tmp_path, *command)
+    results = [json.loads(line) for line in (tmp_path / "here" / "results.jsonl").read_text().splitlines()]
+    accuracy = {(result["kind"], result["n"]): result["accuracy"] for result in results if "accuracy" in result}
+    assert set(accuracy) == {("base", 0), *((k, n) for k in ("AnB", "BnB", "RnB", "AnB+", "BnB+") for n in (1, 4, 7))}
+    assert f"| 7 | {100 * (accuracy['AnB', 7] - accuracy['base', 0]):+.1f} |" in printed
+    assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
+    again = run_example(tmp_path, *command)
+    assert printed.split("**random**")[1] == again.split("**random**")[1]
+    assert len((tmp_path / "here" / "results.jsonl").read_text().splitlines()) == len(results)
