@@ -14,7 +14,7 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "full6", "full7")
 
 
 def make_network(num_classes: int, channels: int, size: int, seed: int) -> nn.Sequential:
-    """Five convolutions and two full layers, each with BatchNorm and ReLU, and a linear head. Input ``[n, c, h, h]``."""
+    """Five convolutions and two full layers, each with BatchNorm and ReLU, and a linear head, for ``[n, c, h, h]``."""
 
     def convolution(before: int, after: int, pool: bool) -> nn.Sequential:
         parts = [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -53,23 +53,28 @@ class FromLayer(pl.LightningModule):
         self.accuracy = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Logits from the outputs of the layers that have been run."""
         for layer in self.network[self.first :]:
             inputs = layer(inputs)
         return inputs  # [n, C]
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch."""
         inputs, labels = batch
         return nn.functional.cross_entropy(self(inputs), labels)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Note which test images are classified correctly."""
         inputs, labels = batch
         self.hits.append(self(inputs).argmax(1) == labels)
 
     def on_validation_epoch_end(self) -> None:
+        """Set the accuracy of all test images."""
         self.accuracy = torch.cat(self.hits).double().mean().item()
         self.hits.clear()
 
     def configure_optimizers(self) -> dict:
+        """SGD with momentum for the layers that are trained, and a cosine."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
         steps = self.trainer.estimated_stepping_batches

@@ -29,10 +29,11 @@ sys.path.append(str(Path(__file__).parents[1] / "paper"))
 from correlations import Results
 from data import Images, load_cifar100, load_digits
 
-MAN_MADE = set(
-    "bottle bowl can cup plate clock keyboard lamp telephone television bed chair couch table wardrobe bridge castle "
-    "house road skyscraper bicycle bus motorcycle pickup_truck train lawn_mower rocket streetcar tank tractor".split()
-)
+MAN_MADE = {
+    *("bottle", "bowl", "can", "cup", "plate", "clock", "keyboard", "lamp", "telephone", "television"),
+    *("bed", "chair", "couch", "table", "wardrobe", "bridge", "castle", "house", "road", "skyscraper"),
+    *("bicycle", "bus", "motorcycle", "pickup_truck", "train", "lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
 KINDS = ("AnB", "BnB", "RnB", "AnB+", "BnB+")
 
 

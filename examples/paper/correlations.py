@@ -53,7 +53,7 @@ def correlation(scores: Sequence[float | None], achieved: Sequence[float]) -> di
 
 
 def gain(score: Sequence[float | None], other: Sequence[float | None], achieved: Sequence[float]) -> dict[str, float]:
-    """r of a score minus r of another one on the same tasks, with its bootstrap interval."""
+    """Pearson's r of a score minus that of another one on the same tasks, with its bootstrap interval."""
     table = np.array([[np.nan if v is None else v for v in row] for row in zip(score, other, achieved, strict=True)])
     a, b, y = table[np.isfinite(table).all(1)].T if len(table) else np.empty((3, 0))
     low, high = resampled((a, b, y), lambda a, b, y: pearson(a, y) - pearson(b, y))

@@ -80,6 +80,7 @@ class Block(nn.Module):
         self.stride, self.pad = stride, (planes - in_planes) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``[n, planes, h, h]``."""
         out = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
         return functional.relu(out + shortcut)
@@ -111,6 +112,7 @@ class ResNet(nn.Module):
         return x.mean((2, 3)), layers
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits ``[n, C]``."""
         return self.linear(self.features(x)[0])
 
 

@@ -68,8 +68,8 @@ def train_network(
     """Train what requires a gradient by SGD and return the test accuracy after each epoch.
 
     Momentum 0.9, weight decay 5e-4, a learning rate that falls to 0 by a cosine. Layers without a trainable parameter
-    stay in evaluation mode. Data and model are on one device; random numbers come from the CPU, so that they are the same on
-    every device.
+    stay in evaluation mode. Data and model are on one device; random numbers come from the CPU, so that they are the
+    same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
