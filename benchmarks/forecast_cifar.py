@@ -22,7 +22,6 @@ from lightning_leep.forecast import (
     AccuracyForecast,
     forecast_accuracy,
     forecast_convergence,
-    is_hopeless,
     update_forecast,
 )
 from lightning_leep.records import AccuracyCurve, TransferRecord
@@ -183,7 +182,7 @@ def print_running(records: list[TransferRecord], size: int, splits: int) -> None
                     before, curve, max_epochs=epochs, convergence=convergence, test_size=record.test_size
                 )
                 eta = math.nan if now.eta_epochs is None else abs(now.eta_epochs - max(0.0, (arrived or 0.0) - k))
-                too_low.append(is_hopeless(now, best))
+                too_low.append(now.high < best)
                 rows.append((abs(now.value - best), now.low <= best <= now.high, now.high - now.low, eta))
             excluded.append(any(all(too_low[k : k + 4]) for k in range(1, epochs - 3)))
     for k, rows in results.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_leep.callbacks import LayerTransfer, LEEPCallback, StopWhenHopeless
+    from lightning_leep.layers import advise
     from lightning_leep.metrics import (
         NLEEP,
         EEPAccuracy,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         NegativeConditionalEntropy,
         transferability_metrics,
     )
+    from lightning_leep.ranking import Source, SourceRanking, rank_reports, rank_sources
     from lightning_leep.records import TransferabilityReport
     from lightning_leep.scoring import ScoringOptions, score, score_outputs
 
@@ -35,9 +37,14 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "ScoringOptions",
+    "Source",
+    "SourceRanking",
     "StopWhenHopeless",
     "TransferabilityReport",
     "__version__",
+    "advise",
+    "rank_reports",
+    "rank_sources",
     "score",
     "score_outputs",
     "transferability_metrics",
@@ -48,8 +55,13 @@ _PACKAGES = {
     "LEEPCallback": "callbacks",
     "LayerTransfer": "callbacks",
     "ScoringOptions": "scoring",
+    "Source": "ranking",
+    "SourceRanking": "ranking",
     "StopWhenHopeless": "callbacks",
     "TransferabilityReport": "records",
+    "advise": "layers",
+    "rank_reports": "ranking",
+    "rank_sources": "ranking",
     "score": "scoring",
     "score_outputs": "scoring",
 }

@@ -1,4 +1,4 @@
-"""Command line: ``lightning-leep history PATH`` shows earlier transfers as a table."""
+"""Command line: transfers as a table, ``lightning-leep history PATH``, or as a page, ``lightning-leep report PATH``."""
 
 import argparse
 import io
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
+from lightning_leep.tensorboard.plugin.command import add_report, write_report
 from lightning_leep.utils.checks import printable
 
 
@@ -111,6 +112,15 @@ def show_history(path: str, trainable: str | None) -> int:
     return 0
 
 
+def show_report(options: argparse.Namespace) -> int:
+    """Write the page of a folder of transfers and return the exit status: 0, or 2 if that cannot be done."""
+    try:
+        _say(write_report(options))
+    except (ImportError, ValueError, OSError) as error:
+        return _fail(f"Cannot write the report: {error}")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="lightning-leep", description="Earlier transfers and what they achieved.")
@@ -118,11 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("history", help="show a folder of transfers: a table, or tab-separated in a pipe")
     command.add_argument("path", help="folder of records, or its fsspec URL")
     command.add_argument("--trainable", help="only transfers that trained this part, such as head or all")
+    add_report(commands)
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold letters that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = show_history(options.path, options.trainable)
+        status = show_report(options) if options.command == "report" else show_history(options.path, options.trainable)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What an import loads, each in a process of its own."""
+"""What an import loads, in processes of their own."""
 
 import subprocess
 import sys
@@ -19,16 +19,19 @@ def run(program: str) -> None:
 
 def test_records_and_forecasts_load_no_torch():
     run("""
-import lightning_leep, lightning_leep.cli, lightning_leep.forecast, lightning_leep.records
+import lightning_leep, lightning_leep.cli, lightning_leep.forecast, lightning_leep.layers, lightning_leep.records
 assert loaded("torch", "torchmetrics", "lightning", "pytorch_lightning", "tensorboard") == []
 """)
 
 
-@pytest.mark.slow
-def test_scores_need_no_lightning_and_the_callback_says_that_it_does():
-    run("""
+TRAINER = (
+    "Trainer(callbacks=lightning_leep.LEEPCallback(), logger=False, accelerator='cpu', enable_checkpointing=False)"
+)
+#: What a user of torch and torchmetrics does next, each in a fork of a process that has loaded these two.
+PROGRAMS = {
+    "scores need no Lightning, and the callback says that it does": """
 sys.modules.update(lightning=None, pytorch_lightning=None)
-import torch, lightning_leep
+import lightning_leep
 rows = torch.randn(40, 4)
 data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows, torch.arange(40) % 2), 8)
 report = lightning_leep.score(torch.nn.Linear(4, 3), data, 2, progress=False)
@@ -40,18 +43,9 @@ except ImportError as error:
     assert "pip install pytorch-lightning" in str(error)
 else:
     raise AssertionError
-""")
-
-
-TRAINER = (
-    "Trainer(callbacks=lightning_leep.LEEPCallback(), logger=False, accelerator='cpu', enable_checkpointing=False)"
-)
-
-
-@pytest.mark.slow
-def test_for_a_user_of_lightning_the_other_package_stays_out():
-    """The second package would take over the logger of Lightning's messages."""
-    run(f"""
+""",
+    # The second package would take over the logger of Lightning's messages.
+    "for a user of lightning the other package stays out": f"""
 import lightning.pytorch
 from lightning_utilities.core import rank_zero
 before = rank_zero.log.name
@@ -59,27 +53,35 @@ import lightning_leep
 lightning.pytorch.{TRAINER}
 assert rank_zero.log.name == before
 assert loaded("pytorch_lightning", "lightning_fabric") == []
-""")
-
-
-@pytest.mark.slow
-def test_a_user_of_lightning_who_imports_it_last():
-    run(f"""
+""",
+    "a user of lightning who imports it last": f"""
 from lightning_leep import LEEPCallback
 import lightning_leep, lightning.pytorch, pytorch_lightning
 lightning.pytorch.{TRAINER}
 pytorch_lightning.{TRAINER}
-""")
-
-
-@pytest.mark.slow
-def test_with_lightning_alone_installed():
-    run(f"""
+""",
+    "with lightning alone installed": f"""
 sys.modules["pytorch_lightning"] = None
 from lightning_leep import LEEPCallback
 import lightning_leep, lightning.pytorch
 lightning.pytorch.{TRAINER}
-""")
+""",
+}
+FORKS = f"""
+import multiprocessing, torch, torchmetrics
+assert loaded("lightning", "pytorch_lightning", "lightning_fabric", "lightning_leep") == []
+programs, context = {PROGRAMS!r}, multiprocessing.get_context("fork")
+for name, program in programs.items():
+    process = context.Process(target=exec, args=(program, globals()))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, name
+"""
+
+
+@pytest.mark.slow
+def test_what_users_of_lightning_and_others_load():
+    run(FORKS)
 
 
 def test_every_public_name_can_be_imported_and_is_listed():

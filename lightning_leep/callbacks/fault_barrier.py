@@ -3,10 +3,11 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
+from lightning_leep.utils.checks import error_text
 from lightning_leep.utils.distributed import OtherProcessError
 
 C = TypeVar("C")
@@ -86,7 +87,5 @@ def _contained(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _described(error: Exception) -> str:
-    text = type(error).__name__
-    with suppress(Exception):  # of an error that cannot even be printed
-        text = f"{text}: {error}".strip()
+    text = f"{type(error).__name__}: {error_text(error)}".removesuffix(": ")
     return text if text.endswith((".", "!", "?")) else f"{text}."

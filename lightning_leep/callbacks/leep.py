@@ -10,7 +10,7 @@ from lightning_leep.callbacks.fault_barrier import HOOK_ADVICE, FaultBarrier, co
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
-from lightning_leep.callbacks.fit.record import RecordKeeper
+from lightning_leep.callbacks.fit.record import RecordKeeper, saw_all_data
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.callbacks.fit.watch import TransferWatch
@@ -61,7 +61,7 @@ class LEEPCallback(TrainerCallback):
         monitor: Name of the validation accuracy in 0..1 that the LightningModule logs; None compares nothing.
         scoring: Options of the scoring pass; None for the defaults. They decide how a batch is read, which layer is the
             head and where rows are kept.
-        num_target_classes: C; by default found in the datamodule, the module or the training data set.
+        num_target_classes: C; by default stated by the datamodule, module or data set, or else found from the labels.
         dataloader: Labelled data to score instead of the training data, for example without its augmentations. Several
             processes share out a DataLoader over data with an index, or a list of batches. Of any other iterable each
             process scores everything that it yields there.
@@ -186,8 +186,8 @@ class LEEPCallback(TrainerCallback):
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             _, trainable = self.transfer(trainer, pl_module)  # again: the module's hooks have run since
-            folder = self._keeper.folder(trainer)
-            outlook = look_ahead(trainer, self._barrier, state, facts, folder=folder, trainable=trainable)
+            places = self._keeper.folder(trainer), self._scorer.source
+            outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
             self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
             self._watch.start(scored)
 
@@ -227,9 +227,11 @@ class LEEPCallback(TrainerCallback):
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
             with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                source, facts = self._keeper.source(pl_module, self._scorer.source), watch.outlook.facts
+                source, outlook = self._keeper.source(pl_module, self._scorer.source), watch.outlook
                 trainable = self._keeper.trainable or self._state.trained.word
-                self._keeper.save(trainer, self._state, facts, source, trainable, self.reference, bool(stopped))
+                complete = not stopped and saw_all_data(trainer, outlook.facts)
+                known = source, trainable, self.reference, watch.running, complete
+                self._keeper.save(trainer, self._keeper.record(self._state, outlook, *known))
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""

@@ -4,7 +4,7 @@ from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
 from lightning_leep.forecast.convergence import ConvergenceForecast, forecast_convergence
 from lightning_leep.forecast.levels import LEEPLevel, leep_levels
 from lightning_leep.forecast.mean_curve import MeanCurve
-from lightning_leep.forecast.running import RunningForecast, is_hopeless, update_forecast
+from lightning_leep.forecast.running import RunningForecast, update_forecast
 
 __all__ = [
     "AccuracyForecast",
@@ -14,7 +14,6 @@ __all__ = [
     "RunningForecast",
     "forecast_accuracy",
     "forecast_convergence",
-    "is_hopeless",
     "leep_levels",
     "update_forecast",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -23,58 +23,11 @@ from lightning_leep.forecast.transfer_point import (
     model_error,
     sigmoid,
 )
+from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
 CONVERGED = "The forecast assumes training until the accuracy stops rising; a shorter run reaches less."
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyForecast:
-    """The accuracy that a transfer is expected to reach on held-out data, with an interval.
-
-    Attributes:
-        value: Expected accuracy in 0..1.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        coverage: Share of such intervals that should contain the achieved accuracy.
-        trainable: What will be trained, see :class:`~lightning_leep.records.TransferRecord`.
-        basis: What the forecast is based on, in words.
-        num_records: Number of earlier transfers, or of earlier runs of this one, behind it; 0 without a history.
-        out_of_range: Whether the transfer lies outside the range of nearly all earlier transfers.
-        notes: What limits the forecast, one sentence each.
-    """
-
-    value: float
-    low: float
-    high: float
-    coverage: float
-    trainable: str
-    basis: str
-    num_records: int = 0
-    out_of_range: bool = False
-    notes: tuple[str, ...] = ()
-
-    def describe(self) -> str:
-        """Return the forecast as one sentence, without its notes.
-
-        Example:
-            >>> interval = {"value": 0.7, "low": 0.6, "high": 0.8, "coverage": 0.9}
-            >>> print(AccuracyForecast(**interval, trainable="head", basis="9 rows").describe())
-            Training the head is expected to reach accuracy 0.700 (90% interval 0.600 to 0.800), from 9 rows.
-        """
-        subjects = {
-            "head": "Training the head",
-            "all": "Fine-tuning all layers",
-            "part": "Fine-tuning part of the layers",
-            "gradual": "Unfreezing layers step by step",
-            "scratch": "Training from scratch",
-        }
-        subject = subjects.get(self.trainable, f"Training {self.trainable!r}")
-        return (
-            f"{subject} is expected to reach accuracy {self.value:.3f} "
-            f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."
-        )
 
 
 def forecast_accuracy(
@@ -148,12 +101,7 @@ def forecast_accuracy(
 
 
 def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
-    """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1.
-
-    Example:
-        >>> [round(end, 4) for end in wilson_interval(0.5, 100, 0.9)]
-        [0.4188, 0.5812]
-    """
+    """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1."""
     z = NormalDist().inv_cdf((1 + coverage) / 2)
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

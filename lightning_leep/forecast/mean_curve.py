@@ -42,21 +42,13 @@ def average_curves(
     coverage: float,
     bounds: tuple[float, float],
 ) -> MeanCurve | None:
-    r"""Return the weighted average of curves that may have been measured at different epochs.
+    r"""Return the weighted average of curves (epochs and values) that may have been measured at different epochs.
 
     Each curve is interpolated linearly between its measurements and never extrapolated. Epochs covered by less than
     half of the weight are left out, because the average would jump to those few curves. The band is for one more curve:
     mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted standard deviation s, computed for each epoch and
-    clipped to ``bounds``.
-
-    Args:
-        curves: Epochs and values of each curve.
-        weights: Weight of each curve, at least 0, ``[n]``.
-        coverage: Coverage of the band if deviations are normal.
-        bounds: Smallest and largest possible value.
-
-    Returns:
-        The average; None unless two curves of positive weight overlap.
+    clipped to ``bounds``; its ``coverage`` holds for normal deviations. ``weights [n]`` are at least 0. The result is
+    None unless two curves of positive weight overlap.
     """
     if np.count_nonzero(weights) < 2:
         return None
@@ -80,10 +72,10 @@ def average_curves(
 
 
 def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
-    """Give each record without a reference the curve of a run from scratch on the same data, if there is one.
+    """Give each record without a reference the curve of the latest complete run from scratch on the same data, if any.
 
-    That is the latest complete record of "scratch" with the same ``target_name`` (not empty), number of rows and class
-    counts. The name is not enough: it may be that of a class that wraps any data. Records of "scratch" get none.
+    The same data have the same ``target_name`` (not empty), number of rows and class counts: the name alone may be that
+    of a class that wraps any data. Records of "scratch" get none.
     """
     records = list(records)
     scratch = {

@@ -14,8 +14,7 @@ TOLERANCE = 1e-3
 def is_same_transfer(first: TransferabilityReport, second: TransferabilityReport) -> bool:
     """Return whether two reports are of the same transfer: the same sizes, and scores equal to three digits.
 
-    The scores are LEEP, leave-one-out LEEP and the accuracy of the linear probe. A missing score (None or NaN) equals
-    only another missing score.
+    The scores are LEEP, leave-one-out LEEP and the accuracy of the linear probe; a missing one equals a missing one.
     """
     if _rows(first) != _rows(second):
         return False
@@ -29,8 +28,8 @@ def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord
     """Return the latest record of each transfer, oldest first.
 
     A sweep of the learning rate, several seeds or a resumed run leave several records of one transfer, with the same
-    ``trainable``, target, source and report (:func:`is_same_transfer`). Their accuracies are closer to each other than
-    to that of a new transfer, so an interval from all of them would be too narrow.
+    ``trainable``, target, source and report. Their accuracies are closer to each other than to that of a new transfer,
+    so an interval from all of them would be too narrow.
     """
     seen: dict[Hashable, list[TransferabilityReport]] = {}
     kept = []
@@ -45,16 +44,10 @@ def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord
 def exchangeable_records(
     report: TransferabilityReport, records: Sequence[TransferRecord], needed: int
 ) -> tuple[list[TransferRecord], bool]:
-    """Return the records that are exchangeable with a new transfer.
+    """Return the ``records`` of the same ``trainable`` that are exchangeable with a new transfer.
 
-    Args:
-        report: Scores of the new transfer.
-        records: Earlier transfers with the same ``trainable``.
-        needed: Smallest sufficient number of records.
-
-    Returns:
-        The earlier runs of the new transfer itself and True, if there are enough of them; else one record of each
-        transfer and False.
+    These are the earlier runs of the new transfer itself, and True, if they are at least ``needed``; else one record of
+    each transfer, and False.
     """
     repeats = [record for record in records if is_same_transfer(record.report, report)]
     if len(repeats) >= needed:

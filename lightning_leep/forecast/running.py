@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
 
 import numpy as np
 
@@ -20,14 +19,6 @@ ARRIVED = 0.99
 COVERAGE = 0.9
 # Smallest standard deviation that a forecast from before training is given.
 SHARPEST = 0.005
-
-
-class Interval(Protocol):
-    """A forecast before or during training."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +55,8 @@ def update_forecast(
 
     The forecast is the prior of the best accuracy. Learning curves that saturate, or rise until the end, are fitted to
     the validations (``fit_learning_curve``); a convergence forecast is the prior of their time scale. A jump that the
-    curve does not announce, such as after a step of the learning rate, is not foreseen.
+    curve does not announce, such as after a step of the learning rate, a long warm-up or the unfreezing of layers, is
+    not foreseen. 5% of runs exceed the upper end of a 90% interval, and more do so at one of several validations.
 
     Args:
         forecast: Forecast from before training; None if there was none: any accuracy is equally likely.
@@ -110,32 +102,6 @@ def update_forecast(
     return RunningForecast(
         value=value, low=low, high=high, coverage=coverage, eta_epochs=eta, num_validations=len(curve)
     )
-
-
-def is_hopeless(interval: Interval, target: float) -> bool:
-    """Return whether a forecast rules out that a run reaches a target accuracy.
-
-    5% of runs exceed the upper end of a 90% interval. Checked after every validation, more runs than that are wrongly
-    called hopeless at least once. Require several validations in a row before you stop a run.
-
-    The interval continues the curve. It does not foresee a jump after a step of the learning rate, after a warm-up of
-    several epochs, or when layers are unfrozen. Do not use it to stop such runs.
-
-    Args:
-        interval: Forecast from before or during training.
-        target: Target accuracy in 0..1.
-
-    Raises:
-        ValueError: If ``target`` is outside 0..1.
-
-    Example:
-        >>> forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
-        >>> is_hopeless(forecast, 0.8), is_hopeless(forecast, 0.81)
-        (False, True)
-    """
-    if not 0 <= target <= 1:
-        raise ValueError(f"`target` must lie in 0..1, got {target}.")
-    return interval.high < target
 
 
 def _epochs_to_go(draws: CurveDraws, now: float) -> float | None:

@@ -80,26 +80,17 @@ def point_features(trainable: str) -> tuple[Feature, ...]:
 
 @dataclass(frozen=True)
 class TransferPoint:
-    r"""A transfer as the regression sees it.
+    """A transfer as the regression sees it."""
 
-    Attributes:
-        anchor: Whose accuracy p a history corrects (:func:`anchor_of`); empty for training from scratch, where p = 1/2.
-        accuracy: The accuracy p.
-        base: The logit of p.
-        num_samples: Number of rows n that p was measured on.
-        test_size: Number of rows m in each validation; n if unknown.
-        scale: Expected size of logit(achieved) - base, :math:`\sqrt{(1/n + 1/m) / (p (1 - p)) + \tau^2}`; without 1/n
-            for training from scratch, where p was not measured.
-        features: Values of :func:`point_features`, ``[p]``; NaN where a score is missing.
-    """
-
-    anchor: str
-    accuracy: float
-    base: float
-    num_samples: int
-    test_size: int
+    anchor: str  #: whose accuracy p a history corrects (:func:`anchor_of`); empty from scratch, where p = 1/2
+    accuracy: float  #: p
+    base: float  #: the logit of p
+    num_samples: int  #: rows n that p was measured on
+    test_size: int  #: rows m in each validation; n if unknown
+    #: Expected size of logit(achieved) - base, :math:`\sqrt{(1/n + 1/m) / (p (1 - p)) + \tau^2}`; without 1/n for
+    #: training from scratch, where p was not measured.
     scale: float
-    features: Array
+    features: Array  #: values of :func:`point_features`, ``[p]``; NaN where a score is missing
 
     @classmethod
     def of(
@@ -125,13 +116,8 @@ def anchor_of(report: TransferabilityReport, trainable: str, trained_from: str =
     Training a head can use the features of the last layer alone. Fine-tuning all layers can use those of all of them.
     Training from the k-th of L layers on lies between the two:
     :math:`\operatorname{logit} p = (1 - w) \operatorname{logit} p_{head} + w \operatorname{logit} p_{all}` with
-    :math:`w = 1 - (k / L)^4`, where k counts the layers that stay as they are.
-
-    Args:
-        report: Scores of the source on the target data.
-        trainable: What will be trainable.
-        trained_from: With "part", the name of the first layer that is trained, one of ``report.layers`` or a module
-            that holds one; w = 1/2 if it is none of these.
+    :math:`w = 1 - (k / L)^4`, where k counts the layers that stay as they are; :math:`w = 1/2` if ``trained_from`` is
+    neither one of ``report.layers`` nor a module that holds one.
     """
     head, together = report.linear_probe_accuracy, report.multi_layer_probe_accuracy
     if trainable not in ("head", "scratch") and _is_known(together):
@@ -160,10 +146,7 @@ def frozen_share(report: TransferabilityReport, trained_from: str) -> float | No
 
 
 def describe_outside(trainable: str, features: Array, x: Array) -> str:
-    """Return a sentence on what is unusual about features ``[p]`` compared with those of the records ``[n, p]``.
-
-    A single record that is as unusual is mentioned.
-    """
+    """Return a sentence on what is unusual about features ``[p]`` compared with those of the records ``[n, p]``."""
     parts = []
     for feature, value, column in zip(point_features(trainable), features, x.T, strict=True):
         seen = np.sort(column[~np.isnan(column)])

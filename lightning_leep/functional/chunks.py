@@ -22,12 +22,8 @@ def _chunk_bytes(device: torch.device) -> int:
 def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, without a graph, ``m`` such that a chunk is small.
 
-    A chunk may be a part of ``rows`` itself, so it must not be changed. Of no rows there is one empty chunk.
-
-    Args:
-        rows: ``[n, K]`` floating point.
-        target: ``[n]`` integer labels.
-        width: Columns of the largest temporary that the caller makes for each row; K when None.
+    ``width`` is the number of columns of the largest temporary that the caller makes for each row, K when None. A chunk
+    may be a part of ``rows`` itself, so it must not be changed. Of no rows there is one empty chunk.
     """
     dtype = accumulation_dtype(rows.device)
     size = max(1, _chunk_bytes(rows.device) // (8 * max(1, rows.shape[1], width or 0)))
@@ -36,10 +32,7 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
 
 
 def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield blocks of rows with their labels, small neighbours joined to the size of a chunk.
-
-    Many small batches then cost no more time than a few large ones.
-    """
+    """Yield blocks of rows with their labels, small neighbours joined, so that many small batches cost no more time."""
     pending: list[tuple[Tensor, Tensor]] = []
     size = 0
     for block, labels in zip(rows, target, strict=True):

@@ -158,8 +158,8 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
 def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
     """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features.
 
-    It needs the memory of the rows in the accumulation dtype, twice. Rows and mean are factored together instead of
-    multiplied, so that the mean keeps its digits along directions in which the features hardly vary.
+    It copies the rows twice. Rows and mean are factored together instead of multiplied, so that the mean keeps its
+    digits along directions in which the features hardly vary.
     """
     labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
     dtype = accumulation_dtype(features[0].device)

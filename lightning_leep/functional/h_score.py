@@ -9,11 +9,9 @@ from lightning_leep.functional.feature_space import (
     rounding_error,
     solvable,
     space_of,
-    space_of_moments,
 )
-from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.features import feature_rows
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.moments import FeatureMoments
 
 #: In the plain form a direction of features scaled to unit variance counts as absent up to this share of the largest
 #: variance. Directions that are only the rounding of float32 features have less.
@@ -75,26 +73,8 @@ def h_score(
         0.977
     """
     check_flag("shrinkage", shrinkage)
-    check_features(features, target, num_target_classes, ignore_index=ignore_index)
-    rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
-    if rows.shape[0] < 2:
-        raise ValueError(f"H-score needs at least 2 labelled rows in `features`, got {rows.shape[0]}.")
+    rows, labels = feature_rows(features, target, num_target_classes, ignore_index=ignore_index, two_for="H-score")
     return h_score_of_space(space_of(rows, labels, num_target_classes), shrinkage)
-
-
-def h_score_from_moments(moments: FeatureMoments, shrinkage: bool = True) -> Tensor:
-    """H-score from feature moments, see `h_score`.
-
-    Args:
-        moments: Moments of all rows.
-        shrinkage: Whether the covariance is shrunk.
-
-    Returns:
-        The H-score, 0-d: 0 for features that do not vary, NaN for moments that are not finite.
-    """
-    if not moments.is_finite:
-        return torch.full_like(moments.quartic, torch.nan)
-    return h_score_of_space(space_of_moments(moments), shrinkage)
 
 
 def h_score_of_space(space: FeatureSpace, shrinkage: bool = True) -> Tensor:
@@ -118,12 +98,8 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
     r"""Trace of :math:`S^+ R^\top R` for ``scatter`` S ``[d, d]`` whose range holds the rows of ``roots`` R ``[C, d]``.
 
     Any generalised inverse then gives the same trace. So every feature is first divided by its standard deviation, and
-    what counts as rounding error depends on the correlations of the features, not on their units.
-
-    Args:
-        scatter: 0 in the rows and columns of constant features.
-        roots: 0 in the columns of constant features.
-        smallest: Share of the largest eigenvalue up to which others are taken to be 0, if rounding is less than that.
+    what counts as rounding error depends on the correlations of the features, not on their units. Both are 0 for
+    constant features. Eigenvalues up to the share ``smallest`` of the largest one count as 0.
     """
     device, scatter, roots = scatter.device, solvable(scatter), solvable(roots)
     varies = scatter.diagonal() > 0  # [d]

@@ -37,12 +37,8 @@ def check_ignore_index(ignore_index: object) -> None:
 def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "preds", axis: str = "classes") -> None:
     """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, never their values.
 
-    Args:
-        preds: Floating-point source outputs or features; dimension 1 holds the values of one row.
-        target: Integer class labels, one for each row.
-        width: Size that dimension 1 of ``preds`` must have; None accepts any.
-        name: What messages call ``preds``.
-        axis: What messages call dimension 1.
+    A ``width`` of None accepts any size of dimension 1. Messages call ``preds`` by ``name`` and dimension 1 by
+    ``axis``.
 
     Raises:
         TypeError: If one is not a tensor, ``preds`` is not floating point or ``target`` is not integer.
@@ -96,17 +92,40 @@ def flatten_rows(preds: Tensor, target: Tensor, ignore_index: int | None = None)
     return preds, target
 
 
+def labelled_rows(
+    preds: Tensor,
+    target: Tensor,
+    num_target_classes: int,
+    width: int | None = None,
+    ignore_index: int | None = None,
+    *,
+    validate_args: bool = True,
+    two_for: str = "",
+    name: str = "preds",
+    axis: str = "classes",
+) -> tuple[Tensor, Tensor]:
+    """Rows ``[n, K]`` and labels ``[n]`` of a batch that passes the checks above, without ignored rows.
+
+    Labels are checked with ``validate_args``, which synchronises the device. ``two_for`` names a score that needs at
+    least 2 rows. The other arguments are those of :func:`check_layout`.
+    """
+    check_num_classes("num_target_classes", num_target_classes)
+    check_ignore_index(ignore_index)
+    check_layout(preds, target, width, name, axis)
+    rows, labels = flatten_rows(preds, target, ignore_index)  # [n, K], [n]
+    if validate_args:
+        check_labels(labels, num_target_classes)
+    if two_for and rows.shape[0] < 2:
+        raise ValueError(f"{two_for} needs at least 2 labelled rows in `{name}`, got {rows.shape[0]}.")
+    return rows, labels
+
+
 def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
-    """Source distributions ``theta [n, Z]`` in float32, or in float64 for float64 input.
+    """Source distributions ``theta [n, Z]`` in float32, or in float64 for float64 input, from logits or probabilities.
 
     The softmax of logits is taken in float32 or better, so that half-precision logits keep their small probabilities.
     A logit of -inf switches its source class off. Rows of probabilities that sum to 1 within float32 rounding are used
-    as they are; others are rescaled to a sum of 1.
-
-    Args:
-        preds: ``[n, Z]`` logits or probabilities.
-        from_logits: Whether they are logits or probabilities.
-        validate_args: Whether to check the values, which synchronises the device.
+    as they are; others are rescaled to a sum of 1. Checking the values synchronises the device.
 
     Raises:
         ValueError: If logits hold NaN or +inf, or a row is -inf alone; if probabilities are not finite, are negative or

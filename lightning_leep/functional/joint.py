@@ -10,18 +10,10 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 
 
 def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int, earlier: Tensor | None = None) -> Tensor:
-    r"""Sum of the source distributions of each target class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
+    r"""Sum ``[C, Z]`` of the source distributions of each class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
 
-    Divided by n it is the empirical joint distribution. It is left as a sum, so that batches and processes add up.
-
-    Args:
-        probs: ``[n, Z]`` source distributions.
-        target: ``[n]`` integer labels in ``0 .. C-1``.
-        num_target_classes: C.
-        earlier: ``[C, Z]``, joint of earlier rows that the result includes; it is not changed.
-
-    Returns:
-        ``[C, Z]`` in the accumulation dtype.
+    Divided by n it is the empirical joint distribution. It is left as a sum, so that batches and processes add up. The
+    joint of ``earlier`` rows is included, and not changed. The result has the accumulation dtype.
     """
     dtype = accumulation_dtype(probs.device)
     if earlier is None:
@@ -40,15 +32,9 @@ def conditional_probability(joint: Tensor) -> Tensor:
 
 
 def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
-    r"""Probability that the EEP gives to each row's own label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`.
+    r"""Probability ``[n]`` that the EEP gives to each row's own label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`.
 
-    Args:
-        probs: ``[n, Z]`` source distributions.
-        target: ``[n]`` integer labels.
-        conditional: ``[C, Z]``, :math:`P(y|z)`.
-
-    Returns:
-        ``[n]`` in the accumulation dtype.
+    It takes ``probs [n, Z]``, ``target [n]`` and ``conditional [C, Z]``, :math:`P(y|z)`.
     """
     # The joint may come from a device without float64, the rows from one with it.
     conditional = conditional.to(accumulation_dtype(probs.device))
@@ -62,24 +48,15 @@ def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor
 def leave_one_out_likelihood(
     probs: Tensor, target: Tensor, joint: Tensor, class_counts: Tensor, prior_weight: float = 1.0
 ) -> Tensor:
-    r"""Probability that the EEP made from all other rows gives to each row's own label.
+    r"""Probability ``[n']`` that the EEP made from all other rows gives to each row's own label.
 
     .. math::
         q_i(y_i) = \sum_z \theta_i(z) \frac{J_{-i}(y_i, z) + a \, \pi_{-i}(y_i)}{J_{-i}(z) + a}
 
     where :math:`J_{-i}` is the joint without row i and :math:`\pi_{-i}` are the class frequencies of the other rows,
-    which serve as a Dirichlet prior of weight :math:`a`. Summed over y it is 1.
-
-    Args:
-        probs: ``[n, Z]`` source distributions.
-        target: ``[n]`` integer labels.
-        joint: ``[C, Z]``, sums over all rows, row i included.
-        class_counts: ``[C]``, rows of each class.
-        prior_weight: a, in rows for each source class.
-
-    Returns:
-        ``[n']`` in the accumulation dtype, without the rows that are the only one of their class: the other rows say
-        nothing about that class.
+    which serve as a Dirichlet prior of weight a (``prior_weight``, in rows for each source class). Summed over y it is
+    1. ``joint [C, Z]`` and ``class_counts [C]`` are of all rows, row i included. Rows that are the only one of their
+    class are left out, since the other rows say nothing about that class.
     """
     joint = joint.to(accumulation_dtype(probs.device))  # as in `eep_likelihood`
     counts = class_counts.to(joint.dtype)

@@ -3,15 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.inputs import (
-    check_flag,
-    check_ignore_index,
-    check_labels,
-    check_layout,
-    check_num_classes,
-    flatten_rows,
-    probability_rows,
-)
+from lightning_leep.functional.inputs import check_flag, labelled_rows, probability_rows
 from lightning_leep.functional.joint import (
     conditional_probability,
     eep_likelihood,
@@ -65,15 +57,9 @@ def leep(
         >>> round(leep(preds, torch.tensor([0, 0, 1, 1]), num_target_classes=2, from_logits=False).item(), 4)
         -0.384
     """
-    check_num_classes("num_target_classes", num_target_classes)
-    check_ignore_index(ignore_index)
     check_flag("from_logits", from_logits)
     check_flag("leave_one_out", leave_one_out)
-    check_layout(preds, target, None)
-    rows, labels = flatten_rows(preds, target, ignore_index)  # [n, Z], [n]
-    check_labels(labels, num_target_classes)
-    if rows.shape[0] < 2:
-        raise ValueError(f"LEEP needs at least 2 labelled rows in `preds`, got {rows.shape[0]}.")
+    rows, labels = labelled_rows(preds, target, num_target_classes, ignore_index=ignore_index, two_for="LEEP")
     probs = probability_rows(rows, from_logits)
     joint = joint_probability(probs, labels, num_target_classes)  # [C, Z]
     if leave_one_out:

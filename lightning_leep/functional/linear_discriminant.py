@@ -131,11 +131,7 @@ def leave_one_out_distances(
     :math:`g_i = b_i / (1 - b_i r_i^\top A r_i)`, :math:`b_i = (1 - \alpha) a_i`. The covariance is the inverse of A
     over the degrees of freedom, of which the row takes one.
 
-    Args:
-        features: ``[n, d]``, among the rows that the discriminant was made from.
-        target: ``[n]`` integer labels.
-        discriminant: On the device of the features.
-        shrinkages: Which of ``SHRINKAGES``.
+    It takes ``features [n, d]`` among the rows of the discriminant, their labels ``[n]`` and places in ``SHRINKAGES``.
 
     Yields:
         For a chunk of rows, without those that are the only one of their class: their places ``[m]``, the places of

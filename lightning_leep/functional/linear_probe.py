@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import space_of
-from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.features import feature_rows
 from lightning_leep.functional.linear_discriminant import (
     SHRINKAGES,
     LinearDiscriminant,
@@ -57,30 +57,31 @@ class LinearProbe(NamedTuple):
 
 
 def linear_probe_sums(
-    features: Tensor, target: Tensor, discriminant: LinearDiscriminant, candidates: Candidates = ALL_CANDIDATES
+    features: Tensor,
+    target: Tensor,
+    discriminant: LinearDiscriminant,
+    candidates: Candidates = ALL_CANDIDATES,
+    of_rows: Tensor | None = None,
 ) -> Tensor:
     """Sums over rows of their leave-one-out scores under candidates, as :func:`linear_probe_result` needs them.
 
-    Args:
-        features: ``[n, d]``, among the rows that the discriminant was made from.
-        target: ``[n]`` integer labels.
-        discriminant: On the device of the features.
-        candidates: Those that are tried; the others get a log-likelihood of minus infinity.
-
-    Returns:
-        ``[2 + C, NUM_CANDIDATES]`` over shrinkages x scales: the log-likelihoods, the squares of correctness, and the
-        correctness of the rows of each class. Rows that are the only one of their class are left out.
+    They have the shape ``[2 + C, NUM_CANDIDATES]`` over shrinkages x scales: the log-likelihoods (minus infinity for
+    candidates that are not tried), the squares of correctness, and the correctness of the rows of each class. The
+    ``features [n, d]`` are among the rows of the discriminant. Rows that are the only one of their class are left out.
+    ``of_rows [2, NUM_CANDIDATES, n]`` gets the correctness and log posterior of each row; it is filled with NaN before.
     """
     shrinkages, scales = candidates
     sums = discriminant.class_means.new_zeros(2 + len(discriminant.class_position), len(shrinkages) * len(scales))
+    places = [shrinkage * len(SCALES) + scale for shrinkage in shrinkages for scale in scales]
     for rows, scores in _scores(features, target, discriminant, shrinkages, [SCALES[i] for i in scales]):
         correct, log_posterior = scores  # [S * T, m] each
+        if of_rows is not None:
+            of_rows[:, torch.tensor(places).unsqueeze(1), rows.to(of_rows.device)] = scores.to(of_rows)
         sums[0] += log_posterior.sum(dim=1)
         sums[1] += correct.square().sum(dim=1)
         sums[2:].index_add_(0, target[rows], correct.T)
     if candidates == ALL_CANDIDATES:
         return sums
-    places = [shrinkage * len(SCALES) + scale for shrinkage in shrinkages for scale in scales]
     every = sums.new_zeros(len(sums), NUM_CANDIDATES)
     every[0] = -torch.inf
     every[:, places] = sums
@@ -90,14 +91,7 @@ def linear_probe_sums(
 def row_scores(
     features: Tensor, target: Tensor, discriminant: LinearDiscriminant, candidate: int
 ) -> tuple[Tensor, Tensor]:
-    """Correctness and log posterior ``[n]`` of each row under one candidate; NaN for the only row of its class.
-
-    Args:
-        features: As in :func:`linear_probe_sums`.
-        target: ``[n]`` integer labels.
-        discriminant: On the device of the features.
-        candidate: Its place among shrinkages x scales.
-    """
+    """Correctness and log posterior ``[n]`` of each row under one candidate; NaN for the only row of its class."""
     shrinkage, scale = divmod(candidate, len(SCALES))
     found = discriminant.class_means.new_full((2, len(target)), torch.nan)
     for rows, scores in _scores(features, target, discriminant, [shrinkage], [SCALES[scale]]):
@@ -152,12 +146,8 @@ def _posterior_scores(
 def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
     """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve.
 
-    Args:
-        sums: ``[2 + C, NUM_CANDIDATES]`` of :func:`linear_probe_sums`, over all rows.
-        class_counts: ``[C]``, all rows of each class, scored or not.
-
-    Returns:
-        The probe; its accuracies, standard error, log-likelihood, shrinkage and scale are NaN if no row is scored.
+    It takes the sums of :func:`linear_probe_sums` over all rows, and ``class_counts [C]`` of all rows, scored or not.
+    If no row is scored, accuracies, standard error, log-likelihood, shrinkage and scale are NaN.
     """
     best = best_candidate(sums)
     log_likelihood, squares, correct = sums[0, best], sums[1, best], sums[2:, best]  # [], [], [C]
@@ -234,8 +224,7 @@ def linear_probe(
         >>> probe.accuracy.item(), probe.num_rows.item()
         (1.0, 6)
     """
-    check_features(features, target, num_target_classes, ignore_index=ignore_index)
-    rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
+    rows, labels = feature_rows(features, target, num_target_classes, ignore_index=ignore_index)  # [n, d], [n]
     if int(torch.bincount(labels, minlength=1).max()) < 2:
         raise ValueError("The linear probe needs a class with at least 2 rows in `target`, got none.")
     space = space_of(rows, labels, num_target_classes)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lightning_leep.functional.feature_space import FeatureSpace, space_of, space_of_moments
-from lightning_leep.functional.features import check_features, flatten_features
-from lightning_leep.functional.moments import FeatureMoments
+from lightning_leep.functional.feature_space import FeatureSpace, space_of
+from lightning_leep.functional.features import feature_rows
 
 #: Largest ratio of a row's prior signal variance to the noise variance. If the features reproduce the labels exactly,
 #: the evidence has no bound as the noise vanishes; this limit keeps it finite, whatever the units of the features.
@@ -62,25 +61,8 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
         >>> round(log_me(features, target, num_target_classes=2).item(), 4)
         -0.666
     """
-    check_features(features, target, num_target_classes, ignore_index=ignore_index)
-    rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
-    if rows.shape[0] < 2:
-        raise ValueError(f"LogME needs at least 2 labelled rows in `features`, got {rows.shape[0]}.")
+    rows, labels = feature_rows(features, target, num_target_classes, ignore_index=ignore_index, two_for="LogME")
     return log_me_of_space(space_of(rows, labels, num_target_classes))
-
-
-def log_me_from_moments(moments: FeatureMoments) -> Tensor:
-    """LogME from feature moments, see `log_me`.
-
-    Args:
-        moments: Moments of all rows.
-
-    Returns:
-        LogME in nats per row, 0-d; NaN for moments of no rows and for moments that are not finite.
-    """
-    if not moments.is_finite:
-        return torch.full_like(moments.quartic, torch.nan)
-    return log_me_of_space(space_of_moments(moments))
 
 
 def log_me_of_space(space: FeatureSpace) -> Tensor:

@@ -60,13 +60,9 @@ def empty_moments(num_target_classes: int, num_features: int, device: torch.devi
 def feature_moments(
     features: Tensor, target: Tensor, num_target_classes: int, centre: Tensor | None = None
 ) -> FeatureMoments:
-    """Moments of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``; rows are converted a chunk at a time.
+    """Moments of finite ``features [n, d]`` of any dtype with labels ``target [n]`` in ``0 .. C-1``.
 
-    Args:
-        features: ``[n, d]`` finite floating point of any dtype.
-        target: ``[n]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without a row are allowed.
-        centre: ``[d]``, the point that the moments are about; the mean of the rows when None.
+    They are about ``centre [d]``, the mean of the rows when None. Rows are converted a chunk at a time.
     """
     centre = _mean(features, target) if centre is None else centre
     moments = empty_moments(num_target_classes, features.shape[1], features.device)._replace(centre=centre)
@@ -76,9 +72,9 @@ def feature_moments(
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
     """Moments of earlier rows and of ``features [n, d]`` with labels ``target [n]``; the argument is not changed.
 
-    The centre moves to the mean whenever the number of rows passes a power of two, before the new rows are added.
-    Otherwise it stays, so that a batch costs one product, where a merge makes several passes over ``[d, d]``. It stays
-    near enough: m rows at a distance D from the mean of n raise the variance itself to at least about D^2 m / n.
+    The centre moves to the mean whenever the number of rows passes a power of two; until then a batch costs one
+    product, where a merge makes several passes over ``[d, d]``. It stays near enough: m rows at a distance D from the
+    mean of n raise the variance itself to at least about D^2 m / n.
     """
     seen, new = int(moments.num_rows), features.shape[0]
     if not new:
@@ -119,12 +115,7 @@ def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_pl
 
 
 def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
-    """Moments of the same rows about another centre, exact, computed from the moments.
-
-    Args:
-        moments: Moments about any centre.
-        centre: ``[d]``, the new centre; the mean of the rows, rounded to its dtype, when None.
-    """
+    """Moments of the same rows about another ``centre [d]``, exact; about their rounded mean when None."""
     centre = moments.mean if centre is None else centre
     return _shift(moments, centre - moments.centre, centre)
 
@@ -173,18 +164,15 @@ def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
 
 
 def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
-    """``[d]`` bool: features whose standard deviation is within the rounding error of their mean.
+    """``[d]`` bool: features whose standard deviation is within the rounding error of their ``mean [d]``.
 
-    Args:
-        variances: ``[d]``, sums of squares about the mean.
-        mean: ``[d]``.
-        num_rows: n, 0-d.
+    ``variances [d]`` are the sums of squares about the mean.
     """
     return variances <= num_rows * (512 * torch.finfo(mean.dtype).eps * mean.abs()).square()
 
 
 def ledoit_wolf_shrinkage(scatter: Tensor, quartic: Tensor, num_rows: Tensor, num_features: int) -> Tensor:
-    r"""Ledoit and Wolf's optimal shrinkage :math:`\alpha \in [0, 1]` of the covariance towards a multiple of I.
+    r"""Ledoit and Wolf's optimal shrinkage :math:`\alpha \in [0, 1]` of the covariance towards a multiple of I, 0-d.
 
     The shrunk covariance is :math:`(1 - \alpha) \Sigma + \alpha \, \frac{\mathrm{tr} \Sigma}{d} I` with
     :math:`\Sigma = \frac1n \sum_i v_i v_i^\top`, :math:`v_i = x_i - \bar x`, and
@@ -193,17 +181,11 @@ def ledoit_wolf_shrinkage(scatter: Tensor, quartic: Tensor, num_rows: Tensor, nu
         \alpha = \min\Big(1, \frac{\frac1n \big(\frac1n \sum_i \|v_i\|^4 - \|\Sigma\|_F^2\big)}
                                   {\|\Sigma - \frac{\mathrm{tr} \Sigma}{d} I\|_F^2}\Big)
 
+    It is 0 if the covariance is a multiple of I. ``scatter`` is :math:`n \Sigma`, or a smaller matrix with the same
+    eigenvalues above 0; ``quartic`` is :math:`\sum_i \|v_i\|^4`.
+
     Source: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
     Multivariate Analysis 88 (2004), section 3.
-
-    Args:
-        scatter: ``[d, d]`` about the mean, classes pooled, or a smaller one with the same eigenvalues above 0.
-        quartic: 0-d, sum of the fourth powers of the lengths of the rows about their mean.
-        num_rows: n, 0-d.
-        num_features: d.
-
-    Returns:
-        0-d tensor; 0 if the covariance is already a multiple of I (one feature, identical rows, no rows).
     """
     num_rows = num_rows.clamp(min=1).to(scatter.dtype)
     covariance = scatter / num_rows  # [p, p]

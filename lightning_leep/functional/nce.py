@@ -4,15 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.inputs import (
-    check_flag,
-    check_ignore_index,
-    check_labels,
-    check_layout,
-    check_num_classes,
-    flatten_rows,
-    probability_rows,
-)
+from lightning_leep.functional.inputs import check_flag, labelled_rows, probability_rows
 
 
 def nce(
@@ -55,24 +47,14 @@ def nce(
         >>> round(nce(preds, torch.tensor([0, 0, 1, 1]), num_target_classes=2).item(), 4)
         -0.4774
     """
-    check_num_classes("num_target_classes", num_target_classes)
-    check_ignore_index(ignore_index)
     check_flag("from_logits", from_logits)
-    check_layout(preds, target, None)
-    rows, labels = flatten_rows(preds, target, ignore_index)  # [n, Z], [n]
-    check_labels(labels, num_target_classes)
-    if rows.shape[0] < 2:
-        raise ValueError(f"NCE needs at least 2 labelled rows in `preds`, got {rows.shape[0]}.")
+    rows, labels = labelled_rows(preds, target, num_target_classes, ignore_index=ignore_index, two_for="NCE")
     check_decisions(rows, from_logits)
     return nce_from_counts(decision_counts(rows, labels, num_target_classes))
 
 
 def check_decisions(preds: Tensor, from_logits: bool) -> None:
-    """Check that each row of ``preds [n, Z]`` has a most probable class and, unless logits, holds probabilities.
-
-    Raises:
-        ValueError: If logits hold NaN or +inf, or a row is -inf alone; or if probabilities are invalid.
-    """
+    """Raise ``ValueError`` unless each row of ``preds [n, Z]`` has a largest logit, or holds probabilities."""
     if not from_logits:
         probability_rows(preds, from_logits)  # only for its checks
     elif preds.shape[0] and not bool(preds.amax(dim=1).isfinite().all()):  # the maximum of a row with NaN is NaN
@@ -80,13 +62,7 @@ def check_decisions(preds: Tensor, from_logits: bool) -> None:
 
 
 def decision_counts(preds: Tensor, target: Tensor, num_target_classes: int) -> Tensor:
-    """``[C, Z]`` int64, N(y, z): rows of class y whose largest output, the first of equal ones, is z.
-
-    Args:
-        preds: ``[n, Z]`` logits or probabilities.
-        target: ``[n]`` integer labels in ``0 .. C-1``.
-        num_target_classes: C.
-    """
+    """``[C, Z]`` int64, N(y, z): rows of class y whose largest output, the first of equal ones, is z."""
     num_source_classes = preds.shape[1]
     cells = target * num_source_classes + preds.argmax(dim=1)  # [n]
     counts = torch.bincount(cells, minlength=num_target_classes * num_source_classes)  # [C * Z]
@@ -94,11 +70,7 @@ def decision_counts(preds: Tensor, target: Tensor, num_target_classes: int) -> T
 
 
 def nce_from_counts(counts: Tensor) -> Tensor:
-    r"""NCE from the contingency table N(y, z), ``[C, Z]``; NaN for a table without counts.
-
-    Returns:
-        NCE in nats, 0-d, float64 where the device has it.
-    """
+    """NCE in nats, 0-d, from the contingency table N(y, z), ``[C, Z]``; NaN for a table without counts."""
     table = counts.to(accumulation_dtype(counts.device))
     share = table / table.sum(dim=0).clamp(min=1)  # [C, Z], P(y|z)
     return (torch.xlogy(table, share).sum() / table.sum()).clamp(max=0.0)

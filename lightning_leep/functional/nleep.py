@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.feature_space import space_of_moments
-from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.features import feature_rows
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.functional.leep import leep
 from lightning_leep.functional.moments import FeatureMoments, feature_moments
@@ -70,10 +70,13 @@ def nleep(
         >>> abs(round(nleep(features, target, num_target_classes=2, num_components=2).item(), 4))
         0.0
     """
-    check_features(features, target, num_target_classes, ignore_index=ignore_index)
     num_components = mixture_size(num_target_classes, num_components, max_fit_rows)
-    rows, labels = flatten_features(features, target, num_target_classes, ignore_index)  # [n, d], [n]
-    check_enough_rows(rows.shape[0], num_components)
+    rows, labels = feature_rows(features, target, num_target_classes, ignore_index=ignore_index)  # [n, d], [n]
+    if rows.shape[0] < max(2, num_components):
+        raise ValueError(
+            f"N-LEEP needs at least as many labelled rows in `features` as `num_components`={num_components} (5 for "
+            f"each target class unless given) and at least 2, got {rows.shape[0]}. Pass a smaller `num_components`."
+        )
     moments = feature_moments(rows, labels, num_target_classes)
     projected = project(rows, moments.mean, principal_axes(moments))  # [n, k]
     fitted = projected[row_order(rows, seed)[:max_fit_rows]]  # [m, k]
@@ -93,15 +96,6 @@ def mixture_size(num_target_classes: int, num_components: int | None, max_fit_ro
     if max_fit_rows is not None:
         check_num_classes("max_fit_rows", max_fit_rows, minimum=num_components)
     return num_components
-
-
-def check_enough_rows(num_rows: int, num_components: int) -> None:
-    """Raise ``ValueError`` unless a mixture of ``num_components`` can be fitted to ``num_rows`` rows."""
-    if num_rows < max(2, num_components):
-        raise ValueError(
-            f"N-LEEP needs at least as many labelled rows in `features` as `num_components`={num_components} (5 for "
-            f"each target class unless given) and at least 2, got {num_rows}. Pass a smaller `num_components`."
-        )
 
 
 def principal_axes(moments: FeatureMoments) -> Tensor:
@@ -153,11 +147,7 @@ def row_order(features: Tensor, seed: int) -> Tensor:
 
 
 def require_scikit_learn() -> Any:
-    """scikit-learn's class of Gaussian mixtures.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed.
-    """
+    """scikit-learn's class of Gaussian mixtures; ``ModuleNotFoundError`` if it is not installed."""
     try:
         from sklearn.mixture import GaussianMixture
     except ModuleNotFoundError as error:
@@ -168,11 +158,7 @@ def require_scikit_learn() -> Any:
 
 
 def fit_mixture(projected: Tensor, num_components: int, seed: int) -> Any:
-    """scikit-learn mixture of ``num_components`` Gaussians fitted to ``projected [m, k]``; None for k = 0.
-
-    Raises:
-        ModuleNotFoundError: If scikit-learn is not installed.
-    """
+    """scikit-learn mixture of ``num_components`` Gaussians fitted to ``projected [m, k]``; None for k = 0."""
     gaussian_mixture = require_scikit_learn()
     if projected.shape[1] == 0:  # the features do not vary, so one component holds every row
         return None

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from lightning_leep.layers.transferred import Copies, find_transferred, numbers, whole_copies, within
+from lightning_leep.layers.transferred import Copies, find_transferred, source_names, whole_copies, within
+from lightning_leep.records.layers import HEAD_INPUT, STEM
+from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.scoring.parameters import layers_of_parameters, numbers
 from lightning_leep.scoring.source import source_module
 
 #: From the least to the most that is trained.
@@ -32,18 +35,21 @@ class TrainedPart:
         first: What is trained at first; None before :meth:`look`.
         by_flags: The same by flags and optimizers alone, at the first step; None before it.
         changed: Whether something else was trained later.
+        names: Of the parameters that came from the source those that are trained at first, as the source calls them.
     """
 
     transferred: tuple[Copies, ...] | None = None
     first: str | None = None
     by_flags: str | None = None
     changed: bool = False
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._reached: set[str] = set()  # parameters that have had a gradient
         self._waiting: list[tuple[str, nn.Parameter]] | None = None  # the others; None if they must be listed
         self._stepped = self._unfreezes = False
         self._epochs = 0
+        self._source_names: tuple[str, ...] = ()  # of what was transferred
 
     @property
     def word(self) -> str:
@@ -72,16 +78,29 @@ class TrainedPart:
             module = None  # any function of the network may be the source unless it is a module of its own
         if self.transferred is None:
             self.transferred = () if module is None else find_transferred(pl_module, module)
+            self._source_names = () if module is None else source_names(self.transferred, pl_module, module)
         flagged = trained_parameters(pl_module, trainer.optimizers)
         # Some strategies show no gradients at all.
         moved = flagged & self._reached or flagged
         by_flags, now = (trained_word(pl_module, module, self.transferred, names) for names in (flagged, moved))
         if self.by_flags is None:
             self.first, self.by_flags = now, by_flags if self._stepped or self._epochs else None
+            groups = zip(self._source_names, self.transferred, strict=False)
+            self.names = tuple(name for name, group in groups if not moved.isdisjoint(group)) or self.names
         elif by_flags != self.by_flags:
             self.changed = True
         elif self._reached and WORDS.index(now) > WORDS.index(self.first or "head"):
             self.first, self.changed = (self.first, True) if self._epochs > 1 else (now, self.changed)
+
+    def first_layer(self, source: Callable[..., Any] | None, report: TransferabilityReport) -> str:
+        """Name of the first layer of a report that is trained; empty if that is not known."""
+        module, layers = None if source is None else source_module(source), [layer.name for layer in report.layers]
+        if module is None or not layers:
+            return ""
+        modules = dict(module.named_modules(remove_duplicate=False)).keys() - {STEM, HEAD_INPUT}
+        found = layers_of_parameters(module, layers, modules, report.feature_layer)
+        trained = {found.get(name) for name in self.names}
+        return next((layer for layer in layers if layer in trained), "")
 
     def end_epoch(self) -> None:
         """Note that an epoch is over."""
@@ -114,7 +133,9 @@ class TrainedPart:
             if not all(isinstance(name, str) for name in names):
                 raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
             transferred = tuple(tuple(group) for group in transferred)
-        part = cls(transferred, values["first"], values["by_flags"], changed)
+        if not isinstance(values["names"], list | tuple) or not all(isinstance(name, str) for name in values["names"]):
+            raise TypeError(f"`names` must hold the names of parameters, got {values['names']!r:.200}.")
+        part = cls(transferred, values["first"], values["by_flags"], changed, tuple(values["names"]))
         part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
         return part
 

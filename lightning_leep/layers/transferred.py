@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_leep.scoring.parameters import numbers
+
 #: How many values of a tensor are compared before all of them are.
 SAMPLE_SIZE = 32
 #: Below this share of the network's numbers nothing counts as transferred: tables of positions are equal by formula.
@@ -54,6 +56,17 @@ def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...
     return tuple(sorted(groups, key=lambda group: order[group[0]])) if share >= LEAST_SHARE else ()
 
 
+def source_names(transferred: Iterable[Copies], network: nn.Module, source: nn.Module) -> tuple[str, ...]:
+    """Return what the parameters that :func:`find_transferred` found are called in the source, before training."""
+    equal, names = _EqualParameters(source), [name for name, _ in source.named_parameters()]
+    groups = [group[0] for group in transferred]
+    found = [equal.find(network.get_parameter(name)) for name in groups]
+    steps = [name.rpartition(".") for name in groups]
+    # Of a layer it is enough to find one parameter.
+    owners = {owner: names[i].rpartition(".")[0] for (owner, *_), i in zip(steps, found, strict=True) if i is not None}
+    return tuple(f"{owners.get(owner, '')}.{leaf}".lstrip(".") for owner, _, leaf in steps)
+
+
 def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
     """Names of the submodules that are the source, or have parameters of the same names and shapes."""
     wanted = _shapes(source)
@@ -67,11 +80,6 @@ def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
 def within(name: str, modules: Iterable[str]) -> bool:
     """Whether a parameter belongs to one of the modules, by their names."""
     return any(name.startswith(f"{module}.") for module in modules)
-
-
-def numbers(parameters: Iterable[Tensor]) -> int:
-    """How many numbers the parameters hold; lazy ones without a shape count as 0."""
-    return sum(p.numel() for p in parameters if not is_lazy(p))
 
 
 def _shapes(module: nn.Module) -> list[tuple[str, torch.Size | None]]:

@@ -39,14 +39,10 @@ class AdditiveMetric(Metric):
     pooled_states: ClassVar[tuple[str, ...]] = ()
 
     def add_settings(self, *settings: int | None, name: str = "settings") -> None:
-        """Add a state that holds the settings that change what ``update`` adds up.
+        """Add a state that holds the settings that change what ``update`` adds up; its name must end in "settings".
 
         torchmetrics puts metrics into one compute group if their states are equal after the first batch. Metrics with
         different settings may agree on that batch, but must not share their states.
-
-        Args:
-            settings: Numbers and flags; None for one that is not set.
-            name: Name of the state; it must end in "settings".
         """
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
@@ -55,9 +51,6 @@ class AdditiveMetric(Metric):
         """Add a state that says whether values are checked: metrics that differ in it must not share their states.
 
         It is not a setting: states with and without checked values can be merged.
-
-        Raises:
-            ValueError: If ``validate_args`` is not a bool.
         """
         check_flag("validate_args", validate_args)
         self.validate_args = validate_args
@@ -139,10 +132,7 @@ class AdditiveMetric(Metric):
                 raise ValueError("The states come from a metric with other settings.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add the state of another metric of the same class and settings.
-
-        Args:
-            incoming_state: The metric, or a dictionary of its states.
+        """Add the state of another metric of the same class and settings, or a dictionary of its states.
 
         Raises:
             TorchMetricsUserError: If one of the two is synchronised: its state is that of all processes.
@@ -210,15 +200,7 @@ class AdditiveMetric(Metric):
         )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several, as every torchmetrics metric does. It needs matplotlib.
-
-        Args:
-            val: A result of ``compute`` or ``forward``, or a list of them; None plots ``compute()``.
-            ax: Matplotlib axes to draw on; None makes a new figure.
-
-        Returns:
-            The figure and the axes.
-        """
+        """Plot ``compute()``, or given results, on Matplotlib axes; return the figure and the axes."""
         return self._plot(val, ax)
 
 

@@ -13,9 +13,8 @@ class EEPAccuracy(JointMetric):
 
     It needs no training and usually lies well below the accuracy of a re-trained head. A row whose label is among k
     equally probable ones counts 1/k. It takes the input of :class:`~lightning_leep.metrics.leep.LEEPMetric` and shares
-    its state in a ``MetricCollection``.
-
-    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two rows.
+    its state in a ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for
+    fewer than two rows.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import FeatureSpace, space_of_moments
-from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.features import feature_rows
 from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.moments import (
     FeatureMoments,
@@ -16,7 +16,7 @@ from lightning_leep.functional.moments import (
     recentre_moments,
     update_moments,
 )
-from lightning_leep.metrics.additive import AdditiveMetric
+from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 
 
 class FeatureMetric(AdditiveMetric):
@@ -24,17 +24,6 @@ class FeatureMetric(AdditiveMetric):
 
     Metrics with this base and no other state form one compute group in a ``MetricCollection`` if they ignore the same
     label. The processes add up their means, which gives a common centre, and then their moments about it.
-
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or ``validate_args`` is
-            not a bool.
     """
 
     centre: Tensor
@@ -82,12 +71,19 @@ class FeatureMetric(AdditiveMetric):
         """What scores are computed from, of all rows seen so far."""
         return space_of_moments(self.moments)
 
+    def score(self, of_space: Callable[[FeatureSpace], Tensor]) -> Tensor:
+        """0-d score of all rows; NaN for moments that are not finite and, with a warning, for fewer than two rows."""
+        num_rows = int(self.moments.num_rows)
+        if num_rows < 2:
+            return nan_for_too_few_rows(self, num_rows)
+        return of_space(self.space()) if self.moments.is_finite else torch.full_like(self.quartic, torch.nan)
+
     def update(self, features: Tensor, target: Tensor) -> None:
         """Add one batch.
 
         Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
+            features: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
 
         Raises:
             TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -100,8 +96,8 @@ class FeatureMetric(AdditiveMetric):
 
     def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and return its features ``[m, d]`` and labels ``[m]``."""
-        check_features(features, target, self.num_target_classes, self.num_features, self.ignore_index)
-        return flatten_features(features, target, self.num_target_classes, self.ignore_index, self.validate_args)
+        sizes = self.num_target_classes, self.num_features, self.ignore_index
+        return feature_rows(features, target, *sizes, validate_args=self.validate_args)
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Agree with all processes on a centre, move the moments there and add them up."""

@@ -4,9 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_leep.functional.h_score import h_score_from_moments
+from lightning_leep.functional.h_score import h_score_of_space
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 
 
@@ -18,25 +17,18 @@ class HScore(FeatureMetric):
         H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big)
 
     as in :func:`lightning_leep.functional.h_score.h_score`, exactly, from moments of fixed size. At least 0, at most
-    the number of classes minus one. Higher is better.
+    the number of classes minus one. Higher is better. ``compute`` returns a 0-d float64 tensor; NaN, with a warning,
+    for fewer than two rows. In a ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the
+    other ``shrinkage``.
 
     Source: Bao et al., ICIP 2019 (arXiv:2212.10082); shrunk: Ibrahim et al., ECML PKDD 2022 (arXiv:2110.06893).
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
-
-    In a ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the other ``shrinkage``.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
         num_features: d.
         shrinkage: Whether the covariance is shrunk (Ledoit and Wolf 2004).
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -69,7 +61,4 @@ class HScore(FeatureMetric):
 
     def compute(self) -> Tensor:
         """H-score of all rows seen so far, on all processes: 0-d, without a unit, at least 0; NaN for too few rows."""
-        num_rows = int(self.moments.num_rows)
-        if num_rows < 2:
-            return nan_for_too_few_rows(self, num_rows)
-        return h_score_from_moments(self.moments, self.shrinkage)
+        return self.score(lambda space: h_score_of_space(space, self.shrinkage))

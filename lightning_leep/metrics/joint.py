@@ -29,27 +29,17 @@ class JointMetric(SourceOutputMetric, RowMetric):
         self.add_settings(self.from_logits, self.ignore_index)
         self.add_reading_states(*shape)
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
-
-        Raises:
-            TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
-        """
-        probs, labels = self.prepare(preds, target)  # [n, Z], [n]
-        joint = joint_probability(probs, labels, self.num_target_classes, earlier=self.joint)  # [C, Z]
-        class_counts = self.class_counts + torch.bincount(labels, minlength=self.num_target_classes)  # [C]
-        self.keep(probs, labels)
-        self.joint, self.class_counts = joint, class_counts
-
     def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Check a batch and return its source distributions ``[m, Z]`` and labels ``[m]``."""
-        rows, labels = self.labelled_rows(preds, target)  # [m, Z], [m]
+        rows, labels = super().prepare(preds, target)  # [m, Z], [m]
         return probability_rows(rows, self.from_logits, self.validate_args), labels
+
+    def add_rows(self, preds: Tensor, target: Tensor) -> None:
+        """Add source distributions ``[n, Z]`` and labels ``[n]``."""
+        joint = joint_probability(preds, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
+        self.keep(preds, target)
+        self.joint, self.class_counts = joint, class_counts
 
     def origin(self) -> Tensor:
         """``[Z]``, zeros."""

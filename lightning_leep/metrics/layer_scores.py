@@ -16,6 +16,7 @@ from lightning_leep.functional.linear_probe import (
     ALL_CANDIDATES,
     FEW_CANDIDATES,
     NUM_CANDIDATES,
+    LinearProbe,
     linear_probe_result,
     linear_probe_sums,
 )
@@ -49,6 +50,7 @@ class LayerScores(LinearProbeAccuracy):
 
     pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
     unusable: Tensor
+    together: LinearProbe  #: on all layers, once computed
 
     def __init__(self, num_target_classes: int, widths: Sequence[int], **kwargs: Any) -> None:
         self.columns = [slice(start, end) for start, end in pairwise(accumulate(widths, initial=0))]  #: of each layer
@@ -100,7 +102,8 @@ class LayerScores(LinearProbeAccuracy):
             for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
                 part_rows = rows[:, part]
                 tried = FEW_CANDIDATES if num_rows >= MANY_ROWS * part_rows.shape[1] else ALL_CANDIDATES
-                probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried)
+                of_rows = self.new_outcomes(target) if place == -1 else None
+                probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried, of_rows)
             quartic = mean.new_zeros(num_layers)
             for chunk, _ in row_chunks(rows, target):
                 squares = (chunk - mean).square()  # [m, D]
@@ -129,9 +132,9 @@ class LayerScores(LinearProbeAccuracy):
             scores = (probe.accuracy, probe.standard_error, h_score_of_space(space), log_me_of_space(space))
             for name, score in zip(LAYER_SCORES, scores, strict=True):
                 found[name][layer] = score
-        together = linear_probe_result(probes[0], counts)
-        found["multi_layer_probe_accuracy"] = together.accuracy
-        found["multi_layer_probe_standard_error"] = together.standard_error
+        self.together = self.with_outcomes(linear_probe_result(probes[0], counts), probes[0])
+        found["multi_layer_probe_accuracy"] = self.together.accuracy
+        found["multi_layer_probe_standard_error"] = self.together.standard_error
         return found
 
 

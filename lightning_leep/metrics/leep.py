@@ -19,16 +19,10 @@ class LEEPMetric(JointMetric):
         P(y|z) = \frac{\sum_{i: y_i = y} \theta_i(z)}{\sum_i \theta_i(z)}
 
     with :math:`\theta_i` the source's distribution over its Z classes for target image i. At most 0, higher is better,
-    in nats. A source whose output does not depend on the image scores minus the entropy of the labels.
+    in nats. A source whose output does not depend on the image scores minus the entropy of the labels. ``compute``
+    returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
 
     Source: Nguyen, Hassner, Seeger, Archambeau, ICML 2020 (arXiv:2002.12462), section 3, equations 1 and 2.
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``preds``: ``[N, Z]`` or ``[N, Z, d1, ...]`` (dense prediction), floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
 
     The rows are kept, ``4 n Z`` bytes, on the process that saw them. Of float32 probabilities references are kept: do
     not overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, whatever n.
@@ -38,7 +32,7 @@ class LEEPMetric(JointMetric):
         num_source_classes: Z.
         from_logits: Whether ``preds`` are logits (a softmax is applied, in float32 or better) or probabilities.
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and outputs of each batch; types and shapes are always checked.
         leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
             (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`). A confident source then does not score
             above the floor on labels that it knows nothing about. Rows that are the only one of their class are left

@@ -8,6 +8,7 @@ from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
     NUM_CANDIDATES,
     LinearProbe,
+    best_candidate,
     linear_probe_result,
     linear_probe_sums,
 )
@@ -16,21 +17,17 @@ from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 
+#: Most rows, on all processes together, of which single outcomes are kept.
+MAX_ROW_OUTCOMES = 10_000
+
 
 class LinearProbeAccuracy(FeatureMetric, RowMetric):
-    r"""Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
+    """Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
 
     Each row is predicted by the shrunk linear discriminant of all other rows, in closed form, as in
     :func:`lightning_leep.functional.linear_probe.linear_probe`, where the formula and its sources are. Rows that are
-    the only one of their class are left out of the mean.
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows. :meth:`result`
-    returns everything else that is known.
+    the only one of their class are left out of the mean. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a
+    warning, if no class has two rows. :meth:`result` returns everything else that is known.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. Each process sends its
     moments, ``8 (d^2 + C d)`` bytes, and ``384 (2 + C)`` bytes of scores, whatever n. In a ``MetricCollection`` it
@@ -41,7 +38,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         num_target_classes: C; classes without an image are allowed.
         num_features: d.
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
         kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
             :class:`torchmetrics.Metric`.
 
@@ -60,6 +57,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
+
+    #: Where the scores of single rows are put, if they are wanted: :meth:`keep_outcomes`.
+    outcomes: list[Tensor] | None = None
 
     def add_states(self) -> None:
         """Add the states."""
@@ -90,14 +90,11 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         return super().space()
 
     def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row under every candidate, given the moments of all rows.
-
-        If a feature of any row is not finite, no row can be scored.
-        """
+        """Scores of a row under every candidate, given the moments of all rows; 0 if any feature is not finite."""
         if not self.moments.is_finite:
             return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
         discriminant = linear_discriminant(self.space()).to(device)
-        return lambda rows, target: linear_probe_sums(rows, target, discriminant)
+        return lambda rows, target: linear_probe_sums(rows, target, discriminant, of_rows=self.new_outcomes(target))
 
     def total_scores(self) -> Tensor:
         """``[2 + C, NUM_CANDIDATES]``: sums of the scores of pooled rows and of rows held here."""
@@ -106,22 +103,46 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         space = self.space()
         if space.rows is None or space.labels is None:
             return super().total_scores()
-        return self.score_sums + linear_probe_sums(space.rows, space.labels, linear_discriminant(space))
+        discriminant, of_rows = linear_discriminant(space), self.new_outcomes(space.labels)
+        return self.score_sums + linear_probe_sums(space.rows, space.labels, discriminant, of_rows=of_rows)
+
+    def keep_outcomes(self) -> None:
+        """Keep the outcome of each row for the next result, if there are at most ``MAX_ROW_OUTCOMES`` rows."""
+        self.outcomes = []
+
+    def new_outcomes(self, target: Tensor) -> Tensor | None:
+        """Where the scores of rows with labels ``target [m]`` go, ``[2, NUM_CANDIDATES, m]``; None if nowhere."""
+        if self.outcomes is None or int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
+            return None
+        self.outcomes.append(torch.full((2, NUM_CANDIDATES, len(target)), torch.nan))
+        return self.outcomes[-1]
+
+    def with_outcomes(self, probe: LinearProbe, sums: Tensor) -> LinearProbe:
+        """The probe with the outcomes, float32, of the rows that this process scored, in the order of the updates.
+
+        They are handed out once. A probe keeps its None if outcomes are not kept or there are too many rows.
+        """
+        if (outcomes := self.outcomes) is None:
+            return probe
+        self.outcomes = None
+        if int(self.class_counts.sum()) > MAX_ROW_OUTCOMES:
+            return probe
+        chosen = [of_rows[:, best_candidate(sums)] for of_rows in outcomes]
+        correct, log_likelihood = torch.cat([torch.empty(2, 0), *chosen], dim=1)  # [m] each
+        return probe._replace(row_correct=correct, row_log_likelihood=log_likelihood)
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows in the state: those of this process, or all rows while synchronised."""
         sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
         if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
             self.check_second_pass(sums)
-        return linear_probe_result(sums, counts)
+        return self.with_outcomes(linear_probe_result(sums, counts), sums)
 
     def result(self) -> LinearProbe:
         """Everything that is known of the probe, on all rows seen so far, on all processes; nothing of single rows.
 
         Every process must call it, since it pools the states as ``compute`` does; afterwards they are local again.
-
-        Returns:
-            Tensors by name, with shapes and units: :class:`~lightning_leep.functional.linear_probe.LinearProbe`.
+        Names, shapes and units: :class:`~lightning_leep.functional.linear_probe.LinearProbe`.
         """
         synced = self._is_synced
         with self.sync_context(

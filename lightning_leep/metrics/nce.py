@@ -16,24 +16,18 @@ class NegativeConditionalEntropy(SourceOutputMetric):
         z_i = \arg\max_z \theta_i(z)
 
     with N(y, z) the number of images of target class y that the source gives to its class z. At most 0, at least
-    minus the entropy of the labels; higher is better, in nats.
+    minus the entropy of the labels; higher is better, in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a
+    warning, for fewer than two rows. The state is ``8 C Z`` bytes, whatever the number of rows, and all that a process
+    sends.
 
     Source: Tran, Nguyen, Hassner, ICCV 2019 (arXiv:1908.08142).
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``preds``: ``[N, Z]`` or ``[N, Z, d1, ...]`` (dense prediction), floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is ``8 C Z``
-    bytes, whatever the number of rows, and all that a process sends.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
         num_source_classes: Z.
         from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and outputs of each batch; types and shapes are always checked.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -61,21 +55,11 @@ class NegativeConditionalEntropy(SourceOutputMetric):
         self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
         self.add_settings(self.ignore_index)
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
-
-        Raises:
-            TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
-        """
-        rows, labels = self.labelled_rows(preds, target)  # [n, Z], [n]
+    def add_rows(self, preds: Tensor, target: Tensor) -> None:
+        """Add outputs ``[n, Z]`` and labels ``[n]``."""
         if self.validate_args:
-            check_decisions(rows, self.from_logits)
-        self.counts = self.counts + decision_counts(rows, labels, self.num_target_classes)  # [C, Z]
+            check_decisions(preds, self.from_logits)
+        self.counts = self.counts + decision_counts(preds, target, self.num_target_classes)  # [C, Z]
 
     def compute(self) -> Tensor:
         """NCE of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for fewer than two rows."""

@@ -25,20 +25,14 @@ from lightning_leep.utils.distributed import sum_reducer
 
 
 class NLEEP(FeatureMetric):
-    r"""N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
+    """N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
 
     Features are projected on the principal components that hold 80% of their variance, a mixture of 5 C Gaussians is
     fitted to them, and its posteriors take the place of the source's output, as in
     :func:`lightning_leep.functional.nleep.nleep`. It needs no classifier head. At most 0, higher is better, in nats.
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer rows than components.
 
     Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
-
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer rows than components.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. A mixture is not a function of
     sums, so each process sends the rows that the mixture may be fitted to: at most ``max_fit_rows``, projected on the k
@@ -53,7 +47,7 @@ class NLEEP(FeatureMetric):
         max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all.
         seed: Seed of the subset and of the mixture.
         ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -103,11 +97,7 @@ class NLEEP(FeatureMetric):
             self.rows, self.labels = [*self.rows, rows], [*self.labels, target.clone()]
 
     def share_state(self, metric: LinearProbeAccuracy) -> None:
-        """Take over the moments and the rows of another metric by reference, instead of updates with its batches.
-
-        Args:
-            metric: A metric of the same sizes that keeps its rows and is not synchronised.
-        """
+        """Take over the moments and rows of a metric of the same sizes, instead of updates with its batches."""
         self.moments, self.rows, self.labels = metric.moments, metric.rows, metric.labels
         self._update_count, self._computed = metric.update_count, None
 

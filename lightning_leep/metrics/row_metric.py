@@ -28,13 +28,8 @@ class RowMetric(AdditiveMetric):
     The processes first add up their sums, then score their own rows against the result, then add up the scores; no row
     is sent. ``compute`` is "scores pooled so far plus scores of the rows held here", synchronised or not.
 
-    Args:
-        keep_rows: Whether ``update`` keeps the rows. If not, the state has a fixed size, and the same batches must go
-            through :meth:`second_pass` before ``compute``.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If ``keep_rows`` is not a bool.
+    With ``keep_rows=False`` ``update`` keeps no rows. The state then has a fixed size, and the same batches must go
+    through :meth:`second_pass` before ``compute``.
     """
 
     #: Number of scores of a row.
@@ -126,10 +121,8 @@ class RowMetric(AdditiveMetric):
     def second_pass(self, sync: bool | None = None) -> Callable[[Tensor, Tensor], None]:
         """Begin a second pass over the same batches, for a metric that keeps no rows.
 
-        Every process must call it, since it pools the sums of the first pass.
-
-        Args:
-            sync: Whether the rows are scored against the sums of all processes; None means as ``sync_on_compute`` says.
+        Every process must call it, since it pools the sums of the first pass. ``sync`` says whether the rows are scored
+        against the sums of all processes; None means as ``sync_on_compute`` does.
 
         Returns:
             The function that takes each batch again, with the arguments of ``update``.
@@ -216,10 +209,9 @@ def labelled_sums(rows: Tensor, target: Tensor, origin: Tensor, num_target_class
 def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None:
     """Raise ``ValueError`` unless the sums of both passes are equal up to rounding.
 
-    Args:
-        unread: ``[C, K + 1]``, sums of the first pass minus those of the second; the last column counts rows.
-        magnitude: 0-d, sum of the magnitudes of all rows about the origin of the sums.
-        rounding: 0-d, the most that the rounding of the rows to their dtype can add up to.
+    ``unread [C, K + 1]`` are those of the first pass minus those of the second; the last column counts rows.
+    ``magnitude`` is the sum of the magnitudes of all rows about the origin of the sums, ``rounding`` the most that the
+    rounding of the rows to their dtype can add up to; both 0-d.
     """
     missing = int(unread[:, -1].sum())
     if bool(unread[:, -1].any()):

@@ -5,32 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_leep.functional.inputs import (
-    check_flag,
-    check_ignore_index,
-    check_labels,
-    check_layout,
-    check_num_classes,
-    flatten_rows,
-)
+from lightning_leep.functional.inputs import check_flag, check_ignore_index, check_num_classes, labelled_rows
 from lightning_leep.metrics.additive import AdditiveMetric
 
 
 class SourceOutputMetric(AdditiveMetric):
-    """Base of metrics whose ``update`` takes source outputs ``preds`` and labels ``target``.
-
-    Args:
-        num_target_classes: C.
-        num_source_classes: Z.
-        from_logits: Whether ``preds`` are logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag is
-            not a bool.
-    """
+    """Base of metrics whose ``update`` takes source outputs ``preds`` and labels ``target``."""
 
     def __init__(
         self,
@@ -57,10 +37,24 @@ class SourceOutputMetric(AdditiveMetric):
     def add_states(self) -> None:
         """Add the states. The constructor calls this last, so that a subclass need not repeat its arguments."""
 
-    def labelled_rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs ``[m, Z]`` and labels ``[m]`` of a checked batch, without its ignored rows."""
-        check_layout(preds, target, self.num_source_classes)
-        rows, labels = flatten_rows(preds, target, self.ignore_index)  # [m, Z], [m]
-        if self.validate_args:
-            check_labels(labels, self.num_target_classes)
-        return rows, labels
+    @abstractmethod
+    def add_rows(self, preds: Tensor, target: Tensor) -> None:
+        """Add checked outputs ``[n, Z]`` and labels ``[n]`` to the states."""
+
+    def prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check a batch and return its outputs ``[m, Z]`` and labels ``[m]``, without ignored rows."""
+        sizes = self.num_target_classes, self.num_source_classes, self.ignore_index
+        return labelled_rows(preds, target, *sizes, validate_args=self.validate_args)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs, floating point of any precision.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
+
+        Raises:
+            TypeError: If ``preds`` is not floating point or ``target`` is not integer.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
+        """
+        self.add_rows(*self.prepare(preds, target))

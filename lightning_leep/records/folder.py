@@ -18,10 +18,9 @@ LEFT_BEHIND_SECONDS = 24 * 3600.0
 
 
 def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a folder and the path there.
+    """Return the file system of a folder, a path or fsspec URL, and the path there.
 
-    Args:
-        folder: Path or fsspec URL. Two colons are part of a path unless a protocol stands next to them.
+    Two colons are part of a path unless a protocol stands next to them.
 
     Raises:
         ValueError: If the protocol is unknown, or the URL chains several file systems: fsspec would ignore a part of

@@ -7,6 +7,11 @@ from typing import Any
 
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
+#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
+STEM = "stem"
+#: Name of what goes into the head.
+HEAD_INPUT = "head input"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerScore:
@@ -23,6 +28,9 @@ class LayerScore:
         h_score: H-score with Ledoit-Wolf shrinkage.
         log_me: LogME.
         feeds_head: Whether these are the features that go into the source's head.
+        num_parameters: Parameters of the layer and of what is registered between it and the layer before it; None for a
+            layer of a function or of outputs computed before. Shared ones count where they come first. The head counts
+            in no layer.
     """
 
     name: str
@@ -33,6 +41,7 @@ class LayerScore:
     h_score: float | None = None
     log_me: float | None = None
     feeds_head: bool = False
+    num_parameters: int | None = None
 
     def __post_init__(self) -> None:
         check_text("name", self.name, empty=False)
@@ -43,6 +52,8 @@ class LayerScore:
         for name in ("probe_accuracy", "probe_standard_error", "h_score", "log_me"):
             if (value := getattr(self, name)) is not None:
                 check_real(name, value, *((0, 1) if name.startswith("probe") else (-math.inf, math.inf)), missing=False)
+        if self.num_parameters is not None:
+            check_size("num_parameters", self.num_parameters, 0)
         if not isinstance(self.feeds_head, bool):
             raise TypeError(f"`feeds_head` must be True or False, got {self.feeds_head!r}.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report_text import description, summary
+from lightning_leep.records.row_outcomes import RowOutcomes
 from lightning_leep.utils.checks import check_real, check_size, check_text
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
@@ -22,6 +23,8 @@ OUTPUT_SCORES = (
     "eep_accuracy",
     "eep_accuracy_standard_error",
 )
+#: Fields that hold outcomes of single rows.
+ROW_FIELDS = ("linear_probe_rows", "multi_layer_probe_rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +69,15 @@ class TransferabilityReport:
         linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
+        linear_probe_rows: Outcome of that probe on each of up to 10,000 rows; a record of a transfer does not keep it.
         layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
         multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
             single predictor of the accuracy of a source that is fine-tuned as a whole.
         multi_layer_probe_standard_error: Standard error of that mean.
+        multi_layer_probe_rows: Outcome of that probe on each row, as ``linear_probe_rows``.
         rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
             first batch. Rows of one image are not independent.
+        num_parameters: Parameters of the source, with its head; None for a function.
         memory: Where the rows were kept.
         notes: What limits the numbers, one sentence each.
         joint: Sum of the source distributions of each target class, ``[C, Z]``. It is not saved as JSON.
@@ -110,7 +116,10 @@ class TransferabilityReport:
     layers: tuple[LayerScore, ...] = ()
     multi_layer_probe_accuracy: float | None = None
     multi_layer_probe_standard_error: float | None = None
+    linear_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
+    multi_layer_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
     rows_per_image: int = 1
+    num_parameters: int | None = None
     memory: str | None = None
     notes: tuple[str, ...] = ()
     joint: "Tensor | None" = field(default=None, repr=False, compare=False)
@@ -149,6 +158,7 @@ class TransferabilityReport:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
         values["layers"] = [layer.to_dict() for layer in self.layers]
+        values |= {name: rows.to_dict() for name in ROW_FIELDS if (rows := values[name]) is not None}
         return {
             name: None
             if isinstance(value, float) and not math.isfinite(value)
@@ -193,6 +203,9 @@ class TransferabilityReport:
         restored = {name: _restore(value, name in scores) for name, value in values.items()}
         if isinstance(layers := restored.get("layers"), tuple):
             restored["layers"] = tuple(map(LayerScore.from_dict, layers))
+        for name in ROW_FIELDS:
+            if restored.get(name) is not None:
+                restored[name] = RowOutcomes.from_dict(restored[name])
         report = cls(**restored)
         check_report(report)
         return report
@@ -219,7 +232,7 @@ _ROUNDING = 0.01
 # The logarithm of the smallest positive float64: a mean of logarithms of probabilities cannot be below it.
 _LOG_TINY = -746.0
 # Smallest integer (else 1), and smallest and largest number (else any).
-_SMALLEST = {"linear_probe_samples": 0}
+_SMALLEST = {"linear_probe_samples": 0, "num_parameters": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
     **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),
@@ -248,6 +261,9 @@ def check_report(report: TransferabilityReport) -> None:
             check_real(f.name, value, *_RANGES.get(f.name, (-math.inf, math.inf)))
         elif f.type == str | None:
             check_text(f.name, value)
+        elif f.name in ROW_FIELDS:
+            if not isinstance(value, RowOutcomes) or len(value.correct) != report.num_samples:
+                raise ValueError(f"`{f.name}` must hold outcomes of {report.num_samples} rows, got {value!r:.200}.")
         elif not isinstance(value, tuple):
             raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
     for note in report.notes:

@@ -59,13 +59,22 @@ def _layers(left_out: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
-    """Return why LEEP may be noise; empty if it carries information about the labels.
+def explained_share(report: TransferabilityReport) -> float | None:
+    r"""Share of the label entropy that the source explains out of sample; None if that is unknown.
 
-    Args:
-        report: The report.
-        explained: Whether it is known already why LEEP says nothing.
+    :math:`\max(0, 1 - L / L_0)` with the leave-one-out LEEP L and :math:`L_0`, the leave-one-out LEEP of a source that
+    says nothing, over the same rows. (LEEP itself is in-sample: with many source classes and few samples it would
+    explain pure noise.)
     """
+    floor = report.leave_one_out_floor
+    score = or_nan(report.leave_one_out_leep)
+    if not (floor < 0 and math.isfinite(score)):
+        return None
+    return max(0.0, 1 - score / floor)
+
+
+def doubts(report: TransferabilityReport, explained: bool = False) -> list[str]:
+    """Return why LEEP may be noise, unless that is ``explained`` already; empty if it carries information."""
     if sum(count > 0 for count in report.class_counts) < 2:
         return ["All labels are of one class, so the scores say nothing."]
     sentences = []

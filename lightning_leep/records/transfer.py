@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
-from lightning_leep.records.report import TransferabilityReport, check_report
+from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
 from lightning_leep.utils.checks import check_real, check_size, check_text, real_numbers
 
 FORMAT = "lightning_leep.transfer"
@@ -43,6 +44,10 @@ class TransferRecord:
             parameters, or adapters), "gradual" (more and more parameters), "scratch" (every parameter, from random
             weights) or a word of your own. Only transfers with the same word are compared.
         trained_from: With "part", the first layer that was trained, as ``report.layers`` names it; empty if unknown.
+        forecast: The accuracy that was forecast before training; None if there was none.
+        running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
+        recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
+            none.
         wall_seconds: Seconds of training before each validation; empty if unknown.
         reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
         test_size: Number of labelled rows in each validation; None if unknown.
@@ -59,8 +64,8 @@ class TransferRecord:
     Raises:
         TypeError: If a value, or a value in the report, has the wrong type.
         ValueError: If the report holds an impossible value, ``trainable`` is empty, a size is not positive,
-            ``reference`` is outside 0..1, ``created`` is not a time, or ``wall_seconds`` is neither empty nor one
-            finite number per validation, never decreasing.
+            ``reference`` or ``running`` is outside 0..1, ``created`` is not a time, or ``wall_seconds`` is neither
+            empty nor one finite number per validation, never decreasing.
     """
 
     report: TransferabilityReport
@@ -75,6 +80,9 @@ class TransferRecord:
     source_name: str = ""
     complete: bool = True
     trained_from: str = ""
+    forecast: AccuracyForecast | None = None
+    running: tuple[tuple[float, float, float, float], ...] = ()
+    recommended: str = ""
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
 
@@ -83,7 +91,7 @@ class TransferRecord:
         if not isinstance(self.curve, AccuracyCurve):
             raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
         check_text("trainable", self.trainable, empty=False)
-        for name in ("optimizer", "target_name", "source_name", "trained_from"):
+        for name in ("optimizer", "target_name", "source_name", "trained_from", "recommended"):
             check_text(name, getattr(self, name))
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)
@@ -97,6 +105,9 @@ class TransferRecord:
             raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
         for text in (*self.versions, *self.versions.values()):
             check_text("versions", text)
+        if self.forecast is not None and not isinstance(self.forecast, AccuracyForecast):
+            raise TypeError(f"`forecast` must be an AccuracyForecast or None, got {self.forecast!r}.")
+        object.__setattr__(self, "running", _running(self.running))
         seconds = real_numbers("wall_seconds", self.wall_seconds)
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
         if not ordered or len(seconds) not in (0, len(self.curve.epochs)):
@@ -114,7 +125,7 @@ class TransferRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values; a number that is not finite becomes None."""
-        names = (f.name for f in fields(self) if f.name not in ("report", "curve", "reference"))
+        names = (f.name for f in fields(self) if f.name not in ("report", "curve", "reference", "forecast"))
         plain = {name: getattr(self, name) for name in names}
         return {
             "format": FORMAT,
@@ -123,8 +134,11 @@ class TransferRecord:
             "wall_seconds": list(self.wall_seconds),
             "learning_rate": _finite(self.learning_rate),
             "versions": dict(self.versions),
-            "report": self.report.to_dict(),
+            # Sources are compared before they are trained; a history would be large with every row.
+            "report": {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS},
             "curve": _curve_to_dict(self.curve),
+            "forecast": None if self.forecast is None else self.forecast.to_dict(),
+            "running": [list(point) for point in self.running],
             "reference": _curve_to_dict(self.reference)
             if isinstance(self.reference, AccuracyCurve)
             else self.reference,
@@ -154,6 +168,8 @@ class TransferRecord:
         try:
             rest["report"] = _report_from_dict(rest["report"])
             rest["curve"] = _curve_from_dict(rest["curve"])
+            if rest.get("forecast") is not None:
+                rest["forecast"] = AccuracyForecast.from_dict(rest["forecast"])
             if isinstance(rest.get("reference"), Mapping):
                 rest["reference"] = _curve_from_dict(rest["reference"])
             return cls(**rest)
@@ -206,6 +222,18 @@ def _curve_from_dict(values: Any) -> AccuracyCurve:
     if not isinstance(values, Mapping) or set(values) != {"epochs", "accuracy"}:
         raise ValueError(f"a curve must have exactly `epochs` and `accuracy`, got {values!r}.")
     return AccuracyCurve(values["epochs"], values["accuracy"])
+
+
+def _running(points: Any) -> tuple[tuple[float, float, float, float], ...]:
+    if not isinstance(points, list | tuple):
+        raise TypeError(f"`running` must be a sequence of forecasts, got {points!r}.")
+    checked = []
+    for point in points:
+        numbers = real_numbers("running", point)
+        if len(numbers) != 4 or not (0 <= numbers[0] < math.inf and 0 <= numbers[2] <= numbers[1] <= numbers[3] <= 1):
+            raise ValueError(f"`running` must hold epochs and an accuracy inside its interval, got {list(numbers)}.")
+        checked.append(numbers)
+    return tuple(checked)
 
 
 def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:

@@ -13,15 +13,10 @@ ROUNDING_OF_HALF = 2e-2
 
 
 def rows_of_answer(value: Tensor, output: Tensor, preds: Tensor) -> Tensor | None:
-    """Features at the places where the head's output is what the source returned.
+    """Features ``[N, d]`` or ``[N, d, d1, ...]`` at the places where the head's output is what the source returned.
 
-    Args:
-        value: ``[N, ..., d]``, what the head was given.
-        output: ``[N, ..., Z]``, what it returned.
-        preds: ``[N, Z]`` or ``[N, Z, d1, ...]``, what the source returned.
-
-    Returns:
-        ``[N, d]`` or ``[N, d, d1, ...]``; None unless every row of ``preds`` is a row of the output.
+    The head was given ``value [N, ..., d]`` and returned ``output [N, ..., Z]``; the source returned ``preds``. None
+    unless every row of ``preds`` is a row of the output.
     """
     answer = preds.movedim(1, -1)  # [N, ..., Z]
     if value.shape[:-1] != output.shape[:-1] or not value.is_floating_point() or len(output) != len(answer):
@@ -44,12 +39,8 @@ def rows_of_answer(value: Tensor, output: Tensor, preds: Tensor) -> Tensor | Non
 def rows_of_several_heads(runs: Sequence[tuple[Tensor, Tensor | None]], preds: Tensor) -> Tensor | None:
     """Features of heads whose outputs the source adds or averages, side by side: ``[N, k d]``.
 
-    Args:
-        runs: What linear layers with as many outputs as the source were given, ``[N, d]``, and what they returned.
-        preds: ``[N, Z]``, what the source returned.
-
-    Returns:
-        None unless there are at least two runs on features of one width, and ``preds`` is their sum or mean.
+    ``runs`` are what linear layers with as many outputs as the source were given, ``[N, d]``, and what they returned.
+    None unless there are at least two on features of one width, and ``preds [N, Z]`` is their sum or mean.
     """
     outputs = [output for _, output in runs if output is not None and output.shape == preds.shape]
     if len(outputs) < max(2, len(runs)) or len({value.shape for value, _ in runs}) > 1:

@@ -12,11 +12,7 @@ SPLIT_BATCH = "Pass `split_batch=`, a function from the batch to (inputs, target
 
 
 def split_pair_or_mapping(batch: Any) -> tuple[Any, Tensor]:
-    """Split a pair ``(inputs, target)``, or a mapping with one of the keys ``LABEL_KEYS``, into inputs and labels.
-
-    Raises:
-        TypeError: If the batch is neither, or it is not clear which of its entries are the labels.
-    """
+    """Split a pair ``(inputs, target)``, or a mapping with one of the keys ``LABEL_KEYS``, into inputs and labels."""
     if isinstance(batch, Mapping):
         keys = [key for key in LABEL_KEYS if key in batch]
         if len(keys) == 1:
@@ -39,9 +35,6 @@ def call_source(source: Callable[..., Any], inputs: Any) -> Any:
 
     A mapping is passed as keyword arguments. If the source does not take them, a mapping of one entry is passed as that
     entry. Anything else is one positional argument.
-
-    Raises:
-        TypeError: If the source takes neither the entries of a mapping nor, since there are several, one alone.
     """
     if not isinstance(inputs, Mapping):
         return source(inputs)

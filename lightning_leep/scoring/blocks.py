@@ -28,10 +28,8 @@ def find_blocks(network: nn.Module) -> list[str]:
       layers: encoders, backbones, wrappers.
 
     A network with fewer than two blocks is a plain one: there every layer counts, and is called after the last of the
-    normalisation, activation and dropout that follow it in a ``nn.Sequential``.
-
-    Args:
-        network: Any module; TorchScript modules in it take no hooks and are passed over.
+    normalisation, activation and dropout that follow it in a ``nn.Sequential``. TorchScript modules take no hooks and
+    are passed over.
     """
     finder = _Finder(network)
     blocks = [name for name, module in finder.expand(network, "", in_chain=False) if finder.layers(module) > 1]

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
 from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
 from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
+from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
@@ -21,6 +21,7 @@ from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.outputs import ValuesSeen
+from lightning_leep.scoring.row_places import RowPlaces
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import sum_over_processes, this_process
 
@@ -33,12 +34,7 @@ MEMORY_WORDS = {
 
 
 class ScoreCollector:
-    """All scores of one pass: a joint with its rows, and the moments of the features with theirs.
-
-    Args:
-        plan: What is scored, the same on all processes.
-        device: Device of the states.
-    """
+    """All scores of one pass: a joint with its rows, and the moments of the features with theirs."""
 
     def __init__(self, plan: PassPlan, device: torch.device) -> None:
         self.plan = plan
@@ -61,9 +57,14 @@ class ScoreCollector:
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
         self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
-        self.values = ValuesSeen()
+        self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
+        for probe in (self.features, self.layers):
+            if probe is not None:
+                probe.keep_outcomes()
         metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
+        fed = (self.outputs, "preds"), (self.nce, "preds"), (self.features, "features"), (self.layers, "layer_features")
+        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in fed if metric is not None]
         for metric in self.metrics:
             metric.to(device)
 
@@ -71,38 +72,27 @@ class ScoreCollector:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
             batch = moved(batch, self.device)  # back from the CPU, if they were kept there
-            if self.outputs is not None and self.nce is not None:
-                if self.plan.options.from_logits:
-                    self.values.add(batch.preds)
-                self.outputs.update(batch.preds, batch.target)
-                self.nce.update(batch.preds, batch.target)
-            if self.features is not None and batch.features is not None:
-                self.features.update(batch.features, batch.target)
-            if self.layers is not None and batch.layer_features is not None:
-                self.layers.update(batch.layer_features, batch.target)
+            self.places.add(batch.target)
+            if self.outputs is not None and self.plan.options.from_logits:
+                self.values.add(batch.preds)
+            for metric, name in self._fed:
+                if (rows := getattr(batch, name)) is not None:
+                    metric.update(rows, batch.target)
 
     def second_pass(self) -> Callable[[Iterable[Outputs]], None]:
         """Pool the sums of all processes and return the function that takes the same batches again."""
-        score_outputs = None if self.outputs is None else self.outputs.second_pass(sync=True)
-        score_features = None if self.features is None else self.features.second_pass(sync=True)
-        score_layers = None if self.layers is None else self.layers.second_pass(sync=True)
+        scorers = [(metric.second_pass(sync=True), name) for metric, name in self._fed if isinstance(metric, RowMetric)]
 
         def second_pass(batches: Iterable[Outputs]) -> None:
             for batch in self.plan.choose_features(batches):
-                if score_outputs is not None:
-                    score_outputs(batch.preds, batch.target)
-                if score_features is not None and batch.features is not None:
-                    score_features(batch.features, batch.target)
-                if score_layers is not None and batch.layer_features is not None:
-                    score_layers(batch.layer_features, batch.target)
+                for score, name in scorers:
+                    if (rows := getattr(batch, name)) is not None:
+                        score(rows, batch.target)
 
         return second_pass
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
-        """Return the scores of the rows of all processes.
-
-        Args:
-            seconds: Returns the wall time since the pass began.
+        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began.
 
         Raises:
             ValueError: If there are fewer than 2 labelled rows, or the second pass read other rows than the first.
@@ -133,18 +123,22 @@ class ScoreCollector:
             num_features=plan.num_features or None,
             feature_layer=plan.feature_layer,
             rows_per_image=plan.rows_per_image,
+            num_parameters=plan.num_parameters,
             memory=MEMORY_WORDS[plan.options.memory],
             seconds=elapsed,
             samples_per_second=num_samples / elapsed,
             **values,
         )
-        nleep_rows = MAX_FIT_ROWS if plan.options.nleep else None
-        about_source: dict[str, Any] = {
-            "misread": misread,
-            "remarks": plan.remarks(),
-            "layers_left_out": self._layers_left_out(),
-        }
-        return replace(report, notes=notes(report, plan.options.feature_scores, nleep_rows, **about_source))
+        remarks = notes(
+            report,
+            plan.options.feature_scores,
+            MAX_FIT_ROWS if plan.options.nleep else None,
+            misread=misread,
+            remarks=plan.remarks(),
+            layers_left_out=self._layers_left_out(),
+        )
+        object.__setattr__(report, "notes", remarks)  # nobody has seen the report yet
+        return report
 
     def _output_scores(self, num_samples: int, null: Tensor | None) -> dict[str, Any]:
         if self.outputs is None or self.nce is None:
@@ -172,6 +166,7 @@ class ScoreCollector:
         values["linear_probe_samples"] = int(values["linear_probe_samples"])
         if values["linear_probe_accuracy"] is not None:
             values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
+            values["linear_probe_rows"] = self.places.outcomes(probe, self.device)
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _layer_scores(self) -> dict[str, Any]:
@@ -187,10 +182,15 @@ class ScoreCollector:
                     width=column.width,
                     kept_width=self.widths[place],
                     feeds_head=column.feeds_head,
+                    num_parameters=self.plan.layer_parameters.get(column.name),
                     **{name: _finite_or_none(values[name].reshape(-1)[place]) for name in LAYER_SCORES},
                 )
             )
-        together = {name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES}
+        together: dict[str, Any] = {
+            name: _finite_or_none(value) for name, value in values.items() if name not in LAYER_SCORES
+        }
+        if together["multi_layer_probe_accuracy"] is not None:
+            together["multi_layer_probe_rows"] = self.places.outcomes(self.layers.together, self.device)
         return together | {"layers": tuple(layers)}
 
     def _layers_left_out(self) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -26,35 +26,23 @@ WHOLE_SOURCE = "(the source itself)"
 
 @dataclass(frozen=True)
 class PassPlan:
-    """What a pass scores. Each process proposes a plan after its first batch, and all continue with the common one.
+    """What a pass scores. Each process proposes a plan after its first batch, and all continue with the common one."""
 
-    Attributes:
-        num_target_classes: C; 0 to find it from the labels.
-        options: The options; :meth:`agree` drops ``split_batch``, a function, which processes cannot compare.
-        num_source_classes: Z; 0 without a batch.
-        num_features: d; 0 if no features are scored.
-        feature_layer: Layer whose input is scored; ``LOGITS`` for the source's outputs; None for no features.
-        rows_per_image: Labels of one image; more than 1 with dense prediction.
-        single_output: Whether the source has one output, of which two source classes are made.
-        new_head: Which layer is the source's head, and why it looks as if it was never trained; empty if it does not.
-        headless: Name of the head's place in the source if it holds no layer; empty if it does.
-        classes_found: Whether C was found from the labels.
-        layers: Layers whose outputs are scored, in the order in which they run.
-        layers_left_out: Layers whose outputs are not, with the reason.
-    """
-
-    num_target_classes: int
-    options: ScoringOptions
-    num_source_classes: int = 0
-    num_features: int = 0
-    feature_layer: str | None = None
-    rows_per_image: int = 1
-    single_output: bool = False
-    new_head: str = ""
-    headless: str = ""
-    classes_found: bool = False
-    layers: tuple[LayerColumns, ...] = ()
-    layers_left_out: tuple[tuple[str, str], ...] = ()
+    num_target_classes: int  #: C; 0 to find it from the labels
+    options: ScoringOptions  #: :meth:`agree` drops ``split_batch``, a function, which processes cannot compare
+    classes_seen: int = 0  #: in the labels, where they were read before the source runs; else 0
+    num_source_classes: int = 0  #: Z; 0 without a batch
+    num_features: int = 0  #: d; 0 if no features are scored
+    feature_layer: str | None = None  #: whose input is scored; ``LOGITS`` for the outputs; None for no features
+    rows_per_image: int = 1  #: labels of one image; more than 1 with dense prediction
+    single_output: bool = False  #: whether the source has one output, of which two source classes are made
+    new_head: str = ""  #: the source's head, and why it looks as if it was never trained; empty if it does not
+    headless: str = ""  #: name of the head's place in the source if it holds no layer; empty if it does
+    classes_found: bool = False  #: whether C was found from the labels
+    layers: tuple[LayerColumns, ...] = ()  #: whose outputs are scored, in the order in which they run
+    layers_left_out: tuple[tuple[str, str], ...] = ()  #: whose outputs are not, with the reason
+    num_parameters: int | None = None  #: of the source; None for a function
+    layer_parameters: Mapping[str, int] = field(default_factory=dict)  #: of each layer, by name
 
     def with_batch(
         self, batch: Outputs | None, captured: HeadInput, reader: OutputReader, outputs: LayerOutputs
@@ -63,6 +51,7 @@ class PassPlan:
         if batch is None:
             return self
         rows_per_image = max(1, batch.target.shape[1:].numel())
+        layers = layer_columns(batch.layers, outputs.token)
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,
@@ -71,7 +60,8 @@ class PassPlan:
             single_output=reader.single,
             headless=captured.headless,
             new_head=f"({captured.name or WHOLE_SOURCE}) looks new: {reason}" if reason else "",
-            layers=layer_columns(batch.layers, outputs.token),
+            layers=layers,
+            layer_parameters=outputs.parameters([layer.name for layer in layers], captured.name),
             layers_left_out=tuple(outputs.left_out.items()),
         )
         if batch.features is None or not self.options.feature_scores:
@@ -80,21 +70,16 @@ class PassPlan:
         return replace(plan, num_features=batch.features.shape[1], feature_layer=layer)
 
     def agree(self, device: torch.device) -> "PassPlan":
-        """Compare the plans of all processes and return the common one.
+        """Compare the plans of all processes, which meet on ``device``, and return the common one.
 
         Without features of the same layer everywhere, or if these are too wide, the logits serve as features.
-
-        Args:
-            device: This process's own, for the communication.
-
-        Raises:
-            ValueError: On all processes, if arguments or numbers of source classes differ, or no process has a batch.
+        ``ValueError``, on all processes, if arguments or numbers of source classes differ, or no process has a batch.
         """
         # Functions can be neither sent nor compared.
         pooling = None if callable(self.options.pooling) else self.options.pooling
         options = replace(self.options, split_batch=None, pooling=pooling or "auto")
         plans = dict(enumerate(gather_objects(replace(self, options=options), device)))
-        _check_same("`num_target_classes`", {rank: plan.num_target_classes for rank, plan in plans.items()})
+        _check_same("`num_target_classes`", {rank: plan.num_target_classes or None for rank, plan in plans.items()})
         for option in fields(ScoringOptions):
             _check_same(f"`{option.name}`", {rank: getattr(plan.options, option.name) for rank, plan in plans.items()})
         plans = {rank: plan for rank, plan in plans.items() if plan.num_source_classes}
@@ -105,7 +90,11 @@ class PassPlan:
 
         proposals = list(plans.values())
         common = proposals[0].with_layers_of_all(proposals)
-        common = replace(common, rows_per_image=max(plan.rows_per_image for plan in proposals))
+        common = replace(
+            common,
+            rows_per_image=max(plan.rows_per_image for plan in proposals),
+            classes_seen=max(plan.classes_seen for plan in proposals),
+        )
         features = {(plan.feature_layer, plan.num_features) for plan in proposals}
         if len(features) == 1 and 0 < common.num_features <= MAX_FEATURES:
             return common
@@ -124,16 +113,14 @@ class PassPlan:
         return replace(self, layers=layers, layers_left_out=(*self.layers_left_out, *differ))
 
     def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
-        """Read all batches if C is not known, and return the plan with C, the same on all processes, and the batches.
-
-        Raises:
-            ValueError: If a label is larger than class indices usually are.
-        """
+        """Read all batches if C is not known; return the plan with C, the same on all processes, and the batches."""
         if self.num_target_classes:
             return self, batches
-        kept, found = on_every_process(lambda: keep_batches(batches, self.options), device)
-        num_classes = max(1, *gather_objects(found, device))
-        return replace(self, num_target_classes=num_classes, classes_found=True), kept
+        found = self.classes_seen
+        if not found:
+            batches, own = on_every_process(lambda: keep_batches(batches, self.options), device)
+            found = max(1, *gather_objects(own, device))
+        return replace(self, num_target_classes=found, classes_found=True), batches
 
     def remarks(self) -> list[str]:
         """What has to be said about the source's outputs, as sentences."""
@@ -162,11 +149,7 @@ class PassPlan:
         return sentences
 
     def choose_features(self, batches: Iterable[Outputs]) -> Iterator[Outputs]:
-        """Yield the batches with the features that are scored.
-
-        Raises:
-            ValueError: If a batch has no features although the first one had.
-        """
+        """Yield the batches with the features that are scored; ``ValueError`` if only some of them have any."""
         for batch in batches:
             if self.feature_layer is None:
                 yield batch._replace(features=None)

@@ -29,12 +29,7 @@ class LayerRun:
 
 
 class HeadInput:
-    """What went into the head when the source last ran.
-
-    Args:
-        layers: All submodules of the source by name.
-        head: Name of the head that the user asked for; None to find it.
-    """
+    """What went into the head when the source last ran. ``head`` is the name that the user gave; None to find it."""
 
     def __init__(self, layers: Mapping[str, nn.Module], head: str | None = None) -> None:
         self.layers = dict(layers)
@@ -87,10 +82,6 @@ class HeadInput:
 
         A head that runs on every token, or several times, has its features where its output is what the source
         returned. Those of several heads, whose outputs the source adds or averages, stand side by side.
-
-        Args:
-            preds: ``[N, Z]`` or ``[N, Z, d1, ...]``, what the source returned.
-            target: ``[N]`` or ``[N, d1, ...]`` labels.
 
         Returns:
             ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
@@ -220,9 +211,10 @@ def looks_new(head: nn.Module | None) -> str:
 
 @contextmanager
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
-    """Record the input of the source's head at every forward pass within the context.
+    """Record the input of the source's head at every forward pass within the context; of a plain callable nothing.
 
-    Without ``head``, the head is the first of these that has as many outputs as the source:
+    Without ``head``, a name as in ``module.get_submodule``, it is the first of these that has as many outputs as the
+    source:
 
     1. the linear layer whose name ends in ``fc``, ``classifier``, ``head`` or ``linear``: the least deep one of each
        name, and of these the last to run;
@@ -232,13 +224,6 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
     3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
 
     If the source returns the sum or the mean of what several linear layers return, all of them are the head.
-
-    Args:
-        module: The source; None (a plain callable) records nothing.
-        head: Name of the head, as in ``module.get_submodule``; None to find it.
-
-    Raises:
-        ValueError: If ``module`` has no submodule ``head``.
     """
     # A module may have several names, and a user may give any of them.
     named = () if module is None else module.named_modules(remove_duplicate=head is None)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_leep.scoring.layers import HEAD_INPUT
+from lightning_leep.records.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
 from lightning_leep.scoring.source import Outputs
@@ -28,14 +28,11 @@ class LayerColumns(NamedTuple):
 
 
 def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -> tuple[LayerColumns, ...]:
-    """Choose what is kept of each layer, by the first batch.
+    """Choose what is kept of each layer, given the first batch, in the order in which the layers were done.
 
     What goes into the head is left out if a layer's mean or token is the same. Nothing is kept if that is all there is,
-    since the features of the head are scored anyway.
-
-    Args:
-        batch: The layers in the order in which they were done.
-        token: The token that the head reads. It stands beside the mean in every layer that has as many tokens.
+    since the features of the head are scored anyway. The ``token`` that the head reads stands beside the mean in every
+    layer that has as many tokens.
     """
     columns = []
     for name, layer in batch.items():

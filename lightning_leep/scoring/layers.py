@@ -8,30 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
+from lightning_leep.scoring.parameters import layer_parameters
 from lightning_leep.scoring.pooling import Pooled, Pooling, pool
 from lightning_leep.scoring.reading import ReadToken, TokenReader
-
-#: Name of what goes into the first block: what a network's stem or embeddings make of the input.
-STEM = "stem"
-#: Name of what goes into the head.
-HEAD_INPUT = "head input"
+from lightning_leep.utils.checks import error_text
 
 
 class LayerOutputs:
-    """What the layers returned when the source last ran.
+    """What the layers returned when the source last ran; of a function, whose layers are unknown, nothing.
 
-    Args:
-        source: The module that they belong to; None for a function, whose layers are unknown.
-        layers: "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
-            submodules, with ``STEM`` perhaps among them.
-        pooling: How outputs are brought to one row each.
-
-    Raises:
-        ValueError: If the source has no submodule of a name.
+    ``layers`` is "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
+    submodules, with ``STEM`` perhaps among them; ``ValueError`` if the source has no submodule of a name.
     """
 
     def __init__(self, source: nn.Module | None, layers: str | Sequence[str], pooling: Pooling = "auto") -> None:
+        self.source = source
         self.pooling = pooling
         self.left_out: dict[str, str] = {}  #: why, by name: the end of a sentence that begins with the name
         self.token: ReadToken | None = None  #: what the source's head reads of a sequence, known after the first batch
@@ -91,7 +84,7 @@ class LayerOutputs:
                 return
             pooled = pool(output, layer, self._num_rows, self._mask)
         except ValueError as error:
-            self.left_out[name] = str(error)
+            self.left_out[name] = error_text(error) or f"fails with {type(error).__name__}"
             return
         if self.pooling == "auto":
             self._pooled[name] = pooled
@@ -102,11 +95,8 @@ class LayerOutputs:
     def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
         """Return the pooled outputs in the order in which the layers were done, and forget them.
 
-        Args:
-            preds: What the source returned.
-            head: Name of the layer that makes it, or names with " + " between them; None if unknown. Such a layer and
-                what contains it are left out.
-            features: ``[n, d]``, what that layer was given; unless layers are named, it is the last one.
+        Left out are the layers named ``head`` (with " + " between several), which make ``preds``, and what contains
+        them. ``features [n, d]``, what they were given, come last unless layers are named.
         """
         if self._reader is not None:
             self._reader.compare(preds)
@@ -122,6 +112,10 @@ class LayerOutputs:
         if self.modules and not self.named and features is not None and features.ndim == 2:
             kept[HEAD_INPUT] = pool(features, nn.Identity(), len(features))
         return kept
+
+    def parameters(self, layers: Sequence[str], head: str | None) -> dict[str, int]:
+        """Parameters of layers, by name (:func:`~lightning_leep.scoring.parameters.layer_parameters`)."""
+        return {} if self.source is None else layer_parameters(self.source, layers, self.modules, head)
 
     def close(self) -> None:
         """Stop looking for the token that the head reads."""
@@ -155,16 +149,7 @@ def _one_row_each(rows: Any, num_rows: int) -> Tensor:
 def capture_layers(
     source: nn.Module | None, layers: str | Sequence[str] | None, pooling: Pooling = "auto"
 ) -> Iterator[LayerOutputs]:
-    """Record the outputs of the source's layers at every forward pass within the context.
-
-    Args:
-        source: The source; None (a plain callable) records nothing.
-        layers: "auto", names, or None for none.
-        pooling: How outputs are brought to one row each.
-
-    Raises:
-        ValueError: If the source has no submodule of a name.
-    """
+    """Record the outputs of the source's layers (:class:`LayerOutputs`) at every forward pass within the context."""
     outputs = LayerOutputs(None if layers is None else source, layers or (), pooling)
     handles: list[Any] = []
 

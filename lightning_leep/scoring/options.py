@@ -148,11 +148,6 @@ def check_options(name: str, options: object) -> None:
 
 
 def merged_options(options: ScoringOptions | None, flat: OptionNames) -> ScoringOptions:
-    """The options with those that were given by name in their place.
-
-    Raises:
-        TypeError: If ``options`` is something else, or a name is not an option's.
-        ValueError: If the result is impossible.
-    """
+    """The options with those that were given by name in their place."""
     check_options("options", options)
     return replace(options or ScoringOptions(), **flat)

@@ -20,12 +20,10 @@ class OutputReader:
     """Brings what a source returns to ``[N, Z, d1, ...]``, in the same way for all batches of a pass.
 
     The outputs are the tensor that the source returns, its ``logits`` (Hugging Face), its ``out`` (torchvision's
-    segmentation models), or the only tensor of a tuple. Their classes are in dimension 1 or in the last one, as the
-    labels tell. Where they cannot (``[N, T, T]``), an earlier batch of the pass may have told; else ``.logits`` of
-    three dimensions has them last, and of more in dimension 1, as Hugging Face's models of tokens and of pixels do.
-
-    Args:
-        class_dim: The dimension of the classes; None to find it.
+    segmentation models), or the only tensor of a tuple. Their classes are in dimension ``class_dim`` or, if that is
+    None, in dimension 1 or the last one, as the labels tell. Where they cannot (``[N, T, T]``), an earlier batch of the
+    pass may have told; else ``.logits`` of three dimensions has them last, and of more in dimension 1, as Hugging
+    Face's models of tokens and of pixels do.
     """
 
     def __init__(self, class_dim: int | None = None) -> None:
@@ -36,12 +34,11 @@ class OutputReader:
     def read(self, output: Any, target: Any) -> Tensor:
         """Return the outputs as ``[N, Z, d1, ...]``. A single output may lack its dimension: ``[N]``, ``[N, H, W]``.
 
-        Raises:
-            TypeError: If no tensor is found, or the labels are not integers.
-            ValueError: If the shapes do not fit, or leave open where the classes are.
+        ``TypeError`` if no tensor is found or the labels are not integers, ``ValueError`` if the shapes do not fit or
+        leave open where the classes are.
         """
         value, named = _find_tensor(output)
-        _check_target(target)
+        check_target(target)
         if isinstance(target, Tensor):
             if value.ndim in (1, 3) and value.shape == target.shape:
                 value = value.unsqueeze(1)  # [N, ...] -> [N, 1, ...]
@@ -57,12 +54,7 @@ class OutputReader:
         return value
 
     def read_embedding(self, output: Any, target: Any) -> Tensor:
-        """Return the features ``[N, d, d1, ...]`` that a source without a head returns.
-
-        Raises:
-            TypeError: If no tensor is found, or the labels are not integers.
-            ValueError: If the shapes do not fit.
-        """
+        """Return the features ``[N, d, d1, ...]`` that a source without a head returns; it raises as :meth:`read`."""
         for name in EMBEDDINGS:
             output = output.get(name, output) if isinstance(output, Mapping) else getattr(output, name, output)
         if not isinstance(output, Tensor):
@@ -72,7 +64,7 @@ class OutputReader:
                 f"With `head=False`, `source` must return a tensor or something with {' or '.join(EMBEDDINGS)}; "
                 f"got {_described(output)}. Wrap it in a function that returns features [N, d]."
             )
-        _check_target(target)
+        check_target(target)
         return self.read_features(output, target)
 
     def read_features(self, value: Tensor, target: Tensor) -> Tensor:
@@ -131,7 +123,8 @@ def _only_tensor(output: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else output
 
 
-def _check_target(target: Any) -> None:
+def check_target(target: Any) -> None:
+    """Raise ``TypeError`` if a tensor of labels does not hold integers."""
     if isinstance(target, Tensor) and (
         target.dtype.is_floating_point or target.dtype == torch.bool or target.is_complex()
     ):
@@ -189,12 +182,9 @@ class ValuesSeen:
         self.batches += 1
 
     def remarks(self, reduce: Callable[[Tensor], Tensor], device: torch.device, single: bool) -> list[str]:
-        """What the batches of all processes show, as sentences; empty for logits.
+        """What the batches of all processes, summed by ``reduce`` on ``device``, show, as sentences; empty for logits.
 
-        Args:
-            reduce: Sums a tensor over the processes.
-            device: Of that tensor.
-            single: Whether the two classes are made of one output.
+        ``single`` says whether the two classes are made of one output.
         """
         seen = torch.tensor([self.batches, self.within_unit, self.sum_to_one], device=device)
         batches, within_unit, sum_to_one = reduce(seen).tolist()

@@ -36,8 +36,7 @@ def pool(output: Any, layer: nn.Module, num_rows: int, mask: Tensor | None = Non
         mask: ``[n, T]``, non-zero for the tokens that count; used for sequences of T tokens.
 
     Raises:
-        ValueError: If no tensor in the output is floating point and has n rows; the message goes on after the name of
-            the layer.
+        ValueError: If no floating-point tensor has n rows; the message goes on after the name of the layer.
     """
     tensors = list(_tensors(output, mask))
     for value, counted in tensors:

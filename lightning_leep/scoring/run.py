@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.scoring.classes import count_classes
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import HeadInput, capture_head_input
@@ -21,6 +22,7 @@ from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.parameters import parameters_of
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
@@ -62,7 +64,7 @@ def score(
             (sampled with replacement, or an augmented copy) counts as one more independent image, so that standard
             errors, the permutation test, leave-one-out scores and the linear probe find a signal in noise.
         num_target_classes: C. None takes the largest label plus 1, and the report says so; classes without a row change
-            no score.
+            no score. With ``memory="second_pass"`` the loader is then read once more, for the labels alone.
         options: What is computed and how a batch is read; None for the defaults.
         device: Where the batches go; None for where the source's parameters are, or the CPU without parameters. The
             source itself is not moved.
@@ -89,7 +91,6 @@ def score(
         def begin() -> tuple[PassPlan, Callable[[], Iterator[Outputs]], Iterator[Outputs], Outputs | None]:
             """Do all that may fail on one process alone before the processes first meet."""
             chosen = merged_options(options, flat)
-            plan = _first_plan(num_target_classes, chosen)
             run = SourceRun(source, dataloader, chosen, device, precision, running, to_device, progress)
             module = source_module(source)
             if chosen.head is None and getattr(module, "num_classes", None) == 0:
@@ -97,6 +98,7 @@ def score(
                     "`source` has no head (its `num_classes` is 0), so it returns features. Pass `head=False`, which "
                     "scores them and leaves LEEP out, or the source with its original head."
                 )
+            plan = _first_plan(num_target_classes, chosen, run.labels())
             captured = stack.enter_context(
                 capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
             )
@@ -104,7 +106,8 @@ def score(
             readers = captured, OutputReader(chosen.class_dim), layers
             batches = run.outputs(*readers)
             first = next(batches, None)
-            return plan.with_batch(first, *readers), partial(run.outputs, *readers), batches, first
+            plan = replace(plan.with_batch(first, *readers), num_parameters=parameters_of(module))
+            return plan, partial(run.outputs, *readers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)
         plan = plan.agree(device)
@@ -165,7 +168,7 @@ def score_outputs(
         pooled = {name: Pooled(value) for name, value in given.items()}
         outputs: Any = rows if preds is None else preds
         batch = Outputs(outputs, rows, labels, pooled)
-        plan = _first_plan(num_target_classes, chosen)
+        plan = _first_plan(num_target_classes, chosen, [labels])
         return plan.with_batch(batch, HeadInput({}), reader, LayerOutputs(None, ())), batch
 
     with torch.no_grad():
@@ -173,11 +176,10 @@ def score_outputs(
         return _report(plan.agree(device), [batch], lambda: iter([batch]), device, device, start)
 
 
-def _first_plan(num_target_classes: int | None, options: ScoringOptions) -> PassPlan:
+def _first_plan(num_target_classes: int | None, options: ScoringOptions, labels: Iterable[Tensor]) -> PassPlan:
     if num_target_classes is None:
-        if not options.keeps_rows:
-            raise ValueError("`num_target_classes` must be given with `memory='second_pass'`, which keeps no labels.")
-        return PassPlan(0, options)
+        # Nothing is kept in a second pass until C is known, so the labels are read before it.
+        return PassPlan(0, options, 0 if options.keeps_rows else count_classes(labels, options.ignore_index))
     check_num_classes("num_target_classes", num_target_classes)
     return PassPlan(int(num_target_classes), options)  # a report is written as JSON, which has no NumPy integers
 

@@ -20,7 +20,7 @@ from lightning_leep.functional.nleep import require_scikit_learn
 from lightning_leep.scoring.batches import call_source, split_pair_or_mapping
 from lightning_leep.scoring.head import HeadInput
 from lightning_leep.scoring.layers import LayerOutputs
-from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.scoring.options import ScoringOptions, SplitBatch
 from lightning_leep.scoring.outputs import OutputReader, two_classes
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.utils.devices import move_to_device
@@ -93,11 +93,9 @@ def preserved_rng() -> Iterator[None]:
 def evaluation_mode(source: Callable[..., Any]) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Put a source's modules into evaluation mode, and restore the mode of each afterwards.
 
+    It yields the context to call the source in: whatever other modules run there are put into evaluation mode as well.
     Only the flag ``training`` is set: a module's own ``train()`` may merge weights, unfreeze what the user froze, or
     raise.
-
-    Yields:
-        The context to call the source in. Whatever other modules run there are put into evaluation mode as well.
     """
     modes: dict[int, tuple[nn.Module, bool]] = {}
 
@@ -176,16 +174,17 @@ class SourceRun:
         if self.options.nleep:
             require_scikit_learn()
 
-    def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
-        """Run the source over the loader, once for each call, and yield what is captured of each batch.
+    def labels(self) -> Iterator[Tensor]:
+        """Read the loader for the labels alone; what is not a tensor is left to :meth:`outputs`."""
+        to_device, split_batch = self._readers()
+        for batch in self.dataloader:
+            if isinstance(target := split_batch(to_device(batch))[1], Tensor):
+                yield target
 
-        Raises:
-            TypeError: If a batch, an output or the labels have the wrong type.
-            ValueError: If their shapes do not fit each other.
-        """
+    def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
+        """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
-        to_device = self.to_device or partial(move_to_device, device=self.device)
-        split_batch = self.options.split_batch or split_pair_or_mapping
+        to_device, split_batch = self._readers()
         for batch in progress_bar(self.dataloader, self.progress):
             inputs, target = split_batch(to_device(batch))
             layers.begin(inputs, target)
@@ -204,3 +203,7 @@ class SourceRun:
             # Probabilities are kept as they are, and the source may reuse their memory.
             kept = preds if self.options.from_logits else preds.clone()
             yield Outputs(kept, features, target.to(preds.device), pooled)
+
+    def _readers(self) -> tuple[Callable[[Any], Any], SplitBatch]:
+        to_device = self.to_device or partial(move_to_device, device=self.device)
+        return to_device, self.options.split_batch or split_pair_or_mapping

@@ -1,12 +1,17 @@
 """The figures and the text that the callback logs, for code that wants them outside of a Trainer."""
 
-from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
-from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
-from lightning_leep.tensorboard.figures.layers import layers_figure
-from lightning_leep.tensorboard.text import report_markdown
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
+    from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
+    from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
+    from lightning_leep.tensorboard.figures.layers import layers_figure
+    from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 
 __all__ = [
+    "advice_markdown",
     "association_figure",
     "history_figure",
     "layers_figure",
@@ -15,3 +20,22 @@ __all__ = [
     "report_markdown",
     "strongest_sources_figure",
 ]
+
+_MODULES = {
+    "advice_markdown": "text",
+    "association_figure": "figures.association",
+    "history_figure": "figures.history",
+    "layers_figure": "figures.layers",
+    "levels_figure": "figures.history",
+    "predicted_vs_achieved_figure": "figures.achieved",
+    "report_markdown": "text",
+    "strongest_sources_figure": "figures.association",
+}
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: the plugin of TensorBoard must not wait for torch."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

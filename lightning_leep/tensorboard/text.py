@@ -4,9 +4,10 @@ from math import isfinite
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
+from lightning_leep.layers.advice import Advice
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
 from lightning_leep.records.report import TransferabilityReport, or_nan
-from lightning_leep.records.report_notes import doubts
+from lightning_leep.records.report_notes import doubts, explained_share
 from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.
@@ -53,18 +54,13 @@ def report_markdown(
     return "\n\n".join(part for part in parts if part)
 
 
-def explained_share(report: TransferabilityReport) -> float | None:
-    r"""Share of the label entropy that the source explains out of sample; None if that is unknown.
-
-    :math:`\max(0, 1 - L / L_0)` with the leave-one-out LEEP L and :math:`L_0`, the leave-one-out LEEP of a source that
-    says nothing, over the same rows. (LEEP itself is in-sample: with many source classes and few samples it would
-    explain pure noise.)
-    """
-    floor = report.leave_one_out_floor
-    score = or_nan(report.leave_one_out_leep)
-    if not (floor < 0 and isfinite(score)):
-        return None
-    return max(0.0, 1 - score / floor)
+def advice_markdown(advice: Advice) -> str:
+    """What to train, in Markdown: the recommendation, the ways to train in a table, the rule of thumb and the notes."""
+    head, *rows = advice.table()
+    lines = [" | ".join(map(escaped, row)) for row in rows]
+    table = "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
+    parts = ("## What to train", f"**{escaped(advice.describe())}**", table, escaped(advice.data), _notes(advice.notes))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _scoring(report: TransferabilityReport, source: str) -> str:

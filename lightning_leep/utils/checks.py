@@ -9,12 +9,7 @@ MAX_SIZE = 10**12
 
 
 def check_text(name: str, value: Any, *, empty: bool = True) -> None:
-    """Check that a value is a string.
-
-    Raises:
-        TypeError: If it is not.
-        ValueError: If it is empty although ``empty`` is False.
-    """
+    """Raise ``TypeError`` unless a value is a string, ``ValueError`` if it is empty although ``empty`` is False."""
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a string, got {value!r}.")
     if not value and not empty:
@@ -22,12 +17,7 @@ def check_text(name: str, value: Any, *, empty: bool = True) -> None:
 
 
 def check_size(name: str, value: Any, low: int = 1) -> None:
-    """Check that a value is an integer from ``low`` to ``MAX_SIZE``.
-
-    Raises:
-        TypeError: If it is not an integer; True and 1.0 are not.
-        ValueError: If it is too small or too large.
-    """
+    """Raise ``TypeError`` unless a value is an integer (True is not), ``ValueError`` unless ``low`` <= it <= 10^12."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer, got {value!r}.")
     if not low <= value <= MAX_SIZE:
@@ -35,11 +25,9 @@ def check_size(name: str, value: Any, low: int = 1) -> None:
 
 
 def check_real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, missing: bool = True) -> None:
-    """Check that a value is a number from ``low`` to ``high``, or NaN if it may be ``missing``.
+    """Raise ``TypeError`` unless a value is a number (True is not), ``ValueError`` unless it is in the range.
 
-    Raises:
-        TypeError: If it is not an int or a float; True is not.
-        ValueError: If it is out of range.
+    NaN passes if it may be ``missing``.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
@@ -86,3 +74,11 @@ def printable(text: str) -> str:
         'café\\n\\x1b[31m'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def error_text(error: Exception) -> str:
+    """What an error says; empty if it cannot even be printed."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""

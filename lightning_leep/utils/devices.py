@@ -19,14 +19,9 @@ class Movable(Protocol):
 
 
 def move_to_device(batch: Any, device: torch.device) -> Any:
-    """Move all tensors of a batch, and all objects with a method ``to(device)``, to a device.
+    """Move all tensors of a batch, and all objects with a method ``to(device)``, to a device; the rest stays as it is.
 
-    Args:
-        batch: A tensor, or a collection of any depth: mappings, sequences, named tuples, dataclasses.
-        device: Where to.
-
-    Returns:
-        The same collection; what cannot be moved stays in it as it is.
+    A batch is a tensor, or a collection of any depth: mappings, sequences, named tuples, dataclasses.
     """
 
     def move(item: Any) -> Any:

@@ -18,12 +18,8 @@ class OtherProcessError(RuntimeError):
 def on_every_process(action: Callable[[], T], device: torch.device) -> T:
     """Run an action on every process; if it fails on one, raise on all, so that none waits forever.
 
-    Args:
-        action: A function. It may contain collectives only if they handle failing processes themselves.
-        device: Device of the tensor that is reduced.
-
-    Returns:
-        The result of the action.
+    The action may contain collectives only if they handle failing processes themselves. ``device`` is that of the
+    tensor that is reduced.
 
     Raises:
         Exception: The error of the action, on the lowest rank where it failed.
@@ -63,12 +59,7 @@ def this_process() -> tuple[int, int]:
 
 
 def gather_objects(value: T, device: torch.device) -> list[T]:
-    """Return the values of all processes, by rank.
-
-    Args:
-        value: Value of this process; it must be picklable.
-        device: Device of this process.
-    """
+    """Return the values of all processes, by rank; they must be picklable. ``device`` is that of this process."""
     world_size = this_process()[1]
     if world_size == 1:
         return [value]

@@ -70,6 +70,9 @@ CASES = {
 }
 OUTPUTS = [name for name, case in CASES.items() if not case.of_features]
 FEATURES = [name for name, case in CASES.items() if case.of_features]
+every = pytest.mark.parametrize("name", CASES)
+#: N-LEEP's mixtures need not converge here.
+may_not_converge = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 #: Those that score rows, so that they keep them or read them twice.
 TWO_PASS = ["leep", "leave_one_out_leep", "eep_accuracy", "eep_scores", "linear_probe", "feature_scores"]
 
@@ -140,3 +143,8 @@ def expected(name: str, *batches: Batch, rel: float = 1e-9) -> dict[str, Any]:
     result = CASES[name].reference(rows.double().numpy(), labels.numpy())
     values = result if isinstance(result, dict) else {"value": result}
     return {key: pytest.approx(value, rel=rel, abs=1e-11) for key, value in values.items()}
+
+
+def batches_of(name: str) -> list[Batch]:
+    """Three batches of different sizes."""
+    return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.compared_training import Noisy, explicit
 from tests._helpers.distributed import run_processes
 from tests._helpers.small_transfer import (
@@ -24,6 +24,8 @@ from tests._helpers.small_transfer import (
 )
 
 pytestmark = pytest.mark.distributed
+
+SECOND_PASS = ScoringOptions(memory="second_pass")
 
 
 class Stream(IterableDataset):
@@ -49,6 +51,13 @@ def drawing(generator):
     return torch.rand(1, generator=generator)
 
 
+def sorted_by_process() -> list[int]:
+    """Rows of which one process scores class 2 alone, and the other one the classes 0 and 1."""
+    labels = DATA.tensors[1]
+    others, last = (labels < 2).nonzero().flatten(), (labels == 2).nonzero().flatten()
+    return torch.stack([others[: len(last)], last[: len(others)]], dim=1).flatten().tolist()
+
+
 def noisy_loader():
     return train_loader(Noisy(partial(drawing, explicit())))
 
@@ -57,9 +66,13 @@ def everything(rank: int, world_size: int) -> dict[str, Any]:
     """All that has to be seen on two processes, in one start of them."""
     seen: dict[str, Any] = {}
 
-    def train(name: str, hide: Any, loader: Any = None, shared: bool = True, **kwargs: Any) -> None:
+    def train(
+        name: str, hide: Any, loader: Any = None, shared: bool = True, silent: bool = False, **kwargs: Any
+    ) -> None:
         source = make_source()
         module = Classifier(source if shared else make_source())
+        if silent:
+            del module.num_classes
         callbacks = [] if hide is None else [LEEPCallback(hide(source), strict=True, history=False, **kwargs)]
         pl.seed_everything(7, workers=True)
         trainer = make_trainer(*callbacks, strategy="ddp", devices=2)
@@ -82,6 +95,10 @@ def everything(rank: int, world_size: int) -> dict[str, Any]:
     train("listed rows plain", None, loader=train_loader(shuffle=False, sampler=rows))
     train("noisy", function, loader=noisy_loader())
     train("noisy plain", None, loader=noisy_loader())
+    apart = train_loader(shuffle=False, sampler=sorted_by_process())
+    train("classes apart", function, loader=apart, silent=True)
+    train("classes apart, second pass", function, loader=apart, silent=True, scoring=SECOND_PASS)
+    train("classes apart plain", None, loader=apart, silent=True)
     return seen
 
 
@@ -100,6 +117,8 @@ PLAIN = {
     **dict.fromkeys(["list of batches", "one batch", "stream", "iterable"], "plain"),
     "listed rows": "listed rows plain",
     "noisy": "noisy plain",
+    "classes apart": "classes apart plain",
+    "classes apart, second pass": "classes apart plain",
 }
 
 
@@ -121,6 +140,16 @@ def test_rows_of_a_list(seen):
     ((report, _),) = seen[0]["listed rows reports"]
     leep, rows = expected(slice(0, 48, 2))
     assert (report["leep"], report["num_samples"]) == (pytest.approx(leep, abs=1e-6), rows)
+
+
+@pytest.mark.parametrize("name", ["classes apart", "classes apart, second pass"])
+def test_processes_with_other_labels_find_one_number_of_classes(seen, name):
+    leep, rows = expected(sorted_by_process())
+    for rank in (0, 1):
+        ((report, notes),) = seen[rank][f"{name} reports"]
+        assert (report["num_target_classes"], report["num_samples"]) == (3, rows)
+        assert report["leep"] == pytest.approx(leep, abs=1e-6)
+        assert any("The number of target classes, 3, was found from the labels" in note for note in notes)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("stream", "DataLoader of a Stream"), ("iterable", "Batches")])

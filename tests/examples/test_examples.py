@@ -1,13 +1,18 @@
 """Every example runs as its first lines say, in a small setting, and leaves what it promises."""
 
-import json
+import multiprocessing as mp
+import os
 import re
-import subprocess
+import runpy
+import socket
 import sys
+import warnings
+from contextlib import redirect_stdout
+from functools import cache, partial
 from pathlib import Path
-from statistics import correlation
 
 import pytest
+from lightning_utilities.core import rank_zero
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep.records import load_history
@@ -17,11 +22,33 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.slow
 
 
-def run_example(folder: Path, *command: str) -> str:
-    """Run Python in an empty folder and return what it printed."""
-    result = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=250)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+@pytest.fixture(scope="module")
+def digits():
+    """The examples' own module, whose source networks are trained for three epochs, once each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        import digits
+
+        patch.setattr(digits, "pretrain", cache(partial(digits.pretrain, epochs=3)))
+        yield digits
+    del sys.modules["digits"]
+
+
+@pytest.fixture
+def run_example(digits, tmp_path, monkeypatch, capsys):
+    """Run an example as ``python examples/NAME`` in an empty folder would, and return what it printed."""
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    level = rank_zero.log.level
+    with warnings.catch_warnings():
+        yield run
+    rank_zero.log.setLevel(level)
 
 
 def scalars_of(folder: Path) -> set[str]:
@@ -30,8 +57,8 @@ def scalars_of(folder: Path) -> set[str]:
     return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
 
 
-def test_finetune_digits(tmp_path):
-    printed = run_example(tmp_path, str(EXAMPLES / "finetune_digits.py"), "--epochs", "1")
+def test_finetune_digits(run_example, tmp_path):
+    printed = run_example("finetune_digits.py", "--epochs", "1")
     assert all(text in printed for text in ("new head", "all layers", "from scratch", "is expected to reach accuracy"))
     records = load_history(tmp_path / "runs" / "transfer_history")
     assert [record.trainable for record in records] == ["head", "all"]
@@ -41,9 +68,10 @@ def test_finetune_digits(tmp_path):
         assert f"{record.achieved:.3f}" in printed
 
 
-def test_forecast_digits(tmp_path):
-    command = [str(EXAMPLES / "forecast_digits.py"), "--epochs", "2", "--earlier", "9", "--folder", "here"]
-    printed = run_example(tmp_path, *command)
+def test_forecast_digits(run_example, tmp_path, monkeypatch):
+    """Without the figures of each run, which are most of its time; those of the example itself are drawn."""
+    monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
+    printed = run_example("forecast_digits.py", "--epochs", "2", "--earlier", "9", "--folder", "here")
     assert "from 9 earlier transfers" in printed
     records = load_history(tmp_path / "here" / "history")
     assert [record.trainable for record in records] == ["head"] * 10
@@ -52,11 +80,31 @@ def test_forecast_digits(tmp_path):
         assert (tmp_path / "here" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def run_loop(rank: int, port: int, printed: Path) -> None:
+    """One process of ``torchrun --nproc-per-node 2 examples/custom_loop.py``."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    sys.path.insert(0, str(EXAMPLES))
+    import digits
+
+    digits.pretrain = partial(digits.pretrain, epochs=3)
+    with printed.open("w") as file, redirect_stdout(file):
+        runpy.run_path(str(EXAMPLES / "custom_loop.py"), run_name="__main__")
+
+
 @pytest.mark.distributed
-def test_custom_loop_on_two_processes_gives_the_value_of_one(tmp_path):
-    loop = str(EXAMPLES / "custom_loop.py")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    alone, pair = run_example(tmp_path, loop), run_example(tmp_path, *launcher, loop)
+def test_custom_loop_on_two_processes_gives_the_value_of_one(run_example, tmp_path):
+    alone = run_example("custom_loop.py")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    files = [tmp_path / "0", tmp_path / "1"]
+    processes = [mp.get_context("forkserver").Process(target=run_loop, args=(r, port, files[r])) for r in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        assert process.exitcode == 0
+    pair = "".join(file.read_text() for file in files)
     form = r"process (\d) of (\d): (\d+) images here, LEEP of all images (-\d\.\d{4})"
     ((*place, images, leep),) = re.findall(form, alone)
     assert place == ["0", "1"]
@@ -66,39 +114,9 @@ def test_custom_loop_on_two_processes_gives_the_value_of_one(tmp_path):
     assert first[3] == second[3] == leep
 
 
-def test_command_line_with_its_configuration(tmp_path):
-    options = ["fit", "--config", str(EXAMPLES / "cli.yaml"), "--trainer.max_epochs", "1"]
-    run_example(tmp_path, str(EXAMPLES / "cli.py"), *options)
+def test_command_line_with_its_configuration(run_example, tmp_path):
+    run_example("cli.py", "fit", "--config", str(EXAMPLES / "cli.yaml"), "--trainer.max_epochs", "1")
     assert {"leep/predicted_accuracy", "leep/achieved_accuracy", "val_acc"} <= scalars_of(tmp_path / "runs")
     (record,) = load_history(tmp_path / "transfer_history")
     assert record.trainable == "head"
     assert (101 * record.report.permutation_p_value) % 1 == pytest.approx(0, abs=1e-9)  # of 100 shuffles
-
-
-def test_experiments_of_the_leep_paper_continue_and_leave_tables_and_records(tmp_path):
-    command = [str(EXAMPLES / "paper" / "leep.py"), "--quick", "--out", "here", "--epochs", "1", "--share", "0.3"]
-    run_example(tmp_path, *command, "--only", "head", "few_shot")
-    before = (tmp_path / "here" / "results.jsonl").read_text()
-    printed = run_example(tmp_path, *command, "--only", "head", "few_shot", "convergence")
-    stored = (tmp_path / "here" / "results.jsonl").read_text()
-    assert stored.startswith(before)  # nothing is done twice
-    results = [json.loads(line) for line in stored.splitlines()]
-    heads = [result for result in results if result["experiment"] == "head"]
-    x, y = [r["report"]["leep"] for r in heads], [r["curves"]["head"][-1] for r in heads]
-    assert f"| 5.1 head | head | LEEP | - | {correlation(x, y):.3f} |" in printed
-    assert len(load_history(tmp_path / "here" / "history").filter(trainable="head")) == len(heads)
-    for name in ("table.md", "summary.json", "leep.png"):
-        assert (tmp_path / "here" / name).stat().st_size > 0
-
-
-def test_experiments_on_the_transfer_of_layers(tmp_path):
-    command = [str(EXAMPLES / "layers" / "transferable.py"), "--quick", "--out", "here", "--epochs", "1"]
-    printed = run_example(tmp_path, *command)
-    results = [json.loads(line) for line in (tmp_path / "here" / "results.jsonl").read_text().splitlines()]
-    accuracy = {(result["kind"], result["n"]): result["accuracy"] for result in results if "accuracy" in result}
-    assert set(accuracy) == {("base", 0), *((k, n) for k in ("AnB", "BnB", "RnB", "AnB+", "BnB+") for n in (1, 4, 7))}
-    assert f"| 7 | {100 * (accuracy['AnB', 7] - accuracy['base', 0]):+.1f} |" in printed
-    assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
-    again = run_example(tmp_path, *command)
-    assert printed.split("**random**")[1] == again.split("**random**")[1]
-    assert len((tmp_path / "here" / "results.jsonl").read_text().splitlines()) == len(results)

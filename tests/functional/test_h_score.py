@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_leep.functional.h_score import h_score, h_score_from_moments
+from lightning_leep.functional.feature_space import space_of_moments
+from lightning_leep.functional.h_score import h_score, h_score_of_space
 from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments, update_moments
 from tests._helpers.feature_references import reference_h_score
 
@@ -66,7 +67,7 @@ def streamed(features, target, batch_size) -> float:
     features, target = torch.as_tensor(features), torch.as_tensor(target)
     for rows, labels in zip(features.split(batch_size), target.split(batch_size), strict=True):
         moments = update_moments(moments, rows, labels)
-    return h_score_from_moments(moments, shrinkage=False).item()
+    return h_score_of_space(space_of_moments(moments), shrinkage=False).item()
 
 
 @pytest.mark.parametrize("Z", [5, 10, 100])
@@ -172,7 +173,7 @@ def test_merged_moments_score_the_same(shrinkage):
     for rows, labels in zip(features.split(40), target.split(40), strict=True):
         merged = merge_moments(merged, feature_moments(rows, labels, 3))
     expected = h_score(features, target, 3, shrinkage).item()
-    assert h_score_from_moments(merged, shrinkage).item() == pytest.approx(expected, rel=1e-12)
+    assert h_score_of_space(space_of_moments(merged), shrinkage).item() == pytest.approx(expected, rel=1e-12)
 
 
 @both

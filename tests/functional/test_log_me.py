@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from lightning_leep.functional.log_me import log_me, log_me_from_moments
+from lightning_leep.functional.feature_space import space_of_moments
+from lightning_leep.functional.log_me import log_me, log_me_of_space
 from lightning_leep.functional.moments import empty_moments, feature_moments, merge_moments
 
 
@@ -228,7 +229,8 @@ def test_merged_moments_score_the_same():
     merged = empty_moments(3, 6)
     for rows, labels in zip(features.split(40), target.split(40), strict=True):
         merged = merge_moments(merged, feature_moments(rows, labels, 3))
-    assert log_me_from_moments(merged).item() == pytest.approx(log_me(features, target, 3).item(), rel=1e-10)
+    merged_score = log_me_of_space(space_of_moments(merged)).item()
+    assert merged_score == pytest.approx(log_me(features, target, 3).item(), rel=1e-10)
 
 
 def test_better_separated_classes_score_higher():

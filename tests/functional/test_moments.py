@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 
-from lightning_leep.functional.features import check_features, flatten_features
+from lightning_leep.functional.features import feature_rows
 from lightning_leep.functional.moments import (
     FeatureMoments,
     central_moments,
@@ -244,20 +244,16 @@ def test_moments_of_what_is_not_finite_say_so():
     ],
 )
 def test_bad_features_are_named(features, target, error, message):
-    def check() -> None:
-        check_features(features, target, 2, num_features=3)
-        flatten_features(features, target, 2)
-
     with pytest.raises(error, match=message):
-        check()
+        feature_rows(features, target, 2, num_features=3)
 
 
 def test_features_need_a_feature():
     with pytest.raises(ValueError, match=r"`features` must have at least 1 .* got shape \[2, 0\]"):
-        check_features(torch.ones(2, 0), torch.tensor([0, 1]), 2)
+        feature_rows(torch.ones(2, 0), torch.tensor([0, 1]), 2)
 
 
 def test_large_finite_half_features_pass_the_check():
     features = torch.full((64, 3), 60000.0, dtype=torch.float16)  # their sum overflows float16
-    rows, _ = flatten_features(features, torch.zeros(64, dtype=torch.long), 1)
+    rows, _ = feature_rows(features, torch.zeros(64, dtype=torch.long), 1)
     assert torch.equal(rows, features)

@@ -16,22 +16,20 @@ from tests._helpers.metric_cases import (
     C,
     Z,
     batch,
+    batches_of,
     build,
+    every,
     expected,
     fill,
     filled,
     joined,
+    may_not_converge,
     values_of,
 )
 from tests._helpers.metric_state import AllocatedBytes, assert_unchanged, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-every = pytest.mark.parametrize("name", CASES)
+pytestmark = may_not_converge
 HALVES = [torch.float16, torch.bfloat16]
-
-
-def batches_of(name):
-    return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]
 
 
 @pytest.mark.slow

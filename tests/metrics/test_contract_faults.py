@@ -15,19 +15,15 @@ from tests._helpers.metric_cases import (
     Z,
     batch,
     build,
+    every,
     expected,
     filled,
+    may_not_converge,
     values_of,
 )
 from tests._helpers.metric_state import assert_unchanged, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-every = pytest.mark.parametrize("name", CASES)
-HALVES = [torch.float16, torch.bfloat16]
-
-
-def batches_of(name):
-    return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]
+pytestmark = may_not_converge
 
 
 @pytest.mark.slow

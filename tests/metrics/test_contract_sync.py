@@ -6,22 +6,10 @@ import pytest
 import torch
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from tests._helpers.metric_cases import (
-    CASES,
-    batch,
-    expected,
-    filled,
-    values_of,
-)
+from tests._helpers.metric_cases import batch, every, expected, filled, may_not_converge, values_of
 from tests._helpers.metric_state import assert_unchanged, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-every = pytest.mark.parametrize("name", CASES)
-HALVES = [torch.float16, torch.bfloat16]
-
-
-def batches_of(name):
-    return [batch(name, n, seed) for seed, n in enumerate((30, 21, 24))]
+pytestmark = may_not_converge
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.transfer import SCHEMA_VERSION, TransferRecord, library_versions
 from tests._helpers.simulated_transfers import make_record, make_report
@@ -25,6 +26,10 @@ def test_json_round_trip(reference):
         source_name="resnet",
         versions={"torch": "1"},
         complete=False,
+        forecast=AccuracyForecast(
+            value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows", notes=("a",)
+        ),
+        running=((1, 0.7, 0.6, 0.8), (2.5, 0.75, 0.7, 0.8)),
     )
     assert TransferRecord.from_json(record.to_json()) == record
     assert TransferRecord.from_json(record.to_json().encode()) == record
@@ -58,6 +63,8 @@ def test_defaults_say_when_and_with_what():
         ({"reference": 7}, "`reference` must lie in 0..1, got 7"),
         ({"reference": math.nan}, "`reference`"),
         ({"learning_rate": 10**400}, "`learning_rate`"),
+        ({"running": ((1, 0.5, 0.6, 0.8),)}, "`running` must hold .* inside its interval"),
+        ({"running": ((1, 0.5, 0.4),)}, "`running`"),
         ({"wall_seconds": (1.0,)}, "`wall_seconds`"),
         ({"wall_seconds": (1.0, 3.0, 2.0)}, "`wall_seconds`"),
         ({"wall_seconds": (-1.0, 1.0, 2.0)}, "`wall_seconds`"),
@@ -77,12 +84,15 @@ def test_invalid_values_are_named(values, message):
     [
         ("report", {"leep": -1.0}),
         ("curve", (0.5, 0.6)),
+        ("forecast", 0.5),
+        ("running", 0.5),
         ("trainable", 3),
         ("test_size", True),
         ("test_size", 500.0),
         ("reference", "0.5"),
         ("learning_rate", "0.1"),
         ("optimizer", None),
+        ("recommended", None),
         ("target_name", ["a"]),
         ("source_name", {}),
         ("complete", "no"),

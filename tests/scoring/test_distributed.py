@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
+from lightning_leep.metrics import linear_probe
 from tests._helpers.distributed import counted_traffic, run_processes
 from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset, layer_values
 
@@ -27,7 +28,8 @@ WAYS = {
     "logits": {"logits": True},
 }
 PERMUTATIONS = 40
-NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers"}
+#: The order of single rows is that of processes that take turns (test_row_outcomes.py); these shards do not.
+NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers", "linear_probe_rows", "multi_layer_probe_rows"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
 
 
@@ -115,22 +117,25 @@ def test_number_of_classes_is_the_largest_of_all_processes():
     """The first process has the classes 0 and 1 alone."""
     images, labels = dataset().tensors
     alone = fields_of(score(source_of(), [(images, labels)], progress=False))
-    for report in run_processes(found_classes, 2):
-        assert report["num_target_classes"] == int(labels.max()) + 1
-        assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
-        assert any("was found from the labels" in note for note in report["notes"])
+    for by_memory in run_processes(found_classes, 2):
+        for report in by_memory:
+            assert report["num_target_classes"] == int(labels.max()) + 1
+            assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
+            assert any("was found from the labels" in note for note in report["notes"])
 
 
 def found_classes(rank, world_size):
     images, labels = dataset().tensors
     mine = (labels < 2) == (rank == 0)
-    return fields_of(score(source_of(), [(images[mine], labels[mine])], progress=False))
+    batches = [(images[mine], labels[mine])]
+    return [fields_of(score(source_of(), batches, progress=False, memory=way)) for way in ("cpu", "second_pass")]
 
 
 # -- traffic -----------------------------------------------------------------------------------------------------------
 
 
 def traffic(rank, world_size):
+    linear_probe.MAX_ROW_OUTCOMES = 0  # the outcomes of single rows are sent, for up to so many rows
     sizes = {}
     for way, kwargs in WAYS.items():
         if way == "nleep":  # its metric has tests of its own

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_leep.records.layers import HEAD_INPUT
 from lightning_leep.scoring.layer_features import (
     MAX_WIDTH,
     LayerFeatures,
@@ -10,7 +11,6 @@ from lightning_leep.scoring.layer_features import (
     layer_columns,
     random_projection,
 )
-from lightning_leep.scoring.layers import HEAD_INPUT
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.reading import ReadToken
 

@@ -183,6 +183,21 @@ def test_what_no_pooling_fits_is_left_out_and_the_others_stay():
     assert "int64" in outputs.left_out["3"]
 
 
+def test_a_pooling_whose_error_cannot_be_printed_leaves_the_layer_out():
+    class UnprintableError(ValueError):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    def pooling(output):
+        raise UnprintableError
+
+    source = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    with torch.no_grad(), capture_layers(source, ["0"], pooling) as outputs:
+        outputs.begin(IMAGES[:, :, 0, 0], torch.zeros(N))
+        assert not outputs.take(source(IMAGES[:, :, 0, 0]), None, None)
+    assert "UnprintableError" in outputs.left_out["0"]
+
+
 @pytest.mark.parametrize("read", ["first", "last", "mean"])
 def test_the_token_that_the_head_reads(read):
     source = Text(read)

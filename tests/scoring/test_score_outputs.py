@@ -29,7 +29,7 @@ def timeless(report):
     return {
         name: value
         for name, value in report.to_dict().items()
-        if name not in ("seconds", "samples_per_second", "feature_layer")
+        if name not in ("seconds", "samples_per_second", "feature_layer", "num_parameters")
     }
 
 
@@ -107,7 +107,7 @@ def test_bad_features_are_named():
         score_outputs(LOGITS, Y, C, features="fc")
 
 
-@pytest.mark.parametrize("memory", ["device", "cpu"])
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
 def test_number_of_classes_is_found_and_said(memory):
     batches = list(zip(FEATURES.split(50), Y.sort().values.split(50), strict=True))  # the last class comes last
     source = Source()
@@ -117,7 +117,7 @@ def test_number_of_classes_is_found_and_said(memory):
     assert said in found.notes
     assert said not in stated.notes
     assert timeless(found) | {"notes": None} == timeless(stated) | {"notes": None}
-    assert said in score_outputs(LOGITS, Y).notes
+    assert said in score_outputs(LOGITS, Y, options=ScoringOptions(memory=memory)).notes
 
 
 def test_ignored_labels_are_no_classes():
@@ -134,13 +134,33 @@ def test_absent_classes_change_no_score():
         assert far[name] == pytest.approx(near[name], abs=1e-9), name
 
 
-def test_classes_that_cannot_be_found_are_asked_for():
-    with pytest.raises(ValueError, match="`num_target_classes` must be given with `memory='second_pass'`"):
-        score(Source(), [(FEATURES, Y)], progress=False, memory="second_pass")
+@pytest.mark.parametrize("memory", ["device", "second_pass"])
+def test_classes_that_cannot_be_found_are_asked_for(memory):
+    options = ScoringOptions(memory=memory)
     with pytest.raises(ValueError, match="Labels up to 123456 are too large .* Pass `num_target_classes=`"):
-        score_outputs(LOGITS, Y + 123456 - int(Y.max()))
+        score_outputs(LOGITS, Y + 123456 - int(Y.max()), options=options)
     with pytest.raises(ValueError, match="`target` must hold labels in 0"):
-        score_outputs(LOGITS, Y - 1)
+        score_outputs(LOGITS, Y - 1, options=options)
+    with pytest.raises(TypeError, match="`target` must hold integer class labels, got torch.float32"):
+        score(Source(), [(FEATURES, Y.float())], None, options, progress=False)
+    with pytest.raises(TypeError, match="`target` must be"):
+        score(Source(), [(FEATURES, Y.tolist())], None, options, progress=False)
+
+
+def test_labels_are_read_before_a_second_pass():
+    """The labels alone: the source runs twice over each batch, as often as with a stated number."""
+    reads, runs = [], []
+
+    class Batches:
+        def __iter__(self):
+            for batch in zip(FEATURES.split(50), Y.split(50), strict=True):
+                reads.append(len(batch[0]))
+                yield batch
+
+    source = Source()
+    source.register_forward_hook(lambda module, args, output: runs.append(len(output)))
+    report = score(source, Batches(), progress=False, memory="second_pass")
+    assert (report.num_target_classes, sum(reads), sum(runs)) == (C, 3 * N, 2 * N)
 
 
 def test_loader_is_read_once():

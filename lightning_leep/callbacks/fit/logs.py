@@ -26,7 +26,7 @@ from lightning_leep.tensorboard.scalars import (
     report_tags,
     validation_tags,
 )
-from lightning_leep.tensorboard.text import report_markdown
+from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 from lightning_leep.tensorboard.words import escaped
 from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
 
@@ -94,6 +94,9 @@ class RunLogs:
             else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         )
         rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
+        if (advice := outlook.advice) is not None and advice.choices:
+            rank_zero_info(f"LEEPCallback: {advice.describe()}")
+            self._text(advice_markdown(advice), "advice")
         predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
         self._numbers({**report_tags(report, self.prefix), **predicted})
         self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
@@ -135,8 +138,8 @@ class RunLogs:
         shown = state.report, outlook.accuracy, state.curve, reference, self.source_name, outlook.convergence
         self._text(report_markdown(*shown, stopped))
 
-    def _text(self, markdown: str) -> None:
-        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}report", markdown, self._step))
+    def _text(self, markdown: str, panel: str = "report") -> None:
+        self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{panel}", markdown, self._step))
 
     def _forecast_figures(self, state: FitState, outlook: Outlook, reference: Reference | None) -> None:
         report, curve, forecast = state.report, state.curve, outlook.accuracy

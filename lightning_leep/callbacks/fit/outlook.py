@@ -1,6 +1,7 @@
 """What is expected of a fit: forecast by one process before the first step, and told to all of them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_leep.forecast import (
     update_forecast,
 )
 from lightning_leep.forecast.running import MIN_VALIDATIONS
+from lightning_leep.layers import Advice, advise
 from lightning_leep.records import AccuracyCurve, History, load_history
 from lightning_leep.records.folder import Folder
 from lightning_leep.utils.distributed import on_every_process
@@ -32,17 +34,23 @@ class Outlook:
 
     Attributes:
         accuracy: The accuracy that it will reach; None if nothing can be said.
+        advice: What to train; None if nothing can be compared.
+        trained_from: With "part", the first layer that is trained; empty if unknown.
         convergence: How fast it will be; None without enough earlier transfers.
         history: Earlier transfers that trained the same part; empty on all processes but the first.
         facts: What the Trainer plans and uses.
         folder: Where the records of earlier transfers are; None without a history.
+        source: The source that was scored, if it was given.
     """
 
     accuracy: AccuracyForecast | None = None
+    advice: Advice | None = None
+    trained_from: str = ""
     convergence: ConvergenceForecast | None = None
     history: History = field(default_factory=History)
     facts: TrainerFacts = field(default_factory=TrainerFacts)
     folder: Folder | None = None
+    source: Callable[..., Any] | None = None
 
     @property
     def expected(self) -> MeanCurve | None:
@@ -71,7 +79,13 @@ class Outlook:
 
 
 def look_ahead(
-    trainer: Any, barrier: FaultBarrier, state: FitState, facts: TrainerFacts, *, folder: Folder | None, trainable: str
+    trainer: Any,
+    barrier: FaultBarrier,
+    state: FitState,
+    facts: TrainerFacts,
+    trainable: str,
+    folder: Folder | None,
+    source: Callable[..., Any] | None,
 ) -> Outlook:
     """Forecast on the first process and tell the others, which may not see the folder.
 
@@ -80,10 +94,14 @@ def look_ahead(
         barrier: Contains faults of the folder, after which the forecast rests on the report alone.
         state: What is known of the fit, with a report; it gets the forecast. One that it has already stays as it was.
         facts: What the Trainer plans and uses.
-        folder: Where the records of earlier transfers are; None for no history.
         trainable: What is trained.
+        folder: Where the records of earlier transfers are; None for no history.
+        source: The source that was scored, if it was given.
     """
-    device, report = trainer.strategy.root_device, state.report
+    device, report, trained_from = trainer.strategy.root_device, state.report, ""
+    if trainable == "part" and report is not None:
+        with barrier.contain("find the first trained layer", "The forecast does without it."):
+            trained_from = state.trained.first_layer(source, report)
     history = History()
     if folder is not None:
 
@@ -93,16 +111,24 @@ def look_ahead(
         with barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
             history = on_every_process(load, device)
 
-    def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None]:
+    def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None, Advice | None]:
         if report is None or not trainer.is_global_zero:
-            return None, None
-        made = state.forecast or forecast_accuracy(report, history, trainable=trainable, test_size=facts.test_size)
+            return None, None, None
+        made = state.forecast or forecast_accuracy(
+            report, history, trainable=trainable, trained_from=trained_from, test_size=facts.test_size
+        )
+        advice = None
+        with barrier.contain("advise what to train", "The forecast is logged all the same."):
+            advice = None if trainable == "scratch" else advise(report, history, test_size=facts.test_size)
         # The whole history: records of training from scratch are the references of others.
-        return made, forecast_convergence(report, history, trainable=trainable)
+        return made, forecast_convergence(report, history, trainable=trainable), advice
 
-    made, convergence = None, None
+    made, convergence, advice = None, None, None
     with barrier.contain("forecast the accuracy", "The report is logged all the same."):
-        made, convergence = trainer.strategy.broadcast(on_every_process(forecast, device))
+        made, convergence, advice = trainer.strategy.broadcast(on_every_process(forecast, device))
     state.forecast = made
+    if advice is not None and advice.choice is not None:
+        state.recommended = state.recommended or advice.choice.trained_from
     same = history.filter(trainable=trainable)
-    return Outlook(accuracy=made, convergence=convergence, history=same, facts=facts, folder=folder)
+    known = {"accuracy": made, "advice": advice, "convergence": convergence, "history": same}
+    return Outlook(**known, trained_from=trained_from, facts=facts, folder=folder, source=source)

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.records import TransferRecord, save_record
@@ -14,6 +15,10 @@ from lightning_leep.records.folder import Folder
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
+#: Forecasts during training that a record keeps.
+MAX_RUNNING = 40
+#: Epochs trained, and the best accuracy that was expected then, with its interval.
+RunningPoint: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,34 +56,38 @@ class RecordKeeper:
         holder = pl_module if source is None else source
         return getattr(holder, "__name__", type(holder).__name__)
 
-    def save(
+    def record(
         self,
-        trainer: Any,
         state: FitState,
-        facts: TrainerFacts,
+        outlook: Outlook,
         source_name: str,
         trainable: str,
         reference: Reference | None,
-        cut_short: bool,
-    ) -> None:
-        """Write the record of a fit that is over, on the first process; nothing without a validation.
+        running: Sequence[RunningPoint],
+        complete: bool,
+    ) -> TransferRecord | None:
+        """What is known of a fit, as a record; None without a report.
 
         Args:
-            trainer: The Trainer.
             state: What is known of the fit.
-            facts: What the Trainer planned and used.
+            outlook: What is expected of it.
             source_name: What the source is called.
-            trainable: What was trained.
+            trainable: What is trained.
             reference: What the fit is compared with.
-            cut_short: Whether it was ended because it seemed hopeless.
+            running: The forecasts during training; of many some are kept.
+            complete: Whether training ran to its end.
         """
-        folder = self.folder(trainer)
-        if folder is None or state.report is None or not state.curve.epochs or not trainer.is_global_zero:
-            return
-        record = TransferRecord(
+        facts = outlook.facts
+        if state.report is None:
+            return None
+        return TransferRecord(
             report=state.report,
             curve=state.curve,
             trainable=trainable,
+            trained_from=outlook.trained_from if trainable == "part" else "",
+            recommended=state.recommended,
+            forecast=state.forecast,
+            running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
             wall_seconds=state.seconds,
             reference=reference,
             test_size=facts.test_size,
@@ -86,12 +95,17 @@ class RecordKeeper:
             learning_rate=facts.learning_rate,
             target_name=self.target_name or facts.target_name,
             source_name=source_name,
-            complete=not cut_short and _saw_all_data(trainer, facts),
+            complete=complete,
         )
-        save_record(record, folder)
+
+    def save(self, trainer: Any, record: TransferRecord | None) -> None:
+        """Write the record of a fit that is over, on the first process; nothing without a validation."""
+        folder = self.folder(trainer)
+        if folder is not None and record is not None and len(record.curve) and trainer.is_global_zero:
+            save_record(record, folder)
 
 
-def _saw_all_data(trainer: Any, facts: TrainerFacts) -> bool:
+def saw_all_data(trainer: Any, facts: TrainerFacts) -> bool:
     """Whether the run saw each batch of its data at least once, unless less was planned."""
     if trainer.overfit_batches:
         return False

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
-from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.checks import check_real, check_size
 
 NOTHING_MEASURED = AccuracyCurve()
 
@@ -24,6 +24,7 @@ class FitState:
         curve: Accuracy at each validation, in epochs of this fit.
         seconds: Seconds of training before each validation.
         first_epoch: Epochs that the Trainer had trained another module for before this fit.
+        recommended: What was advised to train before training; empty for nothing.
         trained: What came from the source, and which of it is trained.
     """
 
@@ -32,6 +33,7 @@ class FitState:
     curve: AccuracyCurve = NOTHING_MEASURED
     seconds: tuple[float, ...] = ()
     first_epoch: int = 0
+    recommended: str = ""
     trained: TrainedPart = field(default_factory=TrainedPart)
 
     def add(self, epoch: float, accuracy: float, seconds: float) -> None:
@@ -46,10 +48,11 @@ class FitState:
         """The state as plain values; nothing of the source."""
         return {
             "report": None if self.report is None else self.report.to_dict(),
-            "forecast": None if self.forecast is None else asdict(self.forecast),
+            "forecast": None if self.forecast is None else self.forecast.to_dict(),
             "curve": asdict(self.curve),
             "seconds": self.seconds,
             "first_epoch": self.first_epoch,
+            "recommended": self.recommended,
             "trained": self.trained.to_dict(),
         }
 
@@ -68,30 +71,19 @@ class FitState:
         check_size("first_epoch", values["first_epoch"], 0)
         state = cls(
             report=None if report is None else TransferabilityReport.from_dict(report),
-            forecast=None if forecast is None else _forecast(forecast),
+            forecast=None if forecast is None else AccuracyForecast.from_dict(forecast),
             curve=AccuracyCurve(_numbers("epochs", curve["epochs"]), _numbers("accuracy", curve["accuracy"])),
             seconds=seconds,
             first_epoch=values["first_epoch"],
+            recommended=values["recommended"],
             trained=TrainedPart.from_dict(values["trained"]),
         )
+        layers = [] if state.report is None else [layer.name for layer in state.report.layers]
+        if state.recommended not in ("", "head", "all", *layers):
+            raise ValueError(f"`recommended` must name a layer of the report, got {state.recommended!r:.200}.")
         if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
             raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
         return state
-
-
-def _forecast(values: Any) -> AccuracyForecast:
-    _check_names("forecast", values, {f.name for f in fields(AccuracyForecast)})
-    for name in ("low", "value", "high", "coverage"):
-        check_real(name, values[name], 0, 1, missing=False)
-    if not (values["low"] <= values["value"] <= values["high"] and 0 < values["coverage"] < 1):
-        raise ValueError(f"`forecast` must be a value inside an interval, got {values!r}.")
-    notes = values["notes"]
-    if not isinstance(notes, list | tuple) or not isinstance(values["out_of_range"], bool):
-        raise TypeError(f"`forecast` must hold notes and say whether it is out of range, got {values!r}.")
-    for text in (values["trainable"], values["basis"], *notes):
-        check_text("forecast", text)
-    check_size("num_records", values["num_records"], 0)
-    return AccuracyForecast(**{**values, "notes": tuple(notes)})
 
 
 def _check_names(what: str, values: Any, names: set[str]) -> None:

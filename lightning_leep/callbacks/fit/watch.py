@@ -8,6 +8,7 @@ from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead
+from lightning_leep.callbacks.fit.record import RunningPoint
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
 from lightning_leep.callbacks.source.scorer import ScoredSource
@@ -41,6 +42,7 @@ class TransferWatch:
         self.outlook = outlook
         self.reference = reference
         self.reader = None if monitor is None else MonitorReader(monitor)
+        self.running: list[RunningPoint] = []
         self._start = time.perf_counter() - (state.seconds[-1] if state.seconds else 0.0)
         self._epoch_over: float | None = None  # the epoch that has ended, until its accuracy is taken
 
@@ -54,9 +56,8 @@ class TransferWatch:
         forecast = self.state.forecast
         if forecast is not None and forecast.trainable != trainable:
             self.state.forecast, before = None, self.outlook
-            self.outlook = look_ahead(
-                self.logs.trainer, self.barrier, self.state, before.facts, folder=before.folder, trainable=trainable
-            )
+            places = before.folder, before.source
+            self.outlook = look_ahead(self.logs.trainer, self.barrier, self.state, before.facts, trainable, *places)
             self.start(None)
 
     def start_validation(self, trainer: Any) -> None:
@@ -112,6 +113,8 @@ class TransferWatch:
         running = None
         with self.barrier.contain("update the forecast", "The achieved accuracy is logged all the same."):
             running = self.outlook.update(self.state.curve)
+            if running is not None:
+                self.running.append((epoch, running.value, running.low, running.high))
         self.logs.validation(self.state.curve, self.outlook, self.reference, running)
 
     def _explain_metric(self, trainer: Any, monitor: str) -> None:

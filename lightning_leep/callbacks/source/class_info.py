@@ -9,28 +9,23 @@ CLASS_NAMES = ("classes", "class_names")
 LABEL_COLUMNS = ("label", "labels")
 
 
-def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int:
-    """Return the number of target classes C that the datamodule, the module or the data set states.
+def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int | None:
+    """Return the number of target classes C that the datamodule, the module or the data set states; None if none does.
 
     It may be an attribute or a hyper-parameter ``num_target_classes``, ``num_classes``, ``n_classes`` or
     ``num_labels``, the length of ``classes`` or ``class_names``, or the class label in the ``features`` of a Hugging
     Face data set.
 
     Raises:
-        ValueError: If no place states it, or places disagree.
+        ValueError: If places disagree.
     """
     found = list(dict.fromkeys(_statements(datamodule, module, dataset)))
-    if len({count for _, count in found}) == 1:
-        return found[0][1]
-    if found:
+    if len({count for _, count in found}) > 1:
         places = ", ".join(f"{place} = {count}" for place, count in found)
         raise ValueError(
             f"The number of target classes is not clear: {places}. Pass `num_target_classes=` to LEEPCallback."
         )
-    raise ValueError(
-        "The number of target classes was not found: the datamodule, the module and the training data set have none of "
-        f"{', '.join(COUNT_NAMES + CLASS_NAMES)}. Pass `num_target_classes=` to LEEPCallback."
-    )
+    return found[0][1] if found else None
 
 
 def find_class_names(datamodule: Any, dataset: Any, num_target_classes: int) -> tuple[str, ...] | None:

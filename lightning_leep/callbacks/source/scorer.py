@@ -16,17 +16,12 @@ from lightning_leep.callbacks.source.class_info import (
 )
 from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
-from lightning_leep.callbacks.source.training_data import (
-    ScoringData,
-    check_not_trained_on,
-    given_data,
-    skipped_batch_hooks,
-    training_data,
-)
+from lightning_leep.callbacks.source.training_data import check_not_trained_on, skipped_batch_hooks, training_data
 from lightning_leep.functional.inputs import check_flag, check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
+from lightning_leep.scoring.shared_rows import ScoringData, given_data
 from lightning_leep.scoring.source import modules_behind, source_module
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import on_every_process
@@ -88,18 +83,20 @@ class SourceScorer:
         split_batch = None if self.options is None else self.options.split_batch
         with ExitStack() as stack:
 
-            def prepare() -> tuple[Callable[..., Any], ScoringData, int]:
+            def prepare() -> tuple[Callable[..., Any], ScoringData, int | None]:
                 source = self.find_source(pl_module)
                 _check_weights(trainer, pl_module, source_module(source))
                 data = self.find_data(trainer)
                 classes = self.num_target_classes or find_num_target_classes(
                     trainer.datamodule, pl_module, data.dataset
                 )
-                if self.target_class_names is not None and len(self.target_class_names) != classes:
-                    raise ValueError(
-                        f"`target_class_names` must name the {classes} target classes, "
-                        f"got {len(self.target_class_names)} names."
-                    )
+                if self.target_class_names is not None:
+                    num_names = len(self.target_class_names)
+                    classes = classes or num_names
+                    if num_names != classes:
+                        raise ValueError(
+                            f"`target_class_names` must name the {classes} target classes, got {num_names} names."
+                        )
                 stack.callback(lent.give_back)
                 if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
                     stack.callback(generator.set_state, generator.get_state())  # seeds of workers are drawn from it
@@ -137,7 +134,7 @@ class SourceScorer:
         reading = data.batches.notes if isinstance(data.batches, ForkedBatches) else ()
         return ScoredSource(
             replace(report, notes=(*report.notes, *data.notes, *reading, *skipped)),
-            self.target_class_names or find_class_names(trainer.datamodule, data.dataset, num_target_classes),
+            self.target_class_names or find_class_names(trainer.datamodule, data.dataset, report.num_target_classes),
             self.source_class_names or find_source_class_names(source, report.num_source_classes),
         )
 

@@ -14,9 +14,6 @@ Fit: TypeAlias = Callable[[Array, Array, Array], Predict]
 def min_records(coverage: float) -> int:
     """Return the smallest number of records for a finite interval: the smallest n with (n + 1) coverage <= n.
 
-    Raises:
-        ValueError: If ``coverage`` is not strictly between 0 and 1.
-
     Example:
         >>> min_records(0.9), min_records(0.8), min_records(0.5)
         (9, 4, 1)
@@ -32,11 +29,11 @@ def check_coverage(coverage: float) -> None:
 
 
 def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tuple[float, float]:
-    r"""Return the jackknife+ interval for the answer at a new point.
+    r"""Return the jackknife+ interval at a new point; infinite with fewer than :func:`min_records` records.
 
-    With :math:`\hat\mu_{-i}` fitted without record i, :math:`R_i = |y_i - \hat\mu_{-i}(x_i)|` and
-    :math:`\alpha = 1 - \text{coverage}`, the interval is (Barber, Candès, Ramdas, Tibshirani, "Predictive inference
-    with the jackknife+", Annals of Statistics 2021)
+    With :math:`\hat\mu_{-i}` fitted without record i, :math:`R_i = |y_i - \hat\mu_{-i}(x_i)|` (``residuals [n]``, on
+    the scale of the new point) and :math:`\alpha = 1 - \text{coverage}`, the interval is (Barber, Candès, Ramdas,
+    Tibshirani, "Predictive inference with the jackknife+", Annals of Statistics 2021)
 
     .. math::
         \Bigl[\;\lfloor \alpha (n + 1) \rfloor\text{-th smallest of } \hat\mu_{-i}(x) - R_i,\quad
@@ -44,14 +41,6 @@ def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tup
 
     If the records and the new point are exchangeable and the fit ignores the order of the records, it contains the
     answer with probability at least :math:`1 - 2\alpha` (Theorem 1), and in practice about :math:`1 - \alpha`.
-
-    Args:
-        predictions: :math:`\hat\mu_{-i}(x)` at the new point, ``[n]``.
-        residuals: :math:`R_i`, ``[n]``, on the scale of the new point.
-        coverage: :math:`1 - \alpha`.
-
-    Returns:
-        The ends of the interval; infinite with fewer than :func:`min_records` records.
 
     Example:
         >>> jackknife_plus(np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0]), 0.8)
@@ -75,13 +64,12 @@ def leave_one_out(fit: Fit, x: Array, y: Array, scale: Array, x_new: Array) -> t
         fit: Function of ``x [m, p]``, ``y [m]``, ``scale [m]`` that returns a function from ``x [k, p]`` to answers
             ``[k]``. All its choices must depend only on the records that it is given.
         x: Records, ``[n, p]``.
-        y: Answers of the records, ``[n]``.
-        scale: Expected size of the error of each record, ``[n]``, positive, a function of ``x`` only.
+        y: Their answers, ``[n]``.
+        scale: Expected size of the error of each, ``[n]``, positive, a function of ``x`` only.
         x_new: The new point, ``[p]``.
 
     Returns:
-        Predictions for the new point without record i, ``[n]``, and the absolute residual of record i in units of its
-        scale, ``[n]``.
+        Predictions for the new point without record i, and the absolute residual of record i in units of its scale.
     """
     n = len(y)
     predictions, residuals = np.empty(n), np.empty(n)

@@ -28,20 +28,13 @@ class CurveShapes:
 
     The first term saturates, as training at a constant learning rate does. The second rises until the end, as when the
     learning rate falls along a cosine or a line; without an end it is absent.
-
-    Attributes:
-        time_scale: tau in epochs, ``[k]``.
-        exponent: c, ``[k]``.
-        share: b, ``[k]``.
-        straight: Whether h is the line, ``[k]``.
-        end: T in epochs; infinity for endless training.
     """
 
-    time_scale: Array
-    exponent: Array
-    share: Array
-    straight: Array
-    end: float
+    time_scale: Array  #: tau in epochs, ``[k]``
+    exponent: Array  #: c, ``[k]``
+    share: Array  #: b, ``[k]``
+    straight: Array  #: whether h is the line, ``[k]``
+    end: float  #: T in epochs; infinity for endless training
 
     def __getitem__(self, index: Array) -> "CurveShapes":
         """Select shapes by index, possibly repeatedly."""
@@ -75,14 +68,10 @@ class CurveShapes:
 
 
 def curve_shapes(epochs: Array, end: float) -> tuple[CurveShapes, Array]:
-    """Return all shapes and their prior probabilities ``[k]``.
+    """Return all shapes, given the ``epochs [t]`` of the validations so far, and their prior probabilities ``[k]``.
 
-    Time scales range from a tenth of the first validation to ten times the end (without an end: ten times twice the
-    epochs so far), uniform on a logarithmic scale.
-
-    Args:
-        epochs: Epochs of the validations so far, ``[t]``, at least one.
-        end: Epochs at the end of training; infinity if it never ends.
+    Time scales range from a tenth of the first validation to ten times the end (without an end, infinity: ten times
+    twice the epochs so far), uniform on a logarithmic scale.
     """
     horizon = end if math.isfinite(end) else 2 * epochs[-1] + 1
     first = epochs[epochs > 0][0] if (epochs > 0).any() else horizon

@@ -34,40 +34,24 @@ NUM_DRAWS, MOST_PLANNED = 4096, 64
 
 @dataclass(frozen=True)
 class Posterior:
-    """Normal posteriors of the accuracies at both ends, for each noise (j) and shape (k), and their weights.
+    """Normal posteriors of the accuracies at both ends, for each noise (j) and shape (k), and their weights."""
 
-    Attributes:
-        shapes: The k shapes.
-        noise: Standard deviation of single validations, ``[j]``.
-        weights: Probability of each noise and shape, ``[j, k]``.
-        mean: Means of the final accuracy and of that before training, ``[j, k, 2]``.
-        covariance: Covariance of the two, ``[j, k, 2, 2]``.
-    """
-
-    shapes: CurveShapes
-    noise: Array
-    weights: Array
-    mean: Array
-    covariance: Array
+    shapes: CurveShapes  #: the k shapes
+    noise: Array  #: standard deviation of single validations, ``[j]``
+    weights: Array  #: probability of each noise and shape, ``[j, k]``
+    mean: Array  #: of the final accuracy and of that before training, ``[j, k, 2]``
+    covariance: Array  #: of the two, ``[j, k, 2, 2]``
 
 
 @dataclass(frozen=True)
 class CurveDraws:
-    """Weighted draws of learning curves.
+    """Weighted draws of learning curves."""
 
-    Attributes:
-        shapes: The s shapes.
-        start: Accuracy before training, ``[s]``.
-        final: Accuracy at the end, ``[s]``.
-        best: Highest accuracy of all validations, past and future, ``[s]``.
-        weights: Probability of each draw, ``[s]``, with sum 1.
-    """
-
-    shapes: CurveShapes
-    start: Array
-    final: Array
-    best: Array
-    weights: Array
+    shapes: CurveShapes  #: the s shapes
+    start: Array  #: accuracy before training, ``[s]``
+    final: Array  #: accuracy at the end, ``[s]``
+    best: Array  #: highest accuracy of all validations, past and future, ``[s]``
+    weights: Array  #: probability of each draw, ``[s]``, with sum 1
 
     def epoch_of(self, fraction: float) -> Array:
         """Return the epochs ``[s]`` until each curve is at a fraction of its final accuracy; 0 if it starts above."""
@@ -93,7 +77,7 @@ def fit_learning_curve(
     arrivals: Sequence[tuple[float, float]] = (),
     test_size: int | None = None,
 ) -> Posterior:
-    r"""Fit learning curves to validations.
+    r"""Fit learning curves to validations: ``accuracy [t]`` at ``epochs [t]``, at least one.
 
     A curve runs from :math:`y_0` before training to :math:`y_T` at the end, :math:`y(t) = y_T + (y_0 - y_T) l(t)`, with
     the shapes l of ``CurveShapes`` and normal noise of the validations. The prior of :math:`y_T` is normal with
@@ -101,8 +85,8 @@ def fit_learning_curve(
     linear in :math:`(y_T, y_0)`, so the posterior is normal and the evidence is exact. It weights shapes and noises.
 
     Args:
-        epochs: Epochs of the validations, ``[t]``, at least one.
-        accuracy: Accuracy at each validation, ``[t]``.
+        epochs: Epochs of the validations.
+        accuracy: Accuracy at each.
         end: Epochs T at the end of training, at least those of the last validation; infinity if it never ends.
         mean: Prior mean of the final accuracy.
         arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers needed; similar curves
@@ -140,18 +124,10 @@ def fit_learning_curve(
 def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean: float, deviation: float) -> CurveDraws:
     """Draw curves with their future validations, and so the best accuracy of the whole run.
 
-    Future validations follow at the pace of those so far; without an end there is one, at the plateau. The draws are
-    weighted by the density that the forecast from before training gives their best accuracy.
-
-    Args:
-        posterior: Posterior of the curves, given the validations so far.
-        epochs: Epochs of the validations so far, ``[t]``.
-        best: Best accuracy so far.
-        mean: Forecast of the best accuracy, the same as in the fit.
-        deviation: Standard deviation of the forecast; infinity without one.
-
-    Returns:
-        The draws; the same arguments give the same draws.
+    Future validations follow at the pace of those so far (``epochs``, the best accuracy ``best``); without an end there
+    is one, at the plateau. The draws are weighted by the density that the forecast from before training gives their
+    best accuracy: ``mean``, as in the fit, and ``deviation``, infinity without a forecast. The same arguments give the
+    same draws.
     """
     # A fixed generator: a forecast is a function of its arguments.
     generator = np.random.default_rng(0)

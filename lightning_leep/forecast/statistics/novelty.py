@@ -16,17 +16,10 @@ MARGIN = 1.25
 
 
 def distances(x: Array, point: Array) -> Array:
-    """Return the Euclidean distance of a point to each record.
+    """Return the Euclidean distance of ``point [p]`` to each record ``x [n, p]``, in nats or logits: ``[n]``.
 
     A feature that is missing (NaN) on either side is skipped, and the sum of squares is multiplied by p / (number of
     compared features).
-
-    Args:
-        x: Records, ``[n, p]``, in nats or logits.
-        point: The point, ``[p]``.
-
-    Returns:
-        Distances, ``[n]``.
     """
     delta = x - point
     compared = (~np.isnan(delta)).sum(1)  # [n]
@@ -34,14 +27,11 @@ def distances(x: Array, point: Array) -> Array:
 
 
 def usual_distance(x: Array) -> float:
-    r"""Return the largest usual distance of a point to its second nearest record.
+    r"""Return the largest usual distance of a point to its second nearest record of ``x [n, p]``, n at least 1.
 
     It is ``MARGIN`` times the :math:`\lceil 0.9 (n + 1) \rceil`-th smallest of the distances of each record to its
     second nearest other record, but at least ``SLACK``. The largest never decides, so an outlier in the
     history (or a tenth of a long history) does not make everything between it and the rest look usual.
-
-    Args:
-        x: Records, ``[n, p]``, at least one.
     """
     n = len(x)
     if n == 1:
@@ -52,18 +42,11 @@ def usual_distance(x: Array) -> float:
 
 
 def pull_inside(x: Array, point: Array) -> tuple[Array, bool]:
-    r"""Move a point without records near it towards the nearest records.
+    r"""Move ``point [p]`` towards the nearest records ``x [n, p]`` if none are near it; also return whether it moved.
 
-    A point drawn like the n records is moved with probability at most :math:`1 - \lceil 0.9 (n + 1) \rceil / (n + 1)`
-    (:math:`2 / (n + 1)` with less than 19 records); with the margin, about half as often.
-
-    Args:
-        x: Records, ``[n, p]``, at least one.
-        point: The new point, ``[p]``.
-
-    Returns:
-        The point, and whether it was moved: if its distance is larger than usual, its difference to the mean of the two
-        nearest records is multiplied by (usual distance) / (its distance).
+    If its distance is larger than usual, its difference to the mean of the two nearest records is multiplied by (usual
+    distance) / (its distance). A point drawn like the n records is moved with probability at most :math:`1 - \lceil 0.9
+    (n + 1) \rceil / (n + 1)` (:math:`2 / (n + 1)` with less than 19 records); with the margin, about half as often.
     """
     usual, own = usual_distance(x), _neighbour_distance(x, point)
     if own <= usual:

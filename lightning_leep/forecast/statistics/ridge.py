@@ -14,17 +14,11 @@ INTERCEPT_SCALE = 3.0
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """A fitted ridge regression; calling it with ``x [k, p]`` gives answers ``[k]``.
+    """A fitted ridge regression; calling it with ``x [k, p]`` gives answers ``[k]``."""
 
-    Attributes:
-        centre: Weighted mean of the records, ``[p]``; it replaces a missing feature (NaN).
-        coefficients: Intercept and slopes, ``[p + 1]``.
-        prior_scale: The chosen prior standard deviation of a slope.
-    """
-
-    centre: Array
-    coefficients: Array
-    prior_scale: float
+    centre: Array  #: weighted mean of the records, ``[p]``; it replaces a missing feature (NaN)
+    coefficients: Array  #: intercept and slopes, ``[p + 1]``
+    prior_scale: float  #: the chosen prior standard deviation of a slope
 
     def __call__(self, x: Array) -> Array:
         """Return answers ``[k]`` for features ``[k, p]``."""
@@ -32,7 +26,7 @@ class RidgeFit:
 
 
 def fit_ridge(x: Array, y: Array, scale: Array) -> RidgeFit:
-    r"""Least squares with a Gaussian prior around zero.
+    r"""Least squares with a Gaussian prior around zero; without records it answers 0.
 
     With weights :math:`w_i = 1 / \text{scale}_i^2`, centred features :math:`\tilde x` and prior standard deviation s
     of a slope (3 s for the intercept), it minimises
@@ -40,16 +34,9 @@ def fit_ridge(x: Array, y: Array, scale: Array) -> RidgeFit:
     .. math:: \sum_i w_i (y_i - b_0 - \tilde x_i^\top b)^2 + b_0^2 / (3 s)^2 + \|b\|^2 / s^2 .
 
     s is the value of ``PRIOR_SCALES`` with the smallest leave-one-out error :math:`\sum_i w_i (e_i / (1 - h_i))^2` (h
-    is the diagonal of the hat matrix); the smaller s wins a tie. Features must be in nats or logits. They are not
-    rescaled, so a feature that hardly varies among the records cannot get a large coefficient.
-
-    Args:
-        x: Features, ``[n, p]``; NaN where missing.
-        y: Answers, ``[n]``.
-        scale: Standard deviation of the noise of each answer, ``[n]``.
-
-    Returns:
-        The fit; without records it answers 0.
+    is the diagonal of the hat matrix); the smaller s wins a tie. Features ``x [n, p]`` must be in nats or logits, NaN
+    where missing. They are not rescaled, so a feature that hardly varies among the records cannot get a large
+    coefficient. ``scale [n]`` is the standard deviation of the noise of each answer ``y [n]``.
     """
     precision = 1 / scale  # [n]
     weights = np.where(np.isnan(x), 0, precision[:, None] ** 2)  # [n, p]

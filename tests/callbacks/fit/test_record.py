@@ -54,6 +54,9 @@ def test_record_holds_what_is_known_of_the_run(tmp_path):
     assert record.report == callback.report
     assert record.curve == callback.curve
     assert record.curve.epochs == (1.0, 2.0)
+    assert record.forecast == callback.forecast
+    assert [epoch for epoch, *_ in record.running] == [1.0, 2.0]
+    assert record.running[-1][1:] == (callback.curve.best,) * 3  # nothing is left to expect
     assert len(record.wall_seconds) == 2
     assert 0 < record.wall_seconds[0] < record.wall_seconds[1] < 60
     assert record.reference.accuracy == (0.3, 0.4)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
 from lightning_leep.callbacks.source.class_info import (
     find_class_names,
     find_num_target_classes,
@@ -21,6 +21,7 @@ from tests._helpers.small_transfer import (
     make_source,
     make_trainer,
     train_loader,
+    trained_state,
     val_loader,
 )
 
@@ -86,16 +87,42 @@ def test_places_that_disagree():
         find_num_target_classes(module_with(num_classes=4), None, Named(*make_data().tensors))
 
 
-def test_nowhere():
-    with pytest.raises(ValueError, match="the datamodule, the module and the training data set have none of num_tar"):
-        find_num_target_classes(None, nn.Module(), make_data())
-
+def silent_module() -> Classifier:
+    """A module that does not say how many classes it learns."""
     module = Classifier()
     del module.num_classes
-    with pytest.raises(ValueError, match="Pass `num_target_classes=` to LEEPCallback"):
-        fit(module, LEEPCallback(make_source(), strict=True))
-    fit(module, callback := LEEPCallback(make_source(), strict=True, num_target_classes=4))
-    assert callback.report.num_target_classes == 4
+    return module
+
+
+def report_of(**kwargs):
+    fit(silent_module(), callback := LEEPCallback(make_source(), strict=True, **kwargs))
+    return callback.report
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"max_samples": 30}, {"scoring": ScoringOptions(memory="second_pass")}])
+def test_labels_tell_where_nothing_else_does(kwargs):
+    """A larger number would have changed no score."""
+    assert find_num_target_classes(None, silent_module(), make_data()) is None
+    found, stated = report_of(**kwargs), report_of(num_target_classes=4, **kwargs)
+    assert (found.num_target_classes, stated.num_target_classes) == (3, 4)
+    assert any("The number of target classes, 3, was found from the labels" in note for note in found.notes)
+    assert not any("from the labels" in note for note in stated.notes)
+    for name in ("leep", "leave_one_out_leep", "nce", "linear_probe_accuracy", "h_score", "log_me"):
+        assert getattr(found, name) == pytest.approx(getattr(stated, name), abs=1e-9), name
+
+
+def test_reading_the_labels_first_leaves_training_as_it_is():
+    plain, scored = silent_module(), silent_module()
+    fit(plain)
+    fit(scored, LEEPCallback(make_source(), strict=True, scoring=ScoringOptions(memory="second_pass")))
+    assert trained_state(scored) == trained_state(plain)
+
+
+def test_given_names_are_a_statement():
+    """The last name is that of a class without a row."""
+    report = report_of(target_class_names=["a", "b", "c", "d"])
+    assert report.num_target_classes == 4
+    assert not any("from the labels" in note for note in report.notes)
 
 
 def test_datamodule_of_the_trainer():
@@ -108,10 +135,8 @@ def test_datamodule_of_the_trainer():
         def val_dataloader(self):
             return val_loader()
 
-    module = Classifier()
-    del module.num_classes
     callback = LEEPCallback(make_source(), strict=True)
-    make_trainer(callback).fit(module, datamodule=Data())
+    make_trainer(callback).fit(silent_module(), datamodule=Data())
     assert callback.report.num_target_classes == 3
 
 

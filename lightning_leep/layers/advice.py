@@ -1,0 +1,248 @@
+"""What to train: the cheapest way whose forecast cannot be told from the best."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
+from lightning_leep.records.layers import HEAD_INPUT, STEM, LayerScore
+from lightning_leep.records.report import TransferabilityReport, or_nan
+from lightning_leep.records.report_notes import LOGITS, explained_share
+from lightning_leep.records.transfer import TransferRecord
+
+if TYPE_CHECKING:  # a page shows advice without torch
+    from lightning_leep.layers.groups import LearningRates
+    from lightning_leep.layers.layer_transfer import LayerTransfer
+
+#: A forecast cannot be told from the best if it is lower by less than this many standard errors of the difference, or
+#: by less than ``MARGIN``. Chosen on ResNet-20, checked on ResNet-32 (benchmarks/layer_advice.py).
+STANDARD_ERRORS, MARGIN = 0.5, 0.005
+#: An earlier layer is the best of many by luck unless it is above the last by this many standard errors.
+EARLIER_ERRORS = 2.0
+#: The table of CS231n has no numbers. From so many rows a class on, data are called much here, and from this share of
+#: the labels' entropy on that leave-one-out LEEP explains, similar.
+MUCH_DATA, SIMILAR = 50, 0.25
+#: That table, by (much data, similar).
+RULES = {
+    (False, True): "Little data, similar to the source's: train a linear head on the last features.",
+    (True, True): "Much data, similar to the source's: fine-tuning all layers is safe.",
+    (False, False): "Little data, different from the source's: train a linear head on an earlier layer.",
+    (True, False): "Much data, different from the source's: fine-tune all layers.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to train.
+
+    Attributes:
+        what: In words.
+        trainable: "head", "part" or "all", as in a :class:`~lightning_leep.records.TransferRecord`.
+        trained_from: "head", the first layer that is trained, or "all".
+        reads: Layer whose output the head reads; empty for the last one.
+        forecast: The accuracy that it will reach.
+        standard_error: Of that accuracy, from the number of scored rows alone.
+        trained_share: Share of the source's parameters, its head left out, that are trained; None if they are unknown.
+        backward_share: Share of the source's layers that the backward pass runs through.
+    """
+
+    what: str
+    trainable: str
+    trained_from: str
+    reads: str = ""
+    forecast: AccuracyForecast
+    standard_error: float
+    trained_share: float | None
+    backward_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Ways to train, what is expected of each, and which of them is recommended.
+
+    Attributes:
+        choices: From the cheapest to the most expensive.
+        recommended: Place of the recommended one; None if nothing can be told.
+        reason: Why this one, or why none; a sentence.
+        data: What a rule of thumb says of data like these.
+        notes: What limits the advice, one sentence each.
+    """
+
+    choices: tuple[Choice, ...]
+    recommended: int | None
+    reason: str
+    data: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def choice(self) -> Choice | None:
+        """The recommended choice."""
+        return None if self.recommended is None else self.choices[self.recommended]
+
+    def describe(self) -> str:
+        """Return the recommendation and the reason, without the table."""
+        if self.choice is None:
+            return f"Nothing can be recommended: {self.reason}"
+        expected = f"expected accuracy {self.choice.forecast.value:.3f}"
+        return f"Recommended: {self.choice.what}, {expected}. {self.reason}"
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the choices as rows of text, below a row with the heads of the columns."""
+        rows: list[tuple[str, ...]] = [("what to train", "accuracy", "interval", "parameters trained", "backward pass")]
+        for place, choice in enumerate(self.choices):
+            forecast, share = choice.forecast, choice.trained_share
+            rows.append(
+                (
+                    choice.what + (" (recommended)" if place == self.recommended else ""),
+                    f"{forecast.value:.3f}",
+                    f"{forecast.low:.3f} to {forecast.high:.3f}",
+                    "unknown" if share is None else f"{share:.0%}",
+                    f"{choice.backward_share:.0%}",
+                )
+            )
+        return rows
+
+    def __str__(self) -> str:
+        """The table, the recommendation, the rule of thumb and the notes."""
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([*lines, self.describe(), self.data, *(f"- {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for JSON."""
+        return asdict(self) | {"choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes)}
+
+    def callback(self, learning_rates: "LearningRates" = None) -> "LayerTransfer":
+        """Return the callback that trains as recommended; it needs torch and Lightning.
+
+        Args:
+            learning_rates: As in :class:`~lightning_leep.LayerTransfer`.
+
+        Raises:
+            ValueError: If nothing is recommended, or a head on an earlier layer, which needs another module.
+        """
+        choice = self.choice
+        if choice is None or choice.reads:
+            found = self.describe() if choice is None else f"{choice.what}, for which the module must be built anew."
+            raise ValueError(f"A recommendation is needed that a callback can follow, got: {found}")
+        from lightning_leep.layers.layer_transfer import LayerTransfer
+
+        return LayerTransfer(None if choice.trained_from == "all" else choice.trained_from, learning_rates)
+
+
+def advise(
+    report: TransferabilityReport, history: Iterable[TransferRecord] | None = None, *, test_size: int | None = None
+) -> Advice:
+    r"""Compare ways to train a source on the data of a report, and recommend one.
+
+    The ways are a linear head on the last features, one on the best earlier layer, training from the last stage on, and
+    all layers. A stage is a row of layers under one name ("layer3.0", "layer3.1"), or the last third of them. Each has
+    the forecast of :func:`~lightning_leep.forecast.forecast_accuracy`. Recommended is the first whose forecast p is not
+    below the best one :math:`p^*` by more than
+    :math:`\max(0.005, \tfrac12 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
+    are the same, so that the difference varies less than that. A head on an earlier layer must be better than one on
+    the last by two standard errors, since the layer is the best of many.
+
+    Nothing is recommended without scores of features and of layers, and if no way is better than always naming the
+    largest class by two standard errors.
+
+    Sources: the table in the notes on transfer learning of Stanford's CS231n (size and similarity of the data);
+    Yosinski et al., NeurIPS 2014, on which layers transfer.
+
+    Args:
+        report: Scores of the source on the target data.
+        history: Earlier transfers, which correct the forecasts.
+        test_size: Rows on which the achieved accuracy will be measured; None for as many as were scored.
+
+    """
+    choices = _choices(report, list(history or ()), test_size)
+    if not choices:
+        why = "the source has no scores of features and layers; score it with `layers='auto'`."
+        return Advice(choices=(), recommended=None, reason=why, data=_rule(report))
+    head = choices[0]
+    luck = {c.what for c in choices if c.reads and _lead(c, head) < EARLIER_ERRORS * c.standard_error}
+    counted = [choice for choice in choices if choice.what not in luck]
+    best = max(counted, key=lambda choice: choice.forecast.value)
+    as_good = [choice for choice in counted if _lead(best, choice) <= _tolerance(best, choice)]
+    found: int | None = choices.index(as_good[0])
+    if best.forecast.value - 2 * best.standard_error <= report.largest_class_rate:
+        found = None
+        reason = f"none is clearly above {report.largest_class_rate:.3f}, the share of the largest class."
+    elif len(as_good) == len(counted):
+        reason = f"The ways to train cannot be told apart on {report.num_samples} rows; this is the cheapest."
+    elif as_good[0] is best:
+        other = "costlier way is expected to reach more" if found == 0 else "cheaper way is expected to reach as much"
+        reason = f"No {other}."
+    else:
+        reason = f"It cannot be told from the best, {best.what} ({best.forecast.value:.3f})."
+    notes = [] if report.feature_layer != LOGITS else ["The probe of the head is one of the logits, a lower bound."]
+    notes += sorted({note for choice in choices for note in choice.forecast.notes})
+    return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))
+
+
+def _lead(choice: Choice, other: Choice) -> float:
+    return choice.forecast.value - other.forecast.value
+
+
+def _tolerance(choice: Choice, other: Choice) -> float:
+    return max(MARGIN, STANDARD_ERRORS * math.hypot(choice.standard_error, other.standard_error))
+
+
+def _choices(report: TransferabilityReport, history: list[TransferRecord], test_size: int | None) -> list[Choice]:
+    layers = report.layers
+    known = (or_nan(report.linear_probe_accuracy), or_nan(report.multi_layer_probe_accuracy))
+    if not layers or not all(map(math.isfinite, known)):
+        return []
+    sizes = [layer.num_parameters or 0 for layer in layers]
+    counted = sum(sizes) and all(layer.num_parameters is not None for layer in layers)
+
+    def choice(what: str, trainable: str, first: int, reads: str = "", scores: Any = report) -> Choice:
+        name = layers[first].name if trainable == "part" else ""
+        made = forecast_accuracy(scores, history, trainable=trainable, trained_from=name, test_size=test_size)
+        assert made is not None  # there is a probe
+        p = made.value
+        return Choice(
+            what=what,
+            trainable=trainable,
+            trained_from=name or trainable,
+            reads=reads,
+            forecast=made,
+            standard_error=math.sqrt(p * (1 - p) / report.num_samples),
+            trained_share=sum(sizes[first:]) / sum(sizes) if counted else None,
+            backward_share=1 - first / len(layers),
+        )
+
+    choices = [choice("a linear head on the last features", "head", len(layers))]
+    earlier = [layer for layer in layers if layer.probe_accuracy is not None and not layer.feeds_head]
+    if earlier:
+        best = max(earlier, key=lambda layer: or_nan(layer.probe_accuracy))
+        scores = replace(report, linear_probe_accuracy=best.probe_accuracy, feature_layer=best.name)
+        choices.append(choice(f"a linear head on {best.name}", "head", len(layers), best.name, scores))
+    if first := _last_stage(layers):
+        choices.append(choice(f"from {layers[first].name} on", "part", first))
+    return [*choices, choice("all layers", "all", 0)]
+
+
+def _last_stage(layers: tuple[LayerScore, ...]) -> int:
+    """Place of the first layer of the last stage: the last row of layers under one name, else the last third of them.
+
+    It is 0 if there are fewer than 3.
+    """
+    is_block = [layer.name not in (STEM, HEAD_INPUT) and "(run " not in layer.name for layer in layers]
+    blocks = [place for place, found in enumerate(is_block) if found]
+    stages = [layers[place].name.rpartition(".")[0] for place in blocks]
+    if len(blocks) < 3:
+        return 0
+    first = stages.index(stages[-1])
+    is_row = bool(stages[-1]) and set(stages[first:]) == {stages[-1]} and len(blocks) / 3 <= first < len(blocks) - 1
+    return blocks[first if is_row else -(len(blocks) // 3)]
+
+
+def _rule(report: TransferabilityReport) -> str:
+    rows, share = report.num_samples / report.num_target_classes, explained_share(report)
+    if share is None:
+        return f"{rows:.0f} rows a class; how similar the data are to the source's is unknown."
+    rule = RULES[rows >= MUCH_DATA, share >= SIMILAR]
+    return f"{rule} ({rows:.0f} rows a class; leave-one-out LEEP explains {share:.0%} of the labels' entropy.)"

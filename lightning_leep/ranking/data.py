@@ -1,0 +1,202 @@
+"""The rows that all sources are scored on: the same for each, decoded once for those that take the same input."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_leep.ranking.hub import LaterTransform
+from lightning_leep.ranking.source import Source
+from lightning_leep.scoring.batches import split_pair_or_mapping
+from lightning_leep.scoring.shared_rows import given_data
+from lightning_leep.utils.checks import check_size
+
+#: Most bytes of decoded batches that are kept for the next source that takes the same ones.
+KEPT_BYTES = 2**31
+
+
+class TransformedRows:
+    """A data set whose inputs go through a transform, row by row.
+
+    Args:
+        rows: Data set of pairs ``(input, label)``, or of mappings with a label and one input or several.
+        transform: Function of the input.
+    """
+
+    def __init__(self, rows: Any, transform: Callable[[Any], Any]) -> None:
+        self.rows = rows
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Return the transformed input and the label of a row."""
+        inputs, label = split_pair_or_mapping(self.rows[index])
+        if isinstance(inputs, Mapping) and len(inputs) == 1:
+            inputs = next(iter(inputs.values()))
+        return self.transform(inputs), label
+
+
+class SharedBatches:
+    """Batches that several sources read in turn. They are kept for the next one, if they are not too large.
+
+    Args:
+        loader: Where the batches come from; it gives the same rows each time.
+        is_shared: Whether another source will read them.
+    """
+
+    def __init__(self, loader: Iterable[Any], is_shared: bool) -> None:
+        self.loader = loader
+        self.most_rows: int | None = None
+        self.largest = 1  #: rows of the largest batch so far
+        self._keep = is_shared
+        self._kept: list[Any] | None = None
+
+    def __len__(self) -> int:
+        """Number of the loader's batches."""
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches, in parts if a batch has too many rows."""
+        for batch in self._batches():
+            rows = num_rows(batch)
+            self.largest = max(self.largest, rows)
+            if self.most_rows is None or rows <= self.most_rows:
+                yield batch
+            else:
+                for start in range(0, rows, self.most_rows):
+                    yield _part(batch, rows, slice(start, start + self.most_rows))
+
+    def halve(self) -> bool:
+        """Hand out half as many rows at a time from now on; False if that is not possible."""
+        rows = min(self.largest, self.most_rows or self.largest)
+        self.most_rows = max(1, rows // 2)
+        return rows > 1
+
+    def _batches(self) -> Iterator[Any]:
+        if self._kept is not None:
+            yield from map(_copied, self._kept)  # a source may change what it is given
+            return
+        kept: list[Any] = []
+        size = 0
+        for batch in self.loader:
+            if self._keep:
+                size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+                self._keep = size <= KEPT_BYTES
+                if self._keep:
+                    kept.append(_copied(batch))
+                else:
+                    kept.clear()
+            yield batch
+        if self._keep:
+            self._kept = kept
+
+
+@dataclass(frozen=True)
+class TargetData:
+    """What all sources are scored on.
+
+    Args:
+        data: A data set of labelled rows, whose inputs go through each source's transform; or batches that all sources
+            take as they are: a DataLoader or another iterable that can be read again.
+        max_samples: Largest number of rows, a random subset that is the same for all sources; None for all rows.
+        batch_size: Rows of a batch of a data set.
+        num_workers: Processes that read a data set.
+
+    Raises:
+        TypeError: If the data are neither, or a row has no label.
+        ValueError: If a size is impossible, the data can be read only once, or ``max_samples`` has no index to use.
+    """
+
+    data: Any
+    max_samples: int | None = None
+    batch_size: int = 64
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_samples is not None:
+            check_size("max_samples", self.max_samples, 2)
+        check_size("batch_size", self.batch_size)
+        check_size("num_workers", self.num_workers, 0)
+        if isinstance(self.data, Iterator):
+            raise ValueError(
+                f"`data` must be readable once for each source, got an iterator ({type(self.data).__name__}). Pass a "
+                "data set, or the loader itself."
+            )
+        if isinstance(self.data, IterableDataset) or not (self.has_rows or isinstance(self.data, Iterable)):
+            raise TypeError(
+                "`data` must be a data set with an index and a length, or batches (such as a DataLoader), got "
+                f"{type(self.data).__name__}."
+            )
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the data are a data set, and not batches."""
+        is_set = hasattr(self.data, "__getitem__") and hasattr(self.data, "__len__")
+        return is_set and not isinstance(self.data, DataLoader | IterableDataset) and not self._holds_batches
+
+    @property
+    def _holds_batches(self) -> bool:
+        """Whether a list holds batches: pairs whose labels are a tensor of one dimension."""
+        if not isinstance(self.data, list | tuple) or not self.data:
+            return False
+        first = self.data[0]
+        label = first[1] if isinstance(first, tuple | list) and len(first) == 2 else None
+        return isinstance(label, Tensor) and label.ndim == 1
+
+    @property
+    def name(self) -> str:
+        """Class of the data set."""
+        data = self.data
+        while inner := getattr(data, "dataset", None):
+            data = inner
+        return type(data).__name__
+
+    def check_rows(self) -> None:
+        """Raise ``TypeError`` unless a row has a label, ``ValueError`` unless there are rows."""
+        if not self.has_rows:
+            return
+        if not len(self.data):
+            raise ValueError("`data` must hold labelled rows, got an empty data set.")
+        split_pair_or_mapping(self.data[0])
+
+    def key(self, source: Source) -> Hashable:
+        """What two sources have in common that are given the same batches."""
+        transform = source.transform
+        return transform.made.key if isinstance(transform, LaterTransform) else id(transform)
+
+    def batches(self, source: Source, is_shared: bool = False) -> SharedBatches:
+        """This process's share of the rows, as the source takes them.
+
+        Raises:
+            ValueError: If the source has a transform and the data are batches already.
+        """
+        if self.has_rows:
+            rows: Any = self.data if source.transform is None else TransformedRows(self.data, source.transform)
+            loader: Any = DataLoader(rows, self.batch_size, num_workers=self.num_workers)
+        elif source.transform is not None:
+            raise ValueError("a source with a transform needs a data set, but `data` holds batches already.")
+        else:
+            loader = self.data
+        given = given_data(loader, self.max_samples)
+        return SharedBatches(given.batches, is_shared)
+
+
+def num_rows(batch: Any) -> int:
+    """Rows of a batch: the length of its first tensor; 1 if it has none."""
+    return next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+
+
+def _part(batch: Any, rows: int, part: slice) -> Any:
+    return apply_to_collection(batch, Tensor, lambda t: t[part] if t.ndim and len(t) == rows else t)
+
+
+def _copied(batch: Any) -> Any:
+    return apply_to_collection(batch, Tensor, torch.clone)

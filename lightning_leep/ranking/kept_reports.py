@@ -1,0 +1,53 @@
+"""Reports of sources that were scored, kept in a folder, so that an interrupted ranking goes on."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from lightning_leep.records.folder import Folder, open_folder, write_whole
+from lightning_leep.records.report import TransferabilityReport
+
+
+class KeptReports:
+    """A folder of reports, a file for each source.
+
+    Args:
+        folder: Path or fsspec URL; None keeps nothing.
+
+    Raises:
+        ValueError: If the folder is a chain of file systems, or its protocol is unknown.
+        OSError: If it cannot be made.
+    """
+
+    def __init__(self, folder: Folder | None) -> None:
+        self._found: list[Mapping[str, Any]] = []
+        if folder is None:
+            self._fs = None
+            return
+        self._fs, self._root = open_folder(folder)
+        self._fs.makedirs(self._root, exist_ok=True)
+        for path in sorted(self._fs.ls(self._root, detail=False)):
+            if path.endswith(".json"):
+                with suppress(OSError, ValueError):
+                    self._found.append(json.loads(self._fs.cat_file(path)))
+
+    def load(self, setting: Mapping[str, Any]) -> TransferabilityReport | None:
+        """The report of a source in the same setting; None if there is none, or if it is damaged."""
+        for values in self._found:
+            with suppress(ValueError, TypeError, KeyError):
+                if values["setting"] == setting:
+                    return TransferabilityReport.from_dict(values["report"])
+        return None
+
+    def save(self, setting: Mapping[str, Any], report: TransferabilityReport) -> None:
+        """Write a report; the file appears as a whole or not at all.
+
+        Args:
+            setting: What decides the report: the source, the rows, the options, as JSON values.
+            report: The report.
+        """
+        if self._fs is not None:
+            text = json.dumps({"setting": setting, "report": report.to_dict()}, allow_nan=False, indent=1)
+            write_whole(self._fs, self._root, f"source-{uuid.uuid4().hex}.json", text.encode())

@@ -1,0 +1,162 @@
+"""The order of sources, from their reports."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.ranking.ranking import SourceRanking
+from lightning_leep.records import History, TransferabilityReport, TransferRecord, load_history
+from lightning_leep.records.folder import Folder
+from lightning_leep.records.ranking import SCORES, RankedSource, SourceForecast, check_by
+from lightning_leep.records.report import or_nan
+from lightning_leep.utils.checks import check_real, check_text
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How sources are compared; arguments as in :func:`rank_reports`."""
+
+    trainable: str | Sequence[str] = ("head", "all")
+    by: str | None = None
+    history: Iterable[TransferRecord] | Folder | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        for word in self.parts:
+            check_text("trainable", word, empty=False)
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"`trainable` must name at least one part, each once, got {self.trainable!r}.")
+        if self.target is not None:
+            check_text("target", self.target, empty=False)
+        check_by(self.column, self.parts)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that may be trained."""
+        return (self.trainable,) if isinstance(self.trainable, str) else tuple(self.trainable)
+
+    @property
+    def column(self) -> str:
+        """What the sources are ordered by."""
+        return self.parts[0] if self.by is None else self.by
+
+    def records(self) -> History:
+        """The earlier transfers."""
+        if self.history is None:
+            return History()
+        if isinstance(self.history, str | os.PathLike):
+            return load_history(self.history)
+        return History(self.history)
+
+
+@dataclass
+class Candidates:
+    """What is known of the sources, by name."""
+
+    reports: dict[str, TransferabilityReport] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    accuracies: dict[str, float | None] = field(default_factory=dict)  #: on the sources' own tasks
+
+
+def rank_reports(
+    reports: Mapping[str, TransferabilityReport],
+    *,
+    trainable: str | Sequence[str] = ("head", "all"),
+    by: str | None = None,
+    history: Iterable[TransferRecord] | Folder | None = None,
+    target: str | None = None,
+    source_accuracy: Mapping[str, float] | None = None,
+) -> SourceRanking:
+    """Rank sources by reports that were made before, by :func:`~lightning_leep.score_outputs` for example.
+
+    Args:
+        reports: Report of each source on the same target data, by name.
+        trainable: The parts that may be trained, such as "head" or "all": each gets a forecast.
+        by: The column that orders the sources: one of ``trainable``, a score of
+            :data:`~lightning_leep.records.ranking.SCORES` or a baseline of
+            :data:`~lightning_leep.records.ranking.BASELINES`. None for the first of ``trainable``.
+        history: Earlier transfers, or their folder.
+        target: Name of the target data, as in the history.
+        source_accuracy: Accuracy of sources on their own task, 0..1, by name.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If there are no reports, ``by`` is unknown, or the reports are of other target classes.
+    """
+    wanted = Wanted(trainable, by, history, target)
+    if not isinstance(reports, Mapping) or not reports:
+        raise ValueError(f"`reports` must map at least one name to a report, got {reports!r:.100}.")
+    for name, report in reports.items():
+        check_text("name of a source", name, empty=False)
+        if not isinstance(report, TransferabilityReport):
+            raise TypeError(f"`reports[{name!r}]` must be a TransferabilityReport, got {type(report).__name__}.")
+    known: dict[str, float | None] = {**(source_accuracy or {})}
+    if unknown := sorted(set(known) - set(reports)):
+        raise ValueError(f"`source_accuracy` names sources without a report: {unknown}.")
+    for accuracy in (source_accuracy or {}).values():
+        check_real("source_accuracy", accuracy, 0, 1, missing=False)
+    return ranked(Candidates(reports=dict(reports), accuracies=known), wanted)
+
+
+def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
+    """Return the ranking.
+
+    Raises:
+        ValueError: If the reports are of other target classes.
+    """
+    reports, history, notes = candidates.reports, wanted.records(), list[str]()
+    classes = {name: report.num_target_classes for name, report in reports.items()}
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"All reports must be of the same target classes, got {classes} of them.")
+    if len({report.class_counts for report in reports.values()}) > 1:
+        notes.append("The sources were scored on different rows, so their scores cannot be compared row by row.")
+    found = [_source(name, candidates, wanted, history) for name in reports]
+    found.sort(key=lambda source: _place(source.value(wanted.column), reports[source.name]))
+    found = _with_ranks(found, wanted.column)
+    failed = [RankedSource(name=name, error=error) for name, error in candidates.errors.items()]
+    late = [RankedSource(name=name, notes=(reason,)) for name, reason in candidates.left_out.items()]
+    return SourceRanking(
+        sources=(*found, *late, *failed),
+        by=wanted.column,
+        trainable=wanted.parts,
+        num_samples=next((report.num_samples for report in reports.values()), 0),
+        target=wanted.target,
+        notes=tuple(notes),
+    )
+
+
+def _source(name: str, candidates: Candidates, wanted: Wanted, history: History) -> RankedSource:
+    report, forecasts = candidates.reports[name], {}
+    for part in wanted.parts:
+        forecast = forecast_accuracy(report, history, trainable=part)
+        if forecast is not None:
+            ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
+            forecasts[part] = SourceForecast(**ends, confidence=forecast.coverage)
+    return RankedSource(
+        name=name,
+        forecasts=forecasts,
+        scores={score: getattr(report, score, None) for score in SCORES},
+        num_parameters=report.num_parameters,
+        samples_per_second=report.samples_per_second,
+        source_accuracy=candidates.accuracies.get(name),
+    )
+
+
+def _place(value: float | None, report: TransferabilityReport) -> tuple[float, float]:
+    """Where a source stands: by its value, and by the likelihood of its probe where two values are the same."""
+    likelihood = or_nan(report.linear_probe_log_likelihood)
+    return (math.inf if value is None else -value), (math.inf if math.isnan(likelihood) else -likelihood)
+
+
+def _with_ranks(sources: Sequence[RankedSource], by: str) -> list[RankedSource]:
+    found: list[RankedSource] = []
+    for source in sources:
+        if (value := source.value(by)) is None:
+            found.append(replace(source, notes=(*source.notes, f"It has no {by}, and so no place.")))
+            continue
+        equal = bool(found) and found[-1].value(by) == value
+        found.append(replace(source, rank=found[-1].rank if equal else len(found) + 1))
+    return found

@@ -1,0 +1,83 @@
+"""How each single row fared under a leave-one-out probe: what two sources are compared by on the same rows."""
+
+import binascii
+import math
+import struct
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_leep.utils.checks import check_real, check_size
+
+
+@dataclass(frozen=True)
+class RowOutcomes:
+    """Leave-one-out outcomes of a probe on n labelled rows, in the order of the data set.
+
+    As JSON it takes 5.4 bytes a row: numbers of half precision, whose error is at most one in 2,000.
+
+    Attributes:
+        correct: 1 for a row that is predicted correctly, 1/k for a tie of k classes, 0 otherwise; NaN for a row that is
+            the only one of its class.
+        log_likelihood: Log posterior of the row's own class, in nats, at most 0; NaN for the same rows.
+        labels: Checksum of the labels in this order (:func:`labels_checksum`). Rows are compared in pairs only if it is
+            the same.
+    """
+
+    correct: tuple[float, ...]
+    log_likelihood: tuple[float, ...]
+    labels: int
+
+    def __post_init__(self) -> None:
+        check_size("labels", self.labels, 0)
+        if not len(self.correct) == len(self.log_likelihood) > 0:
+            raise ValueError(
+                "`correct` and `log_likelihood` must hold one number for each row, "
+                f"got {len(self.correct)} and {len(self.log_likelihood)}."
+            )
+        for name, least, most in (("correct", 0.0, 1.0), ("log_likelihood", -math.inf, 0.0)):
+            for value in getattr(self, name):
+                check_real(name, value, least, most)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values: numbers of half precision, little-endian, in base 64."""
+        return {"correct": _packed(self.correct), "log_likelihood": _packed(self.log_likelihood), "labels": self.labels}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "RowOutcomes":
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            TypeError: If a value has the wrong type.
+            ValueError: If a value is impossible or a field is missing or unknown.
+        """
+        if not isinstance(values, Mapping) or set(values) != {"correct", "log_likelihood", "labels"}:
+            raise ValueError(f"`values` must map correct, log_likelihood and labels to values, got {values!r:.200}.")
+        return cls(_unpacked("correct", values["correct"]), _unpacked("log_likelihood", values["log_likelihood"]),
+                   values["labels"])  # fmt: skip
+
+
+def labels_checksum(labels: Sequence[int]) -> int:
+    """Return the CRC-32 of labels in their order.
+
+    Example:
+        >>> labels_checksum([0, 1, 2]) == labels_checksum([0, 2, 1])
+        False
+    """
+    return zlib.crc32(struct.pack(f"<{len(labels)}q", *labels))
+
+
+def _packed(values: Sequence[float]) -> str:
+    return b64encode(struct.pack(f"<{len(values)}e", *values)).decode()
+
+
+def _unpacked(name: str, text: Any) -> tuple[float, ...]:
+    if not isinstance(text, str):
+        raise TypeError(f"`{name}` must be a text, got {text!r:.200}.")
+    try:
+        content = b64decode(text, validate=True)
+        return struct.unpack(f"<{len(content) // 2}e", content)
+    except (binascii.Error, struct.error) as error:
+        raise ValueError(f"`{name}` must hold numbers of half precision in base 64: {error}.") from None

@@ -1,0 +1,67 @@
+"""``lightning-leep report HISTORY``: the page as a file."""
+
+import argparse
+import json
+import os
+import warnings
+from typing import Any
+
+from lightning_leep.records.folder import open_folder
+from lightning_leep.records.history import load_history
+from lightning_leep.utils.checks import printable
+
+#: A ranking has a few thousand bytes a source.
+MAX_BYTES = 2**24
+
+
+def add_report(commands: Any) -> None:
+    """Add the command to the subparsers of ``argparse``."""
+    command = commands.add_parser("report", help="write one HTML page that shows a folder of transfers")
+    command.add_argument("path", help="folder of records, or its fsspec URL")
+    command.add_argument("--ranking", metavar="FILE", help="JSON file of a ranking of sources, to show as well")
+    command.add_argument("-o", "--output", metavar="FILE", default="report.html", help="file to write, report.html")
+
+
+def write_report(options: argparse.Namespace) -> str:
+    """Write the page and return one line about it.
+
+    Raises:
+        ValueError: If the folder does not exist, or the ranking is not one.
+        OSError: If something cannot be read or written.
+        ImportError: If the driver of a protocol is missing.
+    """
+    from lightning_leep.tensorboard.plugin.page_data import page_data
+    from lightning_leep.tensorboard.plugin.report_html import report_html
+
+    fs, root = open_folder(options.path)
+    if not fs.exists(root):
+        raise ValueError(f"There is no folder {options.path}.")
+    ranking = None if options.ranking is None else read_ranking(options.ranking)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = load_history(options.path)
+    page = report_html(page_data(history, ranking))
+    with open(options.output, "w", encoding="utf-8") as file:
+        file.write(page)
+    said = [f"Warning: {warning.message}" for warning in caught]
+    count = f"{len(history)} transfer{'' if len(history) == 1 else 's'}"
+    said.append(f"{os.path.abspath(options.output)}: {count}, {len(page) / 1000:.0f} kB. Open it in a browser.")
+    return "\n".join(map(printable, said))
+
+
+def read_ranking(path: str) -> dict[str, Any]:
+    """Read a ranking that was saved as JSON.
+
+    Raises:
+        ValueError: If the file holds something else.
+        OSError: If it cannot be read.
+    """
+    with open(path, encoding="utf-8") as file:
+        text = file.read(MAX_BYTES + 1)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or values.get("kind") != "ranking":
+        raise ValueError(f"`--ranking` must name the JSON file of a ranking, got {path!r}.")
+    return values

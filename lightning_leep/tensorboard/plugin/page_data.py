@@ -1,0 +1,192 @@
+"""What the page shows, as plain data for JSON: made from records alone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning_leep.forecast.accuracy import forecast_accuracy
+from lightning_leep.forecast.levels import LEEPLevel, leep_levels
+from lightning_leep.forecast.mean_curve import MeanCurve, with_references
+from lightning_leep.records.accuracy_forecast import AccuracyForecast
+from lightning_leep.records.curve import AccuracyCurve
+from lightning_leep.records.transfer import TransferRecord
+
+#: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer points of each, so
+#: that the page of a thousand has less than 2 MB.
+MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 12, 12_000
+#: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
+LEVELS, RECORDS_PER_LEVEL = 5, 4
+
+
+def page_data(
+    records: Iterable[TransferRecord],
+    ranking: Mapping[str, Any] | None = None,
+    more: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return everything that the page shows.
+
+    Args:
+        records: The transfers, in any order.
+        ranking: A ranking of sources, from ``Ranking.to_dict()``.
+        more: What else is known of each record, such as the run that it comes from; it is added as it is.
+
+    Returns:
+        ``transfers``, ``levels`` (mean curves by level of LEEP, for each part that was trained), ``texts`` (sentences
+        and names that occur often; others refer to them by index) and ``ranking``.
+    """
+    history = with_references(records)
+    texts = Texts()
+    points = min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(len(history), 1)))
+    transfers = [
+        {**transfer_data(record, texts, points), **extra}
+        for record, extra in zip(history, more or [{}] * len(history), strict=True)
+    ]
+    return {
+        "transfers": transfers,
+        "levels": levels_data(history),
+        "ranking": None if ranking is None else finite(ranking),
+        "texts": texts.known,
+    }
+
+
+class Texts:
+    """Texts that occur more than once, by index."""
+
+    def __init__(self) -> None:
+        self.known: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """Index of a text."""
+        if text not in self._places:
+            self._places[text] = len(self.known)
+            self.known.append(text)
+        return self._places[text]
+
+
+def transfer_data(record: TransferRecord, texts: Texts, points: int) -> dict[str, Any]:
+    """What the page shows of one transfer; accuracies in 0..1, LEEP in nats, times in epochs trained."""
+    report, forecast, curve = record.report, record.forecast, record.curve
+    made_again = forecast is None
+    if forecast is None:
+        forecast = _forecast_again(record)
+    reference = record.reference
+    notes = dict.fromkeys((*report.notes, *(forecast.notes if forecast is not None else ())))
+    layers = [layer for layer in report.layers if layer.probe_accuracy is not None]
+    special = [
+        i
+        for i, layer in enumerate(layers)
+        if layer.feeds_head or layer.name in (record.recommended, record.trained_from)
+    ]
+    return finite(
+        {
+            "source": record.source_name,
+            "target": record.target_name,
+            "trainable": record.trainable,
+            "trained_from": record.trained_from,
+            "recommended": record.recommended,
+            "date": record.created,
+            "complete": record.complete,
+            "leep": report.leep,
+            "leave_one_out_leep": report.leave_one_out_leep,
+            "floor": report.floor,
+            "probe": report.linear_probe_accuracy,
+            "together": report.multi_layer_probe_accuracy,
+            "rows": report.num_samples,
+            "classes": report.num_target_classes,
+            "test_size": record.test_size,
+            "optimizer": record.optimizer,
+            "learning_rate": record.learning_rate,
+            "seconds": record.wall_seconds[-1] if record.wall_seconds else None,
+            "forecast": None
+            if forecast is None
+            else {
+                "value": forecast.value,
+                "low": forecast.low,
+                "high": forecast.high,
+                "coverage": forecast.coverage,
+                "basis": texts.place(forecast.basis),
+                "made_again": made_again,
+            },
+            "achieved": record.achieved,
+            "epochs": curve.epochs[-1] if len(curve) else None,
+            "to90": curve.epochs_to(0.9),
+            "curve": _curve_data(curve, points),
+            "reference": _curve_data(reference, points) if isinstance(reference, AccuracyCurve) else reference,
+            "running": [record.running[i] for i in thinned(len(record.running), points)],
+            "layers": [
+                [texts.place(layer.name), layer.probe_accuracy, layer.probe_standard_error, layer.feeds_head]
+                for layer in (layers[i] for i in thinned(len(layers), points, special))
+            ],
+            "notes": [texts.place(note) for note in notes],
+        }
+    )
+
+
+def levels_data(history: Sequence[TransferRecord]) -> list[dict[str, Any]]:
+    """Mean curves by level of LEEP, for each part that was trained."""
+    result = []
+    for trainable in dict.fromkeys(record.trainable for record in history if record.trainable != "scratch"):
+        # Those from scratch are the references of the others.
+        records = [record for record in history if record.trainable in (trainable, "scratch")]
+        count = sum(record.trainable == trainable and record.complete and len(record.curve) > 0 for record in records)
+        levels = leep_levels(records, min(LEVELS, max(2, count // RECORDS_PER_LEVEL)))
+        if any(level.accuracy is not None for level in levels):
+            result.append({"trainable": trainable, "levels": [_level_data(level) for level in levels]})
+    return result
+
+
+def thinned(count: int, most: int, kept: Iterable[int] = ()) -> list[int]:
+    """At most ``most`` places out of ``count``, evenly spread with the first and the last, and those that are ``kept``.
+
+    Example:
+        >>> thinned(9, 3), thinned(9, 3, [5]), thinned(2, 3)
+        ([0, 4, 8], [0, 4, 5, 8], [0, 1])
+    """
+    if count <= most:
+        return list(range(count))
+    return sorted({*(round(i * (count - 1) / (most - 1)) for i in range(most)), *kept})
+
+
+def finite(value: Any) -> Any:
+    """The same plain value, with numbers rounded to five digits and None for those that JSON lacks."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _forecast_again(record: TransferRecord) -> AccuracyForecast | None:
+    """The forecast that the scores alone give, for a record that was written without one."""
+    try:
+        return forecast_accuracy(
+            record.report, trainable=record.trainable, trained_from=record.trained_from, test_size=record.test_size
+        )
+    except ValueError:  # the report has no such layer
+        return None
+
+
+def _curve_data(curve: AccuracyCurve, points: int) -> list[list[float]]:
+    best = [curve.accuracy.index(curve.best)] if len(curve) else []
+    places = thinned(len(curve), points, best)
+    return [[curve.epochs[i] for i in places], [curve.accuracy[i] for i in places]]
+
+
+def _level_data(level: LEEPLevel) -> dict[str, Any]:
+    return finite(
+        {
+            "low": level.low,
+            "high": level.high,
+            "count": len(level.records),
+            "accuracy": _mean_data(level.accuracy),
+            "difference": _mean_data(level.difference),
+        }
+    )
+
+
+def _mean_data(mean: MeanCurve | None) -> list[list[float]] | None:
+    if mean is None:
+        return None
+    places = thinned(len(mean.epochs), MOST_POINTS)
+    return [[values[i] for i in places] for values in (mean.epochs, mean.mean, mean.low, mean.high)]

@@ -1,0 +1,146 @@
+"""What the history says of sources: partial pooling against a mixed model written out, and histories of records."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_leep import TransferabilityReport
+from lightning_leep.ranking.baselines import source_effects, source_histories
+from lightning_leep.records import AccuracyCurve, TransferRecord
+
+
+def effects_of(table):
+    """Effects of a table ``[sources, targets]``."""
+    places = [(s, t) for s in range(table.shape[0]) for t in range(table.shape[1]) if not np.isnan(table[s, t])]
+    return source_effects(
+        [table[place] for place in places], [f"s{s}" for s, _ in places], [f"t{t}" for _, t in places]
+    )
+
+
+def test_a_whole_table_by_hand():
+    """Row means about the grand mean, shrunk by one minus the ratio of the noise to their variance."""
+    table = np.random.default_rng(0).normal(size=(5, 7)) + np.arange(5)[:, None]
+    raw = table.mean(axis=1) - table.mean()
+    residual = table - table.mean(axis=0) - raw[:, None]
+    noise = (residual**2).sum() / (4 * 6)
+    between = raw.var(ddof=1) - noise / 7
+    shrunk = 7 * between / (7 * between + noise) * raw
+    found = effects_of(table)
+    assert [found[f"s{s}"].effect for s in range(5)] == pytest.approx(list(shrunk))
+    assert found["s0"].standard_error == pytest.approx(math.sqrt(between * noise / (7 * between + noise)))
+    assert found["s0"].num_records == 7
+
+
+def test_fewer_records_are_shrunk_more():
+    rng = np.random.default_rng(1)
+    table = 0.3 * rng.normal(size=(6, 8)) + np.array([2.0, 2.0, 0.0, 0.0, -2.0, -2.0])[:, None]
+    table[0, 2:] = np.nan  # two records
+    found = effects_of(table)
+    assert found["s0"].num_records == 2
+    assert found["s0"].standard_error > found["s1"].standard_error
+
+
+def test_effects_recover_what_was_simulated():
+    """They are nearer to the truth than the plain means, which is what shrinking is for."""
+    better = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        truth = 0.5 * rng.normal(size=20)
+        table = truth[:, None] + rng.normal(size=3) + rng.normal(size=(20, 3))
+        plain = table.mean(axis=1) - table.mean()
+        shrunk = np.array([effects_of(table)[f"s{s}"].effect for s in range(20)])
+        better += ((shrunk - truth) ** 2).sum() < ((plain - truth) ** 2).sum()
+    assert better >= 35
+
+
+def test_the_level_of_a_target_is_no_merit():
+    """A source that was only tried on an easy target is not better for that."""
+    table = np.array([[0.9, np.nan], [0.9, 0.5], [0.9, 0.5]])
+    assert effects_of(table)["s0"].effect == pytest.approx(0.0)
+
+
+def test_noise_alone_gives_no_effect():
+    table = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    assert all(effect.effect == effect.standard_error == 0 for effect in effects_of(table).values())
+
+
+def test_one_target_counts_half():
+    found = source_effects([0.9, 0.7], ["a", "b"], ["t", "t"])
+    assert found["a"].effect == pytest.approx(0.05)
+
+
+def test_a_target_with_one_source_says_nothing():
+    found = source_effects([0.9, 0.8, 0.6], ["a", "b", "c"], ["x", "y", "y"])
+    assert (found["a"].effect, found["a"].num_records) == (0.0, 0)
+    assert source_effects([], [], []) == {}
+
+
+@given(st.integers(0, 1000), st.floats(-3, 3), st.floats(0.1, 10))
+def test_shift_and_scale(seed, shift, scale):
+    table = np.random.default_rng(seed).normal(size=(4, 5)) + np.arange(4)[:, None]
+    one, other = effects_of(table), effects_of(scale * (table + shift))
+    for name, effect in one.items():
+        assert other[name].effect == pytest.approx(scale * effect.effect, abs=1e-9 * scale)
+
+
+def record(source, target, achieved, probe=None, trainable="head", **kwargs):
+    report = TransferabilityReport(
+        num_samples=100,
+        num_target_classes=2,
+        num_source_classes=10,
+        class_counts=(50, 50),
+        leep=-0.5,
+        leep_standard_error=0.01,
+        leave_one_out_leep=-0.5,
+        leave_one_out_leep_standard_error=0.01,
+        label_entropy=math.log(2),
+        eep_accuracy=math.nan,
+        eep_accuracy_standard_error=math.nan,
+        seconds=1.0,
+        samples_per_second=100.0,
+        linear_probe_accuracy=probe,
+    )
+    curve = AccuracyCurve((1,), (achieved,)) if achieved is not None else AccuracyCurve((), ())
+    return TransferRecord(
+        report=report, curve=curve, trainable=trainable, source_name=source, target_name=target, **kwargs
+    )
+
+
+class TestHistories:
+    def test_means_and_corrections(self):
+        history = [
+            record("a", "x", 0.9, 0.85),
+            record("a", "y", 0.7, 0.65),
+            record("b", "x", 0.8, 0.85),
+            record("b", "y", 0.6, 0.65),
+        ]
+        found = source_histories(history, trainable="head")
+        assert found["a"].mean_accuracy == pytest.approx(0.8)
+        assert found["a"].num_records == 2
+        assert found["a"].quality.effect == pytest.approx(0.05)
+        assert found["a"].correction.effect == pytest.approx(0.05)
+        assert found["b"].correction.effect == pytest.approx(-0.05)
+
+    def test_what_is_left_out(self):
+        history = [
+            record("a", "here", 0.9),
+            record("a", "x", 0.9, trainable="all"),
+            record("a", "x", None),
+            record("a", "x", 0.9, complete=False),
+            record("", "x", 0.9),
+            record("a", "", 0.9),
+        ]
+        assert source_histories(history, trainable="head", target_name="here") == {}
+        assert source_histories([], trainable="head") == {}
+
+    def test_runs_of_one_transfer_count_once(self):
+        history = [record("a", "x", 0.1), record("a", "x", 0.9), record("a", "y", 0.5), record("b", "y", 0.5)]
+        assert source_histories(history, trainable="head")["a"].num_records == 2
+
+    def test_without_a_probe_there_is_no_correction(self):
+        found = source_histories([record("a", "x", 0.9), record("b", "x", 0.7)], trainable="head")
+        assert found["a"].correction is None
+        assert found["a"].quality.effect == pytest.approx(0.05)

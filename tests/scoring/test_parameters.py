@@ -1,0 +1,112 @@
+"""Parameters of a source and of its layers, against sizes counted by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_leep import TransferabilityReport, score, score_outputs
+from lightning_leep.records.layers import LayerScore
+from lightning_leep.records.report import check_report
+
+C = 2
+Y = torch.arange(24) % C
+BATCHES = [(torch.randn(24, 3, 4, 4, generator=torch.Generator().manual_seed(0)), Y)]
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, width):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(inputs, width, 1), nn.Conv2d(width, width, 1, bias=False)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu())
+
+
+class Source(nn.Module):
+    """Stem, stage, transition, stage, normalisation, head; a scale of its own and an auxiliary head behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 3, 1, 1))
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.stage1 = nn.Sequential(Block(4, 5), Block(5, 5))
+        self.transition = nn.Conv2d(5, 6, 1)
+        self.stage2 = nn.Sequential(Block(6, 7), Block(7, 7))
+        self.norm = nn.LayerNorm(7)
+        self.fc = nn.Linear(7, 9)
+
+    def forward(self, x):
+        x = self.stage2(self.transition(self.stage1(self.conv(x * self.scale))))
+        return self.fc(self.norm(x.mean((2, 3))))
+
+
+SIZES = {
+    "stem": 3 + (3 * 4 + 4),
+    "stage1.0": (4 * 5 + 5) + 5 * 5,
+    "stage1.1": (5 * 5 + 5) + 5 * 5,
+    "stage2.0": (5 * 6 + 6) + (6 * 7 + 7) + 7 * 7,
+    "stage2.1": (7 * 7 + 7) + 7 * 7,
+    "head input": 7 + 7,
+}
+HEAD = 7 * 9 + 9
+
+
+def run(source, **kwargs):
+    return score(source, BATCHES, C, progress=False, num_permutations=0, **kwargs)
+
+
+def counts(report):
+    return {layer.name: layer.num_parameters for layer in report.layers}
+
+
+def test_each_layer_counts_what_lies_before_it_and_the_head_counts_in_none():
+    report = run(Source())
+    assert counts(report) == SIZES
+    assert report.num_parameters == sum(SIZES.values()) + HEAD
+    assert TransferabilityReport.from_json(report.to_json()) == dataclasses.replace(report, joint=None)
+
+
+def test_named_layers_share_out_the_same_parameters():
+    found = counts(run(Source(), layers=["stage1.0", "stage1", "stage2"]))
+    before = SIZES["stem"] + SIZES["stage1.0"]
+    assert found == {"stage1.0": before, "stage1": SIZES["stage1.1"], "stage2": SIZES["stage2.0"] + SIZES["stage2.1"]}
+
+
+def test_a_shared_layer_counts_once_and_another_run_has_none():
+    source = Source()
+    source.stage2[1] = source.stage2[0]
+    source.stage2[0].a = nn.Conv2d(6, 6, 1)
+    source.stage2[0].b = nn.Conv2d(6, 6, 1, bias=False)
+    source.norm, source.fc = nn.LayerNorm(6), nn.Linear(6, 9)
+    report = run(source)
+    found = counts(report)
+    assert report.num_parameters == sum(p.numel() for p in source.parameters())
+    assert sum(found.values()) == report.num_parameters - (6 * 9 + 9)
+    assert sorted(found[name] for name in found if name.startswith("stage2")) == [0, (5 * 6 + 6) + (6 * 6 + 6) + 36]
+
+
+def test_lazy_layers_count_once_they_have_a_shape():
+    source = nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 3))
+    report = run(source)
+    assert report.num_parameters == (48 * 5 + 5) + (5 * 6 + 6) + (6 * 3 + 3)
+    assert counts(report) == {"stem": 48 * 5 + 5, "2": 0, "4": 5 * 6 + 6}  # a layer ends with its activation
+
+
+def test_a_function_and_outputs_computed_before_have_none():
+    source = Source()
+    assert run(lambda x: source(x)).num_parameters is None
+    assert run(source.forward).num_parameters == run(source, layers=None).num_parameters == run(source).num_parameters
+    report = score_outputs(torch.randn(24, 3), Y, C, features=torch.randn(24, 2), layers={"a": torch.randn(24, 2)})
+    assert report.num_parameters is None
+    assert counts(report) == {"a": None}
+
+
+@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_impossible_numbers_are_refused(value, error):
+    with pytest.raises(error, match="`num_parameters`"):
+        LayerScore(name="a", width=1, kept_width=1, num_parameters=value)
+    report = dataclasses.replace(run(Source()), num_parameters=value)
+    with pytest.raises(error, match="`num_parameters`"):
+        check_report(report)

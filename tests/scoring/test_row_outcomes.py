@@ -1,0 +1,112 @@
+"""Outcomes of single rows: those of the function, in the order of the data, however the rows are kept and divided."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_leep import score_outputs
+from lightning_leep.functional import linear_probe
+from lightning_leep.metrics import linear_probe as metric_module
+from lightning_leep.records.row_outcomes import labels_checksum
+from lightning_leep.scoring import ScoringOptions
+from tests._helpers.distributed import run_processes
+
+C = 3
+
+
+def rows(n=70, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(C, (n,), generator=generator)
+    features = torch.randn(n, 6, generator=generator) + 1.5 * torch.eye(C, 6)[target]
+    return features, target
+
+
+def scored(features, target, **options):
+    chosen = ScoringOptions(**options)
+    layers = {"all of it": features, "half": features[:, :3]} if features.ndim == 2 else None
+    return score_outputs(features, target, C, features=features, layers=layers, options=chosen)
+
+
+def assert_outcomes(found, features, target):
+    expected = linear_probe(features, target, C)
+    assert found.correct == pytest.approx(expected.row_correct.tolist(), nan_ok=True)
+    assert found.log_likelihood == pytest.approx(expected.row_log_likelihood.tolist(), abs=1e-5, nan_ok=True)
+    assert found.labels == labels_checksum(target.tolist())
+
+
+@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
+def test_they_are_those_of_the_function(memory):
+    features, target = rows()
+    report = scored(features, target, memory=memory, num_permutations=0)
+    assert_outcomes(report.linear_probe_rows, features, target)
+    assert_outcomes(report.multi_layer_probe_rows, torch.cat([features, features[:, :3]], dim=1), target)
+    assert np.mean(report.multi_layer_probe_rows.correct) == pytest.approx(report.multi_layer_probe_accuracy)
+
+
+def test_fewer_rows_than_features_and_a_row_alone_in_its_class():
+    features, target = rows(12)
+    target = torch.tensor([0, 1] * 5 + [2, 0])
+    wide = torch.cat([features, torch.randn(12, 30, generator=torch.Generator().manual_seed(1))], dim=1)
+    found = scored(wide, target).linear_probe_rows
+    assert_outcomes(found, wide, target)
+    assert np.isnan(found.correct[10])
+
+
+def test_ignored_rows_are_left_out():
+    features, target = rows()
+    holes = target.clone()
+    holes[::4] = -100
+    kept = holes != -100
+    assert_outcomes(scored(features, holes, ignore_index=-100).linear_probe_rows, features[kept], target[kept])
+
+
+def test_many_rows_are_not_kept(monkeypatch):
+    monkeypatch.setattr(metric_module, "MAX_ROW_OUTCOMES", 69)
+    report = scored(*rows())
+    assert report.linear_probe_rows is None
+    assert report.multi_layer_probe_rows is None
+    assert report.linear_probe_accuracy is not None
+
+
+def test_features_that_are_not_finite_have_none():
+    features, target = rows()
+    broken = features.clone()
+    broken[3, 0] = torch.inf
+    found = score_outputs(features, target, C, features=broken, layers={"broken": broken})
+    assert found.linear_probe_rows is None
+    assert found.multi_layer_probe_rows is None
+
+
+def divided(rank, world_size, features, target, options):
+    """The report of a process that has every ``world_size``-th image."""
+    return scored(features[rank::world_size], target[rank::world_size], **options)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("memory", ["device", "second_pass"])
+def test_processes_give_the_order_of_the_data(memory):
+    """Uneven shares, and rows without a label on some of them."""
+    features, target = rows(71)
+    target[5:20:3] = -100
+    options = {"memory": memory, "num_permutations": 0, "ignore_index": -100}
+    alone = scored(features, target, **options)
+    for report in run_processes(divided, 3, features, target, options):
+        for name in ("linear_probe_rows", "multi_layer_probe_rows"):
+            found, expected = getattr(report, name), getattr(alone, name)
+            assert found.labels == expected.labels
+            assert found.correct == pytest.approx(expected.correct)
+            assert found.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-5)
+
+
+@pytest.mark.distributed
+def test_processes_with_pixels():
+    """Dense prediction: the pixels of an image stay together."""
+    generator = torch.Generator().manual_seed(3)
+    target = torch.randint(C, (5, 4), generator=generator)
+    features = torch.randn(5, 6, 4, generator=generator) + torch.eye(C, 6)[target].movedim(2, 1)
+    alone = scored(features, target)
+    flat = features.movedim(1, 2).reshape(20, 6), target.reshape(20)
+    assert_outcomes(alone.linear_probe_rows, *flat)
+    for report in run_processes(divided, 2, features, target, {}):
+        assert report.linear_probe_rows.labels == alone.linear_probe_rows.labels
+        assert report.linear_probe_rows.correct == pytest.approx(alone.linear_probe_rows.correct)
