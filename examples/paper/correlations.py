@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 1000
+RESAMPLES = 2000
 
 
 def finite(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
@@ -17,22 +17,26 @@ def finite(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.nda
     return tuple(pairs[np.isfinite(pairs).all(1)].T) if len(pairs) else (np.empty(0), np.empty(0))
 
 
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r; NaN for fewer than 3 pairs or values that do not vary."""
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])
+def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's r along the last axis; NaN for fewer than 3 pairs or values that do not vary."""
+    if x.shape[-1] < 3:
+        return np.full(x.shape[:-1], np.nan)[()]
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(scale > 1e-12, (x * y).sum(-1) / scale, np.nan)[()]
 
 
 def resampled(values: Sequence[np.ndarray], statistic: Any, seed: int = 0) -> tuple[float, float]:
-    """95% percentile bootstrap interval of a statistic of arrays that are resampled together, row by row."""
-    generator, num, found = np.random.default_rng(seed), len(values[0]), []
+    """95% percentile bootstrap interval of a statistic along the last axis of arrays ``[n]`` that belong together."""
+    num = len(values[0])
     if num < 3:
         return float("nan"), float("nan")
-    for _ in range(RESAMPLES):
-        rows = generator.integers(num, size=num)
-        found.append(statistic(*(value[rows] for value in values)))
-    low, high = np.nanquantile(found, (0.025, 0.975)) if np.isfinite(found).any() else (float("nan"),) * 2
+    rows = np.random.default_rng(seed).integers(num, size=(RESAMPLES, num))
+    found = np.asarray(statistic(*(value[rows] for value in values)))  # of arrays [resamples, n]
+    if not np.isfinite(found).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(found, (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -46,7 +50,7 @@ def without(x: np.ndarray, confounder: np.ndarray) -> np.ndarray:
 def correlation(scores: Sequence[float | None], achieved: Sequence[float]) -> dict[str, float]:
     """Pearson's r with p-value and bootstrap interval; NaN where it does not exist."""
     x, y = finite(scores, achieved)
-    r = pearson(x, y)
+    r = float(pearson(x, y))
     low, high = resampled((x, y), pearson)
     p = float(stats.pearsonr(x, y).pvalue) if np.isfinite(r) else float("nan")
     return {"n": len(x), "r": r, "p": p, "low": low, "high": high}
@@ -57,7 +61,7 @@ def gain(score: Sequence[float | None], other: Sequence[float | None], achieved:
     table = np.array([[np.nan if v is None else v for v in row] for row in zip(score, other, achieved, strict=True)])
     a, b, y = table[np.isfinite(table).all(1)].T if len(table) else np.empty((3, 0))
     low, high = resampled((a, b, y), lambda a, b, y: pearson(a, y) - pearson(b, y))
-    return {"difference": pearson(a, y) - pearson(b, y), "low": low, "high": high}
+    return {"difference": float(pearson(a, y) - pearson(b, y)), "low": low, "high": high}
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,6 +1,7 @@
 """The tables and figures of the LEEP paper's experiments, made from ``results.jsonl`` and never typed."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def correlations(results: Results) -> list[dict[str, Any]]:
                 if known.sum() < 3:
                     continue
                 x, y = np.array(values, float)[known], np.array(achieved)[known]
-                given = pearson(without(x, log_classes[known]), without(y, log_classes[known]))
+                given = float(pearson(without(x, log_classes[known]), without(y, log_classes[known])))
                 row = {"experiment": experiment, "section": tasks[0]["section"], "trained": trained, "score": score}
                 row |= {"paper": PAPER.get((experiment, trained), {}).get(score), "given_classes": given}
                 rows.append(row | correlation(values, achieved) | {"minus_leep": gain(values, leep, achieved)})
@@ -80,7 +81,7 @@ def forecasts(results: Results) -> list[dict[str, Any]]:
             errors = np.array([forecast["value"] for forecast in made]) - achieved
             inside = [f["low"] <= a <= f["high"] for f, a in zip(made, achieved, strict=True)]
             row = {"experiment": experiment, "trained": trained, "n": len(tasks), "bias": float(errors.mean())}
-            low, high = resampled((np.abs(errors),), np.mean)
+            low, high = resampled((np.abs(errors),), partial(np.mean, axis=-1))
             row |= {"error": float(np.abs(errors).mean()), "low": low, "high": high, "inside": int(sum(inside))}
             rows.append(row)
     return rows
@@ -102,7 +103,7 @@ def convergence(results: Results, out: Path) -> dict[str, Any] | None:
     passed = [record.curve.epoch_reaching(record.reference.final) or last + 1 for record in records]
     leep = [record.report.leep for record in records]
     rank = stats.spearmanr(leep, passed)
-    low, high = resampled((np.array(leep), np.array(passed, float)), lambda x, y: stats.spearmanr(x, y).statistic)
+    low, high = resampled((np.array(leep), np.array(passed, float)), spearman)
     errors, inside = [], []
     for k, record in enumerate(records):
         others = History(other for i, other in enumerate(records) if i != k)
@@ -123,6 +124,11 @@ def convergence(results: Results, out: Path) -> dict[str, Any] | None:
         "epochs_to_90_percent_error": float(np.mean(errors)) if errors else None,
         "inside_80_percent_band": float(np.mean(inside)) if inside else None,
     }
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation along the last axis."""
+    return pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
 
 
 def scatter(results: Results, out: Path) -> None:
@@ -155,7 +161,7 @@ def sources(ranking: Path) -> list[dict[str, Any]]:
                 best = max(tried, key=lambda r: r["achieved"][trained])
                 lost.append(best["achieved"][trained] - chosen["achieved"][trained])
                 hits.append(chosen is best)
-            low, high = resampled((np.array(lost),), np.mean)
+            low, high = resampled((np.array(lost),), partial(np.mean, axis=-1))
             row = {"score": score, "trained": trained, "n": len(lost), "regret": float(np.mean(lost))}
             rows.append(row | {"low": low, "high": high, "best": int(sum(hits))})
     return rows
