@@ -10,8 +10,8 @@ import pytest
 import lightning_leep
 from lightning_leep.forecast import AccuracyForecast, RunningForecast
 from lightning_leep.records import AccuracyCurve
-from lightning_leep.tensorboard.scalars import convergence_tags, forecast_tags, report_tags, validation_tags
-from tests._helpers.simulated_transfers import make_record, make_report
+from lightning_leep.tensorboard.scalars import forecast_tags, validation_tags
+from tests._helpers.simulated_transfers import make_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,8 +74,8 @@ def test_every_logged_tag_is_listed(after_readme):
     curve = AccuracyCurve((1, 2), (0.5, 0.9))
     forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
     running = RunningForecast(value=0.9, low=0.8, high=0.95, coverage=0.9, eta_epochs=3.0, num_validations=2)
-    tags = report_tags(make_report()) | forecast_tags(forecast) | validation_tags(curve, forecast, 0.6, running)
-    assert set(listed) == {*tags, *convergence_tags(curve, forecast, 0.6), "leep/achieved_accuracy"}
+    tags = forecast_tags(forecast) | validation_tags(curve, forecast, 0.6, running)
+    assert set(listed) == {*tags, "leep/achieved_accuracy"}
     assert len(listed) == len(set(listed)) <= 20
     logged = {tag for tag in after_readme["trainer"].callback_metrics if tag.startswith("leep/")}
     assert {"leep/predicted_accuracy", "leep/achieved_accuracy"} <= logged <= set(listed)

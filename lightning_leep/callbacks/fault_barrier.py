@@ -15,11 +15,7 @@ HOOK_ADVICE = "`strict=True` stops with the whole traceback."
 
 
 class FaultBarrier:
-    """Turns faults into warnings, one for each task, or lets them pass if it is strict.
-
-    Args:
-        strict: Whether faults pass.
-    """
+    """Turns faults into warnings, one for each task, or lets them pass if it is ``strict``."""
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
@@ -33,10 +29,7 @@ class FaultBarrier:
     def contain(self, task: str, advice: str, strict: bool | None = None) -> Iterator[None]:
         """Turn an ``Exception`` within the context into a warning; ``KeyboardInterrupt`` and the like pass.
 
-        Args:
-            task: What was tried; it completes the sentence "LEEPCallback could not ...".
-            advice: What the user can do about it, a sentence.
-            strict: Overrides the barrier's own setting.
+        ``task`` completes the sentence "LEEPCallback could not ..."; ``advice``, a sentence, says what the user can do.
         """
         try:
             yield

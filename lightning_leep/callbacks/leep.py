@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import nn
 
 from lightning_leep.callbacks.fault_barrier import HOOK_ADVICE, FaultBarrier, contained_hooks
-from lightning_leep.callbacks.fit.logs import RunLogs
+from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
 from lightning_leep.callbacks.fit.record import RecordKeeper, saw_all_data
@@ -17,8 +17,9 @@ from lightning_leep.callbacks.fit.watch import TransferWatch
 from lightning_leep.callbacks.hopeless import why_cut_short
 from lightning_leep.callbacks.source.scorer import SourceScorer
 from lightning_leep.forecast import AccuracyForecast
-from lightning_leep.records import AccuracyCurve, TransferabilityReport
+from lightning_leep.records import AccuracyCurve, TransferabilityReport, TransferRecord
 from lightning_leep.records.folder import Folder
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.utils.trainer_callback import TrainerCallback
 
@@ -36,14 +37,13 @@ class LEEPCallback(TrainerCallback):
     The source is scored once, in ``on_train_start``, by all processes together. Training is the same, bit by bit, as
     without the callback. Every logger of the Trainer and ``trainer.callback_metrics`` get the same tags:
 
-    - before training the scores ``leep/leep``, ``leep/leave_one_out_leep`` and ``leep/linear_probe_accuracy``, and the
-      forecast of the best accuracy, ``leep/predicted_accuracy``, ``leep/predicted_low`` and ``leep/predicted_high``;
+    - before training the forecast of the best accuracy, ``leep/predicted_accuracy``, ``leep/predicted_low`` and
+      ``leep/predicted_high``;
     - after each validation ``leep/achieved_accuracy``, ``leep/best_accuracy``, ``leep/prediction_error`` and what
-      :func:`~lightning_leep.tensorboard.scalars.validation_tags` describes;
-    - at the end, for loggers only, the measures in :data:`~lightning_leep.tensorboard.scalars.CONVERGENCE`.
+      :func:`~lightning_leep.tensorboard.scalars.validation_tags` describes.
 
-    All other numbers of the report are in the text panel and in the record. TensorBoard also gets figures and columns
-    of HPARAMS.
+    All scores are in the text panel, in the record, and in the tab "Transfer" of TensorBoard. TensorBoard, W&B and
+    MLflow also get figures and text.
 
     A run with a validation that ends by itself, by early stopping or by :class:`~lightning_leep.StopWhenHopeless` adds
     a :class:`~lightning_leep.records.TransferRecord` to the history, from which later forecasts learn. A run that ends
@@ -80,7 +80,8 @@ class LEEPCallback(TrainerCallback):
         source_class_names: Names for the figures; by default found in the source.
         name: First part of every tag, and the callback's name in checkpoints. By default ``leep`` for the first
             callback in a Trainer, ``leep_2``, ``leep_3``, ... for the next ones.
-        progress: Whether scoring shows a progress bar, if the Trainer does.
+        ranking: The ranking that the source was chosen from, or its JSON file. A panel shows the place of the source
+            (by ``source_name``), and at the end whether the order held.
         strict: Whether a fault in scoring or logging raises. By default it is a warning, and training goes on.
 
     Raises:
@@ -112,7 +113,7 @@ class LEEPCallback(TrainerCallback):
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
-        progress: bool = True,
+        ranking: Ranking | Folder | None = None,
         strict: bool = False,
     ) -> None:
         for argument, text in (("monitor", monitor), ("name", name)):
@@ -124,10 +125,8 @@ class LEEPCallback(TrainerCallback):
         self.monitor = monitor
         self.reference = as_reference(reference)
         names = target_class_names, source_class_names
-        self._scorer = SourceScorer(
-            source, scoring, num_target_classes, dataloader, max_samples, *names, progress=progress
-        )
-        self._keeper = RecordKeeper(history, trainable, target_name, source_name)
+        self._scorer = SourceScorer(source, scoring, num_target_classes, dataloader, max_samples, *names)
+        self._keeper = RecordKeeper(history, trainable, target_name, source_name, ranking)
         self._barrier = FaultBarrier(strict)
         self._state = FitState()
         self._fitted: tuple[int, int] | None = None
@@ -156,25 +155,13 @@ class LEEPCallback(TrainerCallback):
         self._barrier.reset()
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Find what is trained, before the first step changes it, and prepare the columns of HPARAMS."""
-        siblings = leep_callbacks(trainer)
-        transfers = {callback.log_name: callback.transfer(trainer, pl_module) for callback in siblings}
-        self._logs = RunLogs(trainer, self._barrier, self.log_name, transfers)
-        if self is siblings[0]:  # TensorBoard reads one row only
-            self._logs.widen_hparams()
-
-    def transfer(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[str, str]:
-        """What the source is called, and what is trained."""
-        with self._barrier.contain("see what is trained", "`trainable=` tells it."):
-            self._state.trained.look(trainer, pl_module, self._scorer.source)
-        trainable = self._keeper.trainable or self._state.trained.expected
-        return self._keeper.source(pl_module, self._scorer.source), trainable
+        """Find what is trained, before the first step changes it."""
+        self._trainable(trainer, pl_module)
+        self._logs = RunLogs(trainer, self._barrier, self.log_name, self._source_name(pl_module))
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Score the source, unless a checkpoint brought its report, and log what is expected."""
         state, scored = self._state, None
-        if self._logs is not None:
-            self._logs.release_hparams()
         if state.report is None:
             with self._barrier.contain(SCORING, SCORING_ADVICE):
                 scored = self._scorer.run(trainer, pl_module)
@@ -185,11 +172,14 @@ class LEEPCallback(TrainerCallback):
             facts = TrainerFacts()
             with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
-            _, trainable = self.transfer(trainer, pl_module)  # again: the module's hooks have run since
+            trainable = self._trainable(trainer, pl_module)  # again: the module's hooks have run since
             places = self._keeper.folder(trainer), self._scorer.source
             outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
             self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
             self._watch.start(scored)
+            with self._barrier.contain("log the report", ADVICE):
+                self._logs.transfer(self._record(pl_module, self._watch, trainable, complete=False), ended=False)
+            self._keeper.show_ranking(self._logs)
 
     def on_before_optimizer_step(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", optimizer: Any) -> None:
         """See which parameters have a gradient; at the first step, what is trained."""
@@ -226,24 +216,16 @@ class LEEPCallback(TrainerCallback):
         try:
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
-            with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-                source, outlook = self._keeper.source(pl_module, self._scorer.source), watch.outlook
-                trainable = self._keeper.trainable or self._state.trained.word
-                complete = not stopped and saw_all_data(trainer, outlook.facts)
-                known = source, trainable, self.reference, watch.running, complete
-                self._keeper.save(trainer, self._keeper.record(self._state, outlook, *known))
+            self._end(trainer, pl_module, watch, not stopped and saw_all_data(trainer, watch.outlook.facts), keep=True)
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
         if (watch := self._end_watch()) is not None:
             watch.conclude()
+            self._end(trainer, pl_module, watch, complete=False, keep=False)
 
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
-        """Leave the loggers as they were, also if nothing was trained; write HPARAMS if nobody has."""
-        if self._logs is not None:
-            self._logs.release_hparams()
-            if self is leep_callbacks(trainer)[0] and self.report is not None:
-                self._logs.complete_hparams()
+        """Let go of the Trainer."""
         self._logs = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -283,16 +265,37 @@ class LEEPCallback(TrainerCallback):
         """Accuracy at each validation of this fit."""
         return self._state.curve
 
+    def _source_name(self, pl_module: Any) -> str:
+        return self._keeper.source(pl_module, self._scorer.source)
+
+    def _trainable(self, trainer: Any, pl_module: Any) -> str:
+        """What is trained, as far as it can be seen before it has changed."""
+        with self._barrier.contain("see what is trained", "`trainable=` tells it."):
+            self._state.trained.look(trainer, pl_module, self._scorer.source)
+        return self._keeper.trainable or self._state.trained.expected
+
+    def _record(self, pl_module: Any, watch: TransferWatch, trainable: str, complete: bool) -> TransferRecord | None:
+        known = self._source_name(pl_module), trainable, self.reference, watch.running, complete
+        return self._keeper.record(self._state, watch.outlook, *known)
+
+    def _end(self, trainer: Any, pl_module: Any, watch: TransferWatch, complete: bool, keep: bool) -> None:
+        """Keep the record of a fit that is over in the history, and log it."""
+        with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
+            trainable = self._keeper.trainable or self._state.trained.word
+            record = self._record(pl_module, watch, trainable, complete)
+            if keep:
+                self._keeper.save(trainer, record)
+            watch.logs.transfer(record, ended=True)
+            self._keeper.show_ranking(watch.logs, record, watch.outlook.history)
+
     def _see_trained(self, trainer: Any, pl_module: Any) -> None:
         """See what is trained; on all processes together."""
-        _, trainable = self.transfer(trainer, pl_module)
+        trainable = self._trainable(trainer, pl_module)
         if self._watch is not None and trainer.current_epoch == self._state.first_epoch:
             self._watch.forecast_again(trainer.strategy.broadcast(trainable))
 
     def _end_watch(self) -> TransferWatch | None:
         """Hand out the watch for the last time: what is validated or tested later does not belong to the fit."""
-        if self._logs is not None:
-            self._logs.release_hparams()
         watch, self._watch = self._watch, None
         return watch
 

@@ -5,7 +5,7 @@ larger than the smaller of n and d, from the rows or from their moments, and one
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -140,17 +140,12 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
         found = space.scatter @ directions.to(space.scatter.device)  # [d, d] @ [d, p]
         basis = torch.linalg.qr(solvable(found)).Q.to(found.device)  # [d, p]
         mean = space.mean @ basis
-        return FeatureSpace(
-            num_features=space.num_features,
-            class_counts=space.class_counts,
-            centre=space.centre,
+        return replace(
+            space,
             scatter=basis.T @ (space.scatter @ basis),  # [p, d] @ [d, d] @ [d, p]
             class_sums=space.class_sums @ basis,
             mean=mean,
             mean_outside=(space.mean - basis @ mean).square().sum(),
-            variances=space.variances,
-            quartic=space.quartic,
-            rest=space.rest,
             basis=basis,
         )
 

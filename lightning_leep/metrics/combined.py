@@ -1,24 +1,17 @@
 """All scores of one kind of input together, each with what belongs to it, from one state."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import FeatureSpace
 from lightning_leep.functional.h_score import h_score_of_space
-from lightning_leep.functional.joint import (
-    conditional_probability,
-    eep_correct,
-    eep_likelihood,
-    leave_one_out_likelihood,
-)
 from lightning_leep.functional.linear_probe import LinearProbe
 from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.joint import JointMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class EEPScores(JointMetric):
@@ -29,17 +22,7 @@ class EEPScores(JointMetric):
     """
 
     num_scores = 3
-    names: ClassVar[tuple[str, ...]] = ("leep", "leave_one_out_leep", "eep_accuracy")
-
-    def row_scorer(self, device: torch.device) -> RowScorer:
-        """Scores of a row: log-likelihood of its label, the same from the other rows, and whether the EEP is right."""
-        joint, counts = self.joint.to(device), self.class_counts.to(device)
-        conditional = conditional_probability(joint)  # [C, Z]
-        return lambda probs, target: sum_scores(
-            eep_likelihood(probs, target, conditional).log(),
-            leave_one_out_likelihood(probs, target, joint, counts).log(),
-            eep_correct(probs, target, conditional),
-        )
+    names = ("leep", "leave_one_out_leep", "eep_accuracy")
 
     def compute(self) -> dict[str, Tensor]:
         """Scores of all rows seen so far, on all processes.

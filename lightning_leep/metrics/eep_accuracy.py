@@ -1,11 +1,8 @@
 """Accuracy of the expected empirical predictor."""
 
-import torch
 from torch import Tensor
 
-from lightning_leep.functional.joint import conditional_probability, eep_correct
 from lightning_leep.metrics.joint import JointMetric
-from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class EEPAccuracy(JointMetric):
@@ -37,11 +34,7 @@ class EEPAccuracy(JointMetric):
 
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
-
-    def row_scorer(self, device: torch.device) -> RowScorer:
-        """Score of a row: 1 if the EEP's most probable class is its label, 1/k if k classes tie."""
-        conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: sum_scores(eep_correct(probs, target, conditional))
+    names = ("eep_accuracy",)
 
     def compute(self) -> Tensor:
         """Accuracy of the EEP on all rows seen so far, on all processes: 0-d, in 0..1; NaN for fewer than two rows."""

@@ -1,11 +1,19 @@
 """State shared by the metrics that score rows with the expected empirical predictor (EEP)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import probability_rows
-from lightning_leep.functional.joint import joint_probability
-from lightning_leep.metrics.row_metric import RowMetric
+from lightning_leep.functional.joint import (
+    conditional_probability,
+    eep_correct,
+    eep_likelihood,
+    joint_probability,
+    leave_one_out_likelihood,
+)
+from lightning_leep.metrics.row_metric import RowMetric, RowScorer, sum_scores
 from lightning_leep.metrics.source_output import SourceOutputMetric
 
 
@@ -17,6 +25,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
     """
 
     pooled_states = ("joint", "class_counts")
+    names: tuple[str, ...]  #: of its scores
 
     joint: Tensor
     class_counts: Tensor
@@ -40,6 +49,17 @@ class JointMetric(SourceOutputMetric, RowMetric):
         class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
         self.keep(preds, target)
         self.joint, self.class_counts = joint, class_counts
+
+    def row_scorer(self, device: torch.device) -> RowScorer:
+        """The scores ``names`` of a row: its label's log-likelihood, that from other rows, whether the EEP is right."""
+        joint, counts = self.joint.to(device), self.class_counts.to(device)
+        conditional = conditional_probability(joint)  # [C, Z]
+        scores: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "leep": lambda probs, target: eep_likelihood(probs, target, conditional).log(),
+            "leave_one_out_leep": lambda probs, target: leave_one_out_likelihood(probs, target, joint, counts).log(),
+            "eep_accuracy": lambda probs, target: eep_correct(probs, target, conditional),
+        }
+        return lambda probs, target: sum_scores(*(scores[name](probs, target) for name in self.names))
 
     def origin(self) -> Tensor:
         """``[Z]``, zeros."""

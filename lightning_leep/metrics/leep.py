@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood, leave_one_out_likelihood
 from lightning_leep.metrics.joint import JointMetric
-from lightning_leep.metrics.row_metric import RowScorer, sum_scores
 
 
 class LEEPMetric(JointMetric):
@@ -68,16 +65,9 @@ class LEEPMetric(JointMetric):
         check_flag("leave_one_out", leave_one_out)
         super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
         self.leave_one_out = leave_one_out
+        self.names = ("leave_one_out_leep" if leave_one_out else "leep",)
         if not self.keep_rows:  # its scores are a state
             self.add_settings(leave_one_out, name="score_settings")
-
-    def row_scorer(self, device: torch.device) -> RowScorer:
-        """Score of a row: the logarithm of the probability that the EEP gives to its label."""
-        if self.leave_one_out:
-            joint, counts = self.joint.to(device), self.class_counts.to(device)
-            return lambda probs, target: sum_scores(leave_one_out_likelihood(probs, target, joint, counts).log())
-        conditional = conditional_probability(self.joint).to(device)  # [C, Z]
-        return lambda probs, target: sum_scores(eep_likelihood(probs, target, conditional).log())
 
     def check_second_pass(self, total_scores: Tensor) -> None:
         """Check the second pass as the base does. If no row can be scored, it rightly has no scores."""

@@ -1,6 +1,6 @@
 """The rows that all sources are scored on: the same for each, decoded once for those that take the same input."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_leep.ranking.hub import LaterTransform
+from lightning_leep.ranking.images import ImageFolder
 from lightning_leep.ranking.source import Source
 from lightning_leep.scoring.batches import split_pair_or_mapping
 from lightning_leep.scoring.shared_rows import given_data
@@ -56,12 +57,14 @@ class SharedBatches:
         self.loader = loader
         self.most_rows: int | None = None
         self.largest = 1  #: rows of the largest batch so far
+        self.on_batch: Callable[[], None] = lambda: None  #: called after each of the loader's batches
         self._keep = is_shared
         self._kept: list[Any] | None = None
 
-    def __len__(self) -> int:
-        """Number of the loader's batches."""
-        return len(self.loader)  # type: ignore[arg-type]
+    @property
+    def length(self) -> int | None:
+        """Number of the loader's batches, if it tells."""
+        return len(self.loader) if isinstance(self.loader, Sized) else None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches, in parts if a batch has too many rows."""
@@ -73,6 +76,7 @@ class SharedBatches:
             else:
                 for start in range(0, rows, self.most_rows):
                     yield _part(batch, rows, slice(start, start + self.most_rows))
+            self.on_batch()
 
     def halve(self) -> bool:
         """Hand out half as many rows at a time from now on; False if that is not possible."""
@@ -179,6 +183,8 @@ class TargetData:
             ValueError: If the source has a transform and the data are batches already.
         """
         if self.has_rows:
+            if source.transform is None and isinstance(self.data, ImageFolder):
+                raise ValueError("images of a folder need a transform, such as lightning_leep.ranking.ImageToTensor.")
             rows: Any = self.data if source.transform is None else TransformedRows(self.data, source.transform)
             loader: Any = DataLoader(rows, self.batch_size, num_workers=self.num_workers)
         elif source.transform is not None:

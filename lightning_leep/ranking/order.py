@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.ranking.baselines import SourceHistory, source_histories
 from lightning_leep.ranking.ranking import SourceRanking
+from lightning_leep.ranking.ties import Comparison, Estimate, compare_with_best, forecast_estimate, score_estimate
 from lightning_leep.records import History, TransferabilityReport, TransferRecord, load_history
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import SCORES, RankedSource, SourceForecast, check_by
-from lightning_leep.records.report import or_nan
 from lightning_leep.utils.checks import check_real, check_text
 
 
@@ -113,9 +114,28 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
         raise ValueError(f"All reports must be of the same target classes, got {classes} of them.")
     if len({report.class_counts for report in reports.values()}) > 1:
         notes.append("The sources were scored on different rows, so their scores cannot be compared row by row.")
-    found = [_source(name, candidates, wanted, history) for name in reports]
-    found.sort(key=lambda source: _place(source.value(wanted.column), reports[source.name]))
-    found = _with_ranks(found, wanted.column)
+    part = wanted.column if wanted.column in wanted.parts else wanted.parts[0]
+    histories = {
+        part: source_histories(history, trainable=part, target_name=wanted.target or "") for part in wanted.parts
+    }
+    if not any(name in histories[part] for name in reports):
+        notes.append("No history of these sources on other targets.")
+    sources, estimates = {}, {}
+    for name, report in reports.items():
+        past = {word: known[name] for word, known in histories.items() if name in known}
+        forecasts, errors = _forecasts(report, wanted.parts, history, past)
+        sources[name] = RankedSource(
+            name=name,
+            forecasts=forecasts,
+            scores={score: getattr(report, score, None) for score in SCORES},
+            num_parameters=report.num_parameters,
+            samples_per_second=report.samples_per_second,
+            source_accuracy=candidates.accuracies.get(name),
+            history_accuracy=past[part].mean_accuracy if part in past else None,
+            history_records=past[part].num_records if part in past else 0,
+        )
+        estimates[name] = _estimate(report, sources[name], wanted.column, errors)
+    found = [_compared(sources[name], beside, wanted.column) for name, beside in compare_with_best(estimates).items()]
     failed = [RankedSource(name=name, error=error) for name, error in candidates.errors.items()]
     late = [RankedSource(name=name, notes=(reason,)) for name, reason in candidates.left_out.items()]
     return SourceRanking(
@@ -128,35 +148,38 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     )
 
 
-def _source(name: str, candidates: Candidates, wanted: Wanted, history: History) -> RankedSource:
-    report, forecasts = candidates.reports[name], {}
-    for part in wanted.parts:
+def _forecasts(
+    report: TransferabilityReport, parts: Sequence[str], history: History, past: Mapping[str, SourceHistory]
+) -> tuple[dict[str, SourceForecast], dict[str, float]]:
+    """The forecast for each part, moved by what the source reached above its forecasts elsewhere; errors of that."""
+    forecasts, errors = {}, {}
+    for part in parts:
         forecast = forecast_accuracy(report, history, trainable=part)
-        if forecast is not None:
-            ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
-            forecasts[part] = SourceForecast(**ends, confidence=forecast.coverage)
-    return RankedSource(
-        name=name,
-        forecasts=forecasts,
-        scores={score: getattr(report, score, None) for score in SCORES},
-        num_parameters=report.num_parameters,
-        samples_per_second=report.samples_per_second,
-        source_accuracy=candidates.accuracies.get(name),
-    )
-
-
-def _place(value: float | None, report: TransferabilityReport) -> tuple[float, float]:
-    """Where a source stands: by its value, and by the likelihood of its probe where two values are the same."""
-    likelihood = or_nan(report.linear_probe_log_likelihood)
-    return (math.inf if value is None else -value), (math.inf if math.isnan(likelihood) else -likelihood)
-
-
-def _with_ranks(sources: Sequence[RankedSource], by: str) -> list[RankedSource]:
-    found: list[RankedSource] = []
-    for source in sources:
-        if (value := source.value(by)) is None:
-            found.append(replace(source, notes=(*source.notes, f"It has no {by}, and so no place.")))
+        if forecast is None:
             continue
-        equal = bool(found) and found[-1].value(by) == value
-        found.append(replace(source, rank=found[-1].rank if equal else len(found) + 1))
-    return found
+        correction = past[part].correction if part in past else None
+        shift, errors[part] = (correction.effect, correction.standard_error) if correction is not None else (0.0, 0.0)
+        ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
+        moved = {end: min(1.0, max(0.0, value + shift)) for end, value in ends.items()}
+        forecasts[part] = SourceForecast(**moved, confidence=forecast.coverage)
+    return forecasts, errors
+
+
+def _estimate(report: TransferabilityReport, source: RankedSource, by: str, errors: Mapping[str, float]) -> Estimate:
+    value = source.value(by)
+    if by in source.forecasts:
+        return forecast_estimate(report, source.forecasts[by].accuracy, by, other_error=errors[by])
+    return score_estimate(report, by) if by in SCORES else Estimate(math.nan if value is None else value)
+
+
+def _compared(source: RankedSource, beside: Comparison, by: str) -> RankedSource:
+    notes = [] if beside.rank is not None else [f"It has no {by}, and so no place."]
+    return replace(
+        source,
+        rank=beside.rank,
+        tied_with_best=beside.tied_with_best,
+        gap=beside.gap,
+        gap_standard_error=beside.standard_error,
+        more_samples=beside.more_samples,
+        notes=(*notes, *filter(None, [beside.note])),
+    )

@@ -80,7 +80,7 @@ class Passes:
                     call_source(model, inputs)  # the first run prepares what later ones use
                     loaded = self._now()
                     call_source(model, inputs)
-                seconds = loaded - start + (self._now() - loaded) * len(batches)
+                seconds = loaded - start + (self._now() - loaded) * (batches.length or 1)
         except Exception:  # said when the source is scored
             seconds = math.inf
         self._free()

@@ -18,6 +18,7 @@ from lightning_leep.ranking.hub import LaterTransform
 from lightning_leep.ranking.kept_reports import KeptReports
 from lightning_leep.ranking.order import Candidates, Wanted, ranked
 from lightning_leep.ranking.passes import Passes, SourceError, described
+from lightning_leep.ranking.progress import ranking_progress
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.source import Source, as_sources
 from lightning_leep.records import TransferRecord
@@ -98,7 +99,7 @@ def rank_sources(
         check_real("time_budget", time_budget, 0, missing=False)
     if any(source.scoring_options().split_batch is None for source in known.values()):
         rows.check_rows()
-    here, first = _device(device), this_process()[0] == 0
+    here, first = default_device(device), this_process()[0] == 0
     kept = on_every_process(lambda: KeptReports(folder if first else None), here)
     found = Candidates(accuracies={name: source.source_accuracy for name, source in known.items()})
     passes = Passes(num_target_classes, here, precision)
@@ -137,24 +138,27 @@ def _score_all(
             name: passes.estimated_seconds(sources[name], partial(rows.batches, sources[name])) for name in order
         }
         order.sort(key=seconds.__getitem__)
-    batches, shared = None, None
-    for place, name in enumerate(order):
-        if time_budget is not None:
-            left = time_budget - max(gather_objects(time.perf_counter() - start, here))
-            if left <= 0 or left < seconds[name] < math.inf:
-                needed = f"it needs about {seconds[name]:,.0f} s, and " if seconds[name] < math.inf else ""
-                found.left_out[name] = f"Left out: {needed}{max(left, 0):,.0f} s of the time budget were left."
+    batches, shared, shown = None, None, progress and this_process()[0] == 0
+    with ranking_progress(len(order), shown) as begin:
+        for place, name in enumerate(order):
+            if time_budget is not None:
+                left = time_budget - max(gather_objects(time.perf_counter() - start, here))
+                if left <= 0 or left < seconds[name] < math.inf:
+                    needed = f"it needs about {seconds[name]:,.0f} s, and " if seconds[name] < math.inf else ""
+                    found.left_out[name] = f"Left out: {needed}{max(left, 0):,.0f} s of the time budget were left."
+                    continue
+            try:
+                if batches is None or keys[name] != shared:
+                    is_last = keys[name] not in [keys[other] for other in order[place + 1 : place + 2]]
+                    batches, shared = rows.batches(sources[name], is_shared=not is_last), keys[name]
+                if begin is not None:
+                    begin(name, batches)
+                report = passes.score(sources[name], batches, shown and begin is None)
+            except (SourceError, ValueError) as error:
+                found.errors[name] = str(error)
                 continue
-        try:
-            if batches is None or keys[name] != shared:
-                is_last = keys[name] not in [keys[other] for other in order[place + 1 : place + 2]]
-                batches, shared = rows.batches(sources[name], is_shared=not is_last), keys[name]
-            report = passes.score(sources[name], batches, progress)
-        except (SourceError, ValueError) as error:
-            found.errors[name] = str(error)
-            continue
-        found.reports[name] = report
-        on_every_process(partial(kept.save, settings[name], report), here)
+            found.reports[name] = report
+            on_every_process(partial(kept.save, settings[name], report), here)
 
 
 def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dict[str, str]:
@@ -183,8 +187,8 @@ def _described(part: Any) -> str:
     return getattr(part, "__qualname__", type(part).__qualname__)
 
 
-def _device(device: torch.device | str | None) -> torch.device:
-    """Where models of factories go, and where processes meet."""
+def default_device(device: torch.device | str | None) -> torch.device:
+    """Return where models of factories go, and where processes meet: the given device, else this process's GPU."""
     if device is not None:
         return torch.device(device)
     if not torch.cuda.is_available():

@@ -1,10 +1,9 @@
 """The accuracy that a transfer is expected to reach, as it was said before training."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +65,7 @@ class AccuracyForecast:
             TypeError: If a value has the wrong type.
             ValueError: If something is missing, unknown or impossible.
         """
-        names = {f.name for f in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
-            raise ValueError(f"`forecast` must have exactly the keys {sorted(names)}, got {values!r:.200}.")
+        check_keys("forecast", values, {f.name for f in fields(cls)})
         for name in ("low", "value", "high", "coverage"):
             check_real(name, values[name], 0, 1, missing=False)
         if not (values["low"] <= values["value"] <= values["high"] and 0 < values["coverage"] < 1):

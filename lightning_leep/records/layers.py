@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text
 
 #: Name of what goes into the first block: what a network's stem or embeddings make of the input.
 STEM = "stem"
@@ -63,16 +63,6 @@ class LayerScore:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LayerScore":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If a value is impossible, or the names of the fields are others.
-        """
-        if not isinstance(values, Mapping):
-            raise TypeError(f"`layers` must hold the fields of a layer by name, got {values!r}.")
-        if unknown := sorted({str(name) for name in values} - {f.name for f in fields(cls)}):
-            raise ValueError(f"`layers` holds fields that a layer does not have: {unknown}.")
-        if missing := sorted({"name", "width", "kept_width"} - set(values)):
-            raise ValueError(f"`layers` lacks fields of a layer: {missing}.")
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
+        check_keys("layers", values, {"name", "width", "kept_width"}, {f.name for f in fields(cls)})
         return cls(**values)

@@ -53,7 +53,7 @@ class RankedSource:
         name: Name of the source.
         rank: 1 for the best. Sources that cannot be told from the best share its rank. None for a source that failed or
             was left out.
-        tied_with_best: Whether it cannot be told from the best; False for the best itself.
+        tied_with_best: Whether it is the best or cannot be told from it.
         forecasts: The forecast for each part that may be trained, such as "head" or "all".
         scores: The scores ``SCORES``; None where the source has none.
         num_parameters: Parameters of the source.
@@ -61,8 +61,8 @@ class RankedSource:
         source_accuracy: Accuracy on the source's own task, where it was given.
         history_accuracy: Mean accuracy that the same source achieved on other targets.
         history_records: Number of transfers in that mean.
-        gap: How much higher the accuracy of the best source is, from the rows that both were scored on.
-        gap_standard_error: Standard error of that difference.
+        gap: How much higher the best source is in the column that orders them.
+        gap_standard_error: Standard error of that difference, from the rows that both were scored on.
         more_samples: Rows that would have to be added to tell it from the best.
         error: Why it could not be scored.
         notes: What limits the numbers, one sentence each.
@@ -151,8 +151,8 @@ class Ranking:
 
     @property
     def tied(self) -> tuple[str, ...]:
-        """Names of the sources that cannot be told from the best."""
-        return tuple(source.name for source in self.sources if source.tied_with_best)
+        """Names of the other sources that cannot be told from the best."""
+        return tuple(source.name for source in self.sources[1:] if source.tied_with_best)
 
     def __getitem__(self, name: str) -> RankedSource:
         """Return a source by its name."""

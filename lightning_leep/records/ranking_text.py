@@ -54,9 +54,10 @@ def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[TextCo
     names += [name for name in TITLES if name != ranking.by]
     used = sum(column.width + 2 for column in columns) - 2
     for name in names:
-        cells = [_cell(source, name) for source in sources]
-        column = TextColumn(TITLES.get(name, name), cells)
-        if any(cells) and (width is None or used + 2 + column.width <= width):
+        if all(source.value(name) is None for source in sources):
+            continue
+        column = TextColumn(TITLES.get(name, name), [_cell(source, name) for source in sources])
+        if width is None or used + 2 + column.width <= width:
             columns.append(column)
             used += 2 + column.width
     return columns
@@ -99,7 +100,7 @@ def _cell(source: "RankedSource", name: str) -> str:
         return f"{forecast.accuracy:.3f} {forecast.low:.2f}-{forecast.high:.2f}"
     value = source.value(name)
     if value is None:
-        return ""
+        return "no history" if name == "history_accuracy" and source.rank is not None else ""
     if name == "num_parameters":
         return _count(value)
     return f"{value:,.0f}" if name == "samples_per_second" else f"{value:.3f}"

@@ -5,11 +5,11 @@ import math
 import struct
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_leep.utils.checks import check_real, check_size
+from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,14 @@ class RowOutcomes:
 
     @classmethod
     def from_dict(cls, values: Any) -> "RowOutcomes":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If a value is impossible or a field is missing or unknown.
-        """
-        if not isinstance(values, Mapping) or set(values) != {"correct", "log_likelihood", "labels"}:
-            raise ValueError(f"`values` must map correct, log_likelihood and labels to values, got {values!r:.200}.")
-        return cls(_unpacked("correct", values["correct"]), _unpacked("log_likelihood", values["log_likelihood"]),
-                   values["labels"])  # fmt: skip
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a field is missing, unknown, or impossible."""
+        check_keys("values", values, {"correct", "log_likelihood", "labels"})
+        correct, log_likelihood = (_unpacked(name, values[name]) for name in ("correct", "log_likelihood"))
+        return cls(correct, log_likelihood, values["labels"])
 
 
 def labels_checksum(labels: Sequence[int]) -> int:
-    """Return the CRC-32 of labels in their order.
-
-    Example:
-        >>> labels_checksum([0, 1, 2]) == labels_checksum([0, 2, 1])
-        False
-    """
+    """Return the CRC-32 of labels in their order."""
     return zlib.crc32(struct.pack(f"<{len(labels)}q", *labels))
 
 

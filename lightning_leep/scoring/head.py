@@ -4,6 +4,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -233,26 +234,21 @@ def capture_head_input(module: nn.Module | None, head: str | None = None) -> Ite
         raise ValueError(f"`head` must name a submodule of the source, got {head!r}. Its linear layers: {linear}.")
     captured = HeadInput(layers, head)
 
-    def watch_input(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            if given is not None:
-                captured.record_input(name, given)
+    def given(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        value = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if value is not None:
+            captured.record_input(name, value)
 
-        return layers[name].register_forward_pre_hook(hook, with_kwargs=True)
-
-    def watch_output(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if isinstance(output, Tensor):
-                captured.record_output(name, output)
-
-        return layers[name].register_forward_hook(hook)
+    def returned(name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            captured.record_output(name, output)
 
     blocks = [name for name in captured.common.values() if name not in linear]
     handles: list[Any] = []
     try:
         for name in [*linear, *blocks] if head is None else [head]:
-            handles += [watch_input(name), watch_output(name)]
+            handles.append(layers[name].register_forward_pre_hook(partial(given, name), with_kwargs=True))
+            handles.append(layers[name].register_forward_hook(partial(returned, name)))
         yield captured
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,22 +154,18 @@ def capture_layers(
     outputs = LayerOutputs(None if layers is None else source, layers or (), pooling)
     handles: list[Any] = []
 
-    def watch_stem(layer: nn.Module) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            outputs.record_stem(layer, (*args, *kwargs.values()))
+    def given(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        outputs.record_stem(layer, (*args, *kwargs.values()))
 
-        return layer.register_forward_pre_hook(hook, with_kwargs=True)
-
-    def watch_output(name: str, layer: nn.Module) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            outputs.record_output(name, layer, output)
-
-        return layer.register_forward_hook(hook)
+    def returned(name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        outputs.record_output(name, layer, output)
 
     try:
         if source is not None and outputs.has_stem:
-            handles.extend(watch_stem(source.get_submodule(name)) for name in outputs.blocks)
-        handles.extend(watch_output(name, layer) for name, layer in outputs.modules.items())
+            for name in outputs.blocks:
+                handles.append(source.get_submodule(name).register_forward_pre_hook(given, with_kwargs=True))
+        for name, layer in outputs.modules.items():
+            handles.append(layer.register_forward_hook(partial(returned, name)))
         yield outputs
     finally:
         outputs.close()

@@ -34,16 +34,14 @@ def layers_of_parameters(
     """Find the layer of each parameter: the one that holds it, or the one before which it is registered.
 
     A parameter of several layers belongs to the one that is done first. What is registered before the first of
-    ``modules`` belongs to the stem if that is among the layers, and what follows the last one to the head's input.
+    ``modules`` belongs to the stem if that is among the layers, and what follows the last one to the head's input. What
+    belongs to no layer, as the head itself, is missing.
 
     Args:
         source: The module that the layers belong to.
         layers: Their names, in the order in which they are done.
         modules: Those that are names of submodules; the others are the stem, the head's input, or another run.
-        head: Name of the head, or names with " + " between them, which belong to no layer; None if it is unknown.
-
-    Returns:
-        Names of layers by those of parameters; what belongs to no layer is missing.
+        head: Name of the head, or names with " + " between them; None if it is unknown.
     """
     found, heads = {}, [] if head is None else head.split(" + ")
     places = {name: place for place, (name, _) in enumerate(source.named_modules(remove_duplicate=False))}

@@ -22,27 +22,18 @@ LOADER_PACKAGES = {"torch", "torchdata"}
 
 @dataclass(frozen=True)
 class ScoringData:
-    """What one process scores.
+    """What one process scores."""
 
-    Attributes:
-        batches: Its batches.
-        dataset: The data set behind them, where it is known.
-        notes: What the report says about the choice of rows.
-    """
-
-    batches: Iterable[Any]
-    dataset: Any
-    notes: tuple[str, ...] = ()
+    batches: Iterable[Any]  #: its batches
+    dataset: Any  #: the data set behind them, where it is known
+    notes: tuple[str, ...] = ()  #: what the report says about the choice of rows
 
 
 def given_data(loader: Iterable[Any], max_samples: int | None) -> ScoringData:
     """Return this process's share of the data that the user wants scored.
 
     Processes divide the rows of a loader over data with an index, and the batches of a sequence. Of any other iterable,
-    each process scores all that it yields; with several processes, a note says so.
-
-    Raises:
-        ValueError: If ``max_samples`` is given and rows cannot be indexed.
+    each process scores all that it yields; with several processes, a note says so. ``max_samples`` needs an index.
     """
     if isinstance(loader, DataLoader) and has_index(loader) and not makes_its_own_batches(loader):
         return rebuilt(loader, None, max_samples)
@@ -78,12 +69,9 @@ def makes_its_own_batches(loader: DataLoader) -> bool:
 
 
 def rebuilt(loader: DataLoader, num_batches: int | None, max_samples: int | None) -> ScoringData:
-    """Return this process's share of the rows that a loader draws from, in a loader of its own.
+    """Return this process's share of the rows that a loader draws from, at most ``max_samples`` of all processes.
 
-    Args:
-        loader: A loader over data with an index.
-        num_batches: See :func:`sampled_rows`.
-        max_samples: Largest number of rows of all processes together; a random subset is taken.
+    They come in a loader of their own; ``num_batches`` as in :func:`sampled_rows`.
     """
     indices, note = sampled_rows(loader, num_batches)
     if max_samples is not None:

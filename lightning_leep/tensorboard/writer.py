@@ -1,11 +1,10 @@
-"""Figures and text for every logger that accepts them.
+"""Figures, text and transfers for every logger that accepts them."""
 
-There is no layout for CUSTOM SCALARS: a run keeps only its last one, so ours would replace the user's. Written to a
-run folder of its own, it would be merged in a way that can lose the user's charts (TensorBoard 2.21). The documentation
-shows a layout to add by hand.
-"""
-
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from lightning_leep.tensorboard.plugin import PLUGIN_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,18 +17,64 @@ def tag_of(logger: Any, tag: str) -> str:
 
 
 def takes_figures(logger: Any) -> bool:
-    """Whether a Lightning logger's experiment accepts matplotlib figures, as that of a ``TensorBoardLogger`` does."""
-    return hasattr(getattr(logger, "experiment", None), "add_figure")
+    """Whether a Lightning logger accepts figures: that of TensorBoard, W&B or MLflow, or one with their methods."""
+    experiment = _experiment(logger)
+    return hasattr(experiment, "add_figure") or hasattr(logger, "log_image") or _is_mlflow(logger, "log_figure")
 
 
 def log_figure(logger: Any, tag: str, figure: "Figure", step: int) -> None:
-    """Add a figure under IMAGES; a logger whose experiment has no ``add_figure`` is skipped."""
-    if takes_figures(logger):
-        logger.experiment.add_figure(tag_of(logger, tag), figure, global_step=step)
+    """Add a figure: under IMAGES of TensorBoard, as an image of W&B, as an artifact of MLflow; else do nothing."""
+    tag, experiment = tag_of(logger, tag), _experiment(logger)
+    if hasattr(experiment, "add_figure"):
+        experiment.add_figure(tag, figure, global_step=step)
+    elif hasattr(logger, "log_image"):
+        import numpy as np
+
+        canvas: Any = figure.canvas
+        canvas.draw()
+        logger.log_image(tag, [np.asarray(canvas.buffer_rgba())[..., :3]], step=step)
+    elif _is_mlflow(logger, "log_figure"):
+        experiment.log_figure(logger.run_id, figure, f"{tag}.png")
 
 
 def log_text(logger: Any, tag: str, markdown: str, step: int) -> None:
-    """Add Markdown under TEXT; a logger whose experiment has no ``add_text`` is skipped."""
-    experiment: Any = getattr(logger, "experiment", None)
+    """Add Markdown: under TEXT of TensorBoard, as a table of W&B, as an artifact of MLflow; else do nothing."""
+    tag, experiment = tag_of(logger, tag), _experiment(logger)
     if hasattr(experiment, "add_text"):
-        experiment.add_text(tag_of(logger, tag), markdown, global_step=step)
+        experiment.add_text(tag, markdown, global_step=step)
+    elif hasattr(logger, "log_text"):
+        logger.log_text(tag, columns=["report"], data=[[markdown]], step=step)
+    elif _is_mlflow(logger, "log_text"):
+        experiment.log_text(logger.run_id, markdown, f"{tag}.md")
+
+
+def log_transfer(logger: Any, tag: str, content: Mapping[str, Any], step: int) -> None:
+    """Add what the tab "Transfer" of TensorBoard shows of a run, as one string of JSON; else do nothing."""
+    experiment = _experiment(logger)
+    if not hasattr(experiment, "add_figure") or not hasattr(experiment, "_get_file_writer"):
+        return
+    # Opens a new file if training has closed the previous one. On all processes but the first it is a dummy.
+    writer = experiment._get_file_writer()
+    if not hasattr(writer, "add_summary"):
+        return
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+    # Readers that do not know a plugin skip a tensor whose metadata lack the class.
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME), data_class=DATA_CLASS_TENSOR
+    )
+    text = json.dumps(content, allow_nan=False).encode()
+    tensor = TensorProto(dtype="DT_STRING", string_val=[text], tensor_shape=TensorShapeProto())
+    writer.add_summary(Summary(value=[Summary.Value(tag=tag_of(logger, tag), metadata=metadata, tensor=tensor)]), step)
+    experiment.flush()
+
+
+def _experiment(logger: Any) -> Any:
+    return getattr(logger, "experiment", None)
+
+
+def _is_mlflow(logger: Any, method: str) -> bool:
+    """Whether the experiment is MLflow's client, whose methods take the run first."""
+    return hasattr(logger, "run_id") and hasattr(_experiment(logger), method)

@@ -1,7 +1,7 @@
 """Checks of single values from a user or a file: each error names the value, what it is and what it must be."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 #: Largest size. No data set has more rows, and the logit of an accuracy on so many is still exact.
@@ -59,6 +59,14 @@ def real_numbers(name: str, values: Any) -> tuple[float, ...]:
         except OverflowError:
             raise ValueError(f"`{name}` must hold numbers that fit a float, got {shown(value)}.") from None
     return tuple(numbers)
+
+
+def check_keys(name: str, values: Any, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise ``TypeError`` unless a value is a mapping, ``ValueError`` for missing keys and for unknown ones."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"`{name}` must be a mapping, got {values!r:.200}.")
+    if not set(required) <= set(values) <= {*required, *optional}:
+        raise ValueError(f"`{name}` must have the keys {sorted(required)}, got {sorted(map(str, values))}.")
 
 
 def shown(value: int) -> str:

@@ -12,9 +12,6 @@ def callback_classes() -> tuple[type, ...]:
     """Return the class ``Callback`` of each Lightning that is imported, or import the first one that is installed.
 
     The other one is never imported: it would redirect Lightning's messages to its own logger.
-
-    Raises:
-        ImportError: If neither is installed.
     """
     imported = [module for name in PACKAGES if (module := sys.modules.get(name)) is not None]
     if not imported:

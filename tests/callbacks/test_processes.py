@@ -255,5 +255,7 @@ def test_processes_that_the_trainer_starts_itself():
     callback = LEEPCallback(source, strict=True)
     trainer = fit(Classifier(source), callback, LeaveAtOnce(), strategy="ddp_spawn", devices=2, max_epochs=1)
     expected = single_process_report()
-    assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(expected["leep"], abs=1e-6)
+    assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(
+        expected["multi_layer_probe_accuracy"]
+    )
     assert "leep/achieved_accuracy" in trainer.callback_metrics

@@ -55,7 +55,7 @@ def test_trainer_of_either_package(package, form, tmp_path):
     assert isinstance(callback, package.Callback)
     assert callback.report.num_samples == 50
     assert len(callback.curve) == (1 if form == "beside others" else 2)  # stopped early
-    assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
+    assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
 
 
 class Data(pl.LightningDataModule):

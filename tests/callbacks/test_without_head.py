@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_leep import LEEPCallback, ScoringOptions
@@ -20,10 +21,8 @@ def test_fit_logs_and_records_what_there_is(tmp_path, caplog):
     assert callback.report.leep is None
     assert callback.report.num_features == 8
     assert callback.forecast.value == callback.report.multi_layer_probe_accuracy  # all layers are trained
-    assert "leep/leep" not in trainer.callback_metrics
-    assert "leep/linear_probe_accuracy" in trainer.callback_metrics
+    assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
     board = events(trainer.logger.log_dir)
     assert "leep/predicted_accuracy" in board.Tags()["scalars"]
-    assert "leep/leep" not in board.Tags()["scalars"]
     assert any("no LEEP, since it has no head" in message for message in caplog.messages)
     assert [record.report.leep for record in load_history(tmp_path / "history")] == [None, None]

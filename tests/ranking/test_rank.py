@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from lightning_leep import ScoringOptions, Source, rank_reports, rank_sources, score
 from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.records import save_record
+from lightning_leep.records.ranking_text import ranking_text
+from tests._helpers.simulated_transfers import make_record, make_report
 from tests._helpers.small_zoo import C, D, N, Sees, make_rows, zoo
 
 
@@ -312,3 +315,53 @@ def test_reports_of_other_rows_are_ranked_with_a_note():
 def test_no_reports(reports):
     with pytest.raises((TypeError, ValueError), match="report|name"):
         rank_reports(reports)
+
+
+def past(source_name, target_name, achieved, probe=0.7):
+    report = make_report(C, probe=probe + 1e-6 * len(source_name) + 1e-7 * len(target_name))
+    return make_record(achieved, "head", report=report, target_name=target_name, source_name=source_name)
+
+
+def test_history_of_other_targets_moves_the_forecast_and_stands_beside_it():
+    history = [
+        past(name, target, 0.7 + shift)
+        for target, level in (("cars", 0.0), ("dogs", 0.01), ("birds", -0.01))
+        for name, shift in (("good", 0.05 + level), ("half", -0.05 + level))
+    ]
+    history += [past("good", "pets", 0.1), past("half", "pets", 0.99)]  # of the target itself
+    without, ranking = rank(zoo(), target="pets"), rank(zoo(), target="pets", history=history)
+    assert ranking["good"].history_accuracy == pytest.approx(0.75)
+    assert ranking["half"].history_accuracy == pytest.approx(0.65)
+    assert (ranking["good"].history_records, ranking["blind"].history_records) == (3, 0)
+    for name, sign in (("good", 1), ("half", -1)):
+        moved = ranking[name].forecasts["head"].accuracy - without[name].forecasts["head"].accuracy
+        assert 0.02 < sign * moved <= 0.05 + 1e-9
+    assert ranking["blind"].forecasts == without["blind"].forecasts
+    assert "no history" in ranking_text(ranking, 200)
+    assert "No history of these sources" in str(without)
+
+
+def test_history_may_be_a_folder(tmp_path):
+    for target in ("cars", "dogs"):
+        save_record(past("good", target, 0.8), tmp_path)
+    assert rank(zoo(), history=tmp_path)["good"].history_records == 2
+
+
+def test_equal_sources_share_the_first_rank():
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(3, (200,), generator=generator)
+    inputs = 1.2 * nn.functional.one_hot(labels, 3).repeat(1, 2) + torch.randn(200, 6, generator=generator)
+    ranking = rank({"left": Sees(0, 1, 2), "right": Sees(3, 4, 5)}, TensorDataset(inputs, labels), trainable="head")
+    assert [source.rank for source in ranking.sources] == [1, 1]
+    assert len(ranking.tied) == 1
+    assert "Too close to call" in str(ranking)
+    second = ranking.sources[1]
+    values = [source.forecasts["head"].accuracy for source in ranking.sources]
+    assert second.gap == pytest.approx(values[0] - values[1])
+    assert second.gap_standard_error > 0
+
+
+def test_a_source_that_is_clearly_worse_has_a_rank_of_its_own():
+    ranking = rank(zoo(), make_rows(300))
+    assert [source.rank for source in ranking.sources] == [1, 2, 3]
+    assert ranking.tied == ()

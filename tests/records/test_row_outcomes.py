@@ -73,7 +73,7 @@ class TestReports:
         with pytest.raises(ValueError, match="`linear_probe_rows` must hold outcomes of 40 rows"):
             TransferabilityReport.from_dict(values)
         values["linear_probe_rows"] = "rows"
-        with pytest.raises(ValueError, match="`values` must map"):
+        with pytest.raises(TypeError, match="`values` must be a mapping"):
             TransferabilityReport.from_dict(values)
 
     def test_a_record_does_not_keep_them(self):

@@ -5,10 +5,6 @@ Nothing is written there. The plugin keeps one layout per run, the last, and mer
 are lost. So a layout of ours would hide charts of the user's wherever it is put, in the run or in a folder of its own.
 """
 
-import ast
-import re
-from pathlib import Path
-
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -22,8 +18,6 @@ from lightning_leep import LEEPCallback
 from tests._helpers.small_transfer import Classifier, fit, make_source
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-
-PAGE = Path(__file__).parents[2] / "docs/tensorboard.md"
 
 
 def asker(folder):
@@ -70,30 +64,3 @@ def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
     layout = {"accuracies": {title: ["Multiline", [title]] for title in ("val_acc", "leep/predicted_accuracy")}}
     fit_run(tmp_path, **{moment: layout})
     assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
-
-
-@pytest.mark.slow
-def test_layout_of_the_documentation_shows_predicted_and_achieved_of_every_run(tmp_path):
-    """Regular expressions, matched from the start of a tag on; one run's layout stands for all."""
-    call = r"^trainer\.logger\.experiment\.add_custom_scalars\((.*?)\)$"
-    (written,) = re.findall(call, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    layout = ast.literal_eval(written.strip())
-    callbacks = [fit_run(tmp_path, before=layout), fit_run(tmp_path)]
-    ask = asker(tmp_path)
-    ((category, contents),) = layout.items()
-    assert charts(tmp_path) == [(category, list(contents))]
-    ((_, tags),) = contents.values()
-    for run, callback in zip(("version_0", "version_1"), callbacks, strict=True):
-        answers = [ask("/scalars", run=run, tag=tag) for tag in tags]
-        assert all(answer["regex_valid"] for answer in answers)
-        # Of a tag, a list of time, step and value.
-        shown = {tag: line for answer in answers for tag, line in answer["tag_to_events"].items()}
-        last = {tag: line[-1][2] for tag, line in shown.items()}
-        assert last == pytest.approx(
-            {
-                "leep/predicted_accuracy": callback.forecast.value,
-                "leep/predicted_low": callback.forecast.low,
-                "leep/predicted_high": callback.forecast.high,
-                "leep/achieved_accuracy": callback.curve.final,
-            }
-        )

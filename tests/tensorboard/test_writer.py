@@ -1,11 +1,12 @@
 """Figures and text in event files, read back with TensorBoard's own reader."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import predicted_vs_achieved_figure
@@ -56,3 +57,43 @@ def test_a_logger_that_takes_neither_is_passed_over(tmp_path, figure):
         assert not takes_figures(logger)
         log_figure(logger, "leep/figure", figure, step=0)
         log_text(logger, "leep/report", "text", step=0)
+
+
+class Wandb(WandbLogger):
+    """W&B's logger without its service: what reaches its methods."""
+
+    def __init__(self):
+        self.seen = {}
+
+    experiment = None
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.seen[key] = (images, step)
+
+    def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
+        self.seen[key] = (columns, data, step)
+
+
+def test_wandb_gets_an_image_and_a_table(figure):
+    logger = Wandb()
+    assert takes_figures(logger)
+    log_figure(logger, "leep/figure", figure, step=3)
+    log_text(logger, "leep/report", "*text*", step=4)
+    (image,), step = logger.seen["leep/figure"]
+    assert (image.ndim, image.shape[2], image.dtype, step) == (3, 3, np.uint8, 3)
+    assert logger.seen["leep/report"] == (["report"], [["*text*"]], 4)
+
+
+def test_mlflow_gets_artifacts_of_the_run(figure):
+    class Client:
+        def log_figure(self, run_id, figure, artifact_file):
+            seen.append((run_id, artifact_file))
+
+        def log_text(self, run_id, text, artifact_file):
+            seen.append((run_id, text, artifact_file))
+
+    seen, logger = [], SimpleNamespace(experiment=Client(), run_id="7")
+    assert takes_figures(logger)
+    log_figure(logger, "leep/figure", figure, step=3)
+    log_text(logger, "leep/report", "*text*", step=4)
+    assert seen == [("7", "leep/figure.png"), ("7", "*text*", "leep/report.md")]

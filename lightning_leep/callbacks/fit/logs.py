@@ -1,7 +1,6 @@
 """Everything a run shows: numbers for every logger and for other callbacks, panels for TensorBoard."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,23 +11,20 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
-from lightning_leep.records import AccuracyCurve
+from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
+from lightning_leep.tensorboard.figures.association import (
+    association_data,
+    association_figure,
+    strongest_sources_figure,
+)
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.figures.layers import layers_figure
-from lightning_leep.tensorboard.hparams import complete_hparams, widen_hparams
-from lightning_leep.tensorboard.scalars import (
-    convergence_tags,
-    forecast_tags,
-    hparam_tags,
-    report_tags,
-    validation_tags,
-)
+from lightning_leep.tensorboard.scalars import forecast_tags, validation_tags
 from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 from lightning_leep.tensorboard.words import escaped
-from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
+from lightning_leep.tensorboard.writer import log_figure, log_text, log_transfer, takes_figures
 
 ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metrics` as well."
 
@@ -36,53 +32,20 @@ ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metri
 class RunLogs:
     """Writes what is known of one fit to the loggers of its Trainer, and the numbers to its ``callback_metrics``.
 
-    Args:
-        trainer: The Trainer, in ``fit``.
-        barrier: Contains the faults of each logger.
-        name: First part of every tag.
-        transfers: What the source is called and what is trained, for each callback in this Trainer by its name.
+    ``name`` is the first part of every tag, ``source_name`` what the source is called.
     """
 
-    def __init__(
-        self, trainer: Any, barrier: FaultBarrier, name: str, transfers: Mapping[str, tuple[str, str]]
-    ) -> None:
+    def __init__(self, trainer: Any, barrier: FaultBarrier, name: str, source_name: str) -> None:
         self.trainer = trainer
         self.barrier = barrier
         self.prefix = f"{name}/"
-        self.source_name = transfers[name][0]
-        self.hparam_tags = [tag for other in transfers for tag in hparam_tags(f"{other}/")]
-        self.own_hparams = {
-            f"{other}/{what}": value
-            for other, values in transfers.items()
-            for what, value in zip(("source", "trainable"), values, strict=True)
-        }
-        self._widened: list[Callable[[], None]] = []
-
-    def widen_hparams(self) -> None:
-        """Have Lightning's row of HPARAMS show what is predicted and achieved, until :meth:`release_hparams`."""
-
-        def widen(logger: Any) -> None:
-            guard = partial(self.barrier.contain, f"add HPARAMS to {type(logger).__name__}", ADVICE)
-            self._widened.append(widen_hparams(logger, self.own_hparams, self.hparam_tags, guard))
-
-        self._each_logger("add HPARAMS to", widen)
-
-    def release_hparams(self) -> None:
-        """Leave the loggers as they were."""
-        while self._widened:
-            self._widened.pop()()
-
-    def complete_hparams(self) -> None:
-        """Write the row of HPARAMS if the run has none, once all hooks of the fit have had their chance."""
-        self._each_logger("add HPARAMS to", lambda logger: complete_hparams(logger, self.own_hparams, self.hparam_tags))
+        self.source_name = source_name
+        self._association: dict[str, Any] | None = None
 
     def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
         """Log the report and what is expected, before the first step of training.
 
-        Args:
-            state: What is known of the fit.
-            outlook: What is expected.
-            scored: The scoring pass, for the figures of its joint; None if it was in an earlier, interrupted run.
+        The figures of the joint need the scoring pass; it is None if it was in an earlier, interrupted run.
         """
         report, forecast = state.report, outlook.accuracy
         if report is None:
@@ -96,14 +59,15 @@ class RunLogs:
         rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         if (advice := outlook.advice) is not None and advice.choices:
             rank_zero_info(f"LEEPCallback: {advice.describe()}")
-            self._text(advice_markdown(advice), "advice")
-        predicted = {} if forecast is None else forecast_tags(forecast, self.prefix)
-        self._numbers({**report_tags(report, self.prefix), **predicted})
-        self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
+            self.text(advice_markdown(advice), "advice")
+        self._numbers({} if forecast is None else forecast_tags(forecast, self.prefix))
+        self.text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if any(layer.probe_accuracy is not None for layer in report.layers):
-            self._figure("layers", lambda: layers_figure(report))
+            self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
+            with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
+                self._association = association_data(joint, *names)
             # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
             self._figure("association", lambda: association_figure(joint, *names), group="_source_classes")
             self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
@@ -114,7 +78,7 @@ class RunLogs:
         """Say that there is no report, where it is seen with warnings switched off as well."""
         why = why or "LEEPCallback could not score the source model: another process failed. Training goes on."
         rank_zero_info(why)
-        self._text(f"**Not scored.** {escaped(why)}")
+        self.text(f"**Not scored.** {escaped(why)}")
 
     def achieved(self, accuracy: float) -> None:
         """Log the accuracy of a validation."""
@@ -129,16 +93,22 @@ class RunLogs:
         self._numbers(validation_tags(curve, outlook.accuracy, reference, running, self.prefix))
 
     def end(self, state: FitState, outlook: Outlook, reference: Reference | None, stopped: str) -> None:
-        """Log how the run came out: its convergence, the final figures and the text; why it was stopped, if it was."""
+        """Log how the run came out: the final figures and the text; why it was stopped, if it was."""
         if state.report is None:
             return
-        # Not for other callbacks: nothing is left to decide.
-        self._log(convergence_tags(state.curve, outlook.accuracy, reference, self.prefix))
         self._forecast_figures(state, outlook, reference)
         shown = state.report, outlook.accuracy, state.curve, reference, self.source_name, outlook.convergence
-        self._text(report_markdown(*shown, stopped))
+        self.text(report_markdown(*shown, stopped))
 
-    def _text(self, markdown: str, panel: str = "report") -> None:
+    def transfer(self, record: TransferRecord | None, ended: bool) -> None:
+        """Log what the tab "Transfer" of TensorBoard shows: at the start, and at the end of the fit."""
+        if record is not None:
+            content = {"record": record.to_dict(), "ended": ended, "association": self._association}
+            tag = f"{self.prefix}transfer"
+            self._each_logger("add the transfer to", lambda logger: log_transfer(logger, tag, content, self._step))
+
+    def text(self, markdown: str, panel: str = "report") -> None:
+        """Log a panel of text."""
         self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{panel}", markdown, self._step))
 
     def _forecast_figures(self, state: FitState, outlook: Outlook, reference: Reference | None) -> None:

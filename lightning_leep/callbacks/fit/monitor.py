@@ -17,10 +17,7 @@ class MonitorReader:
 
     If validation logs the metric, it is new after each validation. Anything else (logged in training, or in the
     module's ``on_train_epoch_end``) is new once the epoch is over. Lightning keeps old values: a value is new if it is
-    another tensor than before.
-
-    Args:
-        monitor: Name of the metric.
+    another tensor than before. A value outside 0..1 raises ``ValueError``.
     """
 
     def __init__(self, monitor: str) -> None:
@@ -40,22 +37,14 @@ class MonitorReader:
         self._before_validation = metrics.get(self.monitor)
 
     def after_validation(self, metrics: Mapping[str, Any]) -> float | None:
-        """The accuracy that this validation logged, if it did.
-
-        Raises:
-            ValueError: If the value does not lie in 0..1.
-        """
+        """The accuracy that this validation logged, if it did."""
         self.num_validations += 1
         value = self._new(metrics, self._before_validation)
         self._from_validation = self._from_validation or value is not None
         return None if value is None else _accuracy(value)
 
     def after_epoch(self, metrics: Mapping[str, Any]) -> float | None:
-        """The accuracy that this epoch logged outside validation, if it did; call it after the module's own hooks.
-
-        Raises:
-            ValueError: If the value does not lie in 0..1.
-        """
+        """The accuracy that this epoch logged outside validation, if it did; call it after the module's own hooks."""
         value = None if self._from_validation else self._new(metrics, self._before_epoch)
         return None if value is None else _accuracy(value)
 
@@ -67,12 +56,7 @@ class MonitorReader:
         return value
 
     def explain_missing(self, logged: Iterable[str], validates: bool) -> str:
-        """Why nothing can be compared, and what to do.
-
-        Args:
-            logged: Names of what was logged.
-            validates: Whether the Trainer has a validation loop that is not switched off.
-        """
+        """Why nothing can be compared, and what to do, given what was logged and whether the Trainer ``validates``."""
         if validates and not self.num_validations:
             return (
                 f"No validation ran, so that `monitor={self.monitor!r}` has no value to compare with the prediction. "
@@ -118,12 +102,7 @@ def _accuracy(value: Any) -> float:
 
 
 def as_reference(reference: AccuracyCurve | Sequence[float] | float | None) -> Reference | None:
-    """A curve as it is; a sequence as the accuracies after 1, 2, ... epochs; a number as one accuracy.
-
-    Raises:
-        TypeError: If it is something else.
-        ValueError: If an accuracy lies outside 0..1, or there is none.
-    """
+    """A curve as it is; a sequence as the accuracies after 1, 2, ... epochs; a number as one accuracy."""
     if isinstance(reference, str | bool) or not isinstance(reference, AccuracyCurve | Sequence | int | float | None):
         raise TypeError(
             f"`reference` must be an AccuracyCurve, a sequence of accuracies or a number, got {reference!r}."

@@ -30,27 +30,17 @@ HISTORY_ADVICE = "`history=` names a folder or an fsspec URL that can be read an
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What is expected of a fit.
+    """What is expected of a fit."""
 
-    Attributes:
-        accuracy: The accuracy that it will reach; None if nothing can be said.
-        advice: What to train; None if nothing can be compared.
-        trained_from: With "part", the first layer that is trained; empty if unknown.
-        convergence: How fast it will be; None without enough earlier transfers.
-        history: Earlier transfers that trained the same part; empty on all processes but the first.
-        facts: What the Trainer plans and uses.
-        folder: Where the records of earlier transfers are; None without a history.
-        source: The source that was scored, if it was given.
-    """
-
-    accuracy: AccuracyForecast | None = None
-    advice: Advice | None = None
-    trained_from: str = ""
-    convergence: ConvergenceForecast | None = None
+    accuracy: AccuracyForecast | None = None  #: the accuracy that it will reach; None if nothing can be said
+    advice: Advice | None = None  #: what to train; None if nothing can be compared
+    trained_from: str = ""  #: with "part", the first layer that is trained; empty if unknown
+    convergence: ConvergenceForecast | None = None  #: how fast it will be; None without enough earlier transfers
+    #: Earlier transfers that trained the same part; empty on all processes but the first.
     history: History = field(default_factory=History)
-    facts: TrainerFacts = field(default_factory=TrainerFacts)
-    folder: Folder | None = None
-    source: Callable[..., Any] | None = None
+    facts: TrainerFacts = field(default_factory=TrainerFacts)  #: what the Trainer plans and uses
+    folder: Folder | None = None  #: where the records of earlier transfers are; None without a history
+    source: Callable[..., Any] | None = None  #: the source that was scored, if it was given
 
     @property
     def expected(self) -> MeanCurve | None:
@@ -89,14 +79,8 @@ def look_ahead(
 ) -> Outlook:
     """Forecast on the first process and tell the others, which may not see the folder.
 
-    Args:
-        trainer: The Trainer, in ``fit``.
-        barrier: Contains faults of the folder, after which the forecast rests on the report alone.
-        state: What is known of the fit, with a report; it gets the forecast. One that it has already stays as it was.
-        facts: What the Trainer plans and uses.
-        trainable: What is trained.
-        folder: Where the records of earlier transfers are; None for no history.
-        source: The source that was scored, if it was given.
+    The state, which has a report, gets the forecast; one that it has already stays as it was. After a fault of the
+    folder the forecast rests on the report alone.
     """
     device, report, trained_from = trainer.strategy.root_device, state.report, ""
     if trainable == "part" and report is not None:

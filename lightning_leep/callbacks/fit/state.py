@@ -2,39 +2,28 @@
 
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
-from lightning_leep.utils.checks import check_real, check_size
+from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 NOTHING_MEASURED = AccuracyCurve()
 
 
 @dataclass
 class FitState:
-    """What is known of one fit. A new fit starts with a new state; a resumed one goes on with the old state.
+    """What is known of one fit. A new fit starts with a new state; a resumed one goes on with the old state."""
 
-    Attributes:
-        report: Scores of the source; None before the source has been scored.
-        forecast: The accuracy forecast before training, if there is one.
-        curve: Accuracy at each validation, in epochs of this fit.
-        seconds: Seconds of training before each validation.
-        first_epoch: Epochs that the Trainer had trained another module for before this fit.
-        recommended: What was advised to train before training; empty for nothing.
-        trained: What came from the source, and which of it is trained.
-    """
-
-    report: TransferabilityReport | None = None
-    forecast: AccuracyForecast | None = None
-    curve: AccuracyCurve = NOTHING_MEASURED
-    seconds: tuple[float, ...] = ()
-    first_epoch: int = 0
-    recommended: str = ""
-    trained: TrainedPart = field(default_factory=TrainedPart)
+    report: TransferabilityReport | None = None  #: scores of the source; None before the source has been scored
+    forecast: AccuracyForecast | None = None  #: the accuracy forecast before training, if there is one
+    curve: AccuracyCurve = NOTHING_MEASURED  #: accuracy at each validation, in epochs of this fit
+    seconds: tuple[float, ...] = ()  #: seconds of training before each validation
+    first_epoch: int = 0  #: epochs that the Trainer had trained another module for before this fit
+    recommended: str = ""  #: what was advised to train before training; empty for nothing
+    trained: TrainedPart = field(default_factory=TrainedPart)  #: what came from the source, and which of it is trained
 
     def add(self, epoch: float, accuracy: float, seconds: float) -> None:
         """Add a validation. Those at the same or a later epoch are dropped: training was resumed before them."""
@@ -58,15 +47,10 @@ class FitState:
 
     @classmethod
     def from_dict(cls, values: Any) -> "FitState":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If something is missing, unknown or impossible.
-        """
-        _check_names("the state of a fit", values, {f.name for f in fields(cls)})
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
+        check_keys("the state of a fit", values, {f.name for f in fields(cls)})
         report, forecast, curve = values["report"], values["forecast"], values["curve"]
-        _check_names("curve", curve, {"epochs", "accuracy"})
+        check_keys("curve", curve, {"epochs", "accuracy"})
         seconds = _numbers("seconds", values["seconds"])
         check_size("first_epoch", values["first_epoch"], 0)
         state = cls(
@@ -84,11 +68,6 @@ class FitState:
         if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
             raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
         return state
-
-
-def _check_names(what: str, values: Any, names: set[str]) -> None:
-    if not isinstance(values, Mapping) or set(values) != names:
-        raise ValueError(f"`{what}` must be a mapping with exactly the keys {sorted(names)}, got {values!r:.200}.")
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

@@ -13,21 +13,14 @@ MAX_NESTING = 20
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerFacts:
-    """What a Trainer plans and uses, read once before the first step.
+    """What a Trainer plans and uses, read once before the first step."""
 
-    Attributes:
-        max_epochs: Epochs of this fit after which training ends at the latest; None if that is not known.
-        test_size: Rows of each validation, of all processes; None if the loaders do not tell.
-        optimizer: Class of the first optimizer; empty without one.
-        learning_rate: The learning rate that it starts from.
-        target_name: Class of the datamodule, or of the innermost training data set; empty without one.
-    """
-
+    #: Epochs of this fit after which training ends at the latest; None if that is not known.
     max_epochs: float | None = None
-    test_size: int | None = None
-    optimizer: str = ""
-    learning_rate: float | None = None
-    target_name: str = ""
+    test_size: int | None = None  #: rows of each validation, of all processes; None if the loaders do not tell
+    optimizer: str = ""  #: class of the first optimizer; empty without one
+    learning_rate: float | None = None  #: the learning rate that it starts from
+    target_name: str = ""  #: class of the datamodule, or of the innermost training data set; empty without one
 
     @classmethod
     def of(cls, trainer: Any, monitor: str | None, first_epoch: int = 0) -> "TrainerFacts":

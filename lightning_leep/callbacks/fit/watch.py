@@ -16,16 +16,7 @@ from lightning_leep.records.curve import Reference
 
 
 class TransferWatch:
-    """Follows one fit from its first step to its end; the callback's hooks lead here.
-
-    Args:
-        logs: Where to write.
-        barrier: Contains faults.
-        state: What is known of the fit, with a report. The validations are added to it.
-        outlook: What is expected.
-        monitor: Name of the accuracy that the module logs; None watches nothing.
-        reference: What to compare with.
-    """
+    """Follows one fit, whose state has a report, from its first step to its end; the callback's hooks lead here."""
 
     def __init__(
         self,

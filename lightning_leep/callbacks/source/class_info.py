@@ -10,14 +10,11 @@ LABEL_COLUMNS = ("label", "labels")
 
 
 def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int | None:
-    """Return the number of target classes C that the datamodule, the module or the data set states; None if none does.
+    """Return the number of target classes C that the datamodule, the module or the data set states.
 
     It may be an attribute or a hyper-parameter ``num_target_classes``, ``num_classes``, ``n_classes`` or
     ``num_labels``, the length of ``classes`` or ``class_names``, or the class label in the ``features`` of a Hugging
-    Face data set.
-
-    Raises:
-        ValueError: If places disagree.
+    Face data set. ``ValueError`` if places disagree.
     """
     found = list(dict.fromkeys(_statements(datamodule, module, dataset)))
     if len({count for _, count in found}) > 1:

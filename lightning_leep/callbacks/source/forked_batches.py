@@ -29,9 +29,6 @@ class ForkedBatches:
 
     If the first batch cannot be read there within a minute (its tensors are on a GPU, say, or its data set needs a
     thread or a connection of this process), all batches are read here, and ``notes`` says so.
-
-    Args:
-        batches: The loader.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:

@@ -14,17 +14,11 @@ BATCH_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
 def training_data(trainer: Any, max_samples: int | None) -> ScoringData:
-    """Return this process's share of the data that the trainer trains on.
+    """Return this process's share of the data that the Trainer trains on, at most ``max_samples`` rows of all.
 
     If an epoch has fewer batches than the loader (``limit_train_batches``, ``overfit_batches``, ``fast_dev_run``), only
-    as many rows are scored as these batches hold: the same rows if they come in order, else random ones.
-
-    Args:
-        trainer: The trainer, in ``fit``.
-        max_samples: Largest number of rows of all processes together; a random subset is taken.
-
-    Raises:
-        ValueError: If the rows cannot be read without disturbing training.
+    as many rows are scored as these batches hold: the same rows if they come in order, else random ones. ``ValueError``
+    if the rows cannot be read without disturbing training.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, DataLoader):

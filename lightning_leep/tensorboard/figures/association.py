@@ -1,7 +1,7 @@
 """Which source classes correspond to which target classes: P(y|z) as a heat map, the strongest ones as a table."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,21 +45,14 @@ def association_figure(
             as many names as classes.
     """
     joint, targets, sources = _checked(joint, target_names, source_names)
-    conditional = joint / joint.sum(0).clamp(min=torch.finfo(joint.dtype).tiny)  # [C, Z]
-    rows, columns = _shown(joint, (joint * conditional).argmax(1).tolist())
-    conditional = conditional[rows][:, columns]  # [rows, columns]
-    # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
-    order = sorted(
-        range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
-    )
-    columns = [columns[j] for j in order]
+    rows, columns, conditional = _selected(joint)
     from matplotlib.ticker import PercentFormatter
 
     subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
     figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
     axes = figure.add_subplot()
     axes.grid(False)
-    image = axes.imshow(conditional[:, order].numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
+    image = axes.imshow(conditional.numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
     axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
     axes.set_yticks(range(len(rows)), [shorten(targets[i], 16) for i in rows], fontsize=11)
     axes.set(xlabel="source class z", ylabel="target class y")
@@ -114,6 +107,36 @@ def strongest_sources_figure(
     axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
     axes.tick_params(length=0)
     return figure
+
+
+def association_data(
+    joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The numbers of :func:`association_figure` as plain data: names, P(y|z) to three digits, and what was left out.
+
+    Raises:
+        ValueError: As :func:`association_figure`.
+    """
+    joint, targets, sources = _checked(joint, target_names, source_names)
+    rows, columns, conditional = _selected(joint)
+    return {
+        "targets": [shorten(targets[i], 40) for i in rows],
+        "sources": [shorten(sources[j], 40) for j in columns],
+        "p": [[round(value, 3) for value in row] for row in conditional.tolist()],
+        "left_out": f"Shown: {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}.",
+    }
+
+
+def _selected(joint: Tensor) -> tuple[list[int], list[int], Tensor]:
+    """The rows and columns that are shown, and P(y|z) there, ``[rows, columns]``."""
+    conditional = joint / joint.sum(0).clamp(min=torch.finfo(joint.dtype).tiny)  # [C, Z]
+    rows, columns = _shown(joint, (joint * conditional).argmax(1).tolist())
+    conditional = conditional[rows][:, columns]  # [rows, columns]
+    # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
+    order = sorted(
+        range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
+    )
+    return rows, [columns[j] for j in order], conditional[:, order]
 
 
 def _checked(

@@ -2,3 +2,6 @@
 
 ``page_data`` makes plain data from records, ``static`` holds the page that draws them, in plain JavaScript.
 """
+
+#: Name of the plugin in event files and addresses.
+PLUGIN_NAME = "lightning_leep"

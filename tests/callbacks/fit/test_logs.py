@@ -11,7 +11,6 @@ from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep import LEEPCallback
-from lightning_leep.records import convergence_scalars
 from tests._helpers.small_transfer import Classifier, fit, make_source
 
 
@@ -57,11 +56,8 @@ def run(request, tmp_path_factory):
 
 
 def known_before(callback) -> dict[str, float]:
-    report, forecast = callback.report, callback.forecast
+    forecast = callback.forecast
     return {
-        "leep/leep": report.leep,
-        "leep/leave_one_out_leep": report.leave_one_out_leep,
-        "leep/linear_probe_accuracy": report.linear_probe_accuracy,
         "leep/predicted_accuracy": forecast.value,
         "leep/predicted_low": forecast.low,
         "leep/predicted_high": forecast.high,
@@ -69,7 +65,7 @@ def known_before(callback) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_scores_and_forecast_before_the_first_step(run):
+def test_forecast_before_the_first_step(run):
     callback, trainer, board, recording = run
     step, first = recording.records[0]
     assert (step, first) == (0, known_before(callback))
@@ -86,7 +82,7 @@ def test_achieved_beside_predicted_at_the_steps_of_the_monitored_value(run):
     assert series(board, "leep/achieved_accuracy") == measured
     assert [value for _, value in measured] == pytest.approx(list(callback.curve.accuracy))
     steps = [step for step, _ in measured]
-    for tag, value in list(known_before(callback).items())[3:]:  # drawn as lines
+    for tag, value in known_before(callback).items():  # drawn as lines
         assert series(board, tag) == [(step, pytest.approx(value)) for step in [0, *steps]]
     best = [max(callback.curve.accuracy[: i + 1]) for i in range(3)]
     assert series(board, "leep/best_accuracy") == [(s, pytest.approx(b)) for s, b in zip(steps, best, strict=True)]
@@ -107,22 +103,13 @@ def test_achieved_is_logged_before_what_is_computed_from_it(run):
     assert [i + 1 for i in achieved] == [i for i, metrics in enumerate(records) if "leep/best_accuracy" in metrics]
 
 
-def test_convergence_at_the_end(run):
-    callback, _, board, _ = run
-    wanted = convergence_scalars(callback.curve, callback.forecast.value, callback.reference)
-    for name in ("epochs_to_90_percent", "area_under_curve"):
-        assert series(board, f"leep/{name}") == [(series(board, "val_acc")[-1][0] + 1, pytest.approx(wanted[name]))]
-
-
-def test_at_most_20_tags_in_a_run_and_15_for_other_callbacks(run):
+def test_tags_are_few_and_the_same_for_other_callbacks(run):
     _, trainer, board, recording = run
     logged = {tag for _, metrics in recording.records for tag in metrics if tag.startswith("leep")}
     assert logged == {tag for tag in board.Tags()["scalars"] if tag.startswith("leep")}
     assert {tag.split("/")[0] for tag in logged} == {"leep"}
-    assert len(logged) <= 20
-    shown = {tag for tag in trainer.callback_metrics if tag.startswith("leep")}
-    assert shown < logged
-    assert len(shown) <= 15
+    assert len(logged) <= 12
+    assert {tag for tag in trainer.callback_metrics if tag.startswith("leep")} == logged
 
 
 def test_no_value_is_logged_twice(run):
@@ -152,7 +139,24 @@ def test_csv(tmp_path):
         rows = list(csv.DictReader(file))
     column = [float(row["leep/achieved_accuracy"]) for row in rows if row["leep/achieved_accuracy"]]
     assert column == pytest.approx(list(callback.curve.accuracy))
-    assert [float(row["leep/leep"]) for row in rows if row["leep/leep"]] == [callback.report.leep]
+    predicted = {float(row["leep/predicted_accuracy"]) for row in rows if row["leep/predicted_accuracy"]}
+    assert predicted == {callback.forecast.value}
+
+
+def test_hparams_are_those_of_a_run_without(tmp_path):
+    class Tuned(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters({"rate": 0.1})
+
+    def written(name, *callbacks):
+        logger = pl.loggers.TensorBoardLogger(tmp_path, name=name)
+        fit(Tuned(), *callbacks, logger=logger, max_epochs=1)
+        return events(logger.log_dir).PluginTagToContent("hparams")
+
+    without = written("without")
+    assert without
+    assert written("with", LEEPCallback(make_source(), strict=True)) == without
 
 
 @pytest.mark.slow
@@ -160,7 +164,7 @@ def test_no_logger_and_a_dummy_logger():
     for logger in (False, DummyLogger()):
         callback = LEEPCallback(make_source(), strict=True)
         trainer = fit(Classifier(), callback, logger=logger)
-        assert trainer.callback_metrics["leep/leep"].item() == pytest.approx(callback.report.leep)
+        assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
         assert len(callback.curve) == 2
 
 
@@ -179,7 +183,7 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
         tmp_path,
         monitor="leep/achieved_accuracy",
         mode="max",
-        filename="{leep/leep:.4f}",
+        filename="{leep/predicted_accuracy:.4f}",
         auto_insert_metric_name=False,
     )
     stopper = pl.callbacks.EarlyStopping("leep/predicted_accuracy", patience=1, mode="max")
@@ -187,4 +191,4 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
     trainer = fit(Classifier(), callback, stopper, saver, enable_checkpointing=True, max_epochs=5)
     assert trainer.current_epoch == 2  # a prediction never improves
     assert saver.best_model_score.item() == pytest.approx(callback.curve.best)
-    assert f"{callback.report.leep:.4f}" in saver.best_model_path
+    assert f"{callback.forecast.value:.4f}" in saver.best_model_path

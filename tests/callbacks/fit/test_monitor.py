@@ -210,7 +210,7 @@ def test_monitor_none_compares_nothing(recwarn):
     callback = LEEPCallback(make_source(), None, strict=True)
     trainer = fit(Classifier(), callback)
     assert len(callback.curve) == 0
-    assert "leep/leep" in trainer.callback_metrics
+    assert "leep/predicted_accuracy" in trainer.callback_metrics
     assert not [w for w in recwarn if "LEEP" in str(w.message)]
 
 

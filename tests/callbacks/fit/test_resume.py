@@ -133,7 +133,6 @@ def test_second_fit_of_the_same_module_goes_on(tmp_path):
     assert callback.forecast == forecast
     assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
     assert callback.curve.accuracy[:2] == curve.accuracy
-    assert float(trainer.callback_metrics["leep/leep"]) == pytest.approx(report.leep)
     assert float(trainer.callback_metrics["leep/predicted_accuracy"]) == pytest.approx(predicted)
     first, second = load_history(tmp_path)
     assert (first.curve, second.curve) == (curve, callback.curve)
@@ -212,8 +211,8 @@ def test_callbacks_in_one_trainer_have_names_and_keys_of_their_own(tmp_path):
     trainer = fit(Classifier(), *callbacks)
     assert [callback.log_name for callback in callbacks] == ["leep", "leep_2", "leep_3", "leep_4"]
     for callback in callbacks:
-        logged = trainer.callback_metrics[f"{callback.log_name}/leep"]
-        assert float(logged) == pytest.approx(callback.report.leep)
+        logged = trainer.callback_metrics[f"{callback.log_name}/predicted_accuracy"]
+        assert float(logged) == pytest.approx(callback.forecast.value)
     assert len({callback.report.leep for callback in callbacks}) == 4
     trainer.save_checkpoint(tmp_path / "four.ckpt")
     again = [LEEPCallback(make_source(seed), name=callback.name) for seed, callback in enumerate(callbacks)]

@@ -1,0 +1,164 @@
+"""Rankings that take long: they are interrupted, run out of memory or time, and show how far they are."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_leep import ScoringOptions, Source, rank_sources
+from lightning_leep.ranking import data as ranking_data
+from tests._helpers.small_zoo import D, N, Sees, make_rows, zoo
+
+
+def rank(sources, data=None, **kwargs):
+    return rank_sources(sources, make_rows() if data is None else data, **{"progress": False, **kwargs})
+
+
+class Counts(Sees):
+    """A source that counts its calls, and may be interrupted."""
+
+    def __init__(self, *columns, interrupted=False):
+        super().__init__(*columns)
+        self.calls, self.interrupted = 0, interrupted
+
+    def forward(self, x):
+        self.calls += 1
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_interrupted_ranking_goes_on_and_scores_nothing_twice(tmp_path):
+    sources = {"first": Counts(0, 1, 2), "second": Counts(0, 7, interrupted=True), "third": Counts(6, 7)}
+    with pytest.raises(KeyboardInterrupt):
+        rank(sources, folder=tmp_path)
+    calls = sources["first"].calls
+    assert calls > 0
+    sources["second"].interrupted = False
+    ranking = rank(sources, folder=tmp_path)
+    assert (sources["first"].calls, sources["third"].calls) == (calls, calls)
+    expected = rank({name: Sees(*source.columns) for name, source in sources.items()})
+    for name in sources:
+        assert ranking[name].scores == expected[name].scores
+    assert rank(sources, folder=tmp_path) == ranking
+    assert sources["third"].calls == calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: {"data": make_rows(80)},
+        lambda: {"max_samples": 60},
+        lambda: {"num_target_classes": 4},
+        lambda: {"precision": "bf16-mixed"},
+        lambda: {"source": Source(Counts(0, 1, 3))},
+        lambda: {"source": Source(Counts(0, 1, 2), options=ScoringOptions(num_permutations=0))},
+        lambda: {"source": Source(Counts(0, 1, 2), transform=lambda x: x)},
+    ],
+    ids=["rows", "max_samples", "classes", "precision", "model", "options", "transform"],
+)
+def test_report_of_another_setting_is_not_used(change, tmp_path):
+    rank({"a": Sees(0, 1, 2)}, folder=tmp_path)
+    changes = change()
+    source = changes.pop("source", Source(Counts(0, 1, 2)))
+    data = changes.pop("data", None)
+    rank({"a": source}, data, folder=tmp_path, **changes)
+    assert source.model.calls > 0
+
+
+def test_damaged_files_in_the_folder_are_scored_again(tmp_path):
+    expected = rank({"a": Sees(0, 1, 2)}, folder=tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    values = json.loads(path.read_text())
+    values["report"]["linear_probe_accuracy"] = 7
+    path.write_text(json.dumps(values))
+    for name, text in {"cut.json": "{", "list.json": "[1]", "other.json": "{}"}.items():
+        (tmp_path / name).write_text(text)
+    again = rank({"a": Sees(0, 1, 2)}, folder=tmp_path)
+    assert again["a"].scores == expected["a"].scores
+
+
+class Hungry(Sees):
+    """A source that has memory for a few rows only, as a GPU would say it."""
+
+    def __init__(self, most):
+        super().__init__(0, 1, 2)
+        self.most, self.largest = most, 0
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        self.largest = max(self.largest, len(x))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("most", [1, 9, 40])
+def test_out_of_memory_halves_the_batch_until_it_fits(most):
+    source, after = Hungry(most), Counts(0, 1, 2)
+    ranking = rank({"hungry": source, "after": after}, batch_size=64)
+    assert source.largest == {1: 1, 9: 8, 40: 32}[most]
+    assert ranking["hungry"].error is None
+    for name, value in rank({"good": Sees(0, 1, 2)})["good"].scores.items():
+        assert ranking["hungry"].scores[name] == pytest.approx(value, abs=1e-6)
+    assert after.calls == -(-N // 64)  # the next source has the whole batch again
+
+
+def test_no_memory_for_one_row_is_an_error_of_that_source():
+    ranking = rank({"hungry": Hungry(0), "good": Sees(0, 1, 2)})
+    assert "out of memory" in ranking["hungry"].error
+    assert ranking.best == "good"
+
+
+class Clock:
+    """A clock that only sources move."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        for module in ("lightning_leep.ranking.rank", "lightning_leep.ranking.passes"):
+            monkeypatch.setattr(f"{module}.time.perf_counter", lambda: self.now)
+
+    def source(self, seconds, *columns):
+        clock = self
+
+        class Slow(Sees):
+            def forward(self, x):
+                clock.now += seconds
+                return super().forward(x)
+
+        return Slow(*columns)
+
+
+def test_time_budget_scores_the_cheapest_first_and_names_what_is_left_out(monkeypatch):
+    clock = Clock(monkeypatch)
+    sources = {"slow": clock.source(100.0, 0, 1, 2), "quick": clock.source(1.0, 0, 1), "middle": clock.source(5.0, 0)}
+    # Two batches of each are run to see what it takes: 2 * 106 s. Then each batch of 50 rows costs its seconds.
+    ranking = rank(sources, time_budget=212.0 + 3 * 1 + 3 * 5 + 50, batch_size=50)
+    assert {source.name for source in ranking.sources if source.rank} == {"quick", "middle"}
+    (note,) = ranking["slow"].notes
+    assert "needs about 400 s" in note
+    assert "50 s of the time budget were left" in note
+    assert ranking["slow"].error is None
+    assert note in str(ranking)
+
+
+def test_enough_time_leaves_nothing_out():
+    ranking = rank({**zoo(), "broken": torch.nn.Linear(D + 1, 3)}, time_budget=600)
+    assert [source.name for source in ranking.sources] == ["good", "half", "blind", "broken"]
+    assert "mat1 and mat2" in ranking["broken"].error
+
+
+def test_batches_that_are_too_large_to_keep_are_read_again(monkeypatch):
+    monkeypatch.setattr(ranking_data, "KEPT_BYTES", 1000)
+    assert rank(zoo())["good"].scores == rank({"good": Sees(0, 1, 2)})["good"].scores
+
+
+@pytest.mark.parametrize("has_rich", [True, False])
+def test_progress_goes_to_the_error_stream(has_rich, capsys, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    if not has_rich:
+        monkeypatch.setitem(__import__("sys").modules, "rich.progress", None)
+    rank({"resnet [bold]\n": Sees(0, 1, 2), "vit": Sees(0)}, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("resnet [bold]\\n" in err) if has_rich else ("Scoring the source model" in err)

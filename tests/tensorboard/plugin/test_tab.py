@@ -1,0 +1,216 @@
+"""The tab of TensorBoard: what the callback writes is read by TensorBoard's own readers and served by the plugin."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.application import TensorBoardWSGI
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.util.tensor_util import make_tensor_proto
+from werkzeug.test import Client
+
+from lightning_leep import LEEPCallback
+from lightning_leep.tensorboard.plugin import PLUGIN_NAME
+from lightning_leep.tensorboard.plugin.tab import FILES, TransferPlugin
+from lightning_leep.tensorboard.writer import log_transfer
+from tests._helpers.simulated_transfers import make_record
+from tests._helpers.small_transfer import Classifier, fit, make_source
+from tests._helpers.tensorboard_server import tensorboard
+
+ROUTES = f"/data/plugin/{PLUGIN_NAME}"
+CONTENT = {"record": make_record(source_name="resnet").to_dict(), "ended": True, "association": None}
+
+
+def plugin_of(folder) -> TransferPlugin:
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 10}).AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    return TransferPlugin(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
+
+
+def asked(folder, route="/transfers"):
+    return Client(TensorBoardWSGI([plugin_of(folder)])).get(f"{ROUTES}{route}")
+
+
+def write(folder, value, tag="leep/transfer"):
+    """An event of the plugin's name with any tensor in it."""
+    logger = TensorBoardLogger(folder, name="", version="run")
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME), data_class=DATA_CLASS_TENSOR
+    )
+    summary = Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(value))])
+    logger.experiment._get_file_writer().add_summary(summary, 0)
+    logger.experiment.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board")
+    callback = LEEPCallback(make_source(), strict=True, history=False, target_class_names=["a", "<b>", "c"])
+    fit(Classifier(), callback, logger=TensorBoardLogger(folder, name="digits", version="v0"))
+    return folder, callback
+
+
+def test_a_fit_is_shown_with_all_that_is_known(run):
+    folder, callback = run
+    answer = asked(folder).get_json()
+    (transfer,) = answer["transfers"]
+    assert answer["problems"] == []
+    assert transfer["run"] == "digits/v0"
+    assert not transfer["running_now"]
+    assert transfer["curve"] == [[1, 2], [pytest.approx(a, rel=1e-4) for a in callback.curve.accuracy]]
+    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
+    assert transfer["association"]["targets"] == ["a", "<b>", "c"]
+    columns = zip(*transfer["association"]["p"], strict=True)
+    assert [sum(column) for column in columns] == pytest.approx([1] * 5, abs=0.002)  # P(y|z) of each z
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_forecast_is_shown_while_the_run_is_under_way(tmp_path):
+    class Looks(Classifier):
+        def on_train_epoch_start(self):
+            seen.append(asked(tmp_path).get_json()["transfers"])
+
+    seen = []
+    callback = LEEPCallback(make_source(), strict=True)
+    fit(Looks(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
+    ((transfer,),) = seen
+    assert transfer["running_now"]
+    assert transfer["achieved"] is None
+    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_that_breaks_off_is_no_longer_running(tmp_path):
+    class BreaksOff(Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        fit(BreaksOff(), LEEPCallback(make_source(), strict=True), logger=TensorBoardLogger(tmp_path))
+    (transfer,) = asked(tmp_path).get_json()["transfers"]
+    assert (transfer["running_now"], transfer["complete"], transfer["epochs"]) == (False, False, 1)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_two_callbacks_are_told_apart(tmp_path):
+    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False) for seed in (1, 2)]
+    fit(Classifier(), *callbacks, logger=TensorBoardLogger(tmp_path, name="", version="v"), max_epochs=1)
+    assert [transfer["run"] for transfer in asked(tmp_path).get_json()["transfers"]] == ["v", "v leep_2"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1.5,
+        "no JSON",
+        "[1]",
+        "{}",
+        "[" * 100_000,
+        [b"a", b"b"],
+        json.dumps({"record": {"format": "another"}}),
+        json.dumps({"record": {**CONTENT["record"], "trainable": 3}}),
+    ],
+    ids=["number", "text", "list", "no record", "deep", "two", "another format", "damaged"],
+)
+def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value):
+    write(tmp_path / "broken", value)
+    log_transfer(TensorBoardLogger(tmp_path, name="good", version=0), "leep/transfer", CONTENT, 0)
+    answer = asked(tmp_path)
+    assert answer.status_code == 200
+    assert [transfer["source"] for transfer in answer.get_json()["transfers"]] == ["resnet"]
+    (problem,) = answer.get_json()["problems"]
+    assert "broken/run" in problem
+
+
+@pytest.mark.parametrize(
+    "association",
+    [3, {}, {"targets": ["a"], "sources": ["b"], "p": [[2]], "left_out": ""},
+     {"targets": ["a"], "sources": ["b"], "p": [[0.5], [0.5]], "left_out": ""}],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_left_out(tmp_path, association):
+    content = {**CONTENT, "association": association}
+    log_transfer(TensorBoardLogger(tmp_path), "leep/transfer", content, 0)
+    (transfer,) = asked(tmp_path).get_json()["transfers"]
+    assert transfer["association"] is None
+
+
+def test_nothing_to_show(tmp_path):
+    (tmp_path / "logs").mkdir()
+    assert asked(tmp_path).get_json()["transfers"] == []
+    assert not plugin_of(tmp_path).is_active()
+    assert TransferPlugin(TBContext()).get_plugin_apps()  # without a provider, as with other data sources
+
+
+def test_other_loggers_are_passed_over(tmp_path):
+    for logger in (CSVLogger(tmp_path), object()):
+        log_transfer(logger, "leep/transfer", CONTENT, 0)
+
+
+def test_files_are_served_and_nothing_else(tmp_path):
+    for name, kind in FILES.items():
+        answer = asked(tmp_path, f"/{name}")
+        assert answer.status_code == 200
+        assert answer.content_type.startswith(kind)
+    inside = Path(import_module("lightning_leep.tensorboard.plugin.tab").__file__)
+    for path in (inside.name, f"../{inside.name}", f"%2e%2e/{inside.name}", f"static/../{inside.name}", str(inside)):
+        assert asked(tmp_path, f"/{path}").status_code == 404
+
+
+def test_entry_point_is_the_plugin():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, name = project["entry-points"]["tensorboard_plugins"][PLUGIN_NAME].split(":")
+    assert getattr(import_module(module), name) is TransferPlugin
+
+
+def test_start_of_tensorboard_loads_nothing_heavy():
+    code = (
+        "import sys; from tensorboard import default, program; before = set(sys.modules); "
+        "import lightning_leep.tensorboard.plugin.tab; new = set(sys.modules) - before; "
+        "print([name for name in ('torch', 'pytorch_lightning', 'scipy', 'matplotlib', 'fsspec') if name in new])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [["--load_fast=true", "--logdir={}"], ["--load_fast=false", "--logdir={}", "--path_prefix=/a/b"],
+     ["--logdir_spec=name:{}"]],
+    ids=["fast", "python, prefix", "specification"],
+)  # fmt: skip
+def test_a_real_tensorboard_follows_a_run(tmp_path, options):
+    logger = TensorBoardLogger(tmp_path / "logs", name="", version="v")
+    logger.log_metrics({"loss": 1.0}, step=0)
+    logger.save()
+
+    def ask(path):
+        with urlopen(f"{address}{path}") as answer:
+            return json.load(answer)
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "TensorBoard did not show it"
+            time.sleep(0.3)
+
+    with tensorboard(*(option.format(tmp_path / "logs") for option in options)) as address:
+        wait_for(lambda: ask("/data/plugins_listing")["scalars"]["enabled"])
+        assert not ask("/data/plugins_listing")[PLUGIN_NAME]["enabled"]
+        log_transfer(logger, "leep/transfer", {**CONTENT, "ended": False}, 0)
+        wait_for(lambda: ask("/data/plugins_listing")[PLUGIN_NAME]["enabled"])
+        (transfer,) = ask(f"{ROUTES}/transfers")["transfers"]
+        assert transfer["running_now"]
+        log_transfer(logger, "leep/transfer", CONTENT, 9)
+        wait_for(lambda: not ask(f"{ROUTES}/transfers")["transfers"][0]["running_now"])
