@@ -43,7 +43,7 @@ class Recording(Logger):
         return [(step, metrics[tag]) for step, metrics in self.records if tag in metrics]
 
 
-@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+@pytest.fixture(scope="module", params=["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     """Three epochs into TensorBoard and a logger of the user's own."""
     folder = tmp_path_factory.mktemp("run")
@@ -64,7 +64,6 @@ def known_before(callback) -> dict[str, float]:
     }
 
 
-@pytest.mark.slow
 def test_forecast_before_the_first_step(run):
     callback, trainer, board, recording = run
     step, first = recording.records[0]
@@ -141,6 +140,22 @@ def test_csv(tmp_path):
     assert column == pytest.approx(list(callback.curve.accuracy))
     predicted = {float(row["leep/predicted_accuracy"]) for row in rows if row["leep/predicted_accuracy"]}
     assert predicted == {callback.forecast.value}
+
+
+def test_hparams_are_those_of_a_run_without(tmp_path):
+    class Tuned(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters({"rate": 0.1})
+
+    def written(name, *callbacks):
+        logger = pl.loggers.TensorBoardLogger(tmp_path, name=name)
+        fit(Tuned(), *callbacks, logger=logger, max_epochs=1)
+        return events(logger.log_dir).PluginTagToContent("hparams")
+
+    without = written("without")
+    assert without
+    assert written("with", LEEPCallback(make_source(), strict=True)) == without
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_one_transfer_by_click_and_by_keys(opened):
     assert page.texts("#transfer h2") == ["early → pets"]
     assert "ended early" in page.texts("#transfer p")[0]
     page.run("return document.querySelectorAll('#transfer svg[role=img]').length === 2")
-    assert any("train from layer 3 on" in text for text in page.texts("#transfer .legend li"))
+    assert any("train from layer2 on (layer 3 of 4)" in text for text in page.texts("#transfer .legend li"))
     page.run("document.querySelectorAll('.pick')[0].dispatchEvent(new MouseEvent('click')); return true")
     assert page.texts("#transfer h2") != ["early → pets"]
 

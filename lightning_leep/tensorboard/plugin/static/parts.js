@@ -76,7 +76,7 @@ function depthFigure(transfer, texts) {
   const cut = cutPlace(transfer, names);
   const entries = [["line achieved", "linear probe on each layer, ± standard error"], ["head", "input of the head"]];
   if (transfer.together != null) entries.push(["line predicted", `all layers together, ${percent(transfer.together)}`]);
-  if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from layer ${cut + 1} on, ${transfer.recommended}`]);
+  if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from ${transfer.recommended} on (layer ${cut + 1} of ${names.length})`]);
   return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries);
 }
 
