@@ -21,5 +21,7 @@ metric = LEEPMetric(num_target_classes=2, num_source_classes=5)
 metric.update(source(images), labels)
 assert abs(metric.compute().item() - report.leep) < 1e-12
 assert entry_points(group="console_scripts")["lightning-leep"].load()(["history", "."]) == 0
+assert entry_points(group="tensorboard_plugins")["lightning_leep"].load().plugin_name == "lightning_leep"
+assert entry_points(group="console_scripts")["lightning-leep"].load()(["report", "."]) == 0, "the page is not shipped"
 assert LEEPCallback(source=source).monitor == "val_acc"
 print(f"lightning_leep {lightning_leep.__version__} from a wheel: LEEP {report.leep:.4f}")

@@ -39,24 +39,27 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet for 32 x 32 images: 16, 32, 64 channels, average pooling, one linear layer (He et al. 2016, 4.2)."""
+    """ResNet for small images: three stages, average pooling, one linear layer (He et al. 2016, 4.2).
 
-    def __init__(self, num_blocks: int, num_classes: int = NUM_SOURCE_CLASSES) -> None:
+    The stages have w, 2 w and 4 w channels, and w is 16 in the paper.
+    """
+
+    def __init__(self, num_blocks: int, num_classes: int = NUM_SOURCE_CLASSES, width: int = NUM_FEATURES // 4) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages, in_planes = [], 16
-        for planes, stride in ((16, 1), (32, 2), (64, 2)):
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        stages, in_planes = [], width
+        for planes, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
             blocks = []
             for stride_of_block in [stride] + [1] * (num_blocks - 1):
                 blocks.append(BasicBlock(in_planes, planes, stride_of_block))
                 in_planes = planes
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nn.Linear(NUM_FEATURES, num_classes)
+        self.linear = nn.Linear(4 * width, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Penultimate features, [n, 3, 32, 32] -> [n, 64]."""
+        """Penultimate features, [n, 3, 32, 32] -> [n, 4 w]."""
         x = functional.relu(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
 

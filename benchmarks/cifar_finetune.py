@@ -44,14 +44,15 @@ def sample_small_tasks(count: int, seed: int = 7) -> list[Task]:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip and shift each image by itself, ``[m, 3, 32, 32]``."""
-    num = len(images)
+    """Flip each image by itself, ``[m, 3, s, s]``, and shift it by up to s / 8 pixels."""
+    num, size = len(images), images.shape[-1]
+    most = size // 8
     flip = torch.rand(num, generator=generator) < 0.5
     images = torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
-    padded = functional.pad(images, (4, 4, 4, 4))
-    top, left = torch.randint(9, (2, num, 1), generator=generator)
-    rows = top + torch.arange(32)  # [m, 32]
-    columns = left + torch.arange(32)
+    padded = functional.pad(images, (most, most, most, most))
+    top, left = torch.randint(2 * most + 1, (2, num, 1), generator=generator)
+    rows = top + torch.arange(size)  # [m, s]
+    columns = left + torch.arange(size)
     return padded[torch.arange(num).view(-1, 1, 1, 1), torch.arange(3).view(1, -1, 1, 1), rows[:, None, :, None],
                   columns[:, None, None, :]]  # fmt: skip
 

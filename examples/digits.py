@@ -83,12 +83,14 @@ def make_network(num_classes: int) -> nn.Sequential:
     )
 
 
-def pretrain(digits: tuple[int, ...] = SOURCE_DIGITS, epochs: int = 15, seed: int = 0) -> nn.Sequential:
+def pretrain(
+    digits: tuple[int, ...] = SOURCE_DIGITS, epochs: int = 15, seed: int = 0, network: nn.Module | None = None
+) -> nn.Module:
     """Train the source classifier on its own digits, in a plain loop; takes a few seconds."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         images, labels = load_digits(digits)
-        network = make_network(len(digits))
+        network = network or make_network(len(digits))
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         for _ in range(epochs):
             for batch in torch.randperm(len(labels)).split(64):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         LEEPMetric,
         LinearProbeAccuracy,
         LogME,
+        NearestNeighbourAccuracy,
         NegativeConditionalEntropy,
         transferability_metrics,
     )
@@ -35,6 +36,7 @@ __all__ = [
     "LayerTransfer",
     "LinearProbeAccuracy",
     "LogME",
+    "NearestNeighbourAccuracy",
     "NegativeConditionalEntropy",
     "ScoringOptions",
     "Source",

@@ -1,4 +1,4 @@
-"""Command line: transfers as a table, ``lightning-leep history PATH``, or as a page, ``lightning-leep report PATH``."""
+"""Command line: transfers as a table (``history``) or as a page (``report``); sources before training (``rank``)."""
 
 import argparse
 import io
@@ -121,19 +121,65 @@ def show_report(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_sources(options: argparse.Namespace) -> int:
+    """Rank sources, or score one, and return the exit status: 1 if no source could be scored, 2 for bad input."""
+    from lightning_leep.ranking import command  # imports torch, for which a history must not wait
+    from lightning_leep.ranking.passes import SourceError
+
+    try:
+        return command.rank(options) if options.command == "rank" else command.score(options)
+    except (RuntimeError, SourceError) as error:
+        _say(str(error))
+        return command.NONE_RANKED
+    except (ImportError, TypeError, ValueError, OSError) as error:
+        return _fail(str(error))
+
+
+def add_sources(commands: Any) -> None:
+    """Add ``rank`` and ``score`` to the subparsers of ``argparse``."""
+    rank = commands.add_parser(
+        "rank",
+        help="rank pre-trained models for labelled data",
+        epilog="Exit status: 0 all sources are ranked, 3 some failed or were left out, 1 none is ranked, 2 bad input.",
+    )
+    rank.add_argument("zoo", help="YAML or JSON file with `sources`, and `data` if it names them")
+    rank.add_argument("--by", metavar="COLUMN", help="order by this column instead of the forecast")
+    rank.add_argument("--history", metavar="FOLDER", help="folder of earlier transfers")
+    rank.add_argument("--target", metavar="NAME", help="name of the data in the history")
+    rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")
+    rank.add_argument("--folder", metavar="FOLDER", help="keep each report there, to go on after an interruption")
+    rank.add_argument("--time-budget", metavar="SECONDS", type=float, help="score the cheapest first, and stop in time")
+    score = commands.add_parser("score", help="score one pre-trained model on labelled data")
+    score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a file with one source")
+    for command in (rank, score):
+        command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
+        command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train: head, all, part")
+        command.add_argument("--max-samples", metavar="N", type=int, help="score a random subset of the rows")
+        command.add_argument("--batch-size", metavar="N", type=int, default=64)
+        command.add_argument("--num-workers", metavar="N", type=int, default=0, help="processes that read the data")
+        command.add_argument("--device", help="cpu, cuda, ...; the GPU, if there is one")
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="lightning-leep", description="Earlier transfers and what they achieved.")
+    parser = argparse.ArgumentParser(
+        prog="lightning-leep", description="Which source to take, and what transfers achieved."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("history", help="show a folder of transfers: a table, or tab-separated in a pipe")
     command.add_argument("path", help="folder of records, or its fsspec URL")
     command.add_argument("--trainable", help="only transfers that trained this part, such as head or all")
     add_report(commands)
+    add_sources(commands)
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold letters that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = show_report(options) if options.command == "report" else show_history(options.path, options.trainable)
+        if options.command == "history":
+            status = show_history(options.path, options.trainable)
+        else:
+            status = show_report(options) if options.command == "report" else run_sources(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,7 @@ from lightning_leep.callbacks.source.scorer import SourceScorer
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.records import AccuracyCurve, TransferabilityReport, TransferRecord
 from lightning_leep.records.folder import Folder
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.utils.trainer_callback import TrainerCallback
 
@@ -79,7 +80,8 @@ class LEEPCallback(TrainerCallback):
         source_class_names: Names for the figures; by default found in the source.
         name: First part of every tag, and the callback's name in checkpoints. By default ``leep`` for the first
             callback in a Trainer, ``leep_2``, ``leep_3``, ... for the next ones.
-        progress: Whether scoring shows a progress bar, if the Trainer does.
+        ranking: The ranking that the source was chosen from, or its JSON file. A panel shows the place of the source
+            (by ``source_name``), and at the end whether the order held.
         strict: Whether a fault in scoring or logging raises. By default it is a warning, and training goes on.
 
     Raises:
@@ -111,7 +113,7 @@ class LEEPCallback(TrainerCallback):
         target_class_names: Sequence[str] | None = None,
         source_class_names: Sequence[str] | None = None,
         name: str | None = None,
-        progress: bool = True,
+        ranking: Ranking | Folder | None = None,
         strict: bool = False,
     ) -> None:
         for argument, text in (("monitor", monitor), ("name", name)):
@@ -123,10 +125,8 @@ class LEEPCallback(TrainerCallback):
         self.monitor = monitor
         self.reference = as_reference(reference)
         names = target_class_names, source_class_names
-        self._scorer = SourceScorer(
-            source, scoring, num_target_classes, dataloader, max_samples, *names, progress=progress
-        )
-        self._keeper = RecordKeeper(history, trainable, target_name, source_name)
+        self._scorer = SourceScorer(source, scoring, num_target_classes, dataloader, max_samples, *names)
+        self._keeper = RecordKeeper(history, trainable, target_name, source_name, ranking)
         self._barrier = FaultBarrier(strict)
         self._state = FitState()
         self._fitted: tuple[int, int] | None = None
@@ -179,6 +179,7 @@ class LEEPCallback(TrainerCallback):
             self._watch.start(scored)
             with self._barrier.contain("log the report", ADVICE):
                 self._logs.transfer(self._record(pl_module, self._watch, trainable, complete=False), ended=False)
+            self._keeper.show_ranking(self._logs)
 
     def on_before_optimizer_step(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", optimizer: Any) -> None:
         """See which parameters have a gradient; at the first step, what is trained."""
@@ -285,6 +286,7 @@ class LEEPCallback(TrainerCallback):
             if keep:
                 self._keeper.save(trainer, record)
             watch.logs.transfer(record, ended=True)
+            self._keeper.show_ranking(watch.logs, record, watch.outlook.history)
 
     def _see_trained(self, trainer: Any, pl_module: Any) -> None:
         """See what is trained; on all processes together."""

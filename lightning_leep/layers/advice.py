@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # a page shows advice without torch
 #: A forecast cannot be told from the best if it is lower by less than this many standard errors of the difference, or
 #: by less than ``MARGIN``. Chosen on ResNet-20, checked on ResNet-32 (benchmarks/layer_advice.py).
 STANDARD_ERRORS, MARGIN = 0.5, 0.005
-#: An earlier layer is the best of many by luck unless it is above the last by this many standard errors.
+#: The best of the earlier layers was chosen for its accuracy: it is the best by luck unless it is above the last layer
+#: by so many standard errors, and is then compared with the other ways at an accuracy that is lower by one.
 EARLIER_ERRORS = 2.0
 #: The table of CS231n has no numbers. From so many rows a class on, data are called much here, and from this share of
 #: the labels' entropy on that leave-one-out LEEP explains, similar.
@@ -143,7 +144,7 @@ def advise(
     below the best one :math:`p^*` by more than
     :math:`\max(0.005, \tfrac12 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
     are the same, so that the difference varies less than that. A head on an earlier layer must be better than one on
-    the last by two standard errors, since the layer is the best of many.
+    the last by two standard errors, and is compared at one standard error less, since the layer is the best of many.
 
     Nothing is recommended without scores of features and of layers, and if no way is better than always naming the
     largest class by two standard errors.
@@ -162,12 +163,12 @@ def advise(
         why = "the source has no scores of features and layers; score it with `layers='auto'`."
         return Advice(choices=(), recommended=None, reason=why, data=_rule(report))
     head = choices[0]
-    luck = {c.what for c in choices if c.reads and _lead(c, head) < EARLIER_ERRORS * c.standard_error}
+    luck = {c.what for c in choices if c.reads and _lead(c, head) < (EARLIER_ERRORS - 1) * c.standard_error}
     counted = [choice for choice in choices if choice.what not in luck]
-    best = max(counted, key=lambda choice: choice.forecast.value)
+    best = max(counted, key=_compared)
     as_good = [choice for choice in counted if _lead(best, choice) <= _tolerance(best, choice)]
     found: int | None = choices.index(as_good[0])
-    if best.forecast.value - 2 * best.standard_error <= report.largest_class_rate:
+    if _compared(best) - 2 * best.standard_error <= report.largest_class_rate:
         found = None
         reason = f"none is clearly above {report.largest_class_rate:.3f}, the share of the largest class."
     elif len(as_good) == len(counted):
@@ -183,7 +184,11 @@ def advise(
 
 
 def _lead(choice: Choice, other: Choice) -> float:
-    return choice.forecast.value - other.forecast.value
+    return _compared(choice) - _compared(other)
+
+
+def _compared(choice: Choice) -> float:
+    return choice.forecast.value - (choice.standard_error if choice.reads else 0.0)
 
 
 def _tolerance(choice: Choice, other: Choice) -> float:

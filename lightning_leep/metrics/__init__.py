@@ -8,6 +8,7 @@ from lightning_leep.metrics.leep import LEEPMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nce import NegativeConditionalEntropy
+from lightning_leep.metrics.nearest_neighbour import NearestNeighbourAccuracy
 from lightning_leep.metrics.nleep import NLEEP
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LEEPMetric",
     "LinearProbeAccuracy",
     "LogME",
+    "NearestNeighbourAccuracy",
     "NegativeConditionalEntropy",
     "transferability_metrics",
 ]

@@ -21,7 +21,7 @@ from lightning_leep.functional.nleep import (
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.utils.distributed import sum_reducer
+from lightning_leep.utils.distributed import gather_rows, sum_reducer
 
 
 class NLEEP(FeatureMetric):
@@ -152,15 +152,8 @@ class NLEEP(FeatureMetric):
         if points.shape[1] == 0:  # the features do not vary on any process, so nothing needs to be sent
             return points
         mine = keys.argsort()[: self.max_fit_rows]
-        counts = [int(count) for count in gather(torch.tensor([len(mine)], device=self.device))]
-        padding = max(counts) - len(mine)  # a gather needs tensors of one shape
-        keys = torch.cat([keys[mine], keys.new_zeros(padding)])  # [p]
-        points = torch.cat([points[mine], points.new_zeros(padding, points.shape[1])])  # [p, k]
-        everyones = [
-            torch.cat([part[:count] for part, count in zip(gather(value.to(self.device)), counts, strict=True)]).cpu()
-            for value in (keys, points)
-        ]
-        return everyones[1][everyones[0].argsort()[: self.max_fit_rows]]
+        keys, points = gather_rows((keys[mine], points[mine]), gather, self.device)
+        return points[keys.argsort()[: self.max_fit_rows]]
 
     def _as_state(self, value: Tensor) -> Tensor:
         return value.to(self.device, accumulation_dtype(self.device))

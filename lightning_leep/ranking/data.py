@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_leep.ranking.hub import LaterTransform
+from lightning_leep.ranking.images import ImageFolder
 from lightning_leep.ranking.source import Source
 from lightning_leep.scoring.batches import split_pair_or_mapping
 from lightning_leep.scoring.shared_rows import given_data
@@ -182,6 +183,8 @@ class TargetData:
             ValueError: If the source has a transform and the data are batches already.
         """
         if self.has_rows:
+            if source.transform is None and isinstance(self.data, ImageFolder):
+                raise ValueError("images of a folder need a transform, such as lightning_leep.ranking.ImageToTensor.")
             rows: Any = self.data if source.transform is None else TransformedRows(self.data, source.transform)
             loader: Any = DataLoader(rows, self.batch_size, num_workers=self.num_workers)
         elif source.transform is not None:

@@ -99,7 +99,7 @@ def rank_sources(
         check_real("time_budget", time_budget, 0, missing=False)
     if any(source.scoring_options().split_batch is None for source in known.values()):
         rows.check_rows()
-    here, first = _device(device), this_process()[0] == 0
+    here, first = default_device(device), this_process()[0] == 0
     kept = on_every_process(lambda: KeptReports(folder if first else None), here)
     found = Candidates(accuracies={name: source.source_accuracy for name, source in known.items()})
     passes = Passes(num_target_classes, here, precision)
@@ -187,8 +187,8 @@ def _described(part: Any) -> str:
     return getattr(part, "__qualname__", type(part).__qualname__)
 
 
-def _device(device: torch.device | str | None) -> torch.device:
-    """Where models of factories go, and where processes meet."""
+def default_device(device: torch.device | str | None) -> torch.device:
+    """Return where models of factories go, and where processes meet: the given device, else this process's GPU."""
     if device is not None:
         return torch.device(device)
     if not torch.cuda.is_available():

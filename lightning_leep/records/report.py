@@ -70,6 +70,7 @@ class TransferabilityReport:
         linear_probe_samples: Rows in that mean: those that are not the only one of their class.
         linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
         linear_probe_rows: Outcome of that probe on each of up to 10,000 rows; a record of a transfer does not keep it.
+        nearest_neighbour_accuracy: Leave-one-out accuracy of the 5 nearest neighbours by cosine, on a balanced sample.
         layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
         multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
             single predictor of the accuracy of a source that is fine-tuned as a whole.
@@ -113,6 +114,7 @@ class TransferabilityReport:
     linear_probe_log_likelihood: float | None = None
     linear_probe_samples: int | None = None
     linear_probe_shrinkage: float | None = None
+    nearest_neighbour_accuracy: float | None = None
     layers: tuple[LayerScore, ...] = ()
     multi_layer_probe_accuracy: float | None = None
     multi_layer_probe_standard_error: float | None = None
@@ -206,9 +208,7 @@ class TransferabilityReport:
         restored |= {name: math.nan for name in scores if values[name] is None}
         if isinstance(layers := restored.get("layers"), tuple):
             restored["layers"] = tuple(map(LayerScore.from_dict, layers))
-        for name in ROW_FIELDS:
-            if restored.get(name) is not None:
-                restored[name] = RowOutcomes.from_dict(restored[name])
+        restored |= {name: RowOutcomes.from_dict(v) for name in ROW_FIELDS if (v := restored.get(name)) is not None}
         report = cls(**restored)
         check_report(report)
         return report
@@ -233,7 +233,7 @@ _SMALLEST = {"linear_probe_samples": 0, "num_parameters": 0}
 _RANGES = {
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
     **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),
-    **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy"), (0, 1)),
+    **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy", "nearest_neighbour_accuracy"), (0, 1)),
     **dict.fromkeys(("label_entropy", "seconds", "samples_per_second"), (0, math.inf)),
 }
 

@@ -48,6 +48,7 @@ class TransferRecord:
         running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
         recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
             none.
+        rank: Rank of the source in the ranking that it was chosen from, 1 for the best; None if unknown.
         wall_seconds: Seconds of training before each validation; empty if unknown.
         reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
         test_size: Number of labelled rows in each validation; None if unknown.
@@ -83,6 +84,7 @@ class TransferRecord:
     forecast: AccuracyForecast | None = None
     running: tuple[tuple[float, float, float, float], ...] = ()
     recommended: str = ""
+    rank: int | None = None
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
 
@@ -95,8 +97,9 @@ class TransferRecord:
             check_text(name, getattr(self, name))
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)
-        if self.test_size is not None:
-            check_size("test_size", self.test_size)
+        for name in ("test_size", "rank"):
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
         if self.learning_rate is not None:
             check_real("learning_rate", self.learning_rate)
         if not isinstance(self.complete, bool):

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lightning_leep.functional.nleep import MAX_FIT_ROWS
 from lightning_leep.functional.permutation import permutation_null
-from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NegativeConditionalEntropy
+from lightning_leep.metrics import NLEEP, EEPScores, FeatureScores, NearestNeighbourAccuracy, NegativeConditionalEntropy
 from lightning_leep.metrics.layer_scores import LAYER_SCORES, LayerScores
 from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
@@ -53,6 +53,7 @@ class ScoreCollector:
         features: dict[str, Any] = {**common, "num_features": plan.num_features, "validate_args": not has_head}
         self.outputs = EEPScores(**outputs, **rows) if has_head else None
         self.features = FeatureScores(**features, **rows) if plan.num_features else None
+        self.neighbours = NearestNeighbourAccuracy(**features) if plan.num_features else None
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
@@ -61,10 +62,11 @@ class ScoreCollector:
         for probe in (self.features, self.layers):
             if probe is not None:
                 probe.keep_outcomes()
-        metrics = (self.outputs, self.features, self.nce, self.nleep, self.layers)
+        metrics = (self.outputs, self.features, self.neighbours, self.nce, self.nleep, self.layers)
         self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
-        fed = (self.outputs, "preds"), (self.nce, "preds"), (self.features, "features"), (self.layers, "layer_features")
-        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in fed if metric is not None]
+        fed = ("preds", "features", "features", "preds", "", "layer_features")  # N-LEEP takes over the features' rows
+        given = zip(metrics, fed, strict=True)
+        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in given if metric is not None and name]
         for metric in self.metrics:
             metric.to(device)
 
@@ -167,6 +169,8 @@ class ScoreCollector:
         if values["linear_probe_accuracy"] is not None:
             values["linear_probe_class_accuracy"] = tuple(_finite_or_none(value) for value in probe.class_accuracy)
             values["linear_probe_rows"] = self.places.outcomes(probe, self.device)
+        if self.neighbours is not None and values["log_me"] is not None:  # the features are finite
+            values["nearest_neighbour_accuracy"] = _finite_or_none(self.neighbours.compute())
         return values | {"nleep": None if self.nleep is None else _finite_or_none(self.nleep.compute())}
 
     def _layer_scores(self) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """A ranking in Markdown."""
 
+from collections.abc import Iterable
+from itertools import combinations
+
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
-from lightning_leep.tensorboard.words import code, escaped
+from lightning_leep.records.transfer import TransferRecord
+from lightning_leep.tensorboard.words import code, escaped, percent
 
 
-def ranking_markdown(ranking: Ranking, source_name: str = "") -> str:
+def ranking_markdown(ranking: Ranking, source_name: str = "", outcome: str = "") -> str:
     """The table of a ranking, the place of one of its sources, and what has to be said.
 
     Args:
         ranking: The ranking.
         source_name: Name of a source that is shown in bold, with its place in words.
+        outcome: How the order turned out, see :func:`outcome_of`.
 
     Returns:
         Markdown that TensorBoard's text plugin renders.
@@ -24,7 +29,7 @@ def ranking_markdown(ranking: Ranking, source_name: str = "") -> str:
     target = "" if ranking.target is None else f" for {code(ranking.target)}"
     remarks = "\n".join(f"- {escaped(remark)}" for remark in ranking_remarks(ranking))
     table = "\n".join(lines)
-    parts = [f"## Which source{target}?", escaped(place_of(ranking, source_name)), table, remarks]
+    parts = [f"## Which source{target}?", escaped(place_of(ranking, source_name)), escaped(outcome), table, remarks]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -41,6 +46,38 @@ def place_of(ranking: Ranking, source_name: str) -> str:
         return f"{text}; {others(len(ranking.tied))} cannot be told from the best." if ranking.tied else f"{text}."
     gap = f" is expected to reach {100 * source.gap:.1f} points more" if source.gap is not None else " is better"
     return f"{text}: `{ranking.best}`{gap}."
+
+
+def outcome_of(ranking: Ranking, record: TransferRecord | None, others: Iterable[TransferRecord]) -> str:
+    """Whether the order of a ranking held, as far as its sources have been trained on the same target.
+
+    Args:
+        ranking: The ranking.
+        record: A transfer that is over. None, or one that was cut short, says nothing.
+        others: Earlier transfers. Those that trained the same part for the same target are compared, if they are
+            complete.
+
+    Returns:
+        Sentences; empty without an accuracy that was achieved.
+    """
+    if record is None or record.achieved is None or not record.complete:
+        return ""
+    same = [other for other in others if other.target_name == record.target_name and other.complete]
+    same = [other for other in same if other.trainable == record.trainable]
+    achieved: dict[str, float] = {}
+    for other in (*same, record):
+        if other.achieved is not None:
+            achieved[other.source_name] = max(other.achieved, achieved.get(other.source_name, 0.0))
+    placed = [source for source in ranking.sources if source.rank is not None and source.name in achieved]
+    told = [(a.name, b.name) for a, b in combinations(placed, 2) if a.rank != b.rank]
+    if len(placed) < 2:
+        return "No other source of this ranking has been trained for this target yet, so its order cannot be checked."
+    reached = ", ".join(f"`{source.name}` {percent(achieved[source.name])}" for source in placed)
+    text = f"Achieved so far, in the order of the ranking: {reached}."
+    if not told:
+        return f"{text} The ranking could not tell them apart."
+    held = sum(achieved[first] >= achieved[second] for first, second in told)
+    return f"{text} The order held for {held} of {len(told)} pairs that the ranking told apart."
 
 
 def others(count: int) -> str:

@@ -1,6 +1,6 @@
 """What processes share: sums, objects, and the failure of any of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -62,6 +62,26 @@ def gather_objects(value: T, device: torch.device) -> list[T]:
     # NCCL communicates through the current device, which may belong to another process.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def gather_rows(
+    values: Sequence[Tensor], gather: Callable[[Tensor], list[Tensor]], device: torch.device
+) -> list[Tensor]:
+    """Rows ``[n, ...]`` of all processes, joined in the order of their ranks, where they were before.
+
+    Args:
+        values: Tensors with the same number of rows, which may be another on each process.
+        gather: Function from a tensor to those of all processes; it needs tensors of one shape.
+        device: Where ``gather`` takes them.
+    """
+    counts = [int(count) for count in gather(torch.tensor([len(values[0])], device=device))]
+    gathered = []
+    for value in values:
+        padding = value.new_zeros(max(counts) - len(value), *value.shape[1:])
+        parts = gather(torch.cat([value, padding]).to(device))
+        rows = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        gathered.append(rows.to(value.device))
     return gathered
 
 

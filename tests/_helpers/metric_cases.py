@@ -18,10 +18,16 @@ from lightning_leep import (
     LEEPMetric,
     LinearProbeAccuracy,
     LogME,
+    NearestNeighbourAccuracy,
     NegativeConditionalEntropy,
 )
 from lightning_leep.functional import nleep
-from tests._helpers.feature_references import reference_h_score, reference_log_me, reference_probe
+from tests._helpers.feature_references import (
+    reference_h_score,
+    reference_log_me,
+    reference_nearest_neighbours,
+    reference_probe,
+)
 from tests._helpers.references import random_task, reference_eep_scores, reference_nce, reference_softmax
 
 C, Z, D = 3, 7, 5
@@ -59,6 +65,7 @@ CASES = {
     "h_score_plain": Case(HScore, {"shrinkage": False}, True, lambda x, y: reference_h_score(x, y, shrinkage=False)),
     "log_me": Case(LogME, {}, True, reference_log_me),
     "linear_probe": Case(LinearProbeAccuracy, {}, True, lambda x, y: reference_probe(x, y)["linear_probe_accuracy"]),
+    "nearest_neighbours": Case(NearestNeighbourAccuracy, {}, True, reference_nearest_neighbours),
     "feature_scores": Case(FeatureScores, {}, True, _feature_scores),
     # Its mixture has no reference of a few lines; test_nleep.py compares the function with scikit-learn.
     "nleep": Case(

@@ -80,6 +80,14 @@ def test_forecast_digits(run_example, tmp_path, monkeypatch):
         assert (tmp_path / "here" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_layers_digits(run_example, tmp_path):
+    printed = run_example("layers_digits.py", "--epochs", "1", "--folder", "here")
+    assert "(recommended)" in printed
+    for what in ("a linear head on the last features", "from layer3.0 on", "all layers"):
+        assert re.search(rf"^{what}: expected 0\.\d+, achieved 0\.\d+$", printed, re.MULTILINE)
+    assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
+
+
 def run_loop(rank: int, port: int, printed: Path) -> None:
     """One process of ``torchrun --nproc-per-node 2 examples/custom_loop.py``."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 
 from lightning_leep import transferability_metrics
 from tests._helpers.distributed import run_processes
-from tests._helpers.metric_cases import C, D, Z, batch, build, expected, filled, values_of
+from tests._helpers.metric_cases import CASES, C, D, Z, batch, build, expected, filled, values_of
 
 #: The scores of the collection, by the names of the cases.
 NAMES = {
@@ -21,6 +21,7 @@ NAMES = {
     "linear_probe": "linear_probe_accuracy",
     "h_score": "h_score",
     "log_me": "log_me",
+    "nearest_neighbours": "nearest_neighbour_accuracy",
 }
 
 
@@ -38,7 +39,7 @@ def answers(*batches, prefix="", **kwargs):
     """The value of each metric alone."""
     values = {}
     for name, key in NAMES.items():
-        of_features = name in ("linear_probe", "h_score", "log_me")
+        of_features = CASES[name].of_features
         data = [(b["features" if of_features else "preds"], b["target"]) for b in batches]
         value = filled(name, *data, **kwargs).compute().item() if kwargs else expected(name, *data)["value"]
         values[prefix + key] = pytest.approx(value, rel=1e-9) if kwargs else value
@@ -53,7 +54,7 @@ def collection_of(*batches, **kwargs):
 
 
 def test_one_joint_and_one_set_of_moments(monkeypatch):
-    """Every batch goes through three updates, the first included, and no tensor is held twice."""
+    """Every batch goes through four updates, the first included, and no tensor is held twice."""
     updated = []
     for cls in {type(build(name)) for name in NAMES}:
 
@@ -64,12 +65,13 @@ def test_one_joint_and_one_set_of_moments(monkeypatch):
 
         monkeypatch.setattr(cls, "update", counting)
     collection = collection_of(*BATCHES)
-    assert sorted(set(updated)) == ["LEEPMetric", "LinearProbeAccuracy", "NegativeConditionalEntropy"]
-    assert len(updated) == 3 * len(BATCHES)
+    wanted = ["LEEPMetric", "LinearProbeAccuracy", "NearestNeighbourAccuracy", "NegativeConditionalEntropy"]
+    assert sorted(set(updated)) == wanted
+    assert len(updated) == 4 * len(BATCHES)
     assert values_of(collection.compute()) == answers(*BATCHES)
     members = dict(collection.items(copy_state=False))
     assert all(metric.update_count == len(BATCHES) for metric in members.values())
-    held = {id(t): len(t) for metric in members.values() for t in getattr(metric, "rows", [])}
+    held = {t.data_ptr(): len(t) for metric in members.values() for t in getattr(metric, "rows", [])}
     assert sum(held.values()) == 2 * sum(len(data["target"]) for data in BATCHES)
     scatters = {id(members[name].scatter) for name in ("linear_probe_accuracy", "h_score", "log_me")}
     assert len(scatters) == 1

@@ -215,7 +215,10 @@ class TestUses:
     def test_constants(self, name):
         metric = CASES[name].metric
         assert (metric.is_differentiable, metric.higher_is_better, metric.full_state_update) == (False, True, False)
-        accuracies, at_most_zero = ("eep_accuracy", "linear_probe", "feature_scores"), ("leep", "nce", "nleep")
+        accuracies, at_most_zero = (
+            ("eep_accuracy", "linear_probe", "nearest_neighbours", "feature_scores"),
+            ("leep", "nce", "nleep"),
+        )
         lower = 0.0 if name in accuracies or name.startswith("h_score") else None
         upper = 1.0 if name in accuracies else 0.0 if name in at_most_zero or name == "leave_one_out_leep" else None
         assert (metric.plot_lower_bound, metric.plot_upper_bound) == (lower, upper)

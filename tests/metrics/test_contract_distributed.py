@@ -103,11 +103,17 @@ def test_every_process_answers_as_one_with_all_rows(world_size):
             assert values == expected(name, data, rel=1e-7), (rank, name, shards, use)
 
 
+#: Metrics that send a sample of the rows, with a size of it that all batches fill.
+SMALL_SAMPLES = {"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows": 15}}
+
+
 def traffic(rank, world_size):
     sent_by = {}
     for name in CASES:
         for n in (40, 4000):
-            metric = build(name, **({"max_fit_rows": 30} if name == "nleep" else {}))
+            metric = build(
+                name, **{"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows": 15}}.get(name, {})
+            )
             rows, labels = batch(name, n)
             fill(metric, *zip(rows.split(500), labels.split(500), strict=True))
             with counted_traffic() as sent:
@@ -128,6 +134,8 @@ def test_bytes_that_are_sent_do_not_grow_with_the_rows():
     for sent in run_processes(traffic, 2):
         assert {name: sent[name, 40] for name in wanted} == wanted
         assert all(sent[name, 40] == sent[name, 4000] for name in CASES)
+        # 15 rows with label and key, sent and received twice over, and what torchmetrics' gather adds.
+        assert sent["nearest_neighbours", 40] < 3 * 15 * (D + 2) * 8 + 500
         # 30 rows of 2 components and their keys, sent and received twice over, and what torchmetrics' gather adds.
         assert moments < sent["nleep", 40] < moments + 3 * 30 * 3 * 8 + 500
 

@@ -59,11 +59,11 @@ class RunLogs:
         rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         if (advice := outlook.advice) is not None and advice.choices:
             rank_zero_info(f"LEEPCallback: {advice.describe()}")
-            self._text(advice_markdown(advice), "advice")
+            self.text(advice_markdown(advice), "advice")
         self._numbers({} if forecast is None else forecast_tags(forecast, self.prefix))
-        self._text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
+        self.text(report_markdown(report, forecast, None, None, self.source_name, outlook.convergence))
         if any(layer.probe_accuracy is not None for layer in report.layers):
-            self._figure("layers", lambda: layers_figure(report))
+            self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
             with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
@@ -78,7 +78,7 @@ class RunLogs:
         """Say that there is no report, where it is seen with warnings switched off as well."""
         why = why or "LEEPCallback could not score the source model: another process failed. Training goes on."
         rank_zero_info(why)
-        self._text(f"**Not scored.** {escaped(why)}")
+        self.text(f"**Not scored.** {escaped(why)}")
 
     def achieved(self, accuracy: float) -> None:
         """Log the accuracy of a validation."""
@@ -98,7 +98,7 @@ class RunLogs:
             return
         self._forecast_figures(state, outlook, reference)
         shown = state.report, outlook.accuracy, state.curve, reference, self.source_name, outlook.convergence
-        self._text(report_markdown(*shown, stopped))
+        self.text(report_markdown(*shown, stopped))
 
     def transfer(self, record: TransferRecord | None, ended: bool) -> None:
         """Log what the tab "Transfer" of TensorBoard shows: at the start, and at the end of the fit."""
@@ -107,7 +107,8 @@ class RunLogs:
             tag = f"{self.prefix}transfer"
             self._each_logger("add the transfer to", lambda logger: log_transfer(logger, tag, content, self._step))
 
-    def _text(self, markdown: str, panel: str = "report") -> None:
+    def text(self, markdown: str, panel: str = "report") -> None:
+        """Log a panel of text."""
         self._each_logger("add text to", lambda logger: log_text(logger, f"{self.prefix}{panel}", markdown, self._step))
 
     def _forecast_figures(self, state: FitState, outlook: Outlook, reference: Reference | None) -> None:

@@ -3,20 +3,26 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
-from lightning_leep.records import TransferRecord, save_record
+from lightning_leep.records import History, TransferRecord, save_record
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.folder import Folder
+from lightning_leep.records.ranking import Ranking
+from lightning_leep.tensorboard.ranking import outcome_of, ranking_markdown
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
 #: Forecasts during training that a record keeps.
 MAX_RUNNING = 40
+NO_HISTORY = History()
 #: Epochs trained, and the best accuracy that was expected then, with its interval.
 RunningPoint: TypeAlias = tuple[float, float, float, float]
 
@@ -29,6 +35,7 @@ class RecordKeeper:
     trainable: str | None
     target_name: str | None
     source_name: str | None
+    ranking: Ranking | Folder | None = None
 
     def __post_init__(self) -> None:
         given = self.history
@@ -38,6 +45,31 @@ class RecordKeeper:
             text = getattr(self, argument)
             if text is not None and (not isinstance(text, str) or not text):
                 raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+
+        if self.ranking is not None and not isinstance(self.ranking, Ranking | str | os.PathLike):
+            raise TypeError(f"`ranking` must be a Ranking, the path of one or None, got {self.ranking!r:.100}.")
+
+    @cached_property
+    def known_ranking(self) -> Ranking | None:
+        """The ranking, read once.
+
+        Raises:
+            OSError: If its file cannot be read.
+            ValueError: If it holds no ranking.
+        """
+        return self.ranking if isinstance(self.ranking, Ranking | None) else Ranking.from_json(self.ranking)
+
+    def show_ranking(self, logs: RunLogs, record: TransferRecord | None = None, others: History = NO_HISTORY) -> None:
+        """Log the ranking with the place of the source and, once there is a record, whether the order held.
+
+        Args:
+            logs: Where to write.
+            record: The record of the fit that is over.
+            others: Earlier transfers that trained the same part.
+        """
+        with logs.barrier.contain("show the ranking", "`ranking=` is what rank_sources returned, or its JSON file."):
+            if (ranking := self.known_ranking) is not None:
+                logs.text(ranking_markdown(ranking, logs.source_name, outcome_of(ranking, record, others)), "ranking")
 
     def folder(self, trainer: Any) -> Folder | None:
         """Where the records are; None without a history, and with ``fast_dev_run``, which only tries the code."""
@@ -82,7 +114,13 @@ class RecordKeeper:
             target_name=self.target_name or facts.target_name,
             source_name=source_name,
             complete=complete,
+            rank=self._rank(source_name),
         )
+
+    def _rank(self, source_name: str) -> int | None:
+        with suppress(OSError, ValueError, KeyError):  # said when the ranking is shown
+            return None if self.known_ranking is None else self.known_ranking[source_name].rank
+        return None
 
     def save(self, trainer: Any, record: TransferRecord | None) -> None:
         """Write the record of a fit that is over, on the first process; nothing without a validation."""

@@ -17,7 +17,7 @@ from lightning_leep.callbacks.source.class_info import (
 from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from lightning_leep.callbacks.source.isolation import LentCopies, shares_weights
 from lightning_leep.callbacks.source.training_data import check_not_trained_on, skipped_batch_hooks, training_data
-from lightning_leep.functional.inputs import check_flag, check_num_classes
+from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.options import ScoringOptions, check_options
 from lightning_leep.scoring.run import score
@@ -50,13 +50,11 @@ class SourceScorer:
     max_samples: int | None
     target_class_names: Sequence[str] | None
     source_class_names: Sequence[str] | None
-    progress: bool = True
 
     def __post_init__(self) -> None:
         if self.source is not None and not callable(self.source):
             raise TypeError(f"`source` must be a module, a function or None, got {type(self.source).__name__}.")
         check_options("scoring", self.options)
-        check_flag("progress", self.progress)
         if self.dataloader is not None and not isinstance(self.dataloader, Iterable):
             raise TypeError(f"`dataloader` must be iterable, got {type(self.dataloader).__name__}.")
         if self.num_target_classes is not None:
@@ -116,7 +114,7 @@ class SourceScorer:
                     device=device,
                     precision=context,
                     to_device=_to_device(trainer, pl_module, source),
-                    progress=self.progress and trainer.progress_bar_callback is not None,
+                    progress=trainer.progress_bar_callback is not None,
                 ),
                 device,
             )

@@ -3,11 +3,13 @@
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from lightning_leep.layers.advice import Advice
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.tensorboard.figures.style import (
     ACHIEVED_COLOR,
     EXPECTED_COLOR,
     PREDICTED_COLOR,
+    REFERENCE_COLOR,
     new_figure,
     styled,
 )
@@ -21,13 +23,15 @@ MOST_NAMES = 18
 
 
 @styled
-def layers_figure(report: TransferabilityReport) -> "Figure":
+def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -> "Figure":
     """Leave-one-out accuracy of the linear probe on each layer, with its standard error as a band.
 
-    The layer whose output goes into the source's head is marked; a line shows the probe on all layers together.
+    The layer whose output goes into the source's head is marked; a line shows the probe on all layers together. With
+    advice, the layers that it recommends to train lie behind a cut.
 
     Args:
         report: A report with layers.
+        advice: What to train, if that is to be shown.
 
     Returns:
         A matplotlib figure that pyplot does not know.
@@ -45,6 +49,8 @@ def layers_figure(report: TransferabilityReport) -> "Figure":
     best = max(range(len(layers)), key=accuracy.__getitem__)
     subtitle = f"Leave-one-out on {report.num_samples:,} samples. Best: {shorten(layers[best].name, 30)} with "
     subtitle += percent(accuracy[best]) + ("." if together is None else f"; all layers together {percent(together)}.")
+    choice = None if advice is None else advice.choice
+    subtitle += "" if choice is None else f" Recommended: {shorten(choice.what, 40)}."
     figure = new_figure(3.4, "Linear probe by layer", subtitle)
     axes = figure.add_subplot()
     places = range(len(layers))
@@ -53,6 +59,11 @@ def layers_figure(report: TransferabilityReport) -> "Figure":
     axes.plot(places, accuracy, "o-", color=ACHIEVED_COLOR, label="each layer (± standard error)")
     if together is not None:
         axes.axhline(together, color=PREDICTED_COLOR, ls="--", label="all layers together")
+    if choice is not None:
+        cut = {layer.name: place for place, layer in enumerate(layers)} | {"all": 0, "head": len(layers)}
+        start = cut.get(choice.trained_from, 0) - 0.5
+        axes.axvspan(start, len(layers) - 0.4, color=REFERENCE_COLOR, alpha=0.12, lw=0)
+        axes.axvline(start, color=REFERENCE_COLOR, ls=":", label="recommended cut")
     head = [place for place in places if layers[place].feeds_head]
     if head:
         values = [accuracy[place] for place in head]
@@ -64,7 +75,7 @@ def layers_figure(report: TransferabilityReport) -> "Figure":
     shown = places[::step]
     names = _without_common_start([layer.name for layer in layers])
     axes.set_xticks(shown, [shorten(names[place], 16) for place in shown], rotation=90, fontsize=11)
-    axes.set(ylabel="accuracy", xlim=(-0.5, len(layers) - 0.5))
+    axes.set(ylabel="accuracy", xlim=(-0.6, len(layers) - 0.4))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, columnspacing=0.9, handletextpad=0.4)
     return figure
 

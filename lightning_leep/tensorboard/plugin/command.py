@@ -1,17 +1,14 @@
 """``lightning-leep report HISTORY``: the page as a file."""
 
 import argparse
-import json
 import os
 import warnings
 from typing import Any
 
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import load_history
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.utils.checks import printable
-
-#: A ranking has a few thousand bytes a source.
-MAX_BYTES = 2**24
 
 
 def add_report(commands: Any) -> None:
@@ -36,7 +33,7 @@ def write_report(options: argparse.Namespace) -> str:
     fs, root = open_folder(options.path)
     if not fs.exists(root):
         raise ValueError(f"There is no folder {options.path}.")
-    ranking = None if options.ranking is None else read_ranking(options.ranking)
+    ranking = None if options.ranking is None else Ranking.from_json(options.ranking).to_dict()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = load_history(options.path)
@@ -47,21 +44,3 @@ def write_report(options: argparse.Namespace) -> str:
     count = f"{len(history)} transfer{'' if len(history) == 1 else 's'}"
     said.append(f"{os.path.abspath(options.output)}: {count}, {len(page) / 1000:.0f} kB. Open it in a browser.")
     return "\n".join(map(printable, said))
-
-
-def read_ranking(path: str) -> dict[str, Any]:
-    """Read a ranking that was saved as JSON.
-
-    Raises:
-        ValueError: If the file holds something else.
-        OSError: If it cannot be read.
-    """
-    with open(path, encoding="utf-8") as file:
-        text = file.read(MAX_BYTES + 1)
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict) or values.get("kind") != "ranking":
-        raise ValueError(f"`--ranking` must name the JSON file of a ranking, got {path!r}.")
-    return values

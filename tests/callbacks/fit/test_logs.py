@@ -143,6 +143,22 @@ def test_csv(tmp_path):
     assert predicted == {callback.forecast.value}
 
 
+def test_hparams_are_those_of_a_run_without(tmp_path):
+    class Tuned(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters({"rate": 0.1})
+
+    def written(name, *callbacks):
+        logger = pl.loggers.TensorBoardLogger(tmp_path, name=name)
+        fit(Tuned(), *callbacks, logger=logger, max_epochs=1)
+        return events(logger.log_dir).PluginTagToContent("hparams")
+
+    without = written("without")
+    assert without
+    assert written("with", LEEPCallback(make_source(), strict=True)) == without
+
+
 @pytest.mark.slow
 def test_no_logger_and_a_dummy_logger():
     for logger in (False, DummyLogger()):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lightning_leep import advise
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.tensorboard import layers_figure, report_markdown
 from tests._helpers.drawn_figures import assert_legible, heading
@@ -44,6 +45,28 @@ def test_line_band_and_marks(report):
     title, subtitle = heading(figure)
     assert title == "Linear probe by layer"
     assert "all layers together 90.0%" in subtitle
+
+
+@pytest.mark.parametrize(
+    ("probe", "together", "start"), [(0.5, 0.9, -0.5), (0.86, 0.9, 3.5), (0.9, 0.9, 5.5)], ids=["all", "part", "head"]
+)
+def test_the_recommended_cut(report, probe, together, start):
+    report = with_layers(report, 6, linear_probe_accuracy=probe)
+    report = dataclasses.replace(report, multi_layer_probe_accuracy=together)
+    advice = advise(report)
+    figure = layers_figure(report, advice)
+    axes = figure.axes[0]
+    assert f"Recommended: {advice.choice.what}." in heading(figure)[1].replace("\n", " ")
+    (line,) = [line for line in axes.lines if line.get_label() == "recommended cut"]
+    assert set(line.get_xdata()) == {start}
+    (area,) = axes.patches
+    assert (area.get_x(), area.get_x() + area.get_width()) == pytest.approx((start, 5.6))
+    assert_legible(figure)
+
+
+def test_nothing_recommended_has_no_cut(report):
+    report = with_layers(report, linear_probe_accuracy=None)
+    assert not layers_figure(report, advise(report)).axes[0].patches
 
 
 @pytest.mark.parametrize("count", [1, 2, 17, 60])

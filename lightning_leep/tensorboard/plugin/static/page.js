@@ -44,11 +44,19 @@ export function show(root, data, advice = "Train with `LEEPCallback`; each finis
       const is = shown[i] === transfer;
       row.setAttribute("aria-selected", is);
       row.tabIndex = is ? 0 : -1;
-      if (is && focus) row.focus();
-      if (is) row.scrollIntoView({ block: "nearest" });
+      if (is && focus) row.focus({ preventScroll: true });
+      if (is) reveal(row);
     });
     detail.replaceChildren(transferPart(transfer, texts));
     drawComparison(transfer);
+  };
+  // Scrolls the table alone; the page stays where the reader is.
+  const reveal = (row) => {
+    const box = row.closest(".rows"), head = table.tHead.offsetHeight;
+    if (!box) return;
+    if (row.offsetTop - head < box.scrollTop) box.scrollTop = row.offsetTop - head;
+    const below = row.offsetTop + row.offsetHeight - box.clientHeight;
+    if (below > box.scrollTop) box.scrollTop = below;
   };
   const drawComparison = (chosen) => {
     const pick = (transfer) => choose(transfer);
@@ -95,7 +103,7 @@ export function show(root, data, advice = "Train with `LEEPCallback`; each finis
   const heads = columns.map(({ title, hint, numeric, minor }) =>
     html("th", { scope: "col", "data-title": title, class: `${numeric ? "numeric" : ""}${minor ? " minor" : ""}` }, html("button", { type: "button", title: hint, onclick: () => sort(title) }, title)),
   );
-  const table = html("table", { class: "transfers" }, html("thead", {}, html("tr", {}, ...heads)), body);
+  const table = html("table", { class: "transfers", role: "grid", "aria-label": "Transfers" }, html("thead", {}, html("tr", {}, ...heads)), body);
   body.addEventListener("keydown", walk);
 
   const text = html("input", { type: "search", placeholder: "source, target, run …", "aria-label": "Filter by name", value: page.filter.text ?? "" });

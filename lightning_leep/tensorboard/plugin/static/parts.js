@@ -76,7 +76,7 @@ function depthFigure(transfer, texts) {
   const cut = cutPlace(transfer, names);
   const entries = [["line achieved", "linear probe on each layer, ± standard error"], ["head", "input of the head"]];
   if (transfer.together != null) entries.push(["line predicted", `all layers together, ${percent(transfer.together)}`]);
-  if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from layer ${cut + 1} on, ${transfer.recommended}`]);
+  if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from ${transfer.recommended} on (layer ${cut + 1} of ${names.length})`]);
   return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries);
 }
 
@@ -116,41 +116,44 @@ export function levelsPart(groups) {
 /** A ranking of sources, ties included. */
 export function rankingPart(ranking) {
   const { sources, trainable } = ranking;
-  const range = extent(sources.flatMap((s) => Object.values(s.forecasts ?? {}).flatMap((f) => [f.low, f.high])), 0.1);
+  const range = extent(sources.flatMap((s) => Object.values(s.forecasts).flatMap((f) => [f.low, f.high])), 0.1);
   const anything = (read) => sources.some((source) => read(source) != null);
+  // The best source and those that cannot be told from it.
+  const best = sources.filter((s, i) => s.rank != null && (s.tied_with_best || i === 0));
   const columns = [
     ["rank", (s) => rankWords(s, sources)],
-    ["source", (s) => html("strong", {}, s.name)],
-    ...trainable.map((part) => [`forecast, train ${part}`, (s) => forecastCell(s.forecasts?.[part], range, s.tied_with_best)]),
+    ["source", (s) => html("div", { class: "who" }, html("strong", {}, s.name), ...remarks(s).map((words) => html("small", { class: "muted" }, words)))],
+    ...trainable.map((part) => [`forecast, train ${part}`, (s) => forecastCell(s.forecasts[part], range, best.includes(s))]),
     ["behind the best", (s) => (s.gap == null ? "–" : `${points(-s.gap)}${s.gap_standard_error == null ? "" : ` (± ${(100 * s.gap_standard_error).toFixed(1)})`}`), (s) => s.gap],
-    ["LEEP, leave-one-out", (s) => number(s.scores?.leave_one_out_leep), (s) => s.scores?.leave_one_out_leep],
-    ["linear probe", (s) => percent(s.scores?.linear_probe_accuracy), (s) => s.scores?.linear_probe_accuracy],
+    ["LEEP, leave-one-out", (s) => number(s.scores.leave_one_out_leep), (s) => s.scores.leave_one_out_leep],
+    ["linear probe", (s) => percent(s.scores.linear_probe_accuracy), (s) => s.scores.linear_probe_accuracy],
     ["accuracy on other targets", (s) => (s.history_accuracy == null ? "–" : `${percent(s.history_accuracy)} (${s.history_records} runs)`), (s) => s.history_accuracy],
     ["parameters", (s) => short(s.num_parameters), (s) => s.num_parameters],
     ["rows per second", (s) => short(s.samples_per_second), (s) => s.samples_per_second],
-    ["remarks", remarks],
   ].filter(([, , read]) => !read || anything(read));
   const head = html("tr", {}, ...columns.map(([title]) => html("th", { scope: "col" }, title)));
   const rows = sources.map((s) => html("tr", { class: s.error ? "failed" : "" }, ...columns.map(([, cell]) => html("td", {}, cell(s)))));
-  const tied = sources.filter((s) => s.tied_with_best);
-  const words = tied.length > 1 ? `${tied.map((s) => s.name).join(", ")} cannot be told apart with ${ranking.num_samples} rows.` : tied.length ? `${tied[0].name} is the best of ${sources.length}, with ${ranking.num_samples} rows.` : "";
+  const names = best.map((s) => s.name);
+  const scored = sources.filter((s) => s.rank != null).length;
+  const words = names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)} cannot be told apart on ${ranking.num_samples} rows.` : names.length ? `${names[0]} is the best of ${scored}, on ${ranking.num_samples} rows.` : "No source could be scored.";
+  const order = trainable.includes(ranking.by) ? `the forecast for training ${ranking.by}` : ranking.by.replaceAll("_", " ");
   return html(
     "section",
     { "aria-label": "Ranking" },
     html("h2", {}, `Which source${ranking.target ? ` for ${ranking.target}` : ""}`),
-    html("p", {}, words, ` Ordered by ${ranking.by}; "=" marks equal ranks.`),
+    html("p", {}, html("strong", {}, words), ` Ordered by ${order}; "=" marks equal ranks.`),
     html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ranking of sources" }, html("table", { class: "ranking" }, html("thead", {}, head), html("tbody", {}, ...rows))),
-    ranking.notes?.length > 0 && html("ul", { class: "muted" }, ...ranking.notes.map((note) => html("li", {}, note))),
+    ranking.notes.length > 0 && html("ul", { class: "muted" }, ...ranking.notes.map((note) => html("li", {}, note))),
   );
 }
 
 function forecastCell(forecast, range, best) {
   if (!forecast) return "–";
-  return html("span", { class: "forecast" }, forecastBar(forecast, range, best, 120), ` ${percent(forecast.accuracy)} (${percent(forecast.low)} to ${percent(forecast.high)})`);
+  return html("span", { class: "forecast" }, forecastBar(forecast, range, best, 120), ` ${percent(forecast.accuracy)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})`);
 }
 
 function remarks(source) {
-  const words = [source.error, ...(source.notes ?? [])].filter(Boolean);
+  const words = [source.error, ...source.notes].filter(Boolean);
   if (source.more_samples != null) words.push(`about ${source.more_samples.toLocaleString("en")} rows more would settle the tie`);
-  return words.join("; ");
+  return words;
 }

@@ -1,0 +1,341 @@
+"""Which column orders sources best? A zoo trained on the spot, and the published accuracies of a usual zoo.
+
+    python benchmarks/ranking.py --data DIR --out FILE [--targets 8] [--rescore] [--zoo FILE]
+
+Fifteen small networks are trained on classes of CIFAR-100 at 16 x 16 pixels: they differ in depth, width, epochs, wrong
+labels, number and choice of classes; ten have the same size. Two CIFAR-10 ResNets join them. Targets are classes that
+none of the fifteen has seen. On each target every source is scored on the training images, then its head is trained
+anew (logistic regression) and all its layers are fine-tuned (8 epochs). For each column: the mean over targets of the
+weighted Kendall tau between column and achieved accuracy, of the regret (accuracy of the best source minus that of the
+first in the column), of how often the best is among the first three, and of the fidelity (correlation of the
+differences between sources), each with a 90% bootstrap interval over targets. History columns of a target are made from
+the other targets. FILE is continued where it stopped; networks are kept beside it.
+
+With `--zoo`, a JSON file with `models` and `accuracy` (in percent, by target), the order by the effect of each source
+in the history of the other targets is compared with the accuracies.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from cifar_data import NUM_CLASSES, CifarResNet, load_images, load_network, normalise
+from cifar_finetune import augment, test_accuracy
+from cifar_heads import accuracy, logistic_head
+from scipy.stats import weightedtau
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_leep import TransferabilityReport, score
+from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.ranking.baselines import source_histories
+from lightning_leep.ranking.ties import Comparison, compare_with_best, forecast_estimate
+from lightning_leep.records import AccuracyCurve, TransferRecord
+
+SOURCE_POOL = 60  # classes that sources learn from; targets come from the other 40
+SIZES = ((10, 50), (10, 50), (5, 100), (20, 30))  # classes and training images a class of the targets, in turn
+KINDS = {"head": "head", "all": "all layers"}
+SCORES = (
+    "leep",
+    "leave_one_out_leep",
+    "nce",
+    "h_score",
+    "log_me",
+    "linear_probe_accuracy",
+    "linear_probe_balanced_accuracy",
+    "multi_layer_probe_accuracy",
+    "nearest_neighbour_accuracy",
+    "num_parameters",
+)
+
+
+class Recipe(NamedTuple):
+    """How a source is made."""
+
+    seed: int = 0
+    blocks: int = 1
+    width: int = 8
+    epochs: int = 8
+    noise: float = 0.0  # share of training labels that are drawn at random
+    classes: int = 20
+    first_class: int = 0
+    images: int = 200
+
+
+SOURCES = {
+    "base": Recipe(),
+    "twin": Recipe(seed=1),
+    "other classes": Recipe(first_class=20),
+    "more other classes": Recipe(first_class=40),
+    "three epochs": Recipe(epochs=3),
+    "sixteen epochs": Recipe(epochs=16),
+    "noise 0.3": Recipe(noise=0.3),
+    "noise 0.6": Recipe(noise=0.6),
+    "40 classes": Recipe(classes=40, images=100),
+    "5 classes": Recipe(classes=5, epochs=32),
+    "narrow": Recipe(width=6),
+    "wide": Recipe(width=12),
+    "wide, noise 0.5": Recipe(width=12, noise=0.5),
+    "deep": Recipe(blocks=2),
+    "deep, three epochs": Recipe(blocks=2, epochs=3),
+}
+NETWORKS = ("resnet20", "resnet32")
+
+
+class Images(NamedTuple):
+    """All images at 16 x 16 pixels, with classes in a random order that is always the same."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+    def of(self, classes: range, images: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Training images and labels of some classes, drawn at random, and all test images and labels of them."""
+        generator = torch.Generator().manual_seed(seed)
+        places = []
+        for label in classes:
+            rows = (self.train_labels == label).nonzero().flatten()
+            places.append(rows[torch.randperm(len(rows), generator=generator)[:images]])
+        chosen = torch.cat(places)
+        tested = ((self.test_labels >= classes.start) & (self.test_labels < classes.stop)).nonzero().flatten()
+        return (self.train[chosen], self.train_labels[chosen] - classes.start, self.test[tested],
+                self.test_labels[tested] - classes.start)  # fmt: skip
+
+
+def load(data: Path) -> Images:
+    order = torch.randperm(NUM_CLASSES, generator=torch.Generator().manual_seed(0))
+    parts = []
+    for split in ("train", "test"):
+        images, labels = load_images(data, split)
+        parts += [functional.avg_pool2d(normalise(images), 2), order[labels]]
+    return Images(*parts)
+
+
+def train(
+    model: nn.Module, images: Tensor, target: Tensor, epochs: int, rate: float, batch_size: int, seed: int
+) -> None:
+    """SGD with momentum and a cosine, flips and shifts."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+    steps = epochs * -(-len(images) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(batch_size):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(augment(images[rows], generator)), target[rows]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def source(name: str, images: Images, data: Path, folder: Path) -> CifarResNet:
+    """A source with its head: trained now, or read from the folder."""
+    if name in NETWORKS:
+        return load_network(data, name)
+    recipe, file = SOURCES[name], folder / f"{name.replace(' ', '_')}.pt"
+    torch.manual_seed(recipe.seed)
+    model = CifarResNet(recipe.blocks, recipe.classes, recipe.width)
+    if file.exists():
+        model.load_state_dict(torch.load(file, weights_only=True))
+        return model.eval()
+    x, y, _, _ = images.of(own_classes(recipe), recipe.images, recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    wrong = torch.rand(len(y), generator=generator) < recipe.noise
+    y = torch.where(wrong, torch.randint(recipe.classes, y.shape, generator=generator), y)
+    train(model, x, y, recipe.epochs, 0.1, 64, recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), file)
+    return model.eval()
+
+
+def own_classes(recipe: Recipe) -> range:
+    return range(recipe.first_class, recipe.first_class + recipe.classes)
+
+
+def own_accuracy(name: str, images: Images, data: Path, folder: Path) -> float | None:
+    """Test accuracy on the source's own classes; None for the CIFAR-10 networks, whose images are not here."""
+    model = source(name, images, data, folder)
+    if name in NETWORKS:
+        return None
+    _, _, x, y = images.of(own_classes(SOURCES[name]), 1, 0)
+    return test_accuracy(model, x, y)
+
+
+def target_of(place: int) -> tuple[range, int]:
+    """Classes and training images a class of a target. They are neighbours, and may overlap with another target's."""
+    num_classes, num_images = SIZES[place % len(SIZES)]
+    rng = np.random.default_rng(place)
+    start = int(rng.integers(SOURCE_POOL, NUM_CLASSES - num_classes + 1))
+    return range(start, start + num_classes), num_images
+
+
+def transfer(name: str, place: int, images: Images, data: Path, folder: Path) -> dict[str, float]:
+    """Accuracy that a new head and fine-tuning all layers achieve."""
+    classes, num_images = target_of(place)
+    x, y, x_test, y_test = images.of(classes, num_images, place)
+    model = source(name, images, data, folder)
+    with torch.no_grad():
+        features, test_features = model.features(x), model.features(x_test)
+    head = logistic_head(features, y, len(classes))
+    achieved = {"head": accuracy(head, test_features, y_test)}
+    torch.manual_seed(place)
+    model.linear = nn.Linear(features.shape[1], len(classes))
+    train(model, x, y, 8, 0.02, 16, place)
+    return {**achieved, "all": test_accuracy(model, x_test, y_test)}
+
+
+def scored(name: str, place: int, images: Images, data: Path, folder: Path) -> dict[str, Any]:
+    classes, num_images = target_of(place)
+    x, y, _, _ = images.of(classes, num_images, place)
+    batches = list(zip(x.split(250), y.split(250), strict=True))
+    return score(source(name, images, data, folder), batches, len(classes), progress=False).to_dict()
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Do what is not yet in the file."""
+    file, folder = arguments.out, arguments.out.with_suffix("")
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    results = {"own": {}, "achieved": {}, "reports": {}, **results}
+    if arguments.rescore:
+        results["reports"] = {}
+    images = load(arguments.data)
+    names = [*SOURCES, *NETWORKS]
+
+    def keep(part: str, key: str, make: Callable[[], Any]) -> None:
+        if key not in results[part]:
+            results[part][key] = make()
+            file.write_text(json.dumps(results))
+            print(part, key, results[part][key] if part != "reports" else "", flush=True)
+
+    for name in names:
+        keep("own", name, partial(own_accuracy, name, images, arguments.data, folder))
+    for part, make in (("achieved", transfer), ("reports", scored)):
+        for place in range(arguments.targets):
+            for name in names:
+                keep(part, f"{name}/{place}", partial(make, name, place, images, arguments.data, folder))
+    return results
+
+
+def record(name: str, target: str, kind: str, report: TransferabilityReport, achieved: float, m: int) -> TransferRecord:
+    curve = AccuracyCurve((1,), (achieved,))
+    return TransferRecord(report=report, curve=curve, trainable=kind, source_name=name, target_name=target, test_size=m)
+
+
+def columns(
+    place: int, kind: str, results: dict[str, Any], places: range
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Comparison]]:
+    """Every column ``[K]`` for one target, the achieved accuracies, and the comparisons with the forecast's best."""
+    names = [*SOURCES, *NETWORKS]
+    reports = {
+        (name, t): TransferabilityReport.from_dict(results["reports"][f"{name}/{t}"]) for name in names for t in places
+    }
+    achieved = {key: results["achieved"]["/".join(map(str, key))][kind] for key in reports}
+    size = {t: 100 * len(target_of(t)[0]) for t in places}
+    history = [
+        record(name, str(t), kind, report, achieved[name, t], size[t])
+        for (name, t), report in reports.items()
+        if t != place
+    ]
+    here = {name: reports[name, place] for name in names}
+    alone = {n: forecast_accuracy(r, trainable=kind, test_size=size[place]) for n, r in here.items()}
+    learned = {n: forecast_accuracy(r, history, trainable=kind, test_size=size[place]) for n, r in here.items()}
+    past = source_histories(history, trainable=kind, target_name=str(place))
+    found = {name: [getattr(report, name, None) for report in here.values()] for name in SCORES}
+    found["source accuracy"] = [results["own"][name] for name in names]
+    found["mean accuracy on other targets"] = [past[name].mean_accuracy for name in names]
+    found["effect in the history"] = [past[name].quality.effect for name in names]
+    found["forecast, no history"] = [alone[name].value for name in names]
+    found["forecast"] = [learned[name].value for name in names]
+    corrections = {name: past[name].correction for name in names}
+    found["forecast with source effect"] = [alone[name].value + corrections[name].effect for name in names]
+    found["forecast (history) with source effect"] = [learned[name].value + corrections[name].effect for name in names]
+    ties = compare_with_best({n: forecast_estimate(r, alone[n].value, kind) for n, r in here.items()})
+    values = {name: np.array(column, dtype=float) for name, column in found.items()}
+    return values, np.array([achieved[name, place] for name in names]), ties
+
+
+def qualities(column: np.ndarray, achieved: np.ndarray) -> list[float]:
+    """Weighted tau, regret, whether the best is among the first three, fidelity; a missing value comes last."""
+    column = np.where(np.isfinite(column), column, np.nanmin(column) - 1)
+    order = np.argsort(-column, kind="stable")
+    fidelity = np.corrcoef(column, achieved)[0, 1] if column.std() else 0.0  # of values, and so of their differences
+    tau = weightedtau(column, achieved).statistic if column.std() else 0.0
+    hit = achieved[order[:3]].max() == achieved.max()
+    return [tau, achieved.max() - achieved[order[0]], float(hit), fidelity]
+
+
+def print_table(results: dict[str, Any], places: range) -> None:
+    for kind, title in KINDS.items():
+        of_columns: dict[str, list[list[float]]] = {}
+        tied, kept, spans = [], [], []
+        for place in places:
+            found, achieved, ties = columns(place, kind, results, places)
+            for name, column in found.items():
+                if np.isfinite(column).sum() > len(column) / 2:
+                    of_columns.setdefault(name, []).append(qualities(column, achieved))
+            names = [*SOURCES, *NETWORKS]
+            first = [comparison.tied_with_best for comparison in (ties[name] for name in names)]
+            tied.append(sum(first))
+            kept.append(achieved[np.array(first)].max() == achieved.max())
+            spans.append(np.ptp(achieved))
+        print(f"\n{title}: {len(names)} sources, {len(places)} targets, achieved accuracies span {np.mean(spans):.3f}")
+        print(f"{'column':40}{'tau':>6}{'(90%)':>15}{'regret':>8}{'(90%)':>15}{'top 3':>7}{'fidelity':>10}")
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(places), size=(10_000, len(places)))
+        for name, rows in sorted(of_columns.items(), key=lambda item: -np.mean(item[1], axis=0)[0]):
+            table = np.array(rows)
+            tau, regret, hit, fidelity = table.mean(axis=0)
+            ends = np.quantile(table[draws].mean(axis=1), (0.05, 0.95), axis=0)  # [2, 4]
+            spans_of = [f"{ends[0, i]:.3f}-{ends[1, i]:.3f}" for i in (0, 1)]
+            print(f"{name:40}{tau:6.3f}{spans_of[0]:>15}{regret:8.4f}{spans_of[1]:>15}{hit:7.2f}{fidelity:10.3f}")
+        print(f"tied with the best forecast: {np.mean(tied):.1f} sources; the best is among them: {np.mean(kept):.2f}")
+
+
+def replay(zoo: dict[str, Any]) -> float:
+    """Mean weighted tau of the order by the effect in the history of the other targets."""
+    report = TransferabilityReport(
+        num_samples=100,
+        num_target_classes=2,
+        num_source_classes=None,
+        class_counts=(50, 50),
+        **dict.fromkeys(("leep", "leep_standard_error", "leave_one_out_leep", "leave_one_out_leep_standard_error")),
+        **dict.fromkeys(("eep_accuracy", "eep_accuracy_standard_error")),
+        label_entropy=float(np.log(2)),
+        seconds=1.0,
+        samples_per_second=100.0,
+    )
+    history = [
+        record(name, target, "all", report, percent / 100, 1000)
+        for target, row in zoo["accuracy"].items()
+        for name, percent in zip(zoo["models"], row, strict=True)
+    ]
+    taus = []
+    for target, row in zoo["accuracy"].items():
+        past = source_histories(history, trainable="all", target_name=target)
+        taus.append(weightedtau([past[name].quality.effect for name in zoo["models"]], row).statistic)
+    return float(np.mean(taus))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/ and weights/")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of the results; it is continued")
+    parser.add_argument("--targets", type=int, default=8)
+    parser.add_argument("--rescore", action="store_true", help="score all sources again")
+    parser.add_argument("--zoo", type=Path, help="JSON file of published accuracies")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.zoo:
+        zoo = json.loads(arguments.zoo.read_text())
+        print(f"{len(zoo['models'])} models, {len(zoo['accuracy'])} targets, history alone: tau {replay(zoo):.3f}")
+    print_table(run(arguments), range(arguments.targets))
+
+
+if __name__ == "__main__":
+    main()

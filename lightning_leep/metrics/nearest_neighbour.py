@@ -1,0 +1,166 @@
+"""Leave-one-out accuracy of the nearest neighbours as a streaming, distributed metric."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_leep.functional.chunks import accumulation_dtype
+from lightning_leep.functional.features import feature_rows, largest_feature
+from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.functional.nearest_neighbour import MAX_SAMPLE_ROWS, balanced_sample, neighbour_votes
+from lightning_leep.functional.nleep import row_keys
+from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
+from lightning_leep.utils.distributed import gather_rows, sum_reducer
+
+
+class NearestNeighbourAccuracy(AdditiveMetric):
+    r"""Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
+
+    The neighbours, the sample and their source are those of
+    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`.
+
+    As input to ``forward`` and ``update`` the metric accepts:
+
+    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
+    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
+
+    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows.
+
+    Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
+    process sends its sample, and all make the same sample of those.
+
+    Args:
+        num_target_classes: C; classes without an image are allowed.
+        num_features: d.
+        max_rows: Most rows of the sample, unless 2 C is more.
+        seed: Of the sample.
+        ignore_index: Label of the rows that are left out.
+        validate_args: Whether to check the values of each batch; types and shapes are always checked.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or ``validate_args`` is
+            not a bool.
+
+    Example:
+        >>> import torch
+        >>> from lightning_leep import NearestNeighbourAccuracy
+        >>> metric = NearestNeighbourAccuracy(num_target_classes=2, num_features=2)
+        >>> target = torch.arange(2).repeat(20)
+        >>> metric.update(torch.eye(2)[target] + 0.1, target)
+        >>> metric.compute().item()
+        1.0
+    """
+
+    plot_lower_bound: float = 0.0
+    plot_upper_bound: float = 1.0
+
+    rows: list[Tensor]
+    labels: list[Tensor]
+    keys: list[Tensor]
+    votes: Tensor
+    unusable: Tensor
+
+    pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
+
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_features: int,
+        max_rows: int = MAX_SAMPLE_ROWS,
+        seed: int = 0,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_num_classes("num_target_classes", num_target_classes)
+        check_num_classes("num_features", num_features)
+        check_num_classes("max_rows", max_rows)
+        check_ignore_index(ignore_index)
+        super().__init__(**kwargs)
+        self.num_target_classes, self.num_features = int(num_target_classes), int(num_features)
+        self.max_rows, self.seed, self.ignore_index = int(max_rows), seed, ignore_index
+        self.add_validation(validate_args)
+        for name in ("rows", "labels", "keys"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        # Rows of each class that their neighbours name, and rows counted: filled once the processes are synchronised.
+        self.add_state("votes", torch.zeros(num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
+        # Batches in which a feature is not finite or very large, if values are not checked.
+        self.add_state("unusable", torch.zeros(num_features, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_settings(ignore_index, self.max_rows, seed, self.num_features)
+
+    def update(self, features: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
+
+        Raises:
+            TypeError: If ``features`` is not floating point or ``target`` is not integer.
+            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
+        """
+        sizes = self.num_target_classes, self.num_features, self.ignore_index
+        rows, labels = feature_rows(features, target, *sizes, validate_args=self.validate_args)  # [n, d], [n]
+        if not len(rows):
+            return
+        keys = row_keys(rows, self.seed).to(labels.device)
+        if not self.validate_args:
+            largest = min(largest_feature(rows.device), torch.finfo(rows.dtype).max)
+            self.unusable = self.unusable + (~(rows.abs() <= largest)).any(dim=0).to(self.unusable)
+        self.rows, self.labels = [*self.rows, rows.detach()], [*self.labels, labels.clone()]
+        self.keys = [*self.keys, keys]
+        if sum(map(len, self.keys)) > 2 * max(self.max_rows, 2 * self.num_target_classes):
+            self.rows, self.labels, self.keys = ([value] for value in self._sample(lambda values: values))
+
+    def check_states(self, states: dict[str, Any]) -> None:
+        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
+        super().check_states(states)
+        if not len(states["rows"]) == len(states["labels"]) == len(states["keys"]):
+            raise ValueError("The states `rows`, `labels` and `keys` must have as many batches.")
+        if bool(states["votes"].any()):
+            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
+
+    def compute(self) -> Tensor:
+        """Accuracy on the sample of all rows seen so far, on all processes: 0-d, in 0..1; NaN for too few rows."""
+        correct, counted = (self._score(lambda values: values) if self.rows else self.votes).sum(dim=0)
+        if not int(counted):
+            return nan_for_too_few_rows(self, 0)
+        return torch.where((self.unusable > 0).any(), torch.nan, correct / counted)
+
+    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
+        group = process_group or self.process_group
+
+        def gather(values: list[Tensor]) -> list[Tensor]:
+            rows = values[0].to(accumulation_dtype(self.device))  # of one dtype, also from a process without rows
+            return gather_rows((rows, *values[1:]), lambda value: dist_sync_fn(value, group=group), self.device)
+
+        def pool() -> None:
+            self.pool(sum_reducer(dist_sync_fn, group))
+            self.votes = self._score(gather)
+            self.rows, self.labels, self.keys = [], [], []
+
+        self._all_or_nothing(pool)()
+
+    def _score(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+        rows, labels, _ = self._sample(gather)
+        right = neighbour_votes(rows, labels)  # [m]
+        votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.votes)  # [m, 2]
+        return torch.zeros_like(self.votes).index_add(0, labels.to(self.device), votes)
+
+    def _sample(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+        """Rows ``[m, d]``, labels and keys of the sample; ``gather`` joins those of all processes."""
+        device = self.rows[0].device if self.rows else self.device
+        empty = torch.zeros(0, self.num_features, device=device), torch.zeros(2, 0, dtype=torch.long, device=device)
+        rows = torch.cat([empty[0], *(part.to(device) for part in self.rows)])  # [n, d]
+        labels, keys = (
+            torch.cat([none, *(part.to(device) for part in parts)])
+            for none, parts in zip(empty[1], (self.labels, self.keys), strict=True)
+        )
+        for step in (gather, list):
+            chosen = balanced_sample(labels, keys, self.num_target_classes, self.max_rows)
+            rows, labels, keys = step([rows[chosen], labels[chosen], keys[chosen]])
+        return [rows, labels, keys]

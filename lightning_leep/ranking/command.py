@@ -1,0 +1,115 @@
+"""The commands ``lightning-leep rank`` and ``lightning-leep score``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.ranking.data import TargetData
+from lightning_leep.ranking.passes import Passes
+from lightning_leep.ranking.rank import default_device, rank_sources
+from lightning_leep.ranking.ranking import SourceRanking
+from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
+from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
+
+#: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
+INCOMPLETE, NONE_RANKED = 3, 1
+
+
+def rank(options: argparse.Namespace) -> int:
+    """Rank the sources of a zoo, print the table or JSON, and return the exit status.
+
+    Raises:
+        ImportError: If a package is missing.
+        OSError: If a file cannot be read or written.
+        ValueError: If an argument or a file is not what it should be.
+        RuntimeError: If all sources fail with the same error.
+    """
+    sources, data = read_zoo(options.zoo)
+    if options.data is None and data is None:
+        raise ValueError(f"Pass --data, or give {options.zoo} an entry `data`.")
+    ranking = rank_sources(
+        sources,
+        read_data(data if options.data is None else options.data),
+        trainable=options.trainable,
+        by=options.by,
+        history=options.history,
+        target=options.target,
+        max_samples=options.max_samples,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        device=options.device,
+        folder=options.folder,
+        time_budget=options.time_budget,
+    )
+    if options.out is not None:
+        ranking.to_json(options.out)
+    if options.json:
+        print(ranking.to_json())
+    else:
+        print_ranking(ranking)
+    if ranking.best is None:
+        return NONE_RANKED
+    return INCOMPLETE if any(source.rank is None for source in ranking.sources) else 0
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score one source, print its report, and return the exit status.
+
+    Raises:
+        ImportError: If a package is missing.
+        OSError: If a file cannot be read.
+        ValueError: If an argument or a file is not what it should be.
+        SourceError: If the source fails.
+    """
+    if options.source.endswith((".yaml", ".yml", ".json")) and Path(options.source).is_file():
+        sources, data = read_zoo(options.source)
+        if len(sources) != 1:
+            raise ValueError(f"{options.source} must hold one source, got {sorted(sources)}.")
+        ((name, source),) = sources.items()
+    else:
+        name, data = options.source, None
+        source = as_source(name, name)
+    if options.data is None and data is None:
+        raise ValueError("Pass --data.")
+    rows = TargetData(
+        read_data(data if options.data is None else options.data),
+        options.max_samples,
+        options.batch_size,
+        options.num_workers,
+    )
+    device = default_device(options.device)
+    report = Passes(None, device, "32-true").score(source, rows.batches(source), sys.stderr.isatty())
+    if options.json:
+        print(report.to_json())
+        return 0
+    print(report)
+    for trainable in options.trainable:
+        if (forecast := forecast_accuracy(report, trainable=trainable)) is not None:
+            print(forecast.describe())
+    return 0
+
+
+def print_ranking(ranking: SourceRanking) -> None:
+    """Print the table as wide as the terminal, and what has to be said; plain text without rich or in a pipe."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        print(ranking)
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        print(ranking)
+        return
+    columns = ranking_columns(ranking, console.width)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="left" if column.is_text else "right", no_wrap=True)
+    for place, source in enumerate(ranking.sources):
+        style = "bold" if source.tied_with_best else "dim" if source.rank is None else ""
+        table.add_row(*(Text(column.cells[place], style=style) for column in columns))
+    console.print(table)
+    for remark in ranking_remarks(ranking):
+        console.print(Text(f"- {remark}"))

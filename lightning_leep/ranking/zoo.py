@@ -1,0 +1,144 @@
+"""Sources and data that are named in a file or on the command line."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lightning_leep.ranking.images import ImageFolder
+from lightning_leep.ranking.source import Source
+from lightning_leep.scoring.options import ScoringOptions
+
+KEYS = ("model", "transform", "split_batch", "options", "source_accuracy", "head")
+HUBS = {"timm": Source.from_timm, "transformers": Source.from_transformers}
+
+
+def read_zoo(path: str) -> tuple[dict[str, Source], Any]:
+    """Read a YAML or JSON file of sources, and of data if it names them.
+
+    ``sources`` maps names to sources, or lists short forms. A source is a short form (``timm:NAME``,
+    ``transformers:NAME``, or the dotted path of a function or class), or a mapping of the arguments of
+    :class:`Source`, in which ``model``, ``transform`` and ``split_batch`` are dotted paths or have ``class_path`` and
+    ``init_args``. Models are made one at a time, when they are scored.
+
+    Returns:
+        The sources by name, and the entry ``data``; None without one.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not a zoo; the message names the source.
+    """
+    values = _parsed(Path(path).read_text(encoding="utf-8"), path)
+    if not isinstance(values, Mapping) or not isinstance(values.get("sources"), Mapping | list):
+        raise ValueError(f"{path} must hold `sources`: a mapping of names to sources, or a list of short forms.")
+    if unknown := sorted(set(values) - {"sources", "data"}):
+        raise ValueError(f"{path} must hold `sources` and `data` only, got {unknown} as well.")
+    entries = values["sources"]
+    if isinstance(entries, list):
+        if not all(isinstance(entry, str) for entry in entries) or len(set(entries)) < len(entries):
+            raise ValueError(f"A list of `sources` must hold short forms such as timm:NAME, each once, got {entries}.")
+        entries = {entry: entry for entry in entries}
+    return {str(name): as_source(str(name), entry) for name, entry in entries.items()}, values.get("data")
+
+
+def as_source(name: str, entry: Any) -> Source:
+    """Return the source of an entry of a zoo; see :func:`read_zoo`.
+
+    Raises:
+        ValueError: If it is not one; the message names the source.
+    """
+    values = {"model": entry} if isinstance(entry, str) else entry
+    if not isinstance(values, Mapping) or "model" not in values or not set(values) <= set(KEYS):
+        raise ValueError(f"The source {name!r} must be a short form or have the keys {', '.join(KEYS)}, got {entry!r}.")
+    try:
+        model: Any = values["model"]
+        rest: dict[str, Any] = {key: value for key, value in values.items() if key != "model"}
+        hub, _, hub_name = model.partition(":") if isinstance(model, str) else ("", "", "")
+        if hub in HUBS and hub_name:
+            source = HUBS[hub](hub_name)
+            rest = {"transform": source.transform, **rest}
+            model = source.model
+        else:
+            model = partial(_made, model)
+        for key in ("transform", "split_batch"):
+            if isinstance(rest.get(key), str | Mapping):
+                rest[key] = _made(rest[key], call=isinstance(rest[key], Mapping))
+        if isinstance(rest.get("options"), Mapping):
+            rest["options"] = ScoringOptions(**rest["options"])
+        return Source(model, **rest)
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"The source {name!r}: {error}") from error
+
+
+def read_data(entry: Any) -> Any:
+    """Return the data set or the loader that an argument or an entry of a zoo names.
+
+    Args:
+        entry: ``imagefolder:PATH``; the path of a YAML or JSON file with ``class_path`` and ``init_args``, or these as
+            a mapping or as JSON. The class is a data set, a loader, or a LightningDataModule, whose training data are
+            taken.
+
+    Raises:
+        OSError: If a file cannot be read.
+        ValueError: If it names no data.
+    """
+    if isinstance(entry, str) and entry.startswith("imagefolder:"):
+        return ImageFolder(entry.removeprefix("imagefolder:"))
+    if isinstance(entry, str):
+        is_json = entry.lstrip().startswith("{")
+        entry = _parsed(entry if is_json else Path(entry).read_text(encoding="utf-8"), entry)
+    if not isinstance(entry, Mapping) or "class_path" not in entry:
+        raise ValueError(f"Data must be imagefolder:PATH or have a `class_path`, got {entry!r}.")
+    data = _made(entry)
+    if hasattr(data, "train_dataloader"):
+        data.prepare_data()
+        data.setup("fit")
+        return data.train_dataloader()
+    return data
+
+
+def _parsed(text: str, what: str) -> Any:
+    import yaml  # comes with Lightning
+
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{what} is neither YAML nor JSON: {error}") from error
+
+
+def _made(spec: Any, call: bool = True) -> Any:
+    """Make what a dotted path or ``class_path`` with ``init_args`` names, the arguments checked by their types."""
+    spec = {"class_path": spec} if isinstance(spec, str) else spec
+    if not isinstance(spec, Mapping) or not set(spec) <= {"class_path", "init_args"}:
+        raise ValueError(f"a dotted path or a mapping of `class_path` and `init_args` is wanted, got {spec!r}.")
+    module, _, name = str(spec.get("class_path", "")).rpartition(".")
+    if not module:
+        raise ValueError(f"`class_path` must be a dotted path such as torchvision.models.resnet18, got {spec!r}.")
+    target = getattr(import_module(module), name)
+    if not call:
+        return target
+    try:
+        from jsonargparse import ArgumentError, ArgumentParser
+    except ImportError as error:
+        raise ModuleNotFoundError('`class_path` needs jsonargparse: `pip install "lightning-leep[cli]"`.') from error
+    parser, arguments = ArgumentParser(exit_on_error=False), _with_objects(spec.get("init_args") or {})
+    (parser.add_class_arguments if isinstance(target, type) else parser.add_function_arguments)(
+        target, "it", fail_untyped=False
+    )
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before version 4.49
+    try:
+        made = instantiate(parser.parse_object({"it": arguments} if arguments else {}))
+    except ArgumentError as error:
+        raise ValueError(f"{spec['class_path']}: {error}") from error
+    if isinstance(target, type):
+        return made.it
+    return target(**vars(made.it) if "it" in made else {})
+
+
+def _with_objects(value: Any) -> Any:
+    """The value with each ``class_path`` inside it in the place of what it makes."""
+    if isinstance(value, Mapping):
+        return _made(value) if "class_path" in value else {key: _with_objects(item) for key, item in value.items()}
+    return [_with_objects(item) for item in value] if isinstance(value, list) else value

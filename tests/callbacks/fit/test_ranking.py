@@ -1,0 +1,103 @@
+"""A fit that knows the ranking its source was chosen from."""
+
+import warnings
+
+import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_leep import LEEPCallback, rank_sources
+from lightning_leep.records import load_history
+from lightning_leep.records.ranking import RankedSource, Ranking
+from lightning_leep.tensorboard.ranking import outcome_of
+from tests._helpers.simulated_transfers import make_record
+from tests._helpers.small_transfer import DATA, Classifier, fit, make_source
+
+
+@pytest.fixture(scope="module")
+def ranking():
+    return rank_sources({"one": make_source(), "other": make_source()}, DATA, target="pets", progress=False)
+
+
+def panels(folder):
+    events = EventAccumulator(str(folder)).Reload()
+    return [panel.tensor_proto.string_val[0].decode() for panel in events.Tensors("leep/ranking/text_summary")]
+
+
+def run(tmp_path, ranking, name="one", **kwargs):
+    options = {"source_name": name, "target_name": "pets", "history": str(tmp_path / "history"), **kwargs}
+    callback = LEEPCallback(make_source(), ranking=ranking, **options)
+    fit(Classifier(), callback, logger=TensorBoardLogger(tmp_path, name="", version=f"run {name}"))
+    return panels(tmp_path / f"run {name}")
+
+
+def test_panel_shows_the_place_and_record_keeps_it(tmp_path, ranking):
+    path = tmp_path / "ranking.json"
+    ranking.to_json(path)
+    before, after = run(tmp_path, str(path))
+    assert "`one` has rank" in before
+    assert "pets" in before
+    assert "No other source of this ranking has been trained" in after
+    (record,) = load_history(tmp_path / "history")
+    assert record.rank == ranking["one"].rank
+    *_, after = run(tmp_path, ranking, "other")
+    assert "Achieved so far" in after
+    assert {record.source_name: record.rank for record in load_history(tmp_path / "history")} == {
+        source.name: source.rank for source in ranking.sources
+    }
+
+
+def test_source_that_is_not_in_the_ranking_has_no_place(tmp_path, ranking):
+    before, _ = run(tmp_path, ranking, "a stranger")
+    assert "has rank" not in before
+    (record,) = load_history(tmp_path / "history")
+    assert record.rank is None
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"kind": "transfer"}'])
+def test_ranking_that_cannot_be_read_is_one_warning_and_changes_nothing(content, tmp_path):
+    path = tmp_path / "ranking.json"
+    if content is not None:
+        path.write_text(content)
+    callback = LEEPCallback(make_source(), ranking=str(path), history=str(tmp_path / "history"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(Classifier(), callback)
+    assert len([w for w in caught if "show the ranking" in str(w.message)]) == 1
+    (record,) = load_history(tmp_path / "history")
+    assert record.rank is None
+    with pytest.raises((OSError, ValueError)):
+        fit(Classifier(), LEEPCallback(make_source(), ranking=str(path), history=False, strict=True))
+
+
+@pytest.mark.parametrize("ranking", [3, ["a.json"], True])
+def test_ranking_of_another_type(ranking):
+    with pytest.raises(TypeError, match="`ranking`"):
+        LEEPCallback(make_source(), ranking=ranking)
+
+
+def ranked(*ranks):
+    sources = tuple(RankedSource(name=name, rank=rank) for name, rank in zip("abcd", ranks, strict=False))
+    return Ranking(sources=sources, by="head", trainable=("head",), num_samples=50)
+
+
+def record(name, achieved, **kwargs):
+    return make_record(achieved, source_name=name, **{"target_name": "pets", **kwargs})
+
+
+def test_order_that_held_and_one_that_did_not():
+    earlier = [record("a", 0.9), record("b", 0.7)]
+    assert "held for 3 of 3 pairs" in outcome_of(ranked(1, 2, 3), record("c", 0.6), earlier)
+    assert "held for 1 of 3 pairs" in outcome_of(ranked(1, 2, 3), record("c", 0.95), earlier)
+
+
+def test_only_complete_transfers_of_the_same_part_and_target_are_compared():
+    others = [record("a", 0.9, target_name="cars"), record("a", 0.9, trainable="all"), record("a", 0.9, complete=False)]
+    assert "No other source" in outcome_of(ranked(1, 2), record("b", 0.5), others)
+
+
+def test_ties_are_not_counted_and_the_best_run_of_a_source_counts():
+    assert "could not tell them apart" in outcome_of(ranked(1, 1), record("b", 0.9), [record("a", 0.5)])
+    runs = [record("a", 0.5), record("a", 0.8)]
+    assert "`a` 80.0%, `b` 70.0%" in outcome_of(ranked(1, 2), record("b", 0.7), runs)
+    assert outcome_of(ranked(1, 2), None, runs) == ""

@@ -1,0 +1,264 @@
+"""The commands `rank` and `score`, with a zoo in a file and images in a folder."""
+
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from fcntl import ioctl
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lightning_leep import TransferabilityReport
+from lightning_leep.cli import main
+from lightning_leep.ranking import ImageFolder, ImageToTensor
+from lightning_leep.ranking.zoo import read_data, read_zoo
+from lightning_leep.records.ranking import Ranking
+from tests._helpers.small_zoo import Sees, make_rows
+
+Image = pytest.importorskip("PIL.Image")
+TENSOR = {"class_path": "lightning_leep.ranking.ImageToTensor", "init_args": {"size": 4, "mean": [0.5], "std": [0.5]}}
+
+
+class Bright(nn.Module):
+    """A source of images that sees the mean of some channels."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, 4)
+        self.fc.weight.data = torch.linspace(-1, 1, 4 * channels).reshape(4, channels)
+
+    def forward(self, x):
+        return self.fc(x.mean(dim=(2, 3))[:, : self.fc.in_features])
+
+
+def rows(n: int = 150):
+    return make_rows(n)
+
+
+def broken(power: int):
+    raise OSError(f"no power {power}")
+
+
+BRIGHT = f"{__name__}.Bright"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """20 images of each of three colours, of several sizes and kinds, in folders."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("blue", "green", "red")):
+        (root / name / "more").mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 120, (8 + i % 3, 8, 3), dtype=np.uint8)
+            pixels[..., 2 - label] += 100
+            image = Image.fromarray(pixels)
+            folder = root / name / ("more" if i % 2 else "")
+            (image.convert("RGBA") if i % 5 == 0 else image).save(folder / f"{i}.{'PNG' if i % 5 == 0 else 'bmp'}")
+    (root / "red" / "notes.txt").write_text("not an image")
+    (root / "red" / ".hidden.png").write_text("not an image")
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    def write(sources, **rest):
+        path = tmp_path / "zoo.yaml"
+        path.write_text(yaml.safe_dump({"sources": sources, **rest}))
+        return str(path)
+
+    return write
+
+
+def entry(channels=3, **rest):
+    return {"model": {"class_path": BRIGHT, "init_args": {"channels": channels}}, "transform": TENSOR, **rest}
+
+
+def test_rank_writes_the_ranking_and_prints_a_table_of_80_columns(zoo, images, tmp_path, capsys):
+    path = zoo({"colours": entry(source_accuracy=0.8), "one colour": entry(1)})
+    out = tmp_path / "ranking.json"
+    status = main(["rank", path, "--data", f"imagefolder:{images}", "--trainable", "all", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert all(len(line) <= 80 for line in printed.splitlines() if not line.startswith("- "))
+    ranking = Ranking.from_json(out)
+    assert (ranking.best, ranking.trainable, ranking.by) == ("colours", ("all",), "all")
+    assert ranking["colours"].source_accuracy == 0.8
+    assert ranking.num_samples == 60
+    assert printed.splitlines()[1].split()[1] == "colours"
+
+
+def test_json_by_and_a_subset(zoo, images, capsys):
+    path = zoo({"one": entry(1), "three": entry()}, data=f"imagefolder:{images}")
+    assert main(["rank", path, "--json", "--by", "num_parameters", "--max-samples", "30"]) == 0
+    ranking = Ranking.from_dict(json.loads(capsys.readouterr().out))
+    assert (ranking.by, ranking.best, ranking.num_samples) == ("num_parameters", "three", 30)
+
+
+def test_data_by_class_path_with_sources_by_dotted_path_and_file(zoo, tmp_path, capsys):
+    data = tmp_path / "data.yaml"
+    data.write_text(yaml.safe_dump({"class_path": f"{__name__}.rows", "init_args": {"n": 90}}))
+    assert main(["rank", zoo([f"{__name__}.good"]), "--data", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_samples"] == 90
+    inline = json.dumps({"class_path": f"{__name__}.rows"})
+    assert main(["score", f"{__name__}.good", "--data", inline, "--json"]) == 0
+    report = TransferabilityReport.from_json(capsys.readouterr().out)
+    assert (report.num_samples, report.num_target_classes) == (150, 3)
+
+
+def good() -> nn.Module:
+    return Sees(0, 1, 2)
+
+
+def test_score_prints_the_report_and_what_each_part_would_reach(zoo, images, capsys):
+    path = zoo({"colours": entry()})
+    assert main(["score", path, "--data", f"imagefolder:{images}", "--trainable", "head"]) == 0
+    printed = capsys.readouterr().out
+    assert "60 rows of 3 target classes" in printed
+    assert "Training the head is expected to reach accuracy" in printed
+
+
+BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3}}, "transform": TENSOR}
+
+
+@pytest.mark.parametrize(
+    ("sources", "status"),
+    [
+        ({"good": entry()}, 0),
+        ({"good": entry(), "bad": BROKEN}, 3),
+        ({"bad": BROKEN}, 1),
+        ({"typed": entry(), "wrong": entry("x")}, 3),
+        ({"no transform": {"model": BRIGHT}, "good": entry()}, 3),
+    ],
+)
+def test_exit_status(sources, status, zoo, images, capsys):
+    assert main(["rank", zoo(sources), "--data", f"imagefolder:{images}"]) == status
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    for name, text in {"bad": "no power 3", "wrong": "channels", "no transform": "ImageToTensor"}.items():
+        assert (text in shown) == (name in sources)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("sources: {", "neither YAML nor JSON"),
+        ("[1]", "`sources`"),
+        ("sources: {a: 3}", "'a'"),
+        ("sources: {a: {transform: b}}", "'a'"),
+        ("sources: {a: {model: b.c, colour: 1}}", "'a'"),
+        ("sources: {a: {model: b.c, source_accuracy: 80}}", "'a'.*source_accuracy"),
+        ("sources: {a: {model: b.c, options: {colour: 1}}}", "'a'.*colour"),
+        ("sources: {a: {model: b.c, transform: no_such_module.b}}", "'a'.*no_such_module"),
+        ("sources: [timm:a, timm:a]", "each once"),
+        ("sources: {}", "at least one source"),
+        ("sources: {a: b.c}\nmore: 1", "more"),
+    ],
+)
+def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsys):
+    path = tmp_path / "zoo.yaml"
+    path.write_text(content)
+    assert main(["rank", str(path), "--data", f"imagefolder:{images}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    with pytest.raises(AssertionError, match=text):
+        raise AssertionError(error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rank", "nowhere.yaml"],
+        ["score", "no_such_module.model", "--data", "imagefolder:nowhere"],
+        ["score", "tests.ranking.test_command.good"],
+        ["score", "tests.ranking.test_command.good", "--data", "nowhere.yaml"],
+        ["score", "tests.ranking.test_command.good", "--data", "{}"],
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_score_of_a_source_that_fails(images, capsys):
+    assert main(["score", f"{__name__}.Bright", "--data", json.dumps({"class_path": f"{__name__}.rows"})]) == 1
+    assert "dim" in capsys.readouterr().err.lower()
+
+
+def test_image_folder(images):
+    data = ImageFolder(images)
+    assert data.classes == ["blue", "green", "red"]
+    assert len(data) == 60
+    assert {data[i][0].mode for i in range(60)} == {"RGB"}
+    assert [data[i][1] for i in range(60)] == sorted([0, 1, 2] * 20)
+    pixels = np.asarray(data[0][0])
+    tensor = ImageToTensor(pixels.shape[0], (0.0,), (1.0,))(data[0][0])
+    assert tensor.shape == (3, *(pixels.shape[0],) * 2)
+    with pytest.raises(ValueError, match="must be a folder"):
+        ImageFolder(images / "nowhere")
+    with pytest.raises(ValueError, match="at least 2 subfolders"):
+        ImageFolder(images / "red")
+    with pytest.raises(ValueError, match="size"):
+        ImageToTensor(0)
+
+
+def test_square_image_of_that_size_only_changes_its_scale():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    tensor = ImageToTensor(5, (0.25, 0.5, 0.75), (0.5, 1.0, 2.0))(Image.fromarray(pixels))
+    expected = (pixels / 255 - (0.25, 0.5, 0.75)) / (0.5, 1.0, 2.0)
+    np.testing.assert_allclose(tensor.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_zoo_makes_models_when_they_are_scored(zoo):
+    sources, data = read_zoo(zoo({"late": {"model": "no_such_module.model"}}))
+    assert data is None
+    with pytest.raises(ModuleNotFoundError):
+        sources["late"].model()
+
+
+def test_a_datamodule_gives_its_training_data():
+    loader = read_data({"class_path": f"{__name__}.Module"})
+    assert loader.dataset.tensors[0].shape == (150, 8)
+
+
+class Module:
+    """What Lightning calls of a datamodule."""
+
+    def prepare_data(self):
+        self.prepared = True
+
+    def setup(self, stage):
+        assert self.prepared
+        self.data = rows() if stage == "fit" else None
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.data, 10, shuffle=True)
+
+
+@pytest.mark.slow
+def test_table_fits_a_terminal_of_80_columns(zoo, images):
+    path = zoo({"a source with a very long name, longer than any": entry(), "short [b]": entry(1)})
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "lightning_leep", "rank", path, "--data", f"imagefolder:{images}"]
+    environment = {**os.environ, "COLUMNS": "", "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(command, env=environment, check=True, stdout=theirs, stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:
+        pass
+    lines = shown.decode().replace("\r", "").splitlines()
+    assert any("short [b]" in line for line in lines)
+    assert all(len(line) <= 80 + line.count("\x1b") * 8 for line in lines)
