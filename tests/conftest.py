@@ -16,3 +16,9 @@ settings.load_profile("tests")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Figures take most of the time of a small fit: for tests of what else a run logs."""
+    monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class TargetData:
                 f"{type(self.data).__name__}."
             )
 
-    @property
+    @cached_property
     def has_rows(self) -> bool:
         """Whether the data are a data set, and not batches."""
         is_set = hasattr(self.data, "__getitem__") and hasattr(self.data, "__len__")

@@ -1,6 +1,7 @@
 """The preprocessing that belongs to models of timm and transformers."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -36,8 +37,12 @@ class LaterTransform:
 def timm_transform(name: str, **kwargs: Any) -> Preprocessing:
     """The preprocessing that timm knows for a model, of PIL images."""
     timm, data = require("timm"), import_module("timm.data")
-    with torch.device("meta"):  # without weights: only its configuration is read
-        model = timm.create_model(name, **{**kwargs, "pretrained": False})
+    make = partial(timm.create_model, name, **{**kwargs, "pretrained": False})
+    try:
+        with torch.device("meta"):  # only its configuration is read
+            model = make()
+    except (NotImplementedError, RuntimeError):  # it computes with numbers while it is made
+        model = make()
     config = data.resolve_data_config({}, model=model)
     return Preprocessing(f"timm {sorted(config.items())}", data.create_transform(**config, is_training=False))
 

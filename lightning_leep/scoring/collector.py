@@ -85,8 +85,11 @@ class ScoreCollector:
         """Pool the sums of all processes and return the function that takes the same batches again."""
         scorers = [(metric.second_pass(sync=True), name) for metric, name in self._fed if isinstance(metric, RowMetric)]
 
+        self.places = RowPlaces(self.plan.options.ignore_index)  # rows may come in another order now
+
         def second_pass(batches: Iterable[Outputs]) -> None:
             for batch in self.plan.choose_features(batches):
+                self.places.add(batch.target)
                 for score, name in scorers:
                     if (rows := getattr(batch, name)) is not None:
                         score(rows, batch.target)

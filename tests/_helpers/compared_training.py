@@ -1,5 +1,7 @@
 """Training with and without the callback, to be compared bit by bit."""
 
+from functools import cache
+
 import torch
 from torch.utils.data import Dataset
 
@@ -24,6 +26,13 @@ class Noisy(Dataset):
 
 def explicit(seed: int = 3) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@cache
+def plain_state(**kwargs):
+    """What training leaves behind without the callback, on the small problem as it is."""
+    fit(module := Classifier(), **kwargs)
+    return trained_state(module)
 
 
 def run(loader, callback, module_class=Classifier, shared=True, dataloader=None, **kwargs):

@@ -35,6 +35,11 @@ COLLECTIVES = (
 )
 
 
+#: What the processes need, and what their tests import.
+PRELOADED = ["torch.distributed", "lightning_leep.callbacks", "lightning.pytorch", "sklearn.mixture", "pytest"]
+PRELOADED += ["matplotlib.figure", "tests._helpers.small_transfer", "tests._helpers.metric_cases"]
+
+
 class ProcessFailedError(RuntimeError):
     """A process raised, died or did not end in time."""
 
@@ -58,7 +63,7 @@ def run_processes(function: Callable[..., Any], world_size: int, *args: Any, tim
     """
     # A fork of this process could inherit locks held by torch's threads; the fork server has none, and imports once.
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "lightning_leep.callbacks"])
+    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         workers = [
             context.Process(target=_work, args=(function, rank, world_size, folder, timeout, args), daemon=False)

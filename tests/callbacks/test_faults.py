@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from lightning_leep import LEEPCallback, ScoringOptions
+from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
 from tests.callbacks.fit.test_logs import Recording, events
 
@@ -73,9 +74,7 @@ def test_fault_in_scoring(name, recwarn):
     callback = LEEPCallback(**arguments)
     module = Classifier()
     trainer = fit(module, callback)
-    plain = Classifier()
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    assert trained_state(module) == plain_state()
     assert callback.report is None
     assert not [metric for metric in trainer.callback_metrics if metric.startswith("leep")]
     (warning,) = leep_warnings(recwarn)
@@ -91,9 +90,7 @@ def test_shared_source_that_fails_is_left_as_it_was(recwarn):
     failing = Failing()
     module = Classifier(failing.network)
     fit(module, LEEPCallback(failing))
-    plain = Classifier(make_source())
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    assert trained_state(module) == plain_state()
     assert len(leep_warnings(recwarn)) == 1
 
 
@@ -180,10 +177,8 @@ def test_fault_in_what_is_written_down(monkeypatch, recwarn):
 
     monkeypatch.setattr("lightning_leep.callbacks.fit.logs.report_markdown", broken)
     callback = LEEPCallback(make_source())
-    module, plain = Classifier(), Classifier()
-    fit(module, callback)
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    fit(module := Classifier(), callback)
+    assert trained_state(module) == plain_state()
     tasks = [warning.split(":")[0] for warning in leep_warnings(recwarn)]
     assert tasks == ["LEEPCallback could not log the report", "LEEPCallback could not log how the run came out"]
     with pytest.raises(BrokenError):
@@ -217,6 +212,7 @@ PARTS_OF_HOOKS = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("errors", [False, True], ids=["warnings", "warnings are errors"])
 @pytest.mark.parametrize("part", PARTS_OF_HOOKS)
 def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
@@ -225,7 +221,7 @@ def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
     def broken(*args, **kwargs):
         raise UnprintableError
 
-    module, plain, callback = Classifier(), Classifier(), LEEPCallback(make_source())
+    module, callback = Classifier(), LEEPCallback(make_source())
     saver = pl.callbacks.ModelCheckpoint(tmp_path / "saved", save_last=True)
     with monkeypatch.context() as patch, warnings.catch_warnings(record=not errors) as caught:
         patch.setattr(f"lightning_leep.callbacks.{part}", broken)
@@ -234,5 +230,4 @@ def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
         fit(module, callback, saver, enable_checkpointing=True, logger=TensorBoardLogger(tmp_path))
     said = [record.getMessage() for record in caplog.records] if errors else [str(w.message) for w in caught]
     assert any("LEEPCallback could not" in text and "UnprintableError. " in text for text in said)
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    assert trained_state(module) == plain_state()

@@ -75,6 +75,7 @@ def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("patience", [1, 4, 6])
 def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience, tmp_path, caplog):
     board = TensorBoardLogger(tmp_path)

@@ -1,7 +1,7 @@
 """What code of the user's keeps from one call to the next is, in training, as if nobody had scored."""
 
 import sys
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 
 import numpy as np
@@ -85,20 +85,23 @@ def kept(loader):
     return getattr(data, "count", 0), getattr(data, "cache", {}), getattr(collate, "calls", 0)
 
 
-@pytest.mark.slow
+@cache
+def plain_on(name):
+    module, loader = Classifier(), LOADERS[name]()
+    fit(module, loader=loader)
+    return trained_state(module), kept(loader)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True], ids=["training loader", "given loader of the same data"])
 @pytest.mark.parametrize("name", LOADERS)
 def test_what_data_keep(name, given):
-    after = []
-    for scored in (False, True):
-        module, loader = Classifier(), LOADERS[name]()
-        other = DataLoader(loader.dataset, batch_size=10, collate_fn=loader.collate_fn) if given else None
-        callback = LEEPCallback(make_source(), strict=True, dataloader=other)
-        fit(module, *[callback][: int(scored)], loader=loader)
-        after.append((trained_state(module), kept(loader)))
-        assert (callback.report is not None) == scored
-    assert after[0] == after[1]
+    module, loader = Classifier(), LOADERS[name]()
+    other = DataLoader(loader.dataset, batch_size=10, collate_fn=loader.collate_fn) if given else None
+    callback = LEEPCallback(make_source(), strict=True, dataloader=other)
+    fit(module, callback, loader=loader)
+    assert callback.report is not None
+    assert (trained_state(module), kept(loader)) == plain_on(name)
 
 
 class Meter:
@@ -193,20 +196,27 @@ SOURCES = {
 }
 
 
-@pytest.mark.slow
+def left_by(module, *callbacks):
+    """What training leaves behind; without a sanity check, which would be the first to run the layer."""
+    fit(module, *callbacks, num_sanity_val_steps=0)
+    layer = module.layers[0]
+    return trained_state(module), layer.weight.tolist(), layer.calls, layer.cache, layer.meter.count
+
+
+@cache
+def plain_remembering(change, hidden):
+    return left_by(Remembering(change, hidden))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_modules_keep(change, kind):
-    after = []
-    for scored in (False, True):
-        module = Remembering(change, hidden="list" in kind)
-        callback = LEEPCallback(SOURCES[kind](module), strict=True)
-        fit(module, *[callback][: int(scored)], num_sanity_val_steps=0)  # which would be the first to run the layer
-        layer = module.layers[0]
-        after.append((trained_state(module), layer.weight.tolist(), layer.calls, layer.cache, layer.meter.count))
-        assert (callback.report is not None) == scored
-    assert after[0] == after[1]
+    hidden = "list" in kind
+    module = Remembering(change, hidden)
+    callback = LEEPCallback(SOURCES[kind](module), strict=True)
+    assert left_by(module, callback) == plain_remembering(change, hidden)
+    assert callback.report is not None
 
 
 def test_batches_that_a_source_normalises_in_place():
@@ -275,7 +285,6 @@ class Compiled(Classifier):
         return self.head(self.compiled(inputs))
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
 def test_compiled_code_is_not_compiled_for_scoring(monkeypatch):

@@ -1,6 +1,7 @@
 """Training with the callback is training without it, bit by bit: weights, buffers, modes, order of rows, losses."""
 
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.data import (
 )
 
 from lightning_leep import LEEPCallback, ScoringOptions
-from tests._helpers.compared_training import Noisy, explicit, run
+from tests._helpers.compared_training import Noisy, explicit, plain_state, run
 from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, train_loader, trained_state
 
 
@@ -45,11 +46,16 @@ LOADERS = {
 }
 
 
+@cache
+def plain(name):
+    return run(LOADERS[name](), callback=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("name", LOADERS)
 def test_loader(name, shared):
-    assert run(LOADERS[name](), callback=True, shared=shared) == run(LOADERS[name](), callback=False)
+    assert run(LOADERS[name](), callback=True, shared=shared) == plain(name)
 
 
 def test_losses_depend_on_the_order_and_the_noise_that_is_compared():
@@ -85,12 +91,11 @@ def test_trainer_options(options):
 
 @pytest.mark.slow
 def test_figures_and_a_second_pass(tmp_path):
-    source, plain = make_source(), Classifier(make_source())
+    source = make_source()
     module = Classifier(source)
     callback = LEEPCallback(source, strict=True, scoring=ScoringOptions(memory="second_pass"), max_samples=30)
     fit(module, callback, logger=TensorBoardLogger(tmp_path))
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    assert trained_state(module) == plain_state()
 
 
 class Stream(IterableDataset):

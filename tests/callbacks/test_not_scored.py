@@ -30,6 +30,7 @@ def test_the_log_and_the_text_panel_say_why_and_what_to_pass(tmp_path, caplog):
     assert "arguments of LEEPCallback" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["fold1", ""])
 def test_everything_carries_the_prefix_of_the_logger(tmp_path, prefix):
     logger = TensorBoardLogger(tmp_path, prefix=prefix)

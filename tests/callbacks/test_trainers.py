@@ -24,6 +24,7 @@ from tests._helpers.small_transfer import (
     val_loader,
 )
 
+slow = pytest.mark.slow
 QUIET = {
     "accelerator": "cpu",
     "devices": 1,
@@ -36,7 +37,10 @@ QUIET = {
 
 
 @pytest.mark.parametrize("form", ["list", "single", "beside others", "configure_callbacks"])
-@pytest.mark.parametrize("package", [pl, lightning.pytorch], ids=["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize(
+    "package",
+    [pytest.param(pl, id="pytorch_lightning"), pytest.param(lightning.pytorch, id="lightning.pytorch", marks=slow)],
+)
 def test_trainer_of_either_package(package, form, tmp_path):
     callback = LEEPCallback(make_source(), strict=True)
     saver = package.callbacks.ModelCheckpoint(tmp_path, monitor="val_acc", mode="max")

@@ -13,6 +13,7 @@ from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.layers.transferred import find_transferred
 from lightning_leep.records import load_history
+from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
     C,
     Classifier,
@@ -336,10 +337,9 @@ def test_a_fault_is_contained(monkeypatch):
         raise ArithmeticError("no strategy")
 
     monkeypatch.setattr("lightning_leep.layers.trained_part.find_transferred", fail)
-    module, plain, callback = Classifier(), Classifier(), LEEPCallback(make_source())
+    module, callback = Classifier(), LEEPCallback(make_source())
     with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. `trainable=`"):
         fit(module, callback)
-    fit(plain)
-    assert trained_state(module) == trained_state(plain)
+    assert trained_state(module) == plain_state()
     assert callback.forecast.trainable == "all"  # of which the interval is wide
     assert callback.report.num_target_classes == C

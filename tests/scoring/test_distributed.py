@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from itertools import chain
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_leep import score
 from lightning_leep.metrics import linear_probe
+from lightning_leep.scoring import collector
 from tests._helpers.distributed import counted_traffic, run_processes
 from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset, layer_values
 
@@ -136,12 +138,13 @@ def found_classes(rank, world_size):
 
 def traffic(rank, world_size):
     linear_probe.MAX_ROW_OUTCOMES = 0  # the outcomes of single rows are sent, for up to so many rows
+    collector.NearestNeighbourAccuracy = partial(collector.NearestNeighbourAccuracy, max_rows=2 * C)  # as is its sample
     sizes = {}
     for way, kwargs in WAYS.items():
         if way == "nleep":  # its metric has tests of its own
             continue
         sizes[way] = []
-        for n in (20, 2000):
+        for n in (20, 300):
             with counted_traffic() as sent:
                 run(tuple(tensor[rank::2] for tensor in dataset(2 * n).tensors), **kwargs)
             sizes[way].append(sum(size for _, _, size in sent))

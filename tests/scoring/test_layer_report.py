@@ -96,6 +96,7 @@ def test_the_layers_change_nothing_else():
         "layers",
         "multi_layer_probe_accuracy",
         "multi_layer_probe_standard_error",
+        "multi_layer_probe_rows",
         "seconds",
         "samples_per_second",
     }

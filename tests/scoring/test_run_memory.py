@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset, WeightedRandomSampler
 
 from lightning_leep.functional import leep
+from lightning_leep.records.row_outcomes import labels_checksum
 from tests._helpers.scoring_pass import (
     BATCH,
     OF_SHUFFLES,
@@ -22,8 +23,8 @@ from tests._helpers.scoring_pass import (
     same,
 )
 
-#: Probabilities and features of a row in float32, and their two labels.
-ROW_BYTES = 4 * Z + 4 * D + 16
+#: Probabilities and features of a row in float32, and their two labels; label and key of the nearest neighbours.
+ROW_BYTES = 4 * Z + 4 * D + 16 + 16
 
 
 def growth(memory, first, **kwargs):
@@ -34,13 +35,17 @@ def growth(memory, first, **kwargs):
 
 
 @pytest.mark.slow
-def test_what_is_held():
+def test_what_is_held(monkeypatch):
+    """Beside the outcomes of single rows, which are kept of 10,000 rows at most."""
+    for place in ("metrics.linear_probe", "scoring.row_places"):
+        monkeypatch.setattr(f"lightning_leep.{place}.MAX_ROW_OUTCOMES", 0)
     assert growth("device", first=4, layers=None) == 6 * BATCH * ROW_BYTES
     assert growth("device", first=4, layers=None, nleep=True) == 6 * BATCH * ROW_BYTES  # it shares the features
     width = sum(layer.kept_width for layer in run().layers)
     assert growth("device", first=4) == 6 * BATCH * (ROW_BYTES + 4 * width + 8)
-    for first in (4, 12 + 4):
-        assert growth("second_pass", first) == 0
+    # The nearest neighbours are found in a sample of at most 1,500 rows, with label and key.
+    assert growth("second_pass", first=4) == 6 * BATCH * (4 * D + 16)
+    assert growth("second_pass", first=12 + 4) == 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,20 @@ def test_second_pass_of_a_loader_that_shuffles():
     """Another order in the second pass is the same rows."""
     loader = DataLoader(dataset(), batch_size=BATCH, shuffle=True)
     source = Source(torch.float64)  # float32 products depend on the rows that they are batched with
-    same(run("second_pass", source, loader), run(source=source), OF_SHUFFLES)
+    shuffled, report = run("second_pass", source, loader), run(source=source)
+    same(shuffled, report, OF_SHUFFLES | {"linear_probe_rows", "multi_layer_probe_rows"})
+
+
+def test_single_rows_are_in_the_order_of_the_second_pass():
+    class Turns(CountedLoader):
+        def __iter__(self):
+            self.readings += 1
+            return iter(DataLoader(Subset(dataset(), range(N)[:: 1 if self.readings == 1 else -1]), batch_size=BATCH))
+
+    source = Source(torch.float64)
+    turned, rows = run("second_pass", source, Turns()).linear_probe_rows, run(source=source).linear_probe_rows
+    assert turned.correct == rows.correct[::-1]
+    assert turned.labels == labels_checksum(dataset().tensors[1].tolist()[::-1]) != rows.labels
 
 
 class Stream(IterableDataset):

@@ -43,9 +43,3 @@ def read_events():
         return EventAccumulator(logger.log_dir, size_guidance={"images": 0, "tensors": 0, "scalars": 0}).Reload()
 
     return read
-
-
-@pytest.fixture
-def no_figures(monkeypatch):
-    """Figures take most of the time of a small fit: for tests of what else a run logs."""
-    monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)

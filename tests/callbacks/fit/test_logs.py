@@ -43,7 +43,7 @@ class Recording(Logger):
         return [(step, metrics[tag]) for step, metrics in self.records if tag in metrics]
 
 
-@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+@pytest.fixture(scope="module", params=["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     """Three epochs into TensorBoard and a logger of the user's own."""
     folder = tmp_path_factory.mktemp("run")
@@ -64,7 +64,6 @@ def known_before(callback) -> dict[str, float]:
     }
 
 
-@pytest.mark.slow
 def test_forecast_before_the_first_step(run):
     callback, trainer, board, recording = run
     step, first = recording.records[0]

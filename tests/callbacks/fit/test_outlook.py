@@ -107,6 +107,7 @@ def test_epochs_to_go_that_cannot_be_said_any_more_are_gone():
     assert any(before and not after for before, after in zip(look.shown, look.shown[1:], strict=False))
 
 
+@pytest.mark.slow
 def test_text_states_the_forecast_from_the_start_and_how_it_came_out(run):
     callback, history, _, board = run
     convergence = forecast_convergence(callback.report, history, trainable="all")
@@ -119,6 +120,7 @@ def test_text_states_the_forecast_from_the_start_and_how_it_came_out(run):
     assert "its interval" in end
 
 
+@pytest.mark.slow
 def test_figures_while_it_trains_and_at_the_end(run):
     _, _, _, board = run
     for tag in ("leep/predicted_vs_achieved", "leep/history", "leep/history_by_level"):
@@ -199,6 +201,7 @@ def test_expected_curve_ends_with_the_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_records_from_scratch_are_references_of_others(tmp_path):
     for record in save_earlier(tmp_path / "plain"):
         save_record(replace(record, target_name="shapes"), tmp_path / "history")

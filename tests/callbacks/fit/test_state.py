@@ -132,9 +132,20 @@ def undamaged(checkpoint, tmp_path_factory):
     return resume(checkpoint, tmp_path_factory.mktemp("plain") / "plain.ckpt")[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_state_is_one_warning_and_a_fresh_score(name, checkpoint, undamaged, tmp_path):
+def test_a_damaged_state_is_one_warning_and_a_fresh_state(name, checkpoint):
+    callback, fresh = LEEPCallback(make_source()), LEEPCallback(make_source()).state_dict()
+    callback.load_state_dict(checkpoint["callbacks"][KEY])
+    assert callback.state_dict() != fresh
+    with pytest.warns(UserWarning, match="^LEEPCallback could not read its state from the checkpoint: ") as caught:
+        callback.load_state_dict(DAMAGE[name](copy.deepcopy(checkpoint["callbacks"][KEY])))
+    assert len(caught) == 1
+    assert callback.state_dict() == fresh
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a list", "weights", "without trained", "leep is a tensor", "accuracy in per cent"])
+def test_a_damaged_state_in_a_checkpoint_is_one_warning_and_a_fresh_score(name, checkpoint, undamaged, tmp_path):
     content = copy.deepcopy(checkpoint)
     content["callbacks"][KEY] = DAMAGE[name](content["callbacks"][KEY])
     callback = LEEPCallback(source := Counting(), history=tmp_path / "history")
