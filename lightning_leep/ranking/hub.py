@@ -59,11 +59,7 @@ def processor_transform(name: str) -> Preprocessing:
 
 
 def require(module: str) -> Any:
-    """Import a module that is an extra of this package.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed.
-    """
+    """Import a module that is an extra of this package; ``ModuleNotFoundError`` if it is not installed."""
     try:
         return import_module(module)
     except ImportError as error:

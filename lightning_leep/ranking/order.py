@@ -105,11 +105,7 @@ def rank_reports(
 
 
 def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
-    """Return the ranking.
-
-    Raises:
-        ValueError: If the reports are of other target classes.
-    """
+    """Return the ranking; ``ValueError`` if the reports are of other target classes."""
     reports, history, notes = candidates.reports, wanted.records(), list[str]()
     classes = {name: report.num_target_classes for name, report in reports.items()}
     if len(set(classes.values())) > 1:
