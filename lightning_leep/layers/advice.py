@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
 from lightning_leep.records.layers import HEAD_INPUT, STEM, LayerScore
-from lightning_leep.records.report import TransferabilityReport, or_nan
+from lightning_leep.records.report import TransferabilityReport, check_report, or_nan
 from lightning_leep.records.report_notes import LOGITS, explained_share
 from lightning_leep.records.transfer import TransferRecord
 
@@ -74,7 +74,7 @@ class Advice:
     recommended: int | None
     reason: str
     data: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def choice(self) -> Choice | None:
@@ -93,14 +93,10 @@ class Advice:
         rows: list[tuple[str, ...]] = [("what to train", "accuracy", "interval", "parameters trained", "backward pass")]
         for place, choice in enumerate(self.choices):
             forecast, share = choice.forecast, choice.trained_share
+            what = choice.what + (" (recommended)" if place == self.recommended else "")
+            expected = f"{forecast.value:.3f}", f"{forecast.low:.3f} to {forecast.high:.3f}"
             rows.append(
-                (
-                    choice.what + (" (recommended)" if place == self.recommended else ""),
-                    f"{forecast.value:.3f}",
-                    f"{forecast.low:.3f} to {forecast.high:.3f}",
-                    "unknown" if share is None else f"{share:.0%}",
-                    f"{choice.backward_share:.0%}",
-                )
+                (what, *expected, "unknown" if share is None else f"{share:.0%}", f"{choice.backward_share:.0%}")
             )
         return rows
 
@@ -157,7 +153,11 @@ def advise(
         history: Earlier transfers, which correct the forecasts.
         test_size: Rows on which the achieved accuracy will be measured; None for as many as were scored.
 
+    Raises:
+        TypeError: If ``report`` is not a report.
+        ValueError: If ``test_size`` is not positive.
     """
+    check_report(report)
     choices = _choices(report, list(history or ()), test_size)
     if not choices:
         why = "the source has no scores of features and layers; score it with `layers='auto'`."
@@ -166,9 +166,12 @@ def advise(
     luck = {c.what for c in choices if c.reads and _lead(c, head) < (EARLIER_ERRORS - 1) * c.standard_error}
     counted = [choice for choice in choices if choice.what not in luck]
     best = max(counted, key=_compared)
-    as_good = [choice for choice in counted if _lead(best, choice) <= _tolerance(best, choice)]
+    error = best.standard_error
+    as_good = [
+        c for c in counted if _lead(best, c) <= max(MARGIN, STANDARD_ERRORS * math.hypot(error, c.standard_error))
+    ]
     found: int | None = choices.index(as_good[0])
-    if _compared(best) - 2 * best.standard_error <= report.largest_class_rate:
+    if _compared(best) - 2 * error <= report.largest_class_rate:
         found = None
         reason = f"none is clearly above {report.largest_class_rate:.3f}, the share of the largest class."
     elif len(as_good) == len(counted):
@@ -189,10 +192,6 @@ def _lead(choice: Choice, other: Choice) -> float:
 
 def _compared(choice: Choice) -> float:
     return choice.forecast.value - (choice.standard_error if choice.reads else 0.0)
-
-
-def _tolerance(choice: Choice, other: Choice) -> float:
-    return max(MARGIN, STANDARD_ERRORS * math.hypot(choice.standard_error, other.standard_error))
 
 
 def _choices(report: TransferabilityReport, history: list[TransferRecord], test_size: int | None) -> list[Choice]:

@@ -33,19 +33,11 @@ class SourceHistory(NamedTuple):
 def source_histories(
     history: Iterable[TransferRecord], *, trainable: str, target_name: str = ""
 ) -> dict[str, SourceHistory]:
-    """What the history says of each source that was transferred to another target.
+    """What the history says of each source that was transferred to another target than ``target_name``, by its name.
 
     Several runs of one transfer count once, and several reports of one source on one target are averaged. Skipped are
-    records of the target itself, incomplete ones, those without a validation and those without a name of the source or
-    the target.
-
-    Args:
-        history: Earlier transfers.
-        trainable: What was trained, see :class:`~lightning_leep.records.TransferRecord`.
-        target_name: Name of the target data that sources are now ranked for.
-
-    Returns:
-        By name of the source. A source that is missing has no history.
+    records of another ``trainable``, incomplete ones, those without a validation and those without a name of the source
+    or the target.
     """
     achieved: dict[tuple[str, str], list[float]] = {}
     residuals: dict[tuple[str, str], list[float]] = {}
@@ -82,19 +74,11 @@ def source_effects(values: Sequence[float], sources: Sequence[str], targets: Seq
     whose standard error is :math:`\sqrt{\hat\sigma_\alpha^2 \hat\sigma^2 / (n_s \hat\sigma_\alpha^2 + \hat\sigma^2)}`.
     :math:`\hat\sigma^2` is the residual variance and :math:`\hat\sigma_\alpha^2` what the variance of
     :math:`\hat\alpha_s` has above :math:`\hat\sigma^2 / n_s`, at least 0. Where no residual is left, as with a single
-    target, both count as equal. A target with one source alone says nothing of it.
+    target, both count as equal. A target with one source alone says nothing of it. If nothing varies, all are 0.
 
     Source: Efron and Morris, "Data analysis using Stein's estimator and its generalizations", Journal of the American
     Statistical Association 70 (1975); Gelman and Hill, Data Analysis Using Regression and Multilevel/Hierarchical
     Models (2007), equation 12.1.
-
-    Args:
-        values: ``[n]``, one for each source on a target.
-        sources: ``[n]``, their names.
-        targets: ``[n]``, theirs.
-
-    Returns:
-        By name of the source; 0 with standard error 0 for all, if nothing varies.
 
     Example:
         >>> effects = source_effects([0.9, 0.8, 0.7, 0.6], ["a", "b", "a", "b"], ["x", "x", "y", "y"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,9 +25,7 @@ KEPT_BYTES = 2**31
 class TransformedRows:
     """A data set whose inputs go through a transform, row by row.
 
-    Args:
-        rows: Data set of pairs ``(input, label)``, or of mappings with a label and one input or several.
-        transform: Function of the input.
+    Its rows are pairs ``(input, label)``, or mappings with a label and one input or several.
     """
 
     def __init__(self, rows: Any, transform: Callable[[Any], Any]) -> None:
@@ -46,12 +45,7 @@ class TransformedRows:
 
 
 class SharedBatches:
-    """Batches that several sources read in turn. They are kept for the next one, if they are not too large.
-
-    Args:
-        loader: Where the batches come from; it gives the same rows each time.
-        is_shared: Whether another source will read them.
-    """
+    """Batches that several sources read in turn from a loader. They are kept for the next one, if not too large."""
 
     def __init__(self, loader: Iterable[Any], is_shared: bool) -> None:
         self.loader = loader
@@ -107,16 +101,9 @@ class SharedBatches:
 class TargetData:
     """What all sources are scored on.
 
-    Args:
-        data: A data set of labelled rows, whose inputs go through each source's transform; or batches that all sources
-            take as they are: a DataLoader or another iterable that can be read again.
-        max_samples: Largest number of rows, a random subset that is the same for all sources; None for all rows.
-        batch_size: Rows of a batch of a data set.
-        num_workers: Processes that read a data set.
-
-    Raises:
-        TypeError: If the data are neither, or a row has no label.
-        ValueError: If a size is impossible, the data can be read only once, or ``max_samples`` has no index to use.
+    ``data`` is a data set of labelled rows, whose inputs go through each source's transform; or batches that all
+    sources take as they are: a DataLoader or another iterable that can be read again. Of a data set, ``max_samples``
+    random rows are taken, the same for all sources.
     """
 
     data: Any
@@ -140,7 +127,7 @@ class TargetData:
                 f"{type(self.data).__name__}."
             )
 
-    @property
+    @cached_property
     def has_rows(self) -> bool:
         """Whether the data are a data set, and not batches."""
         is_set = hasattr(self.data, "__getitem__") and hasattr(self.data, "__len__")
@@ -177,11 +164,7 @@ class TargetData:
         return transform.made.key if isinstance(transform, LaterTransform) else id(transform)
 
     def batches(self, source: Source, is_shared: bool = False) -> SharedBatches:
-        """This process's share of the rows, as the source takes them.
-
-        Raises:
-            ValueError: If the source has a transform and the data are batches already.
-        """
+        """This process's share of the rows, as the source takes them; batches refuse a source with a transform."""
         if self.has_rows:
             if source.transform is None and isinstance(self.data, ImageFolder):
                 raise ValueError("images of a folder need a transform, such as lightning_leep.ranking.ImageToTensor.")

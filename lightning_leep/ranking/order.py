@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.forecast.transfer_point import from_logit, logit
 from lightning_leep.ranking.baselines import SourceHistory, source_histories
+from lightning_leep.ranking.likelihood import likelihood_shifts
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.ties import Comparison, Estimate, compare_with_best, forecast_estimate, score_estimate
 from lightning_leep.records import History, TransferabilityReport, TransferRecord, load_history
@@ -103,11 +105,7 @@ def rank_reports(
 
 
 def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
-    """Return the ranking.
-
-    Raises:
-        ValueError: If the reports are of other target classes.
-    """
+    """Return the ranking; ``ValueError`` if the reports are of other target classes."""
     reports, history, notes = candidates.reports, wanted.records(), list[str]()
     classes = {name: report.num_target_classes for name, report in reports.items()}
     if len(set(classes.values())) > 1:
@@ -120,10 +118,14 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     }
     if not any(name in histories[part] for name in reports):
         notes.append("No history of these sources on other targets.")
+    shifts = {
+        part: likelihood_shifts({name: forecast_estimate(report, 0.0, part) for name, report in reports.items()})
+        for part in wanted.parts
+    }
     sources, estimates = {}, {}
     for name, report in reports.items():
         past = {word: known[name] for word, known in histories.items() if name in known}
-        forecasts, errors = _forecasts(report, wanted.parts, history, past)
+        forecasts, errors = _forecasts(report, {part: shifts[part][name] for part in wanted.parts}, history, past)
         sources[name] = RankedSource(
             name=name,
             forecasts=forecasts,
@@ -149,17 +151,24 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
 
 
 def _forecasts(
-    report: TransferabilityReport, parts: Sequence[str], history: History, past: Mapping[str, SourceHistory]
+    report: TransferabilityReport, shifts: Mapping[str, float], history: History, past: Mapping[str, SourceHistory]
 ) -> tuple[dict[str, SourceForecast], dict[str, float]]:
-    """The forecast for each part, moved by what the source reached above its forecasts elsewhere; errors of that."""
+    """The forecast for each part, and the error of what the history adds to it.
+
+    It is moved on the logit scale by what the other sources say of it, by part, and then by what the source reached
+    above its forecasts elsewhere.
+    """
     forecasts, errors = {}, {}
-    for part in parts:
+    for part, by_likelihood in shifts.items():
         forecast = forecast_accuracy(report, history, trainable=part)
         if forecast is None:
             continue
         correction = past[part].correction if part in past else None
         shift, errors[part] = (correction.effect, correction.standard_error) if correction is not None else (0.0, 0.0)
         ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
+        if by_likelihood:
+            n = report.num_samples
+            ends = {end: from_logit(logit(value, n) + by_likelihood, n) for end, value in ends.items()}
         moved = {end: min(1.0, max(0.0, value + shift)) for end, value in ends.items()}
         forecasts[part] = SourceForecast(**moved, confidence=forecast.coverage)
     return forecasts, errors

@@ -163,15 +163,11 @@ class HeadInput:
         )
 
 
-def _last_part(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
 def _common_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
     """Return the module of each common name: the least deep one and, of several, the last."""
     found: dict[str, str] = {}
     for name in layers:
-        part = _last_part(name)
+        part = name.rpartition(".")[2]
         if part in HEAD_NAMES and (part not in found or name.count(".") <= found[part].count(".")):
             found[part] = name
     return found

@@ -151,14 +151,14 @@ def test_nothing_recommended_is_clearly_below_the_best(head, together, earlier, 
         (200, -0.1, "Much data, similar"),
         (20, -1.6, "Little data, different"),
         (200, -1.6, "Much data, different"),
-        (200, None, "is unknown"),
+        (200, math.nan, "is unknown"),
     ],
 )
 def test_the_row_of_the_table_in_words(rows_per_class, leep, words):
     advice = advise(report(rows_per_class=rows_per_class, leave_one_out_leep=leep))
     assert words in advice.data
     assert f"{rows_per_class} rows a class" in advice.data
-    if leep is not None:  # the floor is the entropy of 5 equal classes
+    if math.isfinite(leep):  # the floor is the entropy of 5 equal classes
         assert f"{max(0, 1 + leep / math.log(5)):.0%}" in advice.data
 
 
@@ -179,6 +179,15 @@ def test_the_callback_trains_what_is_recommended(scores, first):
 def test_a_head_on_an_earlier_layer_needs_another_module():
     with pytest.raises(ValueError, match=r"a linear head on layer1\.1, for which the module must be built anew"):
         advise(report(earlier=0.9)).callback()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "named"),
+    [({"leep": -1.0}, {}, TypeError, "report"), (report(), {"test_size": 0}, ValueError, "test_size")],
+)
+def test_bad_input_is_named(given, options, error, named):
+    with pytest.raises(error, match=f"`{named}`"):
+        advise(given, **options)
 
 
 def test_it_prints_as_a_table():

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -12,7 +13,18 @@ from torch import nn
 from lightning_leep import LayerTransfer, LEEPCallback, ScoringOptions, advise
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.records import load_history
-from tests._helpers.small_transfer import C, Classifier, D, Z, fit, trained_state
+from tests._helpers.distributed import run_processes
+from tests._helpers.small_transfer import (
+    C,
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_trainer,
+    train_loader,
+    trained_state,
+    val_loader,
+)
 
 
 class Block(nn.Module):
@@ -90,21 +102,56 @@ def test_only_a_part_has_a_first_layer(parts, word, tmp_path):
     assert (record.trainable, record.trained_from) == (word, "")
 
 
+class Named(Classifier):
+    """Takes a copy of the source with a new head in the place of the old one."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        del self.body, self.head
+        self.net = copy.deepcopy(source)
+        self.net.head = nn.Linear(8, C)
+
+    def forward(self, inputs):
+        return self.net(inputs)
+
+
 def test_with_layer_transfer_the_record_has_its_name(tmp_path):
     source = Source()
-
-    class Named(Classifier):
-        def __init__(self) -> None:
-            super().__init__()
-            del self.body, self.head
-            self.net = copy.deepcopy(source)
-            self.net.head = nn.Linear(8, C)
-
-        def forward(self, inputs):
-            return self.net(inputs)
-
-    fit(Named(), LayerTransfer("layer2.1"), LEEPCallback(source, history=tmp_path, strict=True))
+    fit(Named(source), LayerTransfer("layer2.1"), LEEPCallback(source, history=tmp_path, strict=True))
     assert load_history(tmp_path)[0].trained_from == "layer2.1"
+
+
+def two_processes(rank, world_size, folder):
+    source = Source()
+    callback = LEEPCallback(source, history=folder, strict=True)
+    trainer = make_trainer(LayerTransfer("layer2.1"), callback, strategy="ddp", devices=2)
+    trainer.fit(Named(source), train_loader(shuffle=False), val_loader())
+    return callback.forecast, callback.state_dict()["recommended"], callback.report
+
+
+@pytest.mark.distributed
+def test_two_processes_have_one_advice(tmp_path):
+    first, second = run_processes(two_processes, 2, str(tmp_path))
+    assert first[:2] == second[:2]
+    advice = advise(first[2], test_size=40)
+    assert first[1] == advice.choice.trained_from
+    (record,) = load_history(tmp_path)
+    assert (record.trained_from, record.recommended) == ("layer2.1", first[1])
+
+
+def test_a_run_that_goes_on_keeps_what_was_recommended(tmp_path):
+    source, history = Source(), tmp_path / "history"
+    saver = ModelCheckpoint(tmp_path, save_last=True)
+    callback = LEEPCallback(source, history=history, strict=True)
+    fit(Named(source), callback, saver, enable_checkpointing=True)
+    checkpoint = torch.load(saver.last_model_path, weights_only=True)
+    state = checkpoint["callbacks"]["LEEPCallback{'name': 'leep'}"]
+    assert state["recommended"] == load_history(history)[0].recommended != ""
+    state["recommended"] = "layer1.1"  # what nothing recommends here
+    torch.save(checkpoint, tmp_path / "resumed.ckpt")
+    going_on = make_trainer(LEEPCallback(source, history=history, strict=True), max_epochs=3)
+    going_on.fit(Named(source), train_loader(), val_loader(), ckpt_path=tmp_path / "resumed.ckpt")
+    assert [record.recommended for record in load_history(history)][1:] == ["layer1.1"]
 
 
 def panel(logger, tag="leep/advice/text_summary"):

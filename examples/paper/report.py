@@ -1,0 +1,235 @@
+"""The tables and figures of the LEEP paper's experiments, made from ``results.jsonl`` and never typed."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from correlations import Results, correlation, gain, interval, markdown, number, pearson, resampled, without
+from scipy import stats
+
+from lightning_leep import TransferabilityReport
+from lightning_leep.forecast import forecast_convergence
+from lightning_leep.records import AccuracyCurve, History, TransferRecord
+from lightning_leep.tensorboard import levels_figure
+
+#: Columns of the table, and where a score is in a report. The forecast is of what is trained.
+SCORES = {
+    "LEEP": "leep",
+    "leave-one-out LEEP": "leave_one_out_leep",
+    "NCE": "nce",
+    "H-score": "h_score_unshrunk",
+    "H-score, shrunk": "h_score",
+    "LogME": "log_me",
+    "kNN": "nearest_neighbour_accuracy",
+    "linear probe": "linear_probe_accuracy",
+    "multi-layer probe": "multi_layer_probe_accuracy",
+}
+#: Pearson's r in the paper, by experiment and what is trained, as quoted by a secondary source, whose method column had
+#: to be inferred.
+PAPER = {
+    ("head", "head"): {"LEEP": 0.982, "NCE": 0.982, "H-score": 0.831},
+    ("finetune", "all"): {"LEEP": 0.967, "NCE": 0.967, "H-score": 0.787},
+    ("small", "head"): {"LEEP": 0.744, "NCE": 0.743, "H-score": 0.877},
+    ("small", "all"): {"LEEP": 0.396, "NCE": 0.401, "H-score": 0.737},
+    ("imbalanced", "head"): {"LEEP": 0.862, "NCE": 0.847, "H-score": 0.787},
+    ("imbalanced", "all"): {"LEEP": 0.597, "NCE": 0.582, "H-score": 0.758},
+    ("few_shot", "mahalanobis"): {"LEEP": 0.591},
+}
+COLUMNS = ("experiment", "trained", "score", "paper", "here", "95% interval", "n", "given C", "minus LEEP")
+LEVELS = 5
+
+
+def column(results: list[dict[str, Any]], score: str, trained: str) -> list[float | None]:
+    """One score of each task."""
+    if score == "forecast":
+        return [result["forecasts"].get(trained, {}).get("value") for result in results]
+    return [result["report"].get(SCORES[score]) for result in results]
+
+
+def correlations(results: Results) -> list[dict[str, Any]]:
+    """One row for each experiment, what was trained, and score."""
+    rows = []
+    for experiment in dict.fromkeys(result["experiment"] for result in results.by_key.values()):
+        tasks = results.of(experiment)
+        for trained in sorted(set(tasks[0]["curves"]) - {"scratch"}):
+            achieved = [task["curves"][trained][-1] for task in tasks]
+            log_classes = np.log([task["num_classes"] for task in tasks])
+            leep = column(tasks, "LEEP", trained)
+            for score in (*SCORES, "forecast"):
+                values = column(tasks, score, trained)
+                known = np.array([value is not None for value in values])
+                if known.sum() < 3:
+                    continue
+                x, y = np.array(values, float)[known], np.array(achieved)[known]
+                given = float(pearson(without(x, log_classes[known]), without(y, log_classes[known])))
+                row = {"experiment": experiment, "section": tasks[0]["section"], "trained": trained, "score": score}
+                row |= {"paper": PAPER.get((experiment, trained), {}).get(score), "given_classes": given}
+                rows.append(row | correlation(values, achieved) | {"minus_leep": gain(values, leep, achieved)})
+    return rows
+
+
+def forecasts(results: Results) -> list[dict[str, Any]]:
+    """Error, bias and coverage of the forecasts that were made before training, without a history."""
+    rows = []
+    for experiment in dict.fromkeys(result["experiment"] for result in results.by_key.values()):
+        tasks = results.of(experiment)
+        for trained in tasks[0]["forecasts"]:
+            made = [task["forecasts"][trained] for task in tasks]
+            achieved = np.array([task["curves"][trained][-1] for task in tasks])
+            errors = np.array([forecast["value"] for forecast in made]) - achieved
+            inside = [f["low"] <= a <= f["high"] for f, a in zip(made, achieved, strict=True)]
+            row = {"experiment": experiment, "trained": trained, "n": len(tasks), "bias": float(errors.mean())}
+            low, high = resampled((np.abs(errors),), partial(np.mean, axis=-1))
+            row |= {"error": float(np.abs(errors).mean()), "low": low, "high": high, "inside": int(sum(inside))}
+            rows.append(row)
+    return rows
+
+
+def convergence(results: Results, out: Path) -> dict[str, Any] | None:
+    """How LEEP goes with the epoch that passes the reference, and how well each run was foretold from the others."""
+    tasks = [task for task in results.of("convergence") if "scratch" in task["curves"]]
+    if len(tasks) < 3:
+        return None
+    records = []
+    for task in tasks:
+        epochs = tuple(range(1, len(task["curves"]["all"]) + 1))
+        curve, reference = (AccuracyCurve(epochs, tuple(task["curves"][name])) for name in ("all", "scratch"))
+        report = TransferabilityReport.from_dict(task["report"])
+        records.append(TransferRecord(report=report, curve=curve, trainable="all", reference=reference))
+    last = len(epochs)
+    # The paper looks for the epoch at which the transferred model passes the reference's final accuracy.
+    passed = [record.curve.epoch_reaching(record.reference.final) or last + 1 for record in records]
+    leep = [record.report.leep for record in records]
+    rank = stats.spearmanr(leep, passed)
+    low, high = resampled((np.array(leep), np.array(passed, float)), spearman)
+    errors, inside = [], []
+    for k, record in enumerate(records):
+        others = History(other for i, other in enumerate(records) if i != k)
+        forecast = forecast_convergence(record.report, others, trainable="all")
+        if forecast is not None and (epochs_to := record.curve.epochs_to(0.9)) is not None:
+            errors.append(abs(forecast.epochs_to_90_percent - epochs_to))
+            band = forecast.relative
+            share = [a / record.curve.best for a in record.curve.accuracy]
+            inside += [low_ <= s <= high_ for s, low_, high_ in zip(share, band.low, band.high, strict=False)]
+    levels_figure(History(records)).savefig(out / "convergence.png")
+    return {
+        "n": len(tasks),
+        "never_passed": sum(epoch > last for epoch in passed),
+        "spearman": float(rank.statistic),
+        "p": float(rank.pvalue),
+        "low": low,
+        "high": high,
+        "epochs_to_90_percent_error": float(np.mean(errors)) if errors else None,
+        "inside_80_percent_band": float(np.mean(inside)) if inside else None,
+    }
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation along the last axis."""
+    return pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
+
+
+def scatter(results: Results, out: Path) -> None:
+    """Accuracy of a new head against LEEP, as in the paper's first figure, one point a task."""
+    from matplotlib.figure import Figure
+
+    shown = [name for name in ("head", "small", "imbalanced", "finetune") if results.of(name)]
+    if not shown:
+        return
+    figure = Figure(figsize=(3.2 * len(shown), 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        tasks = results.of(name)
+        trained = "all" if name == "finetune" else "head"
+        points = [(task["report"]["leep"], 100 * task["curves"][trained][-1]) for task in tasks]
+        axes.plot(*zip(*points, strict=True), ".", color="#3b6fb6", alpha=0.7)
+        axes.set(title=name, xlabel="LEEP (0 is perfect)", ylabel=f"test accuracy in %, {trained} trained")
+    figure.savefig(out / "leep.png", dpi=120)
+
+
+def sources(ranking: Path) -> list[dict[str, Any]]:
+    """Section 5.6: the source that LEEP chooses for each target, and the best one, from the file of the benchmark."""
+    stored = json.loads(ranking.read_text())
+    rows = []
+    for score in ("leep", "forecast"):
+        for trained in ("head", "all"):
+            lost, hits = [], []
+            for target in sorted({r["target"] for r in stored}):
+                tried = [r for r in stored if r["target"] == target]
+                chosen = max(tried, key=lambda r: r["scores"].get(score if score == "leep" else f"forecast_{trained}"))
+                best = max(tried, key=lambda r: r["achieved"][trained])
+                lost.append(best["achieved"][trained] - chosen["achieved"][trained])
+                hits.append(chosen is best)
+            low, high = resampled((np.array(lost),), partial(np.mean, axis=-1))
+            row = {"score": score, "trained": trained, "n": len(lost), "regret": float(np.mean(lost))}
+            rows.append(row | {"low": low, "high": high, "best": int(sum(hits))})
+    return rows
+
+
+def write_report(results: Results, out: Path, ranking: Path | None = None, compared: bool = True) -> str:
+    """Write ``summary.json``, ``table.md`` and the figures; return the tables.
+
+    Args:
+        results: Results of the tasks.
+        out: Folder to write into.
+        ranking: Results of ``benchmarks/ranking.py``; None leaves out section 5.6.
+        compared: Whether the paper's figures stand beside ours; other data have none.
+    """
+    summary: dict[str, Any] = {"correlations": correlations(results), "forecasts": forecasts(results)}
+    summary["convergence"] = convergence(results, out)
+    summary["sources"] = [] if ranking is None else sources(ranking)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    scatter(results, out)
+    rows = [
+        (
+            f"{row['section']} {row['experiment']}",
+            row["trained"],
+            row["score"],
+            number(row["paper"] if compared else None),
+            number(row["r"]),
+            interval(row["low"], row["high"]),
+            str(row["n"]),
+            number(row["given_classes"]),
+            interval(row["minus_leep"]["low"], row["minus_leep"]["high"]) if row["score"] != "LEEP" else "-",
+        )
+        for row in summary["correlations"]
+    ]
+    parts = ["Pearson's r with the achieved test accuracy", markdown(COLUMNS, rows)]
+    rows = [
+        (
+            row["experiment"],
+            row["trained"],
+            number(row["error"]),
+            interval(row["low"], row["high"]),
+            f"{row['bias']:+.3f}",
+            f"{row['inside']} of {row['n']}",
+        )
+        for row in summary["forecasts"]
+    ]
+    columns = ("experiment", "trained", "mean absolute error", "95% interval", "bias", "inside the 90% interval")
+    parts += ["Forecasts before training, without a history", markdown(columns, rows)]
+    if (found := summary["convergence"]) is not None:
+        parts.append(
+            f"5.5: rank correlation of LEEP with the epoch that reaches the final accuracy of the reference "
+            f"{number(found['spearman'])} ({interval(found['low'], found['high'])}, n = {found['n']}; "
+            f"{found['never_passed']} never reached it). Epochs to 90% were foretold from the other runs with a mean "
+            f"error of {number(found['epochs_to_90_percent_error'], 2)}; {number(found['inside_80_percent_band'], 2)} "
+            "of the validations lay inside the 80% band."
+        )
+    if summary["sources"]:
+        columns = ("chosen by", "trained", "accuracy lost to the best source", "95% interval", "best source found")
+        rows = [
+            (
+                row["score"],
+                row["trained"],
+                number(row["regret"]),
+                interval(row["low"], row["high"]),
+                f"{row['best']} of {row['n']}",
+            )
+            for row in summary["sources"]
+        ]
+        parts += ["5.6: choosing a source", markdown(columns, rows)]
+    text = "\n\n".join(parts)
+    (out / "table.md").write_text(text + "\n")
+    return text
