@@ -173,3 +173,11 @@ def test_text_that_is_not_json(tmp_path):
         Ranking.from_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError):
         Ranking.from_json(tmp_path / "b.json")
+
+
+def test_long_names_that_differ_in_the_middle_are_told_apart():
+    names = [f"vit_base_patch16_{size}.augreg_in21k" for size in (224, 384)]
+    lines = str(ranking(*(source(name, 0.8, place + 1) for place, name in enumerate(names)))).splitlines()
+    assert "224" in lines[1]
+    assert "384" in lines[2]
+    assert all(len(line) <= 80 for line in lines)
