@@ -25,6 +25,11 @@ class KeptReports:
                 with suppress(OSError, ValueError):
                     self._found.append(json.loads(self._fs.cat_file(path)))
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a folder."""
+        return self._fs is not None
+
     def load(self, setting: Mapping[str, Any]) -> TransferabilityReport | None:
         """The report of a source in the same setting; None if there is none, or if it is damaged."""
         for values in self._found:
@@ -35,6 +40,6 @@ class KeptReports:
 
     def save(self, setting: Mapping[str, Any], report: TransferabilityReport) -> None:
         """Write a report, with what decides it (source, rows, options); the file appears as a whole or not at all."""
-        if self._fs is not None:
+        if self.is_used:
             text = json.dumps({"setting": setting, "report": report.to_dict()}, allow_nan=False, indent=1)
             write_whole(self._fs, self._root, f"source-{uuid.uuid4().hex}.json", text.encode())

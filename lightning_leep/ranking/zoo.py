@@ -1,6 +1,5 @@
 """Sources and data that are named in a file or on the command line."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -85,10 +84,19 @@ def read_data(entry: Any) -> Any:
 def _parsed(text: str, what: str) -> Any:
     import yaml  # comes with Lightning
 
+    class Loader(yaml.SafeLoader):
+        """YAML, of which JSON is a part, in which a name that comes twice is a fault."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{twice} come twice")
+            return super().construct_mapping(node, deep)
+
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{what} is neither YAML nor JSON: {error}") from error
+        raise ValueError(f"{what} is neither YAML nor JSON, or a name comes twice: {error}") from error
 
 
 def _made(spec: Any, call: bool = True) -> Any:
