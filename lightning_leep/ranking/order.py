@@ -61,6 +61,7 @@ class Candidates:
     reports: dict[str, TransferabilityReport] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)  #: on the rows of all sources, each once
     accuracies: dict[str, float | None] = field(default_factory=dict)  #: on the sources' own tasks
 
 
@@ -106,7 +107,7 @@ def rank_reports(
 
 def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     """Return the ranking; ``ValueError`` if the reports are of other target classes."""
-    reports, history, notes = candidates.reports, wanted.records(), list[str]()
+    reports, history, notes = candidates.reports, wanted.records(), list(candidates.notes)
     classes = {name: report.num_target_classes for name, report in reports.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"All reports must be of the same target classes, got {classes} of them.")
