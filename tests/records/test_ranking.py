@@ -82,6 +82,7 @@ def test_text_says_what_matters():
     assert "third: It is old." in text
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(min_size=1), min_size=1, max_size=8, unique=True),
     st.integers(60, 200),
