@@ -58,7 +58,10 @@ wheel:
 	cd dist && ../.venv-wheel/bin/python ../.ci/wheel_check.py
 
 # The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, with the same torch. They want older
-# versions of some dependencies than constraints.txt has.
+# versions of some dependencies than constraints.txt has. Not run again: tests of packages that use neither of the two,
+# and the examples, whose use of the Trainer is that of tests/callbacks.
+NOT_AGAIN = examples forecast functional records tensorboard/figures
+lowest: TESTS += $(NOT_AGAIN:%=--ignore=tests/%)
 lowest:
 	PIP_CONSTRAINT= .venv-test/bin/python -m pip install $(PIP_FLAGS) $(LOWEST)
 	$(RUN_TESTS)

@@ -32,9 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_leep import TransferabilityReport, score
-from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.ranking import rank_reports
 from lightning_leep.ranking.baselines import source_histories
-from lightning_leep.ranking.ties import Comparison, compare_with_best, forecast_estimate
 from lightning_leep.records import AccuracyCurve, TransferRecord
 
 SOURCE_POOL = 60  # classes that sources learn from; targets come from the other 40
@@ -229,8 +228,8 @@ def record(name: str, target: str, kind: str, report: TransferabilityReport, ach
 
 def columns(
     place: int, kind: str, results: dict[str, Any], places: range
-) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Comparison]]:
-    """Every column ``[K]`` for one target, the achieved accuracies, and the comparisons with the forecast's best."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Every column ``[K]`` for one target, the achieved accuracies, and which sources tie with the best forecast."""
     names = [*SOURCES, *NETWORKS]
     reports = {
         (name, t): TransferabilityReport.from_dict(results["reports"][f"{name}/{t}"]) for name in names for t in places
@@ -243,31 +242,30 @@ def columns(
         if t != place
     ]
     here = {name: reports[name, place] for name in names}
-    alone = {n: forecast_accuracy(r, trainable=kind, test_size=size[place]) for n, r in here.items()}
-    learned = {n: forecast_accuracy(r, history, trainable=kind, test_size=size[place]) for n, r in here.items()}
+    alone = rank_reports(here, trainable=kind, target=str(place))
+    learned = rank_reports(here, trainable=kind, history=history, target=str(place))
     past = source_histories(history, trainable=kind, target_name=str(place))
-    found = {name: [getattr(report, name, None) for report in here.values()] for name in SCORES}
-    found["source accuracy"] = [results["own"][name] for name in names]
+    found = {name: [getattr(report, name) for report in here.values()] for name in SCORES}
+    found["source accuracy (of the fifteen)"] = [results["own"][name] for name in names]
     found["mean accuracy on other targets"] = [past[name].mean_accuracy for name in names]
-    found["effect in the history"] = [past[name].quality.effect for name in names]
-    found["forecast, no history"] = [alone[name].value for name in names]
-    found["forecast"] = [learned[name].value for name in names]
-    corrections = {name: past[name].correction for name in names}
-    found["forecast with source effect"] = [alone[name].value + corrections[name].effect for name in names]
-    found["forecast (history) with source effect"] = [learned[name].value + corrections[name].effect for name in names]
-    ties = compare_with_best({n: forecast_estimate(r, alone[n].value, kind) for n, r in here.items()})
-    values = {name: np.array(column, dtype=float) for name, column in found.items()}
-    return values, np.array([achieved[name, place] for name in names]), ties
+    for title, ranking in (("forecast", alone), ("forecast with a history", learned)):
+        values = {one.name: one.value(kind) for one in ranking.sources}
+        found[title] = [values[name] for name in names]
+    tied = {one.name: one.tied_with_best for one in alone.sources}
+    arrays = {name: np.array(column, dtype=float) for name, column in found.items()}
+    return arrays, np.array([achieved[name, place] for name in names]), np.array([tied[name] for name in names])
 
 
 def qualities(column: np.ndarray, achieved: np.ndarray) -> list[float]:
-    """Weighted tau, regret, whether the best is among the first three, fidelity; a missing value comes last."""
-    column = np.where(np.isfinite(column), column, np.nanmin(column) - 1)
+    """Weighted tau, regret, whether the best is among the first three, fidelity, of the sources that have a value."""
+    known = np.isfinite(column)
+    if not known.any():  # of a score that reports of that time do not have
+        return [np.nan] * 4
+    column, achieved = column[known], achieved[known]
     order = np.argsort(-column, kind="stable")
-    fidelity = np.corrcoef(column, achieved)[0, 1] if column.std() else 0.0  # of values, and so of their differences
-    tau = weightedtau(column, achieved).statistic if column.std() else 0.0
+    fidelity = np.corrcoef(column, achieved)[0, 1]  # of values, and so of their differences
     hit = achieved[order[:3]].max() == achieved.max()
-    return [tau, achieved.max() - achieved[order[0]], float(hit), fidelity]
+    return [weightedtau(column, achieved).statistic, achieved.max() - achieved[order[0]], float(hit), fidelity]
 
 
 def print_table(results: dict[str, Any], places: range) -> None:
@@ -275,16 +273,15 @@ def print_table(results: dict[str, Any], places: range) -> None:
         of_columns: dict[str, list[list[float]]] = {}
         tied, kept, spans = [], [], []
         for place in places:
-            found, achieved, ties = columns(place, kind, results, places)
+            found, achieved, first = columns(place, kind, results, places)
             for name, column in found.items():
-                if np.isfinite(column).sum() > len(column) / 2:
-                    of_columns.setdefault(name, []).append(qualities(column, achieved))
-            names = [*SOURCES, *NETWORKS]
-            first = [comparison.tied_with_best for comparison in (ties[name] for name in names)]
+                of_columns.setdefault(name, []).append(qualities(column, achieved))
             tied.append(sum(first))
-            kept.append(achieved[np.array(first)].max() == achieved.max())
+            kept.append(achieved[first].max() == achieved.max())
             spans.append(np.ptp(achieved))
-        print(f"\n{title}: {len(names)} sources, {len(places)} targets, achieved accuracies span {np.mean(spans):.3f}")
+        print(
+            f"\n{title}: {len(achieved)} sources, {len(places)} targets, achieved accuracies span {np.mean(spans):.3f}"
+        )
         print(f"{'column':40}{'tau':>6}{'(90%)':>15}{'regret':>8}{'(90%)':>15}{'top 3':>7}{'fidelity':>10}")
         rng = np.random.default_rng(0)
         draws = rng.integers(len(places), size=(10_000, len(places)))
@@ -318,7 +315,7 @@ def replay(zoo: dict[str, Any]) -> float:
     taus = []
     for target, row in zoo["accuracy"].items():
         past = source_histories(history, trainable="all", target_name=target)
-        taus.append(weightedtau([past[name].quality.effect for name in zoo["models"]], row).statistic)
+        taus.append(weightedtau([past[name].effect.effect for name in zoo["models"]], row).statistic)
     return float(np.mean(taus))
 
 

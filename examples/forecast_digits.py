@@ -139,6 +139,7 @@ def main() -> None:
         figure.savefig(arguments.folder / name)
     console.print(f"Pictures: {', '.join(str(arguments.folder / name) for name in figures)}", highlight=False)
     console.print(f"The history as a table: python -m lightning_leep history {arguments.folder / 'history'}")
+    console.print(f"The history as a page: python -m lightning_leep report {arguments.folder / 'history'}")
     console.print(f"See the runs: tensorboard --logdir {arguments.folder}", highlight=False)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import nn
 
 from lightning_leep.callbacks.fault_barrier import HOOK_ADVICE, FaultBarrier, contained_hooks
-from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
+from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.monitor import as_reference
-from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, look_ahead
+from lightning_leep.callbacks.fit.outlook import look_ahead
 from lightning_leep.callbacks.fit.record import RecordKeeper, saw_all_data
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
@@ -17,7 +17,7 @@ from lightning_leep.callbacks.fit.watch import TransferWatch
 from lightning_leep.callbacks.hopeless import why_cut_short
 from lightning_leep.callbacks.source.scorer import SourceScorer
 from lightning_leep.forecast import AccuracyForecast
-from lightning_leep.records import AccuracyCurve, TransferabilityReport, TransferRecord
+from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.scoring.options import ScoringOptions
@@ -157,7 +157,7 @@ class LEEPCallback(TrainerCallback):
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Find what is trained, before the first step changes it."""
         self._trainable(trainer, pl_module)
-        self._logs = RunLogs(trainer, self._barrier, self.log_name, self._source_name(pl_module))
+        self._logs = RunLogs(trainer, self._barrier, self.log_name, self._keeper.source(pl_module, self._scorer.source))
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Score the source, unless a checkpoint brought its report, and log what is expected."""
@@ -175,10 +175,9 @@ class LEEPCallback(TrainerCallback):
             trainable = self._trainable(trainer, pl_module)  # again: the module's hooks have run since
             places = self._keeper.folder(trainer), self._scorer.source
             outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
-            self._watch = TransferWatch(self._logs, self._barrier, state, outlook, self.monitor, self.reference)
-            self._watch.start(scored)
-            with self._barrier.contain("log the report", ADVICE):
-                self._logs.transfer(self._record(pl_module, self._watch, trainable, complete=False), ended=False)
+            asked = self.monitor, self.reference, self._keeper
+            self._watch = TransferWatch(self._logs, self._barrier, state, outlook, *asked)
+            self._watch.start(scored, trainable)
             self._keeper.show_ranking(self._logs)
 
     def on_before_optimizer_step(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", optimizer: Any) -> None:
@@ -216,13 +215,13 @@ class LEEPCallback(TrainerCallback):
         try:
             watch.end(trainer, stopped)
         finally:  # a fault in a logger must not cost the record
-            self._end(trainer, pl_module, watch, not stopped and saw_all_data(trainer, watch.outlook.facts), keep=True)
+            watch.close(trainer, not stopped and saw_all_data(trainer, watch.outlook.facts), saved=True)
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Log how far an interrupted run came."""
         if (watch := self._end_watch()) is not None:
             watch.conclude()
-            self._end(trainer, pl_module, watch, complete=False, keep=False)
+            watch.close(trainer, complete=False, saved=False)
 
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Let go of the Trainer."""
@@ -265,28 +264,11 @@ class LEEPCallback(TrainerCallback):
         """Accuracy at each validation of this fit."""
         return self._state.curve
 
-    def _source_name(self, pl_module: Any) -> str:
-        return self._keeper.source(pl_module, self._scorer.source)
-
     def _trainable(self, trainer: Any, pl_module: Any) -> str:
         """What is trained, as far as it can be seen before it has changed."""
         with self._barrier.contain("see what is trained", "`trainable=` tells it."):
             self._state.trained.look(trainer, pl_module, self._scorer.source)
         return self._keeper.trainable or self._state.trained.expected
-
-    def _record(self, pl_module: Any, watch: TransferWatch, trainable: str, complete: bool) -> TransferRecord | None:
-        known = self._source_name(pl_module), trainable, self.reference, watch.running, complete
-        return self._keeper.record(self._state, watch.outlook, *known)
-
-    def _end(self, trainer: Any, pl_module: Any, watch: TransferWatch, complete: bool, keep: bool) -> None:
-        """Keep the record of a fit that is over in the history, and log it."""
-        with self._barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-            trainable = self._keeper.trainable or self._state.trained.word
-            record = self._record(pl_module, watch, trainable, complete)
-            if keep:
-                self._keeper.save(trainer, record)
-            watch.logs.transfer(record, ended=True)
-            self._keeper.show_ranking(watch.logs, record, watch.outlook.history)
 
     def _see_trained(self, trainer: Any, pl_module: Any) -> None:
         """See what is trained; on all processes together."""

@@ -23,7 +23,7 @@ def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterat
     """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, without a graph, ``m`` such that a chunk is small.
 
     ``width`` is the number of columns of the largest temporary that the caller makes for each row, K when None. A chunk
-    may be a part of ``rows`` itself, so it must not be changed. Of no rows there is one empty chunk.
+    may be a part of ``rows`` itself, so it must not be changed. No rows give one empty chunk.
     """
     dtype = accumulation_dtype(rows.device)
     size = max(1, _chunk_bytes(rows.device) // (8 * max(1, rows.shape[1], width or 0)))

@@ -57,11 +57,6 @@ class FeatureSpace:
         values, vectors = eigendecompose(self.scatter)
         return torch.where(values > rounding_error(values[-1], self.num_features), values, 0.0), vectors
 
-    @property
-    def spectrum_is_known(self) -> bool:
-        """Whether the eigendecomposition was already made."""
-        return "spectrum" in vars(self)
-
     @cached_property
     def aligned(self) -> tuple[Tensor, Tensor]:
         """``class_sums`` and ``mean`` along the eigenvectors, ``[C, p]`` and ``[p]``."""

@@ -55,7 +55,7 @@ def linear_discriminant(space: FeatureSpace) -> LinearDiscriminant:
     # Operations of a decomposition of size p, against those of a correction for every row and class.
     size, classes = len(space.scatter), int((space.class_counts > 0).sum())
     corrected = 10 * size**3 > len(SHRINKAGES) * int(space.num_rows) * classes * (2 * classes + 200)
-    if space.spectrum_is_known and corrected:
+    if "spectrum" in vars(space) and corrected:  # it is known already
         found = _discriminant(space, *space.spectrum, of_total=True)
         if found is not None:
             return found

@@ -151,16 +151,12 @@ def _shift(moments: FeatureMoments, shift: Tensor, centre: Tensor) -> FeatureMom
     return FeatureMoments(centre, moments.class_counts, class_sums, scatter, cubic, quartic)
 
 
-def add_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
-    """Moments of the rows of both, which must have one centre: a sum field by field."""
-    return FeatureMoments(a.centre, *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
-
-
 def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
     """Moments of the rows of both about their common mean, from any two centres (Chan, Golub, LeVeque 1979)."""
     weight = b.num_rows.to(b.centre.dtype) / (a.num_rows + b.num_rows).clamp(min=1)
     centre = a.mean * (1 - weight) + b.mean * weight  # [d]; an empty side has weight 0
-    return add_moments(recentre_moments(a, centre), recentre_moments(b, centre))
+    a, b = recentre_moments(a, centre), recentre_moments(b, centre)
+    return FeatureMoments(centre, *(x + y for x, y in zip(a[1:], b[1:], strict=True)))
 
 
 def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:

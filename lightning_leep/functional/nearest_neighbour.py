@@ -69,11 +69,7 @@ def nearest_neighbour_accuracy(
 def balanced_sample(labels: Tensor, keys: Tensor, num_target_classes: int, max_rows: int) -> Tensor:
     """Places of the ``max_rows`` // C (or 2) rows with the smallest keys of each class, in the order of the keys.
 
-    Args:
-        labels: ``[n]``.
-        keys: ``[n]``, of :func:`~lightning_leep.functional.nleep.row_keys`.
-        num_target_classes: C.
-        max_rows: Most rows of all classes together, unless 2 C is more.
+    ``labels`` and ``keys``, those of :func:`~lightning_leep.functional.nleep.row_keys`, are ``[n]``.
     """
     by_key = keys.to(labels.device).argsort(stable=True)
     order = by_key[labels[by_key].argsort(stable=True)]  # by class, then by key

@@ -56,11 +56,6 @@ class AdditiveMetric(Metric):
         self.validate_args = validate_args
         self.add_state("validates", torch.tensor(int(validate_args)), dist_reduce_fx="max")
 
-    def settings_states(self) -> dict[str, Tensor]:
-        """The states that hold settings, as this metric was built; in a compute group they may have been replaced."""
-        settings = {name: value for name, value in self._defaults.items() if name.endswith("settings")}
-        return {name: value.to(self.device) for name, value in settings.items() if isinstance(value, Tensor)}
-
     def keep(self, rows: Tensor, target: Tensor) -> None:
         """Keep the rows of one batch. A metric that needs only its sums keeps none."""
         return
@@ -70,40 +65,41 @@ class AdditiveMetric(Metric):
         for name in self.pooled_states:
             setattr(self, name, reduce(getattr(self, name)))
 
-    def _all_or_nothing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    @contextmanager
+    def _all_or_nothing(self) -> Generator:
         # torchmetrics counts an update before `update` accepts the batch, and `forward` empties the state first. As
         # states are rebound, references to the old ones suffice to restore them.
-        @functools.wraps(method)
-        def restoring(*args: Any, **kwargs: Any) -> Any:
-            before = dict(vars(self))
-            try:
-                return method(*args, **kwargs)
-            except BaseException:
-                vars(self).update(before)
-                raise
-
-        return restoring
-
-    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        return self._all_or_nothing(super()._wrap_update(update))
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Add one batch and return the value of that batch alone, in the form that ``compute`` returns."""
-        return self._all_or_nothing(super().forward)(*args, **kwargs)
-
-    @contextmanager
-    def sync_context(self, *args: Any, **kwargs: Any) -> Generator:
-        """Synchronise within the block, as torchmetrics does, and restore the local state, even after an error."""
         before = dict(vars(self))
         try:
-            with super().sync_context(*args, **kwargs):
-                yield
+            yield
         except BaseException:
             vars(self).update(before)
             raise
 
+    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_update(update)
+
+        @functools.wraps(wrapped)
+        def restoring(*args: Any, **kwargs: Any) -> Any:
+            with self._all_or_nothing():
+                return wrapped(*args, **kwargs)
+
+        return restoring
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add one batch and return the value of that batch alone, in the form that ``compute`` returns."""
+        with self._all_or_nothing():
+            return super().forward(*args, **kwargs)
+
+    @contextmanager
+    def sync_context(self, *args: Any, **kwargs: Any) -> Generator:
+        """Synchronise within the block, as torchmetrics does, and restore the local state, even after an error."""
+        with self._all_or_nothing(), super().sync_context(*args, **kwargs):
+            yield
+
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        self._all_or_nothing(self.pool)(sum_reducer(dist_sync_fn, process_group or self.process_group))
+        with self._all_or_nothing():
+            self.pool(sum_reducer(dist_sync_fn, process_group or self.process_group))
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # torchmetrics clones every row at each `forward` and `sync`. References suffice, as states are rebound.

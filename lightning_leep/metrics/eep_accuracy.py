@@ -9,19 +9,12 @@ class EEPAccuracy(JointMetric):
     r"""Accuracy of the EEP, the classifier :math:`\arg\max_y \sum_z P(y|z) \theta(z)` whose log-likelihood is LEEP.
 
     It needs no training and usually lies well below the accuracy of a re-trained head. A row whose label is among k
-    equally probable ones counts 1/k. It takes the input of :class:`~lightning_leep.metrics.leep.LEEPMetric` and shares
-    its state in a ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for
-    fewer than two rows.
+    equally probable ones counts 1/k. It takes the input and the arguments of
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` aside, and shares its state in a
+    ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two
+    rows.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
-
-    Args:
-        num_target_classes: C.
-        num_source_classes: Z.
-        from_logits: Whether ``preds`` are logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch

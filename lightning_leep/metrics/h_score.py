@@ -10,16 +10,12 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 
 
 class HScore(FeatureMetric):
-    r"""H-score of features: their variance between classes, measured in units of their total variance.
+    """H-score of features: their variance between classes, measured in units of their total variance.
 
-    .. math::
-        H = \mathrm{tr}\big(\Sigma^+ \Sigma_B\big), \qquad
-        H_\alpha = \mathrm{tr}\big(\Sigma_\alpha^{-1} (1 - \alpha) \Sigma_B\big)
-
-    as in :func:`lightning_leep.functional.h_score.h_score`, exactly, from moments of fixed size. At least 0, at most
-    the number of classes minus one. Higher is better. ``compute`` returns a 0-d float64 tensor; NaN, with a warning,
-    for fewer than two rows. In a ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the
-    other ``shrinkage``.
+    It is :func:`lightning_leep.functional.h_score.h_score`, where the formula is, computed exactly from moments of
+    fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a 0-d float64
+    tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
+    :class:`LogME` and with H-scores of the other ``shrinkage``.
 
     Source: Bao et al., ICIP 2019 (arXiv:2212.10082); shrunk: Ibrahim et al., ECML PKDD 2022 (arXiv:2110.06893).
 

@@ -139,7 +139,7 @@ class LayerScores(LinearProbeAccuracy):
 
 
 def _moments_of(central: FeatureMoments, columns: slice | Tensor, quartic: Tensor | None = None) -> FeatureMoments:
-    """Moments of some columns about their mean, of which those of fourth order are another number."""
+    """Moments of some columns about their mean; ``quartic`` replaces the moment of fourth order."""
     return FeatureMoments(
         centre=central.centre[columns],
         class_counts=central.class_counts,

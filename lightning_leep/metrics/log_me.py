@@ -7,16 +7,12 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 
 
 class LogME(FeatureMetric):
-    r"""Logarithm of the maximum evidence, per row, of linear models from features to each class.
+    """Logarithm of the maximum evidence, per row, of linear models from features to each class.
 
-    .. math::
-        \text{LogME} = \frac{1}{|\{k: n_k > 0\}|} \sum_k \max_{\alpha, \beta} \frac1n
-            \log N\big(y^{(k)}; 0,\ \beta^{-1} I + \alpha^{-1} F F^\top\big)
-
-    as in :func:`lightning_leep.functional.log_me.log_me`, exactly, from moments of fixed size. Higher is better. It is
-    a density, so it may be positive, and compares sources on one target, not targets. ``compute`` returns a 0-d float64
-    tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
-    :class:`HScore`.
+    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula is, computed exactly from moments of fixed
+    size. Higher is better. It is a density, so it may be positive, and compares sources on one target, not targets.
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it
+    shares its state with :class:`HScore`.
 
     Source: You, Liu, Wang, Long, ICML 2021 (arXiv:2102.11005).
 

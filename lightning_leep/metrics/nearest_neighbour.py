@@ -22,11 +22,6 @@ class NearestNeighbourAccuracy(AdditiveMetric):
     The neighbours, the sample and their source are those of
     :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`.
 
-    As input to ``forward`` and ``update`` the metric accepts:
-
-    - ``features``: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-    - ``target``: ``[N]`` or ``[N, d1, ...]``, integer labels in ``0 .. C-1``.
-
     ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows.
 
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
@@ -96,8 +91,8 @@ class NearestNeighbourAccuracy(AdditiveMetric):
         """Add one batch.
 
         Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels.
+            features: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
+            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
 
         Raises:
             TypeError: If ``features`` is not floating point or ``target`` is not integer.
@@ -138,12 +133,10 @@ class NearestNeighbourAccuracy(AdditiveMetric):
             rows = values[0].to(accumulation_dtype(self.device))  # of one dtype, also from a process without rows
             return gather_rows((rows, *values[1:]), lambda value: dist_sync_fn(value, group=group), self.device)
 
-        def pool() -> None:
+        with self._all_or_nothing():
             self.pool(sum_reducer(dist_sync_fn, group))
             self.votes = self._score(gather)
             self.rows, self.labels, self.keys = [], [], []
-
-        self._all_or_nothing(pool)()
 
     def _score(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
         rows, labels, _ = self._sample(gather)

@@ -120,15 +120,12 @@ class NLEEP(FeatureMetric):
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
         group = process_group or self.process_group
-
-        def pool() -> None:
-            reduce = sum_reducer(dist_sync_fn, group)
+        reduce = sum_reducer(dist_sync_fn, group)
+        with self._all_or_nothing():
             self.pool(reduce)
             if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
                 self.score_sums = self._score(reduce, lambda value: dist_sync_fn(value, group=group))
             self.rows, self.labels = [], []
-
-        self._all_or_nothing(pool)()
 
     def _score(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
         """``[2]``, number and sum of the scores of the rows here, summed by ``reduce``.

@@ -142,7 +142,12 @@ class RowMetric(AdditiveMetric):
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
             rows, labels = self.prepare(preds, target)  # [m, K], [m]
-            scores, read = scorer(rows, labels), labelled_sums(rows, labels, origin, len(counts))
+            scores, num_rows = (
+                scorer(rows, labels),
+                torch.bincount(labels, minlength=len(counts)).unsqueeze(1),
+            )  # [C, 1]
+            sums = joint_probability(rows, labels, len(counts)) - num_rows * origin  # [C, K]
+            read = torch.cat([sums, num_rows.to(sums)], dim=1)
             self.score_sums = self.score_sums + scores.to(self.score_sums)
             self.unread = self.unread - read.to(self.unread)
             self.reading_error = self.reading_error + len(labels) * torch.finfo(preds.dtype).eps
@@ -173,11 +178,13 @@ class RowMetric(AdditiveMetric):
             raise RuntimeError(
                 f"{type(self).__name__} has `keep_rows=False`: pass the batches through `second_pass()` as well."
             )
-        if any(not torch.equal(getattr(self, name), default) for name, default in self.settings_states().items()):
-            raise RuntimeError(
-                f"{type(self).__name__} with `keep_rows=False` shares the state of a metric with other scores: "
-                "leave it out of the `compute_groups` of the collection."
-            )
+        for name, built in self._defaults.items():  # in a compute group the states may have been replaced
+            settings = built.to(self.device) if isinstance(built, Tensor) and name.endswith("settings") else None
+            if settings is not None and not torch.equal(getattr(self, name), settings):
+                raise RuntimeError(
+                    f"{type(self).__name__} with `keep_rows=False` shares the state of a metric with other scores: "
+                    "leave it out of the `compute_groups` of the collection."
+                )
         magnitude, size = self.magnitudes()
         mean_error = self.reading_error / self.class_counts.sum().clamp(min=1)
         check_same_rows(self.unread, magnitude, rounding=size * mean_error)
@@ -197,13 +204,6 @@ class RowMetric(AdditiveMetric):
 def sum_scores(*scores: Tensor) -> Tensor:
     """``[3, k]``: number, sum and sum of squares of k scores, each ``[m]``, m being its number of scored rows."""
     return torch.stack([torch.stack([s.new_tensor(s.numel()), s.sum(), s.square().sum()]) for s in scores], dim=1)
-
-
-def labelled_sums(rows: Tensor, target: Tensor, origin: Tensor, num_target_classes: int) -> Tensor:
-    """``[C, K + 1]``: sums of ``rows [n, K]`` of each class about ``origin [K]``, then numbers of rows."""
-    counts = torch.bincount(target, minlength=num_target_classes).unsqueeze(1)  # [C, 1]
-    sums = joint_probability(rows, target, num_target_classes)  # [C, K]
-    return torch.cat([sums - counts * origin, counts.to(sums)], dim=1)
 
 
 def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None:

@@ -17,14 +17,7 @@ INCOMPLETE, NONE_RANKED = 3, 1
 
 
 def rank(options: argparse.Namespace) -> int:
-    """Rank the sources of a zoo, print the table or JSON, and return the exit status.
-
-    Raises:
-        ImportError: If a package is missing.
-        OSError: If a file cannot be read or written.
-        ValueError: If an argument or a file is not what it should be.
-        RuntimeError: If all sources fail with the same error.
-    """
+    """Rank the sources of a zoo, print the table or JSON, and return the exit status."""
     sources, data = read_zoo(options.zoo)
     if options.data is None and data is None:
         raise ValueError(f"Pass --data, or give {options.zoo} an entry `data`.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,9 +25,7 @@ KEPT_BYTES = 2**31
 class TransformedRows:
     """A data set whose inputs go through a transform, row by row.
 
-    Args:
-        rows: Data set of pairs ``(input, label)``, or of mappings with a label and one input or several.
-        transform: Function of the input.
+    Its rows are pairs ``(input, label)``, or mappings with a label and one input or several.
     """
 
     def __init__(self, rows: Any, transform: Callable[[Any], Any]) -> None:
@@ -46,15 +45,11 @@ class TransformedRows:
 
 
 class SharedBatches:
-    """Batches that several sources read in turn. They are kept for the next one, if they are not too large.
+    """Batches that several sources read in turn from a loader. They are kept for the next one, if not too large."""
 
-    Args:
-        loader: Where the batches come from; it gives the same rows each time.
-        is_shared: Whether another source will read them.
-    """
-
-    def __init__(self, loader: Iterable[Any], is_shared: bool) -> None:
+    def __init__(self, loader: Iterable[Any], is_shared: bool, notes: tuple[str, ...] = ()) -> None:
         self.loader = loader
+        self.notes = notes  #: what has to be said about the choice of rows
         self.most_rows: int | None = None
         self.largest = 1  #: rows of the largest batch so far
         self.on_batch: Callable[[], None] = lambda: None  #: called after each of the loader's batches
@@ -107,16 +102,9 @@ class SharedBatches:
 class TargetData:
     """What all sources are scored on.
 
-    Args:
-        data: A data set of labelled rows, whose inputs go through each source's transform; or batches that all sources
-            take as they are: a DataLoader or another iterable that can be read again.
-        max_samples: Largest number of rows, a random subset that is the same for all sources; None for all rows.
-        batch_size: Rows of a batch of a data set.
-        num_workers: Processes that read a data set.
-
-    Raises:
-        TypeError: If the data are neither, or a row has no label.
-        ValueError: If a size is impossible, the data can be read only once, or ``max_samples`` has no index to use.
+    ``data`` is a data set of labelled rows, whose inputs go through each source's transform; or batches that all
+    sources take as they are: a DataLoader or another iterable that can be read again. Of a data set, ``max_samples``
+    random rows are taken, the same for all sources.
     """
 
     data: Any
@@ -134,13 +122,14 @@ class TargetData:
                 f"`data` must be readable once for each source, got an iterator ({type(self.data).__name__}). Pass a "
                 "data set, or the loader itself."
             )
-        if isinstance(self.data, IterableDataset) or not (self.has_rows or isinstance(self.data, Iterable)):
+        is_either = self.has_rows or isinstance(self.data, Iterable)
+        if isinstance(self.data, IterableDataset | Mapping | str) or not is_either:
             raise TypeError(
                 "`data` must be a data set with an index and a length, or batches (such as a DataLoader), got "
                 f"{type(self.data).__name__}."
             )
 
-    @property
+    @cached_property
     def has_rows(self) -> bool:
         """Whether the data are a data set, and not batches."""
         is_set = hasattr(self.data, "__getitem__") and hasattr(self.data, "__len__")
@@ -159,7 +148,7 @@ class TargetData:
     def name(self) -> str:
         """Class of the data set."""
         data = self.data
-        while inner := getattr(data, "dataset", None):
+        while (inner := getattr(data, "dataset", None)) is not None and inner is not data:
             data = inner
         return type(data).__name__
 
@@ -169,7 +158,10 @@ class TargetData:
             return
         if not len(self.data):
             raise ValueError("`data` must hold labelled rows, got an empty data set.")
-        split_pair_or_mapping(self.data[0])
+        try:
+            split_pair_or_mapping(self.data[0])
+        except TypeError as error:
+            raise TypeError(f"The first row of `data` has no label: {error}") from error
 
     def key(self, source: Source) -> Hashable:
         """What two sources have in common that are given the same batches."""
@@ -177,11 +169,7 @@ class TargetData:
         return transform.made.key if isinstance(transform, LaterTransform) else id(transform)
 
     def batches(self, source: Source, is_shared: bool = False) -> SharedBatches:
-        """This process's share of the rows, as the source takes them.
-
-        Raises:
-            ValueError: If the source has a transform and the data are batches already.
-        """
+        """This process's share of the rows, as the source takes them; batches refuse a source with a transform."""
         if self.has_rows:
             if source.transform is None and isinstance(self.data, ImageFolder):
                 raise ValueError("images of a folder need a transform, such as lightning_leep.ranking.ImageToTensor.")
@@ -192,7 +180,7 @@ class TargetData:
         else:
             loader = self.data
         given = given_data(loader, self.max_samples)
-        return SharedBatches(given.batches, is_shared)
+        return SharedBatches(given.batches, is_shared, given.notes)
 
 
 def num_rows(batch: Any) -> int:

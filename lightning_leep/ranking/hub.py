@@ -1,6 +1,7 @@
 """The preprocessing that belongs to models of timm and transformers."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -36,8 +37,12 @@ class LaterTransform:
 def timm_transform(name: str, **kwargs: Any) -> Preprocessing:
     """The preprocessing that timm knows for a model, of PIL images."""
     timm, data = require("timm"), import_module("timm.data")
-    with torch.device("meta"):  # without weights: only its configuration is read
-        model = timm.create_model(name, **{**kwargs, "pretrained": False})
+    make = partial(timm.create_model, name, **{**kwargs, "pretrained": False})
+    try:
+        with torch.device("meta"):  # only its configuration is read
+            model = make()
+    except (NotImplementedError, RuntimeError):  # it computes with numbers while it is made
+        model = make()
     config = data.resolve_data_config({}, model=model)
     return Preprocessing(f"timm {sorted(config.items())}", data.create_transform(**config, is_training=False))
 
@@ -54,11 +59,7 @@ def processor_transform(name: str) -> Preprocessing:
 
 
 def require(module: str) -> Any:
-    """Import a module that is an extra of this package.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed.
-    """
+    """Import a module that is an extra of this package; ``ModuleNotFoundError`` if it is not installed."""
     try:
         return import_module(module)
     except ImportError as error:

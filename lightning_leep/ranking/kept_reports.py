@@ -11,15 +11,7 @@ from lightning_leep.records.report import TransferabilityReport
 
 
 class KeptReports:
-    """A folder of reports, a file for each source.
-
-    Args:
-        folder: Path or fsspec URL; None keeps nothing.
-
-    Raises:
-        ValueError: If the folder is a chain of file systems, or its protocol is unknown.
-        OSError: If it cannot be made.
-    """
+    """A folder of reports, a path or fsspec URL, with a file for each source; None keeps nothing."""
 
     def __init__(self, folder: Folder | None) -> None:
         self._found: list[Mapping[str, Any]] = []
@@ -33,6 +25,11 @@ class KeptReports:
                 with suppress(OSError, ValueError):
                     self._found.append(json.loads(self._fs.cat_file(path)))
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a folder."""
+        return self._fs is not None
+
     def load(self, setting: Mapping[str, Any]) -> TransferabilityReport | None:
         """The report of a source in the same setting; None if there is none, or if it is damaged."""
         for values in self._found:
@@ -42,12 +39,7 @@ class KeptReports:
         return None
 
     def save(self, setting: Mapping[str, Any], report: TransferabilityReport) -> None:
-        """Write a report; the file appears as a whole or not at all.
-
-        Args:
-            setting: What decides the report: the source, the rows, the options, as JSON values.
-            report: The report.
-        """
-        if self._fs is not None:
+        """Write a report, with what decides it (source, rows, options); the file appears as a whole or not at all."""
+        if self.is_used:
             text = json.dumps({"setting": setting, "report": report.to_dict()}, allow_nan=False, indent=1)
             write_whole(self._fs, self._root, f"source-{uuid.uuid4().hex}.json", text.encode())

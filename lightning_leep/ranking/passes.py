@@ -73,14 +73,15 @@ class Passes:
             start = time.perf_counter()
             with source.loaded(self.device) as model, preserved_rng(), evaluation_mode(model) as running:
                 options, device = source.scoring_options(), source_device(model, self._device_of(source))
-                batches = open_batches()
+                batches, before = open_batches(), self._now()
                 batch = move_to_device(next(iter(batches)), device)
+                reading = (self._now() - before) / max(1, getattr(batches.loader, "num_workers", 0))
                 inputs, _ = (options.split_batch or split_pair_or_mapping)(batch)
                 with torch.no_grad(), running():
                     call_source(model, inputs)  # the first run prepares what later ones use
                     loaded = self._now()
                     call_source(model, inputs)
-                seconds = loaded - start + (self._now() - loaded) * (batches.length or 1)
+                seconds = loaded - start + (self._now() - loaded + reading) * (batches.length or 1)
         except Exception:  # said when the source is scored
             seconds = math.inf
         self._free()

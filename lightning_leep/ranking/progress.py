@@ -13,8 +13,7 @@ Begin = Callable[[str, SharedBatches], None]
 def ranking_progress(num_sources: int, shown: bool) -> Iterator[Begin | None]:
     """Show both bars with the time left, on the terminal's error stream; None without rich, or if not ``shown``.
 
-    Yields:
-        A function that is told of each source before it runs, with its batches.
+    It yields a function that is told of each source before it runs, with its batches.
     """
     try:
         from rich.console import Console

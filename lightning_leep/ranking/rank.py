@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -121,7 +121,7 @@ def _score_all(
 ) -> None:
     """Fill in what comes of each source, the same on all processes."""
     start, here = time.perf_counter(), passes.device
-    settings = {name: _setting(name, source, rows, passes) for name, source in sources.items()}
+    settings = {name: _setting(name, source, rows, passes) for name, source in sources.items() if kept.is_used}
     loaded = gather_objects({name: kept.load(setting) for name, setting in settings.items()}, here)[0]
     found.reports.update({name: report for name, report in loaded.items() if report is not None})
     keys: dict[str, Hashable] = {}
@@ -158,7 +158,8 @@ def _score_all(
                 found.errors[name] = str(error)
                 continue
             found.reports[name] = report
-            on_every_process(partial(kept.save, settings[name], report), here)
+            found.notes.update(dict.fromkeys(batches.notes))
+            on_every_process(partial(kept.save, settings.get(name, {}), report), here)
 
 
 def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dict[str, str]:
@@ -178,8 +179,9 @@ def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dic
 
 def _described(part: Any) -> str:
     if isinstance(part, nn.Module):
-        sums = [float(p.detach().double().sum()) for p in part.parameters()]
-        return f"{type(part).__qualname__} {sum(p.numel() for p in part.parameters())} {sum(sums):.6g}"
+        with suppress(Exception):  # weights that do not exist yet, or of a kind that has no sum
+            sums = [float(p.detach().double().sum()) for p in part.parameters()]
+            return f"{type(part).__qualname__} {sum(p.numel() for p in part.parameters())} {sum(sums):.6g}"
     if isinstance(part, LaterTransform):
         return _described(part.make)
     if isinstance(part, partial):

@@ -116,12 +116,7 @@ class Source:
 
 
 def as_sources(sources: Any) -> dict[str, Source]:
-    """Check the sources of a ranking and return each as a ``Source``, by name.
-
-    Raises:
-        TypeError: If they are not a mapping of names to sources.
-        ValueError: If there are none, or a name is empty.
-    """
+    """Check the sources of a ranking, a mapping from names, and return each as a ``Source``."""
     if not isinstance(sources, Mapping):
         raise TypeError(f"`sources` must map names to sources, got {type(sources).__name__}.")
     if not sources:

@@ -25,27 +25,17 @@ MOST_DEPENDENCE = 0.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A column's value for one source, and how sure it is.
+    """A column's value for one source, and how sure it is."""
 
-    Attributes:
-        value: Higher is better; NaN if it is missing.
-        standard_error: Of the value over samples of rows; None if it is not known.
-        num_rows: Rows that the value was measured on.
-        correct: Share of the value that each row brings, ``[n]``, so that the value is their mean; None if not known.
-        log_likelihood: Of each row, ``[n]``; None if not known.
-        labels: Checksum of the rows' labels: two sources with the same one are compared row by row.
-        dependence: What the dependence of the rows adds to the variance of their mean, as a share of it.
-        other_error: Standard error of what was added to the mean of the rows, such as a source effect.
-    """
-
-    value: float
-    standard_error: float | None = None
-    num_rows: int = 0
+    value: float  #: higher is better; NaN if it is missing
+    standard_error: float | None = None  #: of the value over samples of rows; None if it is not known
+    num_rows: int = 0  #: rows that the value was measured on
+    #: Share of the value that each row brings, ``[n]``, so that the value is their mean; None if not known.
     correct: Array | None = None
-    log_likelihood: Array | None = None
-    labels: int | None = None
-    dependence: float = 0.0
-    other_error: float = 0.0
+    log_likelihood: Array | None = None  #: of each row, ``[n]``; None if not known
+    labels: int | None = None  #: checksum of the rows' labels: two sources with the same one are compared row by row
+    dependence: float = 0.0  #: what the dependence of the rows adds to the variance of their mean, as a share of it
+    other_error: float = 0.0  #: standard error of what was added to the mean of the rows, such as a source effect
 
 
 class Comparison(NamedTuple):
@@ -64,12 +54,7 @@ def forecast_estimate(
 ) -> Estimate:
     """Return a forecast of accuracy as an estimate. Its error over samples of rows is that of the probe it starts from.
 
-    Args:
-        report: Scores of the source.
-        value: The forecast.
-        trainable: What will be trained.
-        trained_from: The first layer that will be trained, with "part".
-        other_error: Standard error of what the history adds to the probe's accuracy.
+    ``other_error`` is the standard error of what the history adds to the probe's accuracy.
     """
     anchor, accuracy = anchor_of(report, trainable, trained_from)
     num_rows = (
@@ -116,7 +101,7 @@ def _with_rows(estimate: Estimate, rows: list[RowOutcomes | None]) -> Estimate:
 
 
 def compare_with_best(estimates: Mapping[str, Estimate], confidence: float = 0.95) -> dict[str, Comparison]:
-    r"""Compare each source with the one of the highest value, and say which cannot be told from it.
+    r"""Compare each source with the one of the highest value, and say which cannot be told from it, the best first.
 
     With :math:`d_i` the difference of two sources' correctness on row i and :math:`e_i` that of their log-likelihoods,
     :math:`z_d = \sum_i d_i / \sqrt{\sum_i d_i^2}` is McNemar's statistic, :math:`z_e` the same of :math:`e_i`, which
@@ -127,19 +112,10 @@ def compare_with_best(estimates: Mapping[str, Estimate], confidence: float = 0.9
     The best was picked because it is the best, so that the comparison with it is the most extreme of all pairs. Holm's
     procedure (Scandinavian Journal of Statistics 6, 1979) goes from the clearest comparison to the least clear one; at
     each step a p-value is multiplied by the m (m - 1) / 2 pairs of the m sources that are left, the best among them.
+    If no two sources differ, none is told from the best in a share ``confidence`` of rankings.
 
     Without the outcomes of the same rows, or if a value is more than their mean, z is the gap over its standard error:
     the root of the sum of the squared errors of both. Without standard errors, sources are ordered by value alone.
-
-    Args:
-        estimates: By name of the source.
-        confidence: If no two sources differ, the share of rankings in which none is told from the best.
-
-    Returns:
-        Comparisons by name, in the order of the values, the best first.
-
-    Raises:
-        ValueError: If ``confidence`` is not between 0 and 1.
 
     Example:
         >>> found = compare_with_best({"a": Estimate(0.8, 0.02, 500), "b": Estimate(0.6, 0.02, 500)})

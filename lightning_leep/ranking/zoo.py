@@ -1,6 +1,5 @@
 """Sources and data that are named in a file or on the command line."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -16,19 +15,12 @@ HUBS = {"timm": Source.from_timm, "transformers": Source.from_transformers}
 
 
 def read_zoo(path: str) -> tuple[dict[str, Source], Any]:
-    """Read a YAML or JSON file of sources, and of data if it names them.
+    """Read a YAML or JSON file of sources: by name, and the entry ``data``, None without one.
 
     ``sources`` maps names to sources, or lists short forms. A source is a short form (``timm:NAME``,
-    ``transformers:NAME``, or the dotted path of a function or class), or a mapping of the arguments of
-    :class:`Source`, in which ``model``, ``transform`` and ``split_batch`` are dotted paths or have ``class_path`` and
-    ``init_args``. Models are made one at a time, when they are scored.
-
-    Returns:
-        The sources by name, and the entry ``data``; None without one.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not a zoo; the message names the source.
+    ``transformers:NAME``, or the dotted path of a function or class), or a mapping of the arguments of :class:`Source`,
+    in which ``model``, ``transform`` and ``split_batch`` are dotted paths or have ``class_path`` and ``init_args``.
+    Models are made one at a time, when they are scored. ``ValueError`` names a source that is none of these.
     """
     values = _parsed(Path(path).read_text(encoding="utf-8"), path)
     if not isinstance(values, Mapping) or not isinstance(values.get("sources"), Mapping | list):
@@ -44,11 +36,7 @@ def read_zoo(path: str) -> tuple[dict[str, Source], Any]:
 
 
 def as_source(name: str, entry: Any) -> Source:
-    """Return the source of an entry of a zoo; see :func:`read_zoo`.
-
-    Raises:
-        ValueError: If it is not one; the message names the source.
-    """
+    """Return the source of an entry of a zoo; see :func:`read_zoo`."""
     values = {"model": entry} if isinstance(entry, str) else entry
     if not isinstance(values, Mapping) or "model" not in values or not set(values) <= set(KEYS):
         raise ValueError(f"The source {name!r} must be a short form or have the keys {', '.join(KEYS)}, got {entry!r}.")
@@ -73,16 +61,10 @@ def as_source(name: str, entry: Any) -> Source:
 
 
 def read_data(entry: Any) -> Any:
-    """Return the data set or the loader that an argument or an entry of a zoo names.
+    """Return the data set or the loader that an argument or an entry of a zoo names; ``ValueError`` if it names none.
 
-    Args:
-        entry: ``imagefolder:PATH``; the path of a YAML or JSON file with ``class_path`` and ``init_args``, or these as
-            a mapping or as JSON. The class is a data set, a loader, or a LightningDataModule, whose training data are
-            taken.
-
-    Raises:
-        OSError: If a file cannot be read.
-        ValueError: If it names no data.
+    It is ``imagefolder:PATH``; the path of a YAML or JSON file with ``class_path`` and ``init_args``, or these as a
+    mapping or as JSON. The class is a data set, a loader, or a LightningDataModule, whose training data are taken.
     """
     if isinstance(entry, str) and entry.startswith("imagefolder:"):
         return ImageFolder(entry.removeprefix("imagefolder:"))
@@ -102,10 +84,19 @@ def read_data(entry: Any) -> Any:
 def _parsed(text: str, what: str) -> Any:
     import yaml  # comes with Lightning
 
+    class Loader(yaml.SafeLoader):
+        """YAML, of which JSON is a part, in which a name that comes twice is a fault."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{twice} come twice")
+            return super().construct_mapping(node, deep)
+
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{what} is neither YAML nor JSON: {error}") from error
+        raise ValueError(f"{what} is neither YAML nor JSON, or a name comes twice: {error}") from error
 
 
 def _made(spec: Any, call: bool = True) -> Any:

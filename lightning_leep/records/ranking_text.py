@@ -8,8 +8,8 @@ from lightning_leep.utils.checks import printable
 if TYPE_CHECKING:
     from lightning_leep.records.ranking import RankedSource, Ranking
 
-#: Most characters of a name in the table.
-MAX_NAME = 22
+#: Most characters of a name in the table: of these the fewest with which all names differ.
+NAME_LENGTHS = (22, 34, 44)
 #: Short titles of what sources may be ordered by, the most telling first: a narrow table leaves out the last ones.
 TITLES = {
     "leave_one_out_leep": "LOO LEEP",
@@ -49,7 +49,7 @@ def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[TextCo
         f"{rank}=" if source.rank and ranks.count(rank) > 1 else rank
         for rank, source in zip(ranks, sources, strict=True)
     ]
-    columns = [TextColumn("#", shared), TextColumn("source", [_name(source.name) for source in sources], True)]
+    columns = [TextColumn("#", shared), TextColumn("source", _names([source.name for source in sources]), True)]
     names = [ranking.by, *(part for part in ranking.trainable if part != ranking.by)]
     names += [name for name in TITLES if name != ranking.by]
     used = sum(column.width + 2 for column in columns) - 2
@@ -75,8 +75,9 @@ def ranking_remarks(ranking: "Ranking") -> Iterator[str]:
     for source in ranking.sources:
         if source.error:
             yield f"{printable(source.name)} failed: {printable(source.error)}"
-        for note in source.notes:
-            yield f"{printable(source.name)}: {printable(note)}"
+    for note in dict.fromkeys(note for source in ranking.sources for note in source.notes):
+        names = ", ".join(printable(source.name) for source in ranking.sources if note in source.notes)
+        yield f"{names}: {printable(note)}"
     yield from map(printable, ranking.notes)
 
 
@@ -119,8 +120,11 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _name(name: str) -> str:
-    shown = printable(name)
-    if len(shown) <= MAX_NAME:
-        return shown
-    return f"{shown[: MAX_NAME - 9]}…{shown[-8:]}"
+def _names(names: list[str]) -> list[str]:
+    """The names as short as they can be told apart, but for ``NAME_LENGTHS``."""
+    shown = [printable(name) for name in names]
+    for length in NAME_LENGTHS:
+        short = [n if len(n) <= length else f"{n[: length - 9]}…{n[-8:]}" for n in shown]
+        if len(set(short)) == len(set(shown)):
+            break
+    return short

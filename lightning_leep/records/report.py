@@ -202,7 +202,10 @@ class TransferabilityReport:
         scores = {name for name in required if known[name].type in (float, float | None)}
         if values["num_source_classes"] is None:  # a source without a head has none of these
             scores -= set(OUTPUT_SCORES)
-        restored = {name: _restore(value, name in scores) for name, value in values.items()}
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        restored |= {name: math.nan for name in scores if values[name] is None}
         if isinstance(layers := restored.get("layers"), tuple):
             restored["layers"] = tuple(map(LayerScore.from_dict, layers))
         restored |= {name: RowOutcomes.from_dict(v) for name in ROW_FIELDS if (v := restored.get(name)) is not None}
@@ -214,12 +217,6 @@ class TransferabilityReport:
     def from_json(cls, text: str) -> "TransferabilityReport":
         """Create a report from the output of :meth:`to_json`."""
         return cls.from_dict(json.loads(text))
-
-
-def _restore(value: Any, required: bool) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return math.nan if value is None and required else value
 
 
 def or_nan(value: float | None) -> float:

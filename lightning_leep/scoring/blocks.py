@@ -27,7 +27,7 @@ def find_blocks(network: nn.Module) -> list[str]:
     - any other module if blocks of one class stand side by side somewhere in it, or it has most of the network's
       layers: encoders, backbones, wrappers.
 
-    A network with fewer than two blocks is a plain one: there every layer counts, and is called after the last of the
+    A network with fewer than two blocks is a plain one: there every layer counts, and is named after the last of the
     normalisation, activation and dropout that follow it in a ``nn.Sequential``. TorchScript modules take no hooks and
     are passed over.
     """

@@ -87,7 +87,7 @@ class HeadInput:
         Returns:
             ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
             model may reuse its memory. None without a head that is known to make the outputs, or if it ran more than
-            once and no output of its became what the source returned.
+            once and none of its outputs is what the source returned.
 
         Raises:
             ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
@@ -163,15 +163,11 @@ class HeadInput:
         )
 
 
-def _last_part(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
 def _common_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
     """Return the module of each common name: the least deep one and, of several, the last."""
     found: dict[str, str] = {}
     for name in layers:
-        part = _last_part(name)
+        part = name.rpartition(".")[2]
         if part in HEAD_NAMES and (part not in found or name.count(".") <= found[part].count(".")):
             found[part] = name
     return found

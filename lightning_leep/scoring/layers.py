@@ -49,11 +49,11 @@ class LayerOutputs:
                 f"Its blocks: {', '.join([STEM, *self.blocks])}."
             )
         names = self.named or self.blocks
-        found = {name: known[name] for name in names if name in known}  # a submodule may be called as the stem is
+        found = {name: known[name] for name in names if name in known}  # a submodule may be named like the stem
         return {name: layer for name, layer in found.items() if not isinstance(layer, torch.jit.ScriptModule)}
 
     def begin(self, inputs: Any, target: Any) -> None:
-        """Be told of the batch that the source is called with next: its inputs and labels, one an image or text."""
+        """Note the inputs and the labels, one an image or text, of the batch that the source is called with next."""
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         self._num_rows = len(target) if isinstance(target, Tensor) and target.ndim == 1 else 0

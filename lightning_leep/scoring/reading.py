@@ -40,7 +40,7 @@ class TokenReader:
                 self._handles.append(module.register_forward_hook(self._after))
 
     def begin(self, num_rows: int, mask: Tensor | None) -> None:
-        """Be told of the batch that comes next."""
+        """Note the batch that comes next."""
         self.found, self._num_rows, self._mask, self._sequence = None, num_rows, mask, None
 
     def compare(self, value: Any) -> None:
@@ -55,7 +55,7 @@ class TokenReader:
                 return
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -31,24 +31,19 @@ def on_every_process(action: Callable[[], T], device: torch.device) -> T:
     except Exception as error:
         fault = error
     own_fault = fault is not None and not isinstance(fault, OtherProcessError)
-    first, rank = _first_process(own_fault, device)
-    if first is None:
+    rank, world_size = this_process()
+    first = rank if own_fault else world_size  # that failed
+    if world_size > 1:
+        lowest = torch.tensor(first, device=device)
+        torch.distributed.all_reduce(lowest, op=torch.distributed.ReduceOp.MIN)
+        first = int(lowest)
+    if first == world_size:
         if fault is not None:
             raise fault
         return result
     if own_fault and first == rank:
         raise fault  # type: ignore[misc]
     raise OtherProcessError(f"Process {first} failed; see the error there.") from fault
-
-
-def _first_process(failed: bool, device: torch.device) -> tuple[int | None, int]:
-    """Return the lowest rank that failed, if any, and the rank of this process."""
-    rank, world_size = this_process()
-    if world_size == 1:
-        return (0 if failed else None), 0
-    first = torch.tensor(rank if failed else world_size, device=device)
-    torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
-    return (None if int(first) == world_size else int(first)), rank
 
 
 def this_process() -> tuple[int, int]:

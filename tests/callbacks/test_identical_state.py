@@ -268,38 +268,6 @@ def test_layer_that_is_not_initialised():
     assert callback.report is None
 
 
-def doubling(graph, inputs):
-    """A compiler that shows whether compiled code runs: it doubles what a graph returns."""
-    return lambda *args: tuple(2 * out for out in graph(*args))
-
-
-class Compiled(Classifier):
-    def __init__(self) -> None:
-        super().__init__()
-        self.compiled = torch.compile(self.body[0], backend=doubling, dynamic=False)
-
-    def source_logits(self, inputs):
-        return self.compiled(inputs)
-
-    def forward(self, inputs):
-        return self.head(self.compiled(inputs))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
-def test_compiled_code_is_not_compiled_for_scoring(monkeypatch):
-    """With two versions at most, one for whole batches and one for the last, none is left for a third."""
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
-    after = []
-    for scored in (False, True):
-        torch._dynamo.reset()
-        module, callback = Compiled(), LEEPCallback(monitor=None, strict=True)
-        fit(module, *[callback][: int(scored)], loader=train_loader(batch_size=20), limit_val_batches=0)
-        after.append(trained_state(module))
-    assert after[0] == after[1]
-    assert callback.report.num_features == D
-
-
 def test_source_of_its_own_is_as_before():
     source = nn.Sequential(Remembers(calls), make_source())
     fit(Classifier(), LEEPCallback(source, strict=True))

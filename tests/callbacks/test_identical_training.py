@@ -74,6 +74,7 @@ def test_batch_norm_that_the_user_froze():
     assert plain["weights"]["body.1.running_mean"] == [0.0] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -125,6 +126,38 @@ def test_stream_that_a_given_loader_shares_with_training():
         stream = Stream()
         given = DataLoader(stream, batch_size=10, num_workers=workers)
         assert run(DataLoader(stream, batch_size=10), callback=True, dataloader=given) == plain
+
+
+def doubling(graph, inputs):
+    """A compiler that shows whether compiled code runs: it doubles what a graph returns."""
+    return lambda *args: tuple(2 * out for out in graph(*args))
+
+
+class Compiled(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.compiled = torch.compile(self.body[0], backend=doubling, dynamic=False)
+
+    def source_logits(self, inputs):
+        return self.compiled(inputs)
+
+    def forward(self, inputs):
+        return self.head(self.compiled(inputs))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
+def test_compiled_code_is_not_compiled_for_scoring(monkeypatch):
+    """With two versions at most, one for whole batches and one for the last, none is left for a third."""
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
+    after = []
+    for scored in (False, True):
+        torch._dynamo.reset()
+        module, callback = Compiled(), LEEPCallback(monitor=None, strict=True)
+        fit(module, *[callback][: int(scored)], loader=train_loader(batch_size=20), limit_val_batches=0)
+        after.append(trained_state(module))
+    assert after[0] == after[1]
+    assert callback.report.num_features == 6
 
 
 def test_source_with_weights_of_its_own_is_unchanged():

@@ -16,6 +16,7 @@ from lightning_utilities.core import rank_zero
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep.records import load_history
+from lightning_leep.records.ranking import Ranking
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -128,3 +129,14 @@ def test_command_line_with_its_configuration(run_example, tmp_path):
     (record,) = load_history(tmp_path / "transfer_history")
     assert record.trainable == "head"
     assert (101 * record.report.permutation_p_value) % 1 == pytest.approx(0, abs=1e-9)  # of 100 shuffles
+
+
+def test_rank_sources(run_example, tmp_path):
+    printed = run_example("rank_sources.py", "--folder", "here", "--epochs", "3")
+    ranking = Ranking.from_json(tmp_path / "here" / "ranking.json")
+    assert len(ranking.sources) == 6
+    assert all(source.rank is not None for source in ranking.sources)
+    assert (tmp_path / "here" / "ranking.png").read_bytes().startswith(b"\x89PNG")
+    achieved = re.findall(r"^(.+?) +(\d\.\d{3})  \(forecast (\d\.\d\d)-(\d\.\d\d)\)$", printed, re.MULTILINE)
+    assert [name for name, *_ in achieved] == [source.name for source in ranking.sources]
+    assert sum(float(low) <= float(value) <= float(high) for _, value, low, high in achieved) >= 4

@@ -161,6 +161,7 @@ def test_exit_status(sources, status, zoo, images, capsys):
         ("sources: {a: {model: b.c, transform: no_such_module.b}}", "'a'.*no_such_module"),
         ("sources: [timm:a, timm:a]", "each once"),
         ("sources: {}", "at least one source"),
+        ("sources: {a: b.c, a: b.d}", "twice"),
         ("sources: {a: b.c}\nmore: 1", "more"),
     ],
 )

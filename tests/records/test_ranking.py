@@ -82,6 +82,7 @@ def test_text_says_what_matters():
     assert "third: It is old." in text
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(min_size=1), min_size=1, max_size=8, unique=True),
     st.integers(60, 200),
@@ -173,3 +174,17 @@ def test_text_that_is_not_json(tmp_path):
         Ranking.from_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError):
         Ranking.from_json(tmp_path / "b.json")
+
+
+def test_long_names_that_differ_in_the_middle_are_told_apart():
+    names = [f"vit_base_patch16_{size}.augreg_in21k" for size in (224, 384)]
+    lines = str(ranking(*(source(name, 0.8, place + 1) for place, name in enumerate(names)))).splitlines()
+    assert "224" in lines[1]
+    assert "384" in lines[2]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_note_of_several_sources_is_said_once():
+    notes = {"notes": ("They are old.",)}
+    text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
+    assert "- a, c: They are old." in text.splitlines()

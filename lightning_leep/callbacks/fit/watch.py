@@ -7,11 +7,12 @@ from typing import Any
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
-from lightning_leep.callbacks.fit.outlook import Outlook, look_ahead
-from lightning_leep.callbacks.fit.record import RunningPoint
+from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
+from lightning_leep.callbacks.fit.record import RecordKeeper, RunningPoint
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
 from lightning_leep.callbacks.source.scorer import ScoredSource
+from lightning_leep.records import TransferRecord
 from lightning_leep.records.curve import Reference
 
 
@@ -26,21 +27,24 @@ class TransferWatch:
         outlook: Outlook,
         monitor: str | None,
         reference: Reference | None,
+        keeper: RecordKeeper,
     ) -> None:
         self.logs = logs
         self.barrier = barrier
         self.state = state
         self.outlook = outlook
         self.reference = reference
+        self.keeper = keeper
         self.reader = None if monitor is None else MonitorReader(monitor)
         self.running: list[RunningPoint] = []
         self._start = time.perf_counter() - (state.seconds[-1] if state.seconds else 0.0)
         self._epoch_over: float | None = None  # the epoch that has ended, until its accuracy is taken
 
-    def start(self, scored: ScoredSource | None) -> None:
+    def start(self, scored: ScoredSource | None, trainable: str) -> None:
         """Log the report, with the figures of the scoring pass if there was one."""
         with self.barrier.contain("log the report", ADVICE):
             self.logs.start(self.state, self.outlook, scored)
+            self.logs.transfer(self._record(trainable, complete=False), ended=False)
 
     def forecast_again(self, trainable: str) -> None:
         """Replace the forecast if something else is trained than it was made for; on all processes together."""
@@ -49,7 +53,7 @@ class TransferWatch:
             self.state.forecast, before = None, self.outlook
             places = before.folder, before.source
             self.outlook = look_ahead(self.logs.trainer, self.barrier, self.state, before.facts, trainable, *places)
-            self.start(None)
+            self.start(None, trainable)
 
     def start_validation(self, trainer: Any) -> None:
         """Remember the value from before the validation."""
@@ -97,6 +101,18 @@ class TransferWatch:
         """Log how the run came out, as far as it came."""
         with self.barrier.contain("log how the run came out", ADVICE):
             self.logs.end(self.state, self.outlook, self.reference, stopped)
+
+    def close(self, trainer: Any, complete: bool, saved: bool) -> None:
+        """Log the record of a fit that is over; add it to the history if it is to be saved."""
+        with self.barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
+            record = self._record(self.keeper.trainable or self.state.trained.word, complete)
+            if saved:
+                self.keeper.save(trainer, record)
+            self.logs.transfer(record, ended=True)
+
+    def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
+        known = self.logs.source_name, trainable, self.reference, self.running, complete
+        return self.keeper.record(self.state, self.outlook, *known)
 
     def _take(self, epoch: float, accuracy: float) -> None:
         self.logs.achieved(accuracy)  # before anything is computed that may fail

@@ -44,7 +44,7 @@ class LentCopies:
         self._of_trained = {id(tensor) for tensor in _tensors(trained)}
         self._copies: dict[int, Any] = {}  # by the id of the original; a module stands for itself
         self._own: list[tuple[nn.Module, dict[str, Any]]] = []
-        #: The context in which the source is called: what else runs there is lent copies before.
+        #: The context in which the source is called: other modules that run there are lent copies first.
         self.running = on_first_run(self._run)
 
     def lend(self, module: nn.Module) -> None:

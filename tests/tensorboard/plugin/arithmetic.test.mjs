@@ -88,6 +88,12 @@ test("keys move within the table", () => {
   assert.equal(a.moved("x", 2, 3), null);
 });
 
+test("the advice is a place between two layers", () => {
+  const names = ["stem", "layer1.0", "layer2.0", "layer2.1", "layer20.0"];
+  const places = ["head", "all", "layer2", "layer2.1", "layer20", "layer3", ""].map((recommended) => a.cutPlace({ recommended }, names));
+  assert.deepEqual(places, [5, 0, 2, 3, 4, null, null]);
+});
+
 test("a shared rank is marked", () => {
   const sources = [{ rank: 1 }, { rank: 1 }, { rank: 3 }, { rank: null }];
   assert.deepEqual(sources.map((source) => a.rankWords(source, sources)), ["1 =", "1 =", "3", "–"]);

@@ -150,3 +150,12 @@ export function short(value) {
   }
   return `${Number(value.toPrecision(3))}`;
 }
+
+/** Index of the first layer that the advice trains; the number of layers if it trains the head alone; null without. */
+export function cutPlace({ recommended }, names) {
+  if (recommended === "head") return names.length;
+  if (recommended === "all") return 0;
+  // Also the name of a module that holds several layers, such as "layer3" of "layer3.0".
+  const place = names.findIndex((name) => name === recommended || name.startsWith(`${recommended}.`));
+  return recommended && place >= 0 ? place : null;
+}

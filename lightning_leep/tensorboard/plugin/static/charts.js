@@ -1,5 +1,5 @@
 // The charts: each takes data and a width and returns SVG.
-import { error, extent, number, outcome, percent, points, trained } from "./arithmetic.js";
+import { cutPlace, error, extent, number, outcome, percent, points, trained } from "./arithmetic.js";
 import { axes, band, line, mark, svg } from "./svg.js";
 
 const whole = (value) => percent(value, 0);
@@ -94,15 +94,6 @@ export function depth(transfer, texts, width) {
     chart.node.append(mark(layer.feedsHead ? "diamond" : "circle", chart.x(i), chart.y(layer.accuracy), layer.feedsHead ? 7 : 4, { class: layer.feedsHead ? "head" : "dot achieved" }, title));
   });
   return chart.node;
-}
-
-/** Index of the first layer that the advice trains; the number of layers if it trains the head alone; null without. */
-export function cutPlace({ recommended }, names) {
-  if (recommended === "head") return names.length;
-  if (recommended === "all") return 0;
-  // Also the name of a module that holds several layers, such as "layer3" of "layer3.0".
-  const place = names.findIndex((name) => name === recommended || name.startsWith(`${recommended}.`));
-  return recommended && place >= 0 ? place : null;
 }
 
 /** Mean accuracy minus that of the reference over the epochs, a line for each level of LEEP; or the accuracy itself. */

@@ -1,5 +1,5 @@
 // The page: what it shows of the data, and what the user has chosen.
-import { epochs, error, matches, moved, number, outcome, percent, sorted, summaryWords, trained } from "./arithmetic.js";
+import { counts, epochs, error, matches, moved, number, outcome, percent, sorted, summaryWords, trained } from "./arithmetic.js";
 import { comparison, outcomeWords } from "./charts.js";
 import { levelsPart, rankingPart, transferPart } from "./parts.js";
 import { html, legend, responsive } from "./svg.js";
@@ -12,11 +12,11 @@ const COLUMNS = [
   { title: "LEEP", value: (t) => t.leep, cell: (t) => number(t.leep, 2), hint: "nats; 0 is perfect", numeric: true, minor: true },
   { title: "predicted", value: (t) => t.forecast?.value, cell: predictedCell, hint: "accuracy that was forecast, with its interval", numeric: true },
   { title: "achieved", value: (t) => t.achieved, cell: (t) => percent(t.achieved), hint: "best accuracy of all validations", numeric: true },
-  { title: "outcome", value: (t) => error(t) ?? outcome(t), cell: outcomeWords, hint: "achieved, seen from the interval, and achieved minus predicted" },
+  { title: "outcome", value: (t) => (counts(t) ? error(t) : null), cell: outcomeWords, hint: "achieved, seen from the interval, and achieved minus predicted" },
   { title: "to 90%", value: (t) => t.to90, cell: (t) => (t.to90 == null ? "–" : epochs(t.to90)), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
   { title: "date", value: (t) => t.date, cell: (t) => t.date.slice(0, 10), hint: "UTC", minor: true },
 ];
-const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard", minor: true };
+const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
   return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})` : "–";
@@ -32,7 +32,7 @@ export function show(root, data, advice = "Train with `LEEPCallback`; each finis
     return;
   }
   const key = (t) => [t.run, t.date, t.source, t.target, t.trainable].join("\n");
-  const columns = transfers.some((t) => t.run) ? [...COLUMNS, RUN] : COLUMNS;
+  const columns = transfers.some((t) => t.run) ? [RUN, ...COLUMNS] : COLUMNS;
   const summary = html("p", { class: "summary", role: "status" });
   const body = html("tbody", {});
   const chart = html("div", {}), detail = html("div", {});

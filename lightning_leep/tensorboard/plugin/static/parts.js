@@ -1,6 +1,6 @@
 // The parts of the page below the table: one transfer, levels of LEEP, rankings, P(y|z).
-import { epochs, error, extent, number, outcome, percent, points, rankWords, short, trained } from "./arithmetic.js";
-import { convergence, course, cutPlace, depth, forecastBar, levelWords } from "./charts.js";
+import { cutPlace, epochs, error, extent, number, outcome, percent, points, rankWords, short, trained } from "./arithmetic.js";
+import { convergence, course, depth, forecastBar, levelWords } from "./charts.js";
 import { html, legend, responsive } from "./svg.js";
 
 function figure(title, chart, entries, ...more) {
@@ -87,7 +87,7 @@ function associationFigure({ targets, sources, p, left_out }) {
   const rows = targets.map((name, y) => html("tr", {}, html("th", { scope: "row", title: name }, name), ...p[y].map((value, z) => cell(value, name, sources[z]))));
   return html(
     "figure",
-    { class: "heat" },
+    { class: `heat ${sources.length > 8 ? "wide" : ""}` },
     html("figcaption", {}, "P(target class | source class)"),
     html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "P(y|z)" }, html("table", {}, html("thead", {}, head), html("tbody", {}, ...rows))),
     html("p", { class: "muted" }, left_out),
@@ -108,7 +108,7 @@ export function levelsPart(groups) {
     "section",
     { "aria-label": "Convergence" },
     html("h2", {}, "How fast, by level of LEEP"),
-    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level, with the range of single runs. A reference is the same network trained from scratch." : "A level needs two complete runs that trained the same part."),
+    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level; the band is for 80% of single runs. A reference is the same network trained from scratch." : "A level needs two complete runs that trained the same part."),
     html("div", { class: "charts" }, ...figures),
   );
 }
