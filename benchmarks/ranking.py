@@ -259,6 +259,8 @@ def columns(
 def qualities(column: np.ndarray, achieved: np.ndarray) -> list[float]:
     """Weighted tau, regret, whether the best is among the first three, fidelity, of the sources that have a value."""
     known = np.isfinite(column)
+    if not known.any():  # of a score that reports of that time do not have
+        return [np.nan] * 4
     column, achieved = column[known], achieved[known]
     order = np.argsort(-column, kind="stable")
     fidelity = np.corrcoef(column, achieved)[0, 1]  # of values, and so of their differences
@@ -313,7 +315,7 @@ def replay(zoo: dict[str, Any]) -> float:
     taus = []
     for target, row in zoo["accuracy"].items():
         past = source_histories(history, trainable="all", target_name=target)
-        taus.append(weightedtau([past[name].quality.effect for name in zoo["models"]], row).statistic)
+        taus.append(weightedtau([past[name].effect.effect for name in zoo["models"]], row).statistic)
     return float(np.mean(taus))
 
 

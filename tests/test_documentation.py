@@ -33,6 +33,7 @@ def after_readme(tmp_path_factory):
     return names
 
 
+@pytest.mark.slow
 def test_readme_forecasts_and_trains(after_readme):
     callback = after_readme["callback"]
     assert callback.forecast.low <= callback.forecast.value <= callback.forecast.high
@@ -40,6 +41,7 @@ def test_readme_forecasts_and_trains(after_readme):
     assert after_readme["report"].leep == pytest.approx(float(after_readme["metric"].compute()), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if programs(page)], ids=lambda page: page.stem)
 def test_page_continues_the_program_of_the_readme(page, after_readme, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -68,6 +70,7 @@ def test_schema_of_a_record_lists_its_fields():
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(make_record().to_dict())
 
 
+@pytest.mark.slow
 def test_every_logged_tag_is_listed(after_readme):
     page = (ROOT / "docs/tags.md").read_text(encoding="utf-8").split("Figures and text")[0]
     listed = re.findall(r"^\| `(leep/\w+)` \|", page, re.MULTILINE)

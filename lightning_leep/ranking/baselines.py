@@ -1,4 +1,4 @@
-"""What the history says of sources: how good each was on other targets, and how much better than its forecasts."""
+"""What the history says of sources: how good each was on other targets, and what that adds to its forecast."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_leep.forecast.repeats import distinct_transfers
-from lightning_leep.forecast.transfer_point import anchor_of
 from lightning_leep.records.transfer import TransferRecord
 
 #: What a table says of a source without records on other targets.
@@ -26,40 +25,76 @@ class SourceHistory(NamedTuple):
 
     mean_accuracy: float  #: achieved, over the targets
     num_records: int  #: targets
-    quality: SourceEffect  #: of the achieved accuracy: the static order of the sources
-    correction: SourceEffect | None  #: of achieved accuracy minus the probe that forecasts start from; None without
+    effect: SourceEffect  #: of the achieved accuracy: the static order of the sources
 
 
 def source_histories(
     history: Iterable[TransferRecord], *, trainable: str, target_name: str = ""
 ) -> dict[str, SourceHistory]:
-    """What the history says of each source that was transferred to another target than ``target_name``, by its name.
+    """What the history says of each source that was transferred to another target.
 
     Several runs of one transfer count once, and several reports of one source on one target are averaged. Skipped are
-    records of another ``trainable``, incomplete ones, those without a validation and those without a name of the source
-    or the target.
+    records of the target itself, incomplete ones, those without a validation and those without a name of the source or
+    the target.
+
+    Args:
+        history: Earlier transfers.
+        trainable: What was trained, see :class:`~lightning_leep.records.TransferRecord`.
+        target_name: Name of the target data that sources are now ranked for.
+
+    Returns:
+        By name of the source. A source that is missing has no history.
     """
     achieved: dict[tuple[str, str], list[float]] = {}
-    residuals: dict[tuple[str, str], list[float]] = {}
     for record in distinct_transfers(record for record in history if record.trainable == trainable and record.complete):
         key = record.source_name, record.target_name
-        if record.achieved is None or not all(key) or record.target_name == target_name:
-            continue
-        achieved.setdefault(key, []).append(record.achieved)
-        start = anchor_of(record.report, trainable, record.trained_from)[1]
-        if trainable != "scratch" and np.isfinite(start):
-            residuals.setdefault(key, []).append(record.achieved - start)
-    qualities, corrections = _effects(achieved), _effects(residuals)
+        if record.achieved is not None and all(key) and record.target_name != target_name:
+            achieved.setdefault(key, []).append(record.achieved)
+    means = {key: float(np.mean(values)) for key, values in achieved.items()}
+    effects = source_effects(list(means.values()), [source for source, _ in means], [target for _, target in means])
     found = {}
-    for source in sorted({source for source, _ in achieved}):
-        means = [np.mean(values) for (name, _), values in achieved.items() if name == source]
-        found[source] = SourceHistory(float(np.mean(means)), len(means), qualities[source], corrections.get(source))
+    for source, effect in effects.items():
+        own = [mean for (name, _), mean in means.items() if name == source]
+        found[source] = SourceHistory(float(np.mean(own)), len(own), effect)
     return found
 
 
-def _effects(values: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, SourceEffect]:
-    sources, targets = zip(*values, strict=True) if values else ((), ())
-    return source_effects([float(np.mean(several)) for several in values.values()], sources, targets)
+def history_shifts(
+    forecasts: Mapping[str, float], histories: Mapping[str, SourceHistory]
+) -> dict[str, tuple[float, float]]:
+    r"""What the history adds to forecasts of accuracy on one target, and the standard error of that.
+
+    Forecasts :math:`f_s` and effects in the history :math:`a_s` both tell how far a source is above others. With
+    both about their means over the sources that have a history, a forecast moves by :math:`h_s (a_s - f_s)`,
+    :math:`h_s = n_s / (2 n_s + 1)` for :math:`n_s` targets: the weight of the history by inverse variances if both
+    predict a new target equally well, but for the error of the effect, whose variance is :math:`1 / n_s` of that. (On
+    equal weights: Clemen, "Combining forecasts", International Journal of Forecasting 5, 1989.)
+
+    Args:
+        forecasts: By name of the source.
+        histories: Of :func:`source_histories`; a source that is missing does not move.
+
+    Returns:
+        Shifts and their errors by name; 0 for all if fewer than two sources have a history.
+
+    Example:
+        >>> better, worse = SourceEffect(0.1, 0.0, 1), SourceEffect(-0.1, 0.0, 1)
+        >>> past = {"a": SourceHistory(0.8, 1, better), "b": SourceHistory(0.6, 1, worse)}
+        >>> shifts = history_shifts({"a": 0.7, "b": 0.7, "c": 0.7}, past)
+        >>> [round(shift, 3) for shift, _ in shifts.values()]
+        [0.033, -0.033, 0.0]
+    """
+    shifts = dict.fromkeys(forecasts, (0.0, 0.0))
+    known = {name: histories[name].effect for name in forecasts if name in histories}
+    if len(known) < 2:
+        return shifts
+    level = np.mean([forecasts[name] for name in known])
+    middle = np.mean([effect.effect for effect in known.values()])
+    for name, effect in known.items():
+        weight = effect.num_records / (2 * effect.num_records + 1)
+        gap = (effect.effect - middle) - (forecasts[name] - level)
+        shifts[name] = float(weight * gap), weight * effect.standard_error
+    return shifts
 
 
 def source_effects(values: Sequence[float], sources: Sequence[str], targets: Sequence[str]) -> dict[str, SourceEffect]:

@@ -47,8 +47,9 @@ class TransformedRows:
 class SharedBatches:
     """Batches that several sources read in turn from a loader. They are kept for the next one, if not too large."""
 
-    def __init__(self, loader: Iterable[Any], is_shared: bool) -> None:
+    def __init__(self, loader: Iterable[Any], is_shared: bool, notes: tuple[str, ...] = ()) -> None:
         self.loader = loader
+        self.notes = notes  #: what has to be said about the choice of rows
         self.most_rows: int | None = None
         self.largest = 1  #: rows of the largest batch so far
         self.on_batch: Callable[[], None] = lambda: None  #: called after each of the loader's batches
@@ -121,7 +122,8 @@ class TargetData:
                 f"`data` must be readable once for each source, got an iterator ({type(self.data).__name__}). Pass a "
                 "data set, or the loader itself."
             )
-        if isinstance(self.data, IterableDataset) or not (self.has_rows or isinstance(self.data, Iterable)):
+        is_either = self.has_rows or isinstance(self.data, Iterable)
+        if isinstance(self.data, IterableDataset | Mapping | str) or not is_either:
             raise TypeError(
                 "`data` must be a data set with an index and a length, or batches (such as a DataLoader), got "
                 f"{type(self.data).__name__}."
@@ -146,7 +148,7 @@ class TargetData:
     def name(self) -> str:
         """Class of the data set."""
         data = self.data
-        while inner := getattr(data, "dataset", None):
+        while (inner := getattr(data, "dataset", None)) is not None and inner is not data:
             data = inner
         return type(data).__name__
 
@@ -156,7 +158,10 @@ class TargetData:
             return
         if not len(self.data):
             raise ValueError("`data` must hold labelled rows, got an empty data set.")
-        split_pair_or_mapping(self.data[0])
+        try:
+            split_pair_or_mapping(self.data[0])
+        except TypeError as error:
+            raise TypeError(f"The first row of `data` has no label: {error}") from error
 
     def key(self, source: Source) -> Hashable:
         """What two sources have in common that are given the same batches."""
@@ -175,7 +180,7 @@ class TargetData:
         else:
             loader = self.data
         given = given_data(loader, self.max_samples)
-        return SharedBatches(given.batches, is_shared)
+        return SharedBatches(given.batches, is_shared, given.notes)
 
 
 def num_rows(batch: Any) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.forecast.transfer_point import from_logit, logit
-from lightning_leep.ranking.baselines import SourceHistory, source_histories
+from lightning_leep.ranking.baselines import SourceHistory, history_shifts, source_histories
 from lightning_leep.ranking.likelihood import likelihood_shifts
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.ties import Comparison, Estimate, compare_with_best, forecast_estimate, score_estimate
@@ -61,6 +61,7 @@ class Candidates:
     reports: dict[str, TransferabilityReport] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)  #: on the rows of all sources, each once
     accuracies: dict[str, float | None] = field(default_factory=dict)  #: on the sources' own tasks
 
 
@@ -106,7 +107,7 @@ def rank_reports(
 
 def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     """Return the ranking; ``ValueError`` if the reports are of other target classes."""
-    reports, history, notes = candidates.reports, wanted.records(), list[str]()
+    reports, history, notes = candidates.reports, wanted.records(), list(candidates.notes)
     classes = {name: report.num_target_classes for name, report in reports.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"All reports must be of the same target classes, got {classes} of them.")
@@ -118,17 +119,15 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     }
     if not any(name in histories[part] for name in reports):
         notes.append("No history of these sources on other targets.")
-    shifts = {
-        part: likelihood_shifts({name: forecast_estimate(report, 0.0, part) for name, report in reports.items()})
-        for part in wanted.parts
-    }
+    forecasts, errors = {}, {}
+    for word in wanted.parts:
+        forecasts[word], errors[word] = _forecasts(reports, word, history, histories[word])
     sources, estimates = {}, {}
     for name, report in reports.items():
         past = {word: known[name] for word, known in histories.items() if name in known}
-        forecasts, errors = _forecasts(report, {part: shifts[part][name] for part in wanted.parts}, history, past)
         sources[name] = RankedSource(
             name=name,
-            forecasts=forecasts,
+            forecasts={word: found[name] for word, found in forecasts.items() if name in found},
             scores={score: getattr(report, score, None) for score in SCORES},
             num_parameters=report.num_parameters,
             samples_per_second=report.samples_per_second,
@@ -136,7 +135,7 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
             history_accuracy=past[part].mean_accuracy if part in past else None,
             history_records=past[part].num_records if part in past else 0,
         )
-        estimates[name] = _estimate(report, sources[name], wanted.column, errors)
+        estimates[name] = _estimate(report, sources[name], wanted.column, errors.get(wanted.column, {}))
     found = [_compared(sources[name], beside, wanted.column) for name, beside in compare_with_best(estimates).items()]
     failed = [RankedSource(name=name, error=error) for name, error in candidates.errors.items()]
     late = [RankedSource(name=name, notes=(reason,)) for name, reason in candidates.left_out.items()]
@@ -151,33 +150,32 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
 
 
 def _forecasts(
-    report: TransferabilityReport, shifts: Mapping[str, float], history: History, past: Mapping[str, SourceHistory]
+    reports: Mapping[str, TransferabilityReport], part: str, history: History, histories: Mapping[str, SourceHistory]
 ) -> tuple[dict[str, SourceForecast], dict[str, float]]:
-    """The forecast for each part, and the error of what the history adds to it.
+    """Forecasts of one part by name of the source, and the error of what the history of the sources adds to them.
 
-    It is moved on the logit scale by what the other sources say of it, by part, and then by what the source reached
-    above its forecasts elsewhere.
+    They are moved by what the sources say of each other on the same rows, then by what the history says of them.
     """
-    forecasts, errors = {}, {}
-    for part, by_likelihood in shifts.items():
-        forecast = forecast_accuracy(report, history, trainable=part)
-        if forecast is None:
-            continue
-        correction = past[part].correction if part in past else None
-        shift, errors[part] = (correction.effect, correction.standard_error) if correction is not None else (0.0, 0.0)
-        ends = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
-        if by_likelihood:
-            n = report.num_samples
-            ends = {end: from_logit(logit(value, n) + by_likelihood, n) for end, value in ends.items()}
-        moved = {end: min(1.0, max(0.0, value + shift)) for end, value in ends.items()}
-        forecasts[part] = SourceForecast(**moved, confidence=forecast.coverage)
-    return forecasts, errors
+    alone = {name: forecast_accuracy(report, history, trainable=part) for name, report in reports.items()}
+    known = {name: forecast for name, forecast in alone.items() if forecast is not None}
+    by_likelihood = likelihood_shifts({name: forecast_estimate(reports[name], 0.0, part) for name in known})
+    ends: dict[str, dict[str, float]] = {}
+    for name, forecast in known.items():
+        n, shift = reports[name].num_samples, by_likelihood[name]
+        plain = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
+        ends[name] = {end: from_logit(logit(v, n) + shift, n) for end, v in plain.items()} if shift else plain
+    by_history = history_shifts({name: values["accuracy"] for name, values in ends.items()}, histories)
+    found = {}
+    for name, values in ends.items():
+        moved = {end: min(1.0, max(0.0, value + by_history[name][0])) for end, value in values.items()}
+        found[name] = SourceForecast(**moved, confidence=known[name].coverage)
+    return found, {name: error for name, (_, error) in by_history.items()}
 
 
 def _estimate(report: TransferabilityReport, source: RankedSource, by: str, errors: Mapping[str, float]) -> Estimate:
     value = source.value(by)
     if by in source.forecasts:
-        return forecast_estimate(report, source.forecasts[by].accuracy, by, other_error=errors[by])
+        return forecast_estimate(report, source.forecasts[by].accuracy, by, other_error=errors[source.name])
     return score_estimate(report, by) if by in SCORES else Estimate(math.nan if value is None else value)
 
 

@@ -158,6 +158,7 @@ def _score_all(
                 found.errors[name] = str(error)
                 continue
             found.reports[name] = report
+            found.notes.update(dict.fromkeys(batches.notes))
             on_every_process(partial(kept.save, settings.get(name, {}), report), here)
 
 

@@ -75,8 +75,9 @@ def ranking_remarks(ranking: "Ranking") -> Iterator[str]:
     for source in ranking.sources:
         if source.error:
             yield f"{printable(source.name)} failed: {printable(source.error)}"
-        for note in source.notes:
-            yield f"{printable(source.name)}: {printable(note)}"
+    for note in dict.fromkeys(note for source in ranking.sources for note in source.notes):
+        names = ", ".join(printable(source.name) for source in ranking.sources if note in source.notes)
+        yield f"{names}: {printable(note)}"
     yield from map(printable, ranking.notes)
 
 

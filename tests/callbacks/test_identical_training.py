@@ -74,6 +74,7 @@ def test_batch_norm_that_the_user_froze():
     assert plain["weights"]["body.1.running_mean"] == [0.0] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

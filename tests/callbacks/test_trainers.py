@@ -146,6 +146,7 @@ def test_command_line(style, name, tmp_path):
         assert callbacks[1].reference == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_leep import TransferabilityReport
-from lightning_leep.ranking.baselines import source_effects, source_histories
+from lightning_leep.ranking.baselines import (
+    SourceEffect,
+    SourceHistory,
+    history_shifts,
+    source_effects,
+    source_histories,
+)
 from lightning_leep.records import AccuracyCurve, TransferRecord
 
 
@@ -110,19 +116,13 @@ def record(source, target, achieved, probe=None, trainable="head", **kwargs):
 
 
 class TestHistories:
-    def test_means_and_corrections(self):
-        history = [
-            record("a", "x", 0.9, 0.85),
-            record("a", "y", 0.7, 0.65),
-            record("b", "x", 0.8, 0.85),
-            record("b", "y", 0.6, 0.65),
-        ]
+    def test_means_and_effects(self):
+        history = [record("a", "x", 0.9), record("a", "y", 0.7), record("b", "x", 0.8), record("b", "y", 0.6)]
         found = source_histories(history, trainable="head")
         assert found["a"].mean_accuracy == pytest.approx(0.8)
         assert found["a"].num_records == 2
-        assert found["a"].quality.effect == pytest.approx(0.05)
-        assert found["a"].correction.effect == pytest.approx(0.05)
-        assert found["b"].correction.effect == pytest.approx(-0.05)
+        assert found["a"].effect.effect == pytest.approx(0.05)
+        assert found["b"].effect.effect == pytest.approx(-0.05)
 
     def test_what_is_left_out(self):
         history = [
@@ -140,7 +140,38 @@ class TestHistories:
         history = [record("a", "x", 0.1), record("a", "x", 0.9), record("a", "y", 0.5), record("b", "y", 0.5)]
         assert source_histories(history, trainable="head")["a"].num_records == 2
 
-    def test_without_a_probe_there_is_no_correction(self):
-        found = source_histories([record("a", "x", 0.9), record("b", "x", 0.7)], trainable="head")
-        assert found["a"].correction is None
-        assert found["a"].quality.effect == pytest.approx(0.05)
+
+class TestShifts:
+    @staticmethod
+    def past(effect, num_records=4, error=0.01):
+        return SourceHistory(0.5, num_records, SourceEffect(effect, error, num_records))
+
+    def test_by_hand(self):
+        """About their means the forecasts are 0.1 and -0.1, the effects 0.3 and -0.3; four targets weigh 4/9."""
+        found = history_shifts({"a": 0.9, "b": 0.7}, {"a": self.past(0.3), "b": self.past(-0.3)})
+        assert found["a"] == pytest.approx((4 / 9 * 0.2, 4 / 9 * 0.01))
+        assert found["b"] == pytest.approx((-4 / 9 * 0.2, 4 / 9 * 0.01))
+
+    def test_without_a_history_nothing_moves(self):
+        found = history_shifts({"a": 0.9, "b": 0.7, "c": 0.5}, {"a": self.past(0.3), "b": self.past(-0.3)})
+        assert found["c"] == (0.0, 0.0)
+        assert history_shifts({"a": 0.9, "b": 0.7}, {"a": self.past(0.3)}) == {"a": (0.0, 0.0), "b": (0.0, 0.0)}
+        assert history_shifts({"a": 0.9, "b": 0.7}, {}) == {"a": (0.0, 0.0), "b": (0.0, 0.0)}
+        none = {"a": self.past(0.3, 0), "b": self.past(-0.3, 0)}
+        assert history_shifts({"a": 0.9, "b": 0.7}, none)["a"][0] == 0
+
+    def test_the_level_stays(self):
+        past = {"a": self.past(0.3), "b": self.past(0.1), "c": self.past(0.0)}
+        found = history_shifts({"a": 0.9, "b": 0.7, "c": 0.7}, past)
+        assert sum(shift for shift, _ in found.values()) == pytest.approx(0.0)
+
+    def test_noise_of_the_forecasts_is_halved(self):
+        """Forecasts and effects that are equally noisy: the mean of both is nearer to the truth than either."""
+        rng = np.random.default_rng(0)
+        truth = rng.normal(size=200) * 0.1
+        forecasts = {str(k): 0.5 + value for k, value in enumerate(truth + 0.05 * rng.normal(size=200))}
+        effects = truth + 0.05 * rng.normal(size=200)
+        shifts = history_shifts(forecasts, {str(k): self.past(value, 50) for k, value in enumerate(effects)})
+        moved = np.array([forecasts[name] - 0.5 + shift for name, (shift, _) in shifts.items()])
+        errors = [np.std(values - truth) for values in (moved, effects, np.array(list(forecasts.values())))]
+        assert errors[0] < 0.8 * min(errors[1:])

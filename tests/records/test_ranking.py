@@ -82,6 +82,7 @@ def test_text_says_what_matters():
     assert "third: It is old." in text
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(min_size=1), min_size=1, max_size=8, unique=True),
     st.integers(60, 200),
@@ -181,3 +182,9 @@ def test_long_names_that_differ_in_the_middle_are_told_apart():
     assert "224" in lines[1]
     assert "384" in lines[2]
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_note_of_several_sources_is_said_once():
+    notes = {"notes": ("They are old.",)}
+    text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
+    assert "- a, c: They are old." in text.splitlines()

@@ -148,6 +148,7 @@ def test_new_head_is_told(kind, said):
     assert not any("looks new" in note for note in run(other).notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_trained_head_does_not_look_new(seed):
     torch.manual_seed(seed)

@@ -4,30 +4,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPMetric, TransferabilityReport, score
 from lightning_leep.functional import leep
-
-C, Z = 4, 7
-
-
-@pytest.fixture
-def data() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    return TensorDataset(torch.randn(90, 5, generator=generator), torch.randint(C, (90,), generator=generator))
-
-
-@pytest.fixture
-def source() -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, Z))
-
-
-def run(source, data, **kwargs):
-    return score(source, DataLoader(data, batch_size=32), C, progress=False, **kwargs)
+from tests._helpers.small_network import C, Z, run
 
 
 def test_report_equals_the_scores_of_all_rows_at_once(source, data):

@@ -24,6 +24,7 @@ def run(source=lambda x: x, **options):
     return score(source, BATCHES, C, progress=False, head=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
 @pytest.mark.parametrize(
     "wrap",

@@ -133,6 +133,7 @@ OWN_SAMPLERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OWN_SAMPLERS)
 def test_sampler_that_cannot_be_followed_is_noted(kind):
     """With numbers, where it tells that it leaves rows out."""

@@ -109,6 +109,7 @@ def test_exported_source():
     assert report_of(exported).leep == pytest.approx(expected(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_options_of_scoring():
     """The same as of a pass over the same rows without a Trainer."""
     network = make_source().eval()
@@ -172,6 +173,7 @@ class Dtypes(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "shared", "wanted"),
     [

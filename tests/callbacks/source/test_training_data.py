@@ -44,6 +44,7 @@ def test_max_samples_is_a_random_subset_that_no_seed_of_the_user_changes():
     assert (report.num_samples, len(source.indices)) == (50, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "shuffle", "wanted"),
     [

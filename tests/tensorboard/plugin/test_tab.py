@@ -1,5 +1,6 @@
 """The tab of TensorBoard: what the callback writes is read by TensorBoard's own readers and served by the plugin."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.application import TensorBoardWSGI
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -86,6 +88,32 @@ def test_the_forecast_is_shown_while_the_run_is_under_way(tmp_path):
     ((transfer,),) = seen
     assert transfer["running_now"]
     assert transfer["achieved"] is None
+    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_forecast_that_is_made_anew_is_shown_at_once(tmp_path):
+    """The flags say that all is trained; the gradients of the first step show that the head alone is."""
+
+    class Extractor(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.body = copy.deepcopy(self.body)
+
+        def forward(self, inputs):
+            with torch.no_grad():
+                features = self.body(inputs)
+            return self.head(features)
+
+        def on_train_batch_end(self, *batch):
+            if self.global_step == 1:
+                seen.extend(asked(tmp_path).get_json()["transfers"])
+
+    seen = []
+    callback = LEEPCallback(make_source(), strict=True, history=False)
+    fit(Extractor(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
+    (transfer,) = seen
+    assert (transfer["trainable"], transfer["running_now"]) == ("head", True)
     assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
 
 

@@ -16,7 +16,7 @@ const COLUMNS = [
   { title: "to 90%", value: (t) => t.to90, cell: (t) => (t.to90 == null ? "–" : epochs(t.to90)), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
   { title: "date", value: (t) => t.date, cell: (t) => t.date.slice(0, 10), hint: "UTC", minor: true },
 ];
-const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard", minor: true };
+const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
   return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})` : "–";
@@ -32,7 +32,7 @@ export function show(root, data, advice = "Train with `LEEPCallback`; each finis
     return;
   }
   const key = (t) => [t.run, t.date, t.source, t.target, t.trainable].join("\n");
-  const columns = transfers.some((t) => t.run) ? [...COLUMNS, RUN] : COLUMNS;
+  const columns = transfers.some((t) => t.run) ? [RUN, ...COLUMNS] : COLUMNS;
   const summary = html("p", { class: "summary", role: "status" });
   const body = html("tbody", {});
   const chart = html("div", {}), detail = html("div", {});
