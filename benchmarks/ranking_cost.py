@@ -2,7 +2,7 @@
 
     python benchmarks/ranking_cost.py --data DIR [--images 2000] [--repeats 3]
 
-DIR holds CIFAR-100's images and the weights (see ``cifar_data.py``). Each ratio compares CPU times that follow each other.
+DIR holds images and weights (see ``cifar_data.py``). Each ratio compares CPU times that follow each other.
 The images are decoded once in the ranking and before the loops, so that what is compared is scoring.
 """
 
