@@ -22,12 +22,7 @@ def network_of(module: nn.Module) -> str:
 def find_layer(module: nn.Module, name: str) -> str:
     """Full name of the layer that ``name`` means: its name in ``module``, or in the network that holds the blocks.
 
-    Args:
-        module: The module in training.
-        name: As in ``module.named_modules()`` or in the table of layers of a report, whose names begin at the source.
-
-    Raises:
-        ValueError: If there is no such layer, or more than one.
+    The names in a report's table of layers begin at the source. ``ValueError`` if no layer or more than one is meant.
     """
     names = [full for full, _ in module.named_modules() if full]
     if name in names:
@@ -43,18 +38,9 @@ def find_layer(module: nn.Module, name: str) -> str:
 
 
 def frozen_parts(module: nn.Module, trained_from: str) -> tuple[list[nn.Module], list[nn.Parameter]]:
-    """What lies before a layer, in the order in which modules are registered.
+    """What lies before a layer (:func:`find_layer`; ``HEAD`` is what follows the last block), as it is registered.
 
-    Args:
-        module: The module in training.
-        trained_from: Name of the first layer that is trained (:func:`find_layer`), or ``HEAD`` for what follows the
-            last block.
-
-    Returns:
-        Modules that lie before it whole, and single parameters of the modules that hold it (a class token, say).
-
-    Raises:
-        ValueError: If there is no such layer.
+    These are modules that lie before it whole, and single parameters of the modules that hold it (a class token, say).
     """
     network = network_of(module)
     layer = find_head(module) if trained_from == HEAD else find_layer(module, trained_from)
@@ -77,10 +63,9 @@ def frozen_parts(module: nn.Module, trained_from: str) -> tuple[list[nn.Module],
 
 
 def find_head(module: nn.Module) -> str | None:
-    """Name of the first layer with a weight matrix behind the last block; None if the module has none.
+    """Name of the first layer with a weight matrix behind the last block; None if there is none.
 
-    Raises:
-        ValueError: If the module has no blocks.
+    ``ValueError`` if the module has no blocks.
     """
     blocks = find_blocks(module)
     if not blocks:

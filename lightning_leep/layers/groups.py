@@ -15,12 +15,7 @@ LearningRates: TypeAlias = float | Mapping[str, float] | None
 
 
 def check_learning_rates(rates: Any) -> None:
-    """Raise unless ``rates`` is a decay in (0, 1], a mapping from names to positive factors, or None.
-
-    Raises:
-        TypeError: If it is of another type.
-        ValueError: If a number lies outside its range.
-    """
+    """Raise unless ``rates`` is a decay in (0, 1], a mapping from names to positive factors, or None."""
     if rates is None:
         return
     values = {"": rates} if not isinstance(rates, Mapping) else rates

@@ -29,19 +29,13 @@ class TrainedPart:
     under ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start:
     not all parts of a network may run in each step. If something else is trained in a later epoch, the word is
     "gradual".
-
-    Attributes:
-        transferred: The parameters that came from the source; None before :meth:`look`.
-        first: What is trained at first; None before :meth:`look`.
-        by_flags: The same by flags and optimizers alone, at the first step; None before it.
-        changed: Whether something else was trained later.
-        names: Of the parameters that came from the source those that are trained at first, as the source calls them.
     """
 
-    transferred: tuple[Copies, ...] | None = None
-    first: str | None = None
-    by_flags: str | None = None
-    changed: bool = False
+    transferred: tuple[Copies, ...] | None = None  #: the parameters that came from the source; None before :meth:`look`
+    first: str | None = None  #: what is trained at first; None before :meth:`look`
+    by_flags: str | None = None  #: the same by flags and optimizers alone, at the first step; None before it
+    changed: bool = False  #: whether something else was trained later
+    #: Of the parameters that came from the source those that are trained at first, as the source calls them.
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -113,12 +107,7 @@ class TrainedPart:
 
     @classmethod
     def from_dict(cls, values: Any) -> "TrainedPart":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If ``values`` is not a mapping of these attributes.
-        """
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` for other values."""
         if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
             raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
         transferred, changed = values["transferred"], values["changed"]
@@ -161,7 +150,7 @@ def _has_rate(group: Mapping[str, Any]) -> bool:
 
 
 def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequence[Copies], trained: Set[str]) -> str:
-    """Name what is trained.
+    """Name what is trained, given the names of the parameters that are, and what :func:`find_transferred` found before.
 
     - "head": nothing that was transferred, and nothing inserted into it. Adapters are inserted: they are registered
       before the last transferred parameter, in the module that holds all of them.
@@ -170,12 +159,6 @@ def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequ
 
     A tensor is trained if one of its copies is. If nothing seems to be transferred, or only the frozen source stands in
     the network, the sizes decide: "head" if at least twice as many numbers are frozen as trained, else "all".
-
-    Args:
-        network: The module that is trained.
-        source: The source model; None if it is not a module of its own.
-        transferred: What :func:`~lightning_leep.layers.transferred.find_transferred` found before training.
-        trained: Names of the parameters that are trained.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
     if trained >= set(parameters):

@@ -15,6 +15,7 @@ from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.batches import call_source, split_pair_or_mapping
 from lightning_leep.scoring.run import score
 from lightning_leep.scoring.source import evaluation_mode, preserved_rng, source_device
+from lightning_leep.utils.checks import error_text
 from lightning_leep.utils.devices import move_to_device
 from lightning_leep.utils.distributed import OtherProcessError, gather_objects, on_every_process
 
@@ -102,9 +103,9 @@ class Passes:
             torch.cuda.empty_cache()
 
 
-def described(error: BaseException) -> str:
+def described(error: Exception) -> str:
     """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error_text(error)}".split()).removesuffix(":")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

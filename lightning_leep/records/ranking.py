@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_leep.records.folder import Folder, open_folder
 from lightning_leep.records.ranking_text import ranking_text
-from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.checks import check_real, check_size, check_text, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,10 +168,8 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as plain Python values; a number that is not finite becomes None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain: dict[str, Any] = _plain(
-            {"kind": "ranking", **values, "sources": [asdict(source) for source in self.sources]}
-        )
-        return plain
+        found: dict[str, Any] = plain({"kind": "ranking", **values, "sources": list(map(asdict, self.sources))})
+        return found
 
     def to_json(self, path: Folder | None = None) -> str:
         """Return the ranking as a JSON object, and write it to a file, if a path or fsspec URL is given."""
@@ -253,11 +251,3 @@ def check_by(by: str, trainable: tuple[str, ...]) -> None:
     allowed = (*trainable, *SCORES, *BASELINES)
     if by not in allowed:
         raise ValueError(f"`by` must be one of {', '.join(allowed)}, got {by!r}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report_text import description, summary
 from lightning_leep.records.row_outcomes import RowOutcomes
-from lightning_leep.utils.checks import check_real, check_size, check_text
+from lightning_leep.utils.checks import check_real, check_size, check_text, plain
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
@@ -161,14 +161,8 @@ class TransferabilityReport:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
         values["layers"] = [layer.to_dict() for layer in self.layers]
         values |= {name: rows.to_dict() for name in ROW_FIELDS if (rows := values[name]) is not None}
-        return {
-            name: None
-            if isinstance(value, float) and not math.isfinite(value)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
-            for name, value in values.items()
-        }
+        found: dict[str, Any] = plain(values)
+        return found
 
     def scalars(self) -> dict[str, float]:
         """Return every field that is a single finite number, by name, for loggers."""

@@ -4,7 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
 from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
-from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, real_numbers
+from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, plain, real_numbers
 
 FORMAT = "lightning_leep.transfer"
 SCHEMA_VERSION = 1
@@ -128,24 +128,14 @@ class TransferRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values; a number that is not finite becomes None."""
-        names = (f.name for f in fields(self) if f.name not in ("report", "curve", "reference", "forecast"))
-        plain = {name: getattr(self, name) for name in names}
-        return {
-            "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
-            **plain,
-            "wall_seconds": list(self.wall_seconds),
-            "learning_rate": _finite(self.learning_rate),
-            "versions": dict(self.versions),
-            # Sources are compared before they are trained; a history would be large with every row.
-            "report": {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS},
-            "curve": _curve_to_dict(self.curve),
-            "forecast": None if self.forecast is None else self.forecast.to_dict(),
-            "running": [list(point) for point in self.running],
-            "reference": _curve_to_dict(self.reference)
-            if isinstance(self.reference, AccuracyCurve)
-            else self.reference,
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("curve", "reference"):
+            values[name] = asdict(values[name]) if isinstance(values[name], AccuracyCurve) else values[name]
+        # Sources are compared before they are trained; a history would be large with every row.
+        values["report"] = {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS}
+        values["forecast"] = None if self.forecast is None else self.forecast.to_dict()
+        found: dict[str, Any] = plain({"format": FORMAT, "schema_version": SCHEMA_VERSION, **values})
+        return found
 
     def to_json(self) -> str:
         """Return the record as a JSON object."""
@@ -211,14 +201,6 @@ class TransferRecord:
             **convergence_scalars(self.curve, reference=self.reference),
             **{f"version_{name.replace('-', '_')}": value for name, value in self.versions.items()},
         }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _curve_to_dict(curve: AccuracyCurve) -> dict[str, list[float]]:
-    return {"epochs": list(curve.epochs), "accuracy": list(curve.accuracy)}
 
 
 def _curve_from_dict(values: Any) -> AccuracyCurve:

@@ -10,15 +10,9 @@ from lightning_leep.tensorboard.words import code, escaped, percent
 
 
 def ranking_markdown(ranking: Ranking, source_name: str = "", outcome: str = "") -> str:
-    """The table of a ranking, the place of one of its sources, and what has to be said.
+    """The table of a ranking in Markdown, the place of one of its sources, in bold, and what has to be said.
 
-    Args:
-        ranking: The ranking.
-        source_name: Name of a source that is shown in bold, with its place in words.
-        outcome: How the order turned out, see :func:`outcome_of`.
-
-    Returns:
-        Markdown that TensorBoard's text plugin renders.
+    ``outcome`` says how the order turned out (:func:`outcome_of`).
     """
     columns = ranking_columns(ranking)
     names = [source.name for source in ranking.sources]
@@ -49,16 +43,10 @@ def place_of(ranking: Ranking, source_name: str) -> str:
 
 
 def outcome_of(ranking: Ranking, record: TransferRecord | None, others: Iterable[TransferRecord]) -> str:
-    """Whether the order of a ranking held, as far as its sources have been trained on the same target.
+    """Sentences on whether the order of a ranking held, as far as its sources have been trained on the same target.
 
-    Args:
-        ranking: The ranking.
-        record: A transfer that is over. None, or one that was cut short, says nothing.
-        others: Earlier transfers. Those that trained the same part for the same target are compared, if they are
-            complete.
-
-    Returns:
-        Sentences; empty without an accuracy that was achieved.
+    A transfer that was cut short says nothing. Of the earlier transfers those count that trained the same part for the
+    same target, if they are complete.
     """
     if record is None or record.achieved is None or not record.complete:
         return ""

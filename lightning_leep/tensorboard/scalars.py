@@ -27,24 +27,16 @@ def validation_tags(
     running: RunningForecast | None = None,
     prefix: str = PREFIX,
 ) -> dict[str, float]:
-    """What follows from the latest validation, by tag.
+    """What follows from the latest validation, by tag; the curve has at least one.
 
-    Args:
-        curve: Accuracy at each validation so far, at least one.
-        forecast: The forecast from before training. It is logged again at each validation, to draw it as a line.
-        reference: Curve or final accuracy to compare with.
-        running: The forecast after this validation.
-        prefix: Start of every tag.
+    - ``best_accuracy``, the highest so far;
+    - the tags of :func:`forecast_tags`, again, to draw them as lines, and ``prediction_error``, ``best_accuracy`` minus
+      ``predicted_accuracy`` (negative: the forecast was too high);
+    - ``reference_accuracy`` (after as many epochs) and ``difference_to_reference`` (achieved minus reference);
+    - ``running_accuracy``, ``running_low``, ``running_high``, the expected best accuracy of the whole run and its
+      interval, and ``eta_epochs``, the expected number of epochs until 99% of the final accuracy.
 
-    Returns:
-        - ``best_accuracy``, the highest so far;
-        - the tags of :func:`forecast_tags` and ``prediction_error``, ``best_accuracy`` minus ``predicted_accuracy``
-          (negative: the forecast was too high);
-        - ``reference_accuracy`` (after as many epochs) and ``difference_to_reference`` (achieved minus reference);
-        - ``running_accuracy``, ``running_low``, ``running_high``, the expected best accuracy of the whole run and its
-          interval, and ``eta_epochs``, the expected number of epochs until 99% of the final accuracy.
-
-        What does not exist is left out, and so is ``achieved_accuracy``, which is logged before all this is known.
+    What does not exist is left out, and so is ``achieved_accuracy``, which is logged before all this is known.
     """
     values = {"best_accuracy": curve.best}
     predicted = {}

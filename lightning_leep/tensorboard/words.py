@@ -7,22 +7,12 @@ from lightning_leep.utils.checks import printable
 
 
 def percent(value: float) -> str:
-    """A fraction as a percentage.
-
-    Example:
-        >>> percent(0.7125)
-        '71.2%'
-    """
+    """A fraction as a percentage: "71.2%"."""
     return f"{100 * value:.1f}%"
 
 
 def epochs(value: float) -> str:
-    """A number of epochs with its noun.
-
-    Example:
-        >>> epochs(1.0), epochs(0.5), epochs(12.0)
-        ('1 epoch', '0.5 epochs', '12 epochs')
-    """
+    """A number of epochs with its noun: "1 epoch", "0.5 epochs"."""
     return f"{value:.4g} {'epoch' if value == 1 else 'epochs'}"
 
 
@@ -30,11 +20,7 @@ def shorten(name: str, length: int) -> str:
     """At most ``length`` characters of a class name.
 
     A list of synonyms, as in ImageNet, is cut to the first one. A name that is still too long keeps its start and its
-    end around an ellipsis, since related classes differ there.
-
-    Example:
-        >>> shorten("tabby, tabby cat", 12), shorten("German short-haired pointer", 12)
-        ('tabby', 'German…inter')
+    end around an ellipsis ("German…inter"), since related classes differ there.
     """
     if len(name) > length:
         name = name.split(",")[0]

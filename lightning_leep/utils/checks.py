@@ -69,6 +69,15 @@ def check_keys(name: str, values: Any, required: Collection[str], optional: Coll
         raise ValueError(f"`{name}` must have the keys {sorted(required)}, got {sorted(map(str, values))}.")
 
 
+def plain(value: Any) -> Any:
+    """Return nested mappings and sequences as JSON has them: dictionaries, lists, and None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def shown(value: int) -> str:
     """Return an integer as text for a message; Python cannot write one of more than 4300 digits."""
     return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"

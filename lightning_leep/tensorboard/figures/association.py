@@ -112,11 +112,7 @@ def strongest_sources_figure(
 def association_data(
     joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The numbers of :func:`association_figure` as plain data: names, P(y|z) to three digits, and what was left out.
-
-    Raises:
-        ValueError: As :func:`association_figure`.
-    """
+    """The numbers of :func:`association_figure` as plain data: names, P(y|z) to three digits, and what was left out."""
     joint, targets, sources = _checked(joint, target_names, source_names)
     rows, columns, conditional = _selected(joint)
     return {

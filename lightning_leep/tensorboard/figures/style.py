@@ -42,8 +42,7 @@ STYLE = {
 def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
     """Draw with matplotlib's defaults and :data:`STYLE`; the user's own style is ignored and restored afterwards.
 
-    Raises:
-        ImportError: When the function is called without matplotlib installed. The message says how to install it.
+    Without matplotlib the function raises ``ImportError``, which says how to install it.
     """
 
     @wraps(draw)

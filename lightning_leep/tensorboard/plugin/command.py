@@ -20,13 +20,7 @@ def add_report(commands: Any) -> None:
 
 
 def write_report(options: argparse.Namespace) -> str:
-    """Write the page and return one line about it.
-
-    Raises:
-        ValueError: If the folder does not exist, or the ranking is not one.
-        OSError: If something cannot be read or written.
-        ImportError: If the driver of a protocol is missing.
-    """
+    """Write the page and return one line about it."""
     from lightning_leep.tensorboard.plugin.page_data import page_data
     from lightning_leep.tensorboard.plugin.report_html import report_html
 

@@ -23,16 +23,11 @@ def page_data(
     ranking: Mapping[str, Any] | None = None,
     more: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that the page shows.
+    """Return everything that the page shows of records in any order, and of a ranking (``Ranking.to_dict()``).
 
-    Args:
-        records: The transfers, in any order.
-        ranking: A ranking of sources, from ``Ranking.to_dict()``.
-        more: What else is known of each record, such as the run that it comes from; it is added as it is.
-
-    Returns:
-        ``transfers``, ``levels`` (mean curves by level of LEEP, for each part that was trained), ``texts`` (sentences
-        and names that occur often; others refer to them by index) and ``ranking``.
+    These are ``transfers``, with what ``more`` is known of each record (the run that it comes from, say), ``levels``
+    (mean curves by level of LEEP, for each part that was trained), ``texts`` (sentences and names that occur often;
+    others refer to them by index) and ``ranking``.
     """
     history = with_references(records)
     texts = Texts()

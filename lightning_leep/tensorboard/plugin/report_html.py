@@ -17,11 +17,8 @@ START = 'show(document.getElementById("page"), JSON.parse(document.getElementByI
 def report_html(data: Mapping[str, Any]) -> str:
     """Return the page as HTML.
 
-    The data are JSON in which `<`, `>` and `&` are escaped, and the page shows them as text only, so that a name can
-    never become markup. The content policy admits this script and this style and no request.
-
-    Args:
-        data: What the page shows, from ``page_data``.
+    The data, of ``page_data``, are JSON in which `<`, `>` and `&` are escaped, and the page shows them as text only, so
+    that a name can never become markup. The content policy admits this script and this style and no request.
     """
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":  # inside JSON they stand in strings only

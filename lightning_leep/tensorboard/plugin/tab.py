@@ -78,9 +78,6 @@ def newest(tensors: list[Any]) -> tuple["TransferRecord", dict[str, Any]]:
 
     A run that was continued from a checkpoint does not score again: what its source classes stand for is in an earlier
     tensor then.
-
-    Raises:
-        ValueError: If the last tensor is something else.
     """
     from lightning_leep.records.transfer import TransferRecord
 

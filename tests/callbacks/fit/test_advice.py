@@ -1,6 +1,7 @@
 """Advice in a fit: in the log and in TensorBoard before training, and in the record beside what was trained."""
 
 import copy
+import dataclasses
 import logging
 
 import pytest
@@ -10,7 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_leep import LayerTransfer, LEEPCallback, ScoringOptions, advise
+from lightning_leep import LayerTransfer, LEEPCallback, ScoringOptions, advise, score
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.records import load_history
 from tests._helpers.distributed import run_processes
@@ -119,6 +120,18 @@ def test_with_layer_transfer_the_record_has_its_name(tmp_path):
     source = Source()
     fit(Named(source), LayerTransfer("layer2.1"), LEEPCallback(source, history=tmp_path, strict=True))
     assert load_history(tmp_path)[0].trained_from == "layer2.1"
+
+
+@pytest.mark.parametrize("trainable", ["head", "part", "all"])
+def test_what_the_callback_trains_is_what_was_recommended(trainable, tmp_path):
+    source = Source()
+    advice = advise(score(source, train_loader(), C, progress=False))
+    (choice,) = [choice for choice in advice.choices if choice.trainable == trainable and not choice.reads]
+    advice = dataclasses.replace(advice, recommended=advice.choices.index(choice))
+    fit(Named(source), advice.callback(), LEEPCallback(source, history=tmp_path, strict=True))
+    (record,) = load_history(tmp_path)
+    assert record.trainable == trainable
+    assert record.trained_from == (choice.trained_from if trainable == "part" else "")
 
 
 def two_processes(rank, world_size, folder):
