@@ -150,16 +150,8 @@ def regrets(rows: Sequence[Row]) -> str:
             lines.append(
                 [name, network, f"{regret.mean():.4f}", interval, counts, *(f"{share:.0%}" for share in shares)]
             )
-    head = [
-        "rule",
-        "network",
-        "mean regret",
-        "90% interval",
-        "head / earlier head / last stage / all",
-        "parameters",
-        "backward pass",
-    ]
-    return table(head, lines)
+    ways = "head / earlier head / last stage / all"
+    return table(["rule", "network", "mean regret", "90% interval", ways, "parameters", "backward pass"], lines)
 
 
 def main() -> None:
