@@ -17,7 +17,7 @@ in the history of the other targets is compared with the accuracies.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,8 +259,6 @@ def columns(
 def qualities(column: np.ndarray, achieved: np.ndarray) -> list[float]:
     """Weighted tau, regret, whether the best is among the first three, fidelity, of the sources that have a value."""
     known = np.isfinite(column)
-    if not known.any():  # of a score that reports of that time do not have
-        return [np.nan] * 4
     column, achieved = column[known], achieved[known]
     order = np.argsort(-column, kind="stable")
     fidelity = np.corrcoef(column, achieved)[0, 1]  # of values, and so of their differences
@@ -268,30 +266,34 @@ def qualities(column: np.ndarray, achieved: np.ndarray) -> list[float]:
     return [weightedtau(column, achieved).statistic, achieved.max() - achieved[order[0]], float(hit), fidelity]
 
 
-def print_table(results: dict[str, Any], places: range) -> None:
+def print_tables(results: dict[str, Any], places: range) -> None:
+    """All sources, then those of one size."""
     for kind, title in KINDS.items():
-        of_columns: dict[str, list[list[float]]] = {}
-        tied, kept, spans = [], [], []
-        for place in places:
-            found, achieved, first = columns(place, kind, results, places)
-            for name, column in found.items():
-                of_columns.setdefault(name, []).append(qualities(column, achieved))
-            tied.append(sum(first))
-            kept.append(achieved[first].max() == achieved.max())
-            spans.append(np.ptp(achieved))
-        print(
-            f"\n{title}: {len(achieved)} sources, {len(places)} targets, achieved accuracies span {np.mean(spans):.3f}"
-        )
-        print(f"{'column':40}{'tau':>6}{'(90%)':>15}{'regret':>8}{'(90%)':>15}{'top 3':>7}{'fidelity':>10}")
-        rng = np.random.default_rng(0)
-        draws = rng.integers(len(places), size=(10_000, len(places)))
-        for name, rows in sorted(of_columns.items(), key=lambda item: -np.mean(item[1], axis=0)[0]):
-            table = np.array(rows)
-            tau, regret, hit, fidelity = table.mean(axis=0)
-            ends = np.quantile(table[draws].mean(axis=1), (0.05, 0.95), axis=0)  # [2, 4]
-            spans_of = [f"{ends[0, i]:.3f}-{ends[1, i]:.3f}" for i in (0, 1)]
-            print(f"{name:40}{tau:6.3f}{spans_of[0]:>15}{regret:8.4f}{spans_of[1]:>15}{hit:7.2f}{fidelity:10.3f}")
+        of_targets = [columns(place, kind, results, places) for place in places]
+        one_size = np.array([name in SOURCES and SOURCES[name][1:3] == Recipe()[1:3] for name in [*SOURCES, *NETWORKS]])
+        for group, words in ((np.ones_like(one_size), "all sources"), (one_size, "those of one size")):
+            print_table(f"{title}, {words}", of_targets, group)
+        tied = [first.sum() for _, _, first in of_targets]
+        kept = [achieved[first].max() == achieved.max() for _, achieved, first in of_targets]
         print(f"tied with the best forecast: {np.mean(tied):.1f} sources; the best is among them: {np.mean(kept):.2f}")
+
+
+def print_table(
+    title: str, of_targets: Sequence[tuple[dict[str, np.ndarray], np.ndarray, Any]], group: np.ndarray
+) -> None:
+    spread = np.mean([np.ptp(achieved[group]) for _, achieved, _ in of_targets])
+    print(f"\n{title}: {group.sum()} sources, {len(of_targets)} targets, achieved accuracies span {spread:.3f}")
+    print(f"{'column':40}{'tau':>6}{'(90%)':>15}{'regret':>8}{'(90%)':>15}{'top 3':>7}{'fidelity':>10}")
+    names = [
+        name for name, column in of_targets[0][0].items() if len(set(column[group][np.isfinite(column[group])])) > 1
+    ]
+    tables = {name: np.array([qualities(found[name][group], a[group]) for found, a, _ in of_targets]) for name in names}
+    draws = np.random.default_rng(0).integers(len(of_targets), size=(10_000, len(of_targets)))
+    for name, table in sorted(tables.items(), key=lambda item: -item[1].mean(axis=0)[0]):
+        tau, regret, hit, fidelity = table.mean(axis=0)
+        ends = np.quantile(table[draws].mean(axis=1), (0.05, 0.95), axis=0)  # [2, 4]
+        spans = [f"{ends[0, i]:.3f}-{ends[1, i]:.3f}" for i in (0, 1)]
+        print(f"{name:40}{tau:6.3f}{spans[0]:>15}{regret:8.4f}{spans[1]:>15}{hit:7.2f}{fidelity:10.3f}")
 
 
 def replay(zoo: dict[str, Any]) -> float:
@@ -331,7 +333,7 @@ def main() -> None:
     if arguments.zoo:
         zoo = json.loads(arguments.zoo.read_text())
         print(f"{len(zoo['models'])} models, {len(zoo['accuracy'])} targets, history alone: tau {replay(zoo):.3f}")
-    print_table(run(arguments), range(arguments.targets))
+    print_tables(run(arguments), range(arguments.targets))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The rows that all sources are scored on: the same for each, decoded once for those that take the same input."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -162,6 +163,15 @@ class TargetData:
             split_pair_or_mapping(self.data[0])
         except TypeError as error:
             raise TypeError(f"The first row of `data` has no label: {error}") from error
+
+    def known_by(self) -> tuple[Any, ...]:
+        """What tells the rows from those of another data set: the class, their number, and labels of a few of them."""
+        length = len(self.data) if isinstance(self.data, Sized) else None
+        labels = []
+        if self.has_rows and length:
+            with suppress(RuntimeError, TypeError, ValueError):  # of pixels, or only the user can split a row
+                labels = [int(split_pair_or_mapping(self.data[i])[1]) for i in range(0, length, -(-length // 16))]
+        return self.name, length, self.max_samples, labels
 
     def key(self, source: Source) -> Hashable:
         """What two sources have in common that are given the same batches."""

@@ -143,9 +143,8 @@ def _score_all(
         for place, name in enumerate(order):
             if time_budget is not None:
                 left = time_budget - max(gather_objects(time.perf_counter() - start, here))
-                if left <= 0 or left < seconds[name] < math.inf:
-                    needed = f"it needs about {seconds[name]:,.0f} s, and " if seconds[name] < math.inf else ""
-                    found.left_out[name] = f"Left out: {needed}{max(left, 0):,.0f} s of the time budget were left."
+                if reason := _why_left_out(seconds[name], left):
+                    found.left_out[name] = reason
                     continue
             try:
                 if batches is None or keys[name] != shared:
@@ -162,6 +161,14 @@ def _score_all(
             on_every_process(partial(kept.save, settings.get(name, {}), report), here)
 
 
+def _why_left_out(needed: float, left: float) -> str:
+    """Why there is no time for a source, as a sentence; empty if there is. One that fails at once takes none."""
+    if left > 0 and not left < needed < math.inf:
+        return ""
+    text = f"it needs about {needed:,.0f} s, and " if needed < math.inf else ""
+    return f"Left out: {text}{max(left, 0):,.0f} s of the time budget were left."
+
+
 def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dict[str, str]:
     """What decides a report, as far as it can be told: functions are known by their names only."""
     options = replace(source.scoring_options(), split_batch=None)
@@ -170,7 +177,7 @@ def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dic
         "model": _described(source.model),
         "transform": _described(source.transform),
         "options": replace(options, pooling="auto") if callable(options.pooling) else options,
-        "rows": (rows.name, len(rows.data) if hasattr(rows.data, "__len__") else None, rows.max_samples),
+        "rows": rows.known_by(),
         "classes": passes.num_target_classes,
         "precision": passes.precision if isinstance(passes.precision, str) else None,
     }

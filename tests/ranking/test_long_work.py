@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from lightning_leep import ScoringOptions, Source, rank_sources
 from lightning_leep.ranking import data as ranking_data
@@ -48,6 +49,7 @@ def test_interrupted_ranking_goes_on_and_scores_nothing_twice(tmp_path):
     "change",
     [
         lambda: {"data": make_rows(80)},
+        lambda: {"data": TensorDataset(make_rows().tensors[0], make_rows().tensors[1].flip(0))},
         lambda: {"max_samples": 60},
         lambda: {"num_target_classes": 4},
         lambda: {"precision": "bf16-mixed"},
@@ -55,7 +57,7 @@ def test_interrupted_ranking_goes_on_and_scores_nothing_twice(tmp_path):
         lambda: {"source": Source(Counts(0, 1, 2), options=ScoringOptions(num_permutations=0))},
         lambda: {"source": Source(Counts(0, 1, 2), transform=lambda x: x)},
     ],
-    ids=["rows", "max_samples", "classes", "precision", "model", "options", "transform"],
+    ids=["rows", "labels", "max_samples", "classes", "precision", "model", "options", "transform"],
 )
 def test_report_of_another_setting_is_not_used(change, tmp_path):
     rank({"a": Sees(0, 1, 2)}, folder=tmp_path)

@@ -155,7 +155,7 @@ def test_ranking_with_ties(opened):
 
 def test_nothing_to_show_says_what_to_do(opened):
     page = opened([])
-    assert "Nothing to show yet. Train with `LEEPCallback`" in page.texts("main")[0]
+    assert "Nothing to show yet. Train with LEEPCallback" in page.texts("main")[0]
 
 
 def test_a_transfer_of_which_little_is_known(opened):

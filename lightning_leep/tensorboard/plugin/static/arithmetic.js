@@ -75,7 +75,7 @@ export function summaryWords(transfers) {
   const words = [`${inside} of ${checked} inside ${interval}, mean error ${(100 * absolute).toFixed(1)} points.`];
   if (Math.abs(bias) >= 0.0005) words.push(`Achieved is ${Math.abs(100 * bias).toFixed(1)} points ${side} than predicted on average.`);
   if (checked < all) words.push(`${all - checked} more cannot be compared: running, ended early, or without forecast or validation.`);
-  if (again) words.push(`${again} of the forecasts were made afterwards, from the scores alone.`);
+  if (again) words.push(`${again} ${again === 1 ? "forecast was" : "forecasts were"} made afterwards, from the scores alone.`);
   return words;
 }
 

@@ -23,7 +23,7 @@ function predictedCell({ forecast }) {
 }
 
 /** Fills `root` with the page. `data` is what `page_data` makes; a second call keeps what the user has chosen. */
-export function show(root, data, advice = "Train with `LEEPCallback`; each finished run adds a record to the history.") {
+export function show(root, data, advice = "Train with LEEPCallback; each finished run adds a record to the history.") {
   const page = (root.page ??= { filter: {}, column: "date", descending: true, chosen: null });
   const { transfers, texts } = data;
   if (!root.closest(".leep")) root.classList.add("leep");

@@ -2,7 +2,7 @@
 import { html } from "./svg.js";
 import { show } from "./page.js";
 
-const ADVICE = "Train with `LEEPCallback` and a `TensorBoardLogger`; the transfer appears when training starts.";
+const ADVICE = "Train with LEEPCallback and a TensorBoardLogger; the transfer appears when training starts.";
 
 /** Loads the data and draws the page; the button loads them again, since that of TensorBoard does not reach frames. */
 export async function render() {
