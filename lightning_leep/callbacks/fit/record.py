@@ -68,7 +68,8 @@ class RecordKeeper:
             others: Earlier transfers that trained the same part.
         """
         with logs.barrier.contain("show the ranking", "`ranking=` is what rank_sources returned, or its JSON file."):
-            if (ranking := self.known_ranking) is not None:
+            # Other processes may not see the file.
+            if logs.trainer.is_global_zero and (ranking := self.known_ranking) is not None:
                 logs.text(ranking_markdown(ranking, logs.source_name, outcome_of(ranking, record, others)), "ranking")
 
     def folder(self, trainer: Any) -> Folder | None:

@@ -109,6 +109,7 @@ class TransferWatch:
             if saved:
                 self.keeper.save(trainer, record)
             self.logs.transfer(record, ended=True)
+            self.keeper.show_ranking(self.logs, record, self.outlook.history)
 
     def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
         known = self.logs.source_name, trainable, self.reference, self.running, complete
