@@ -12,7 +12,7 @@ from typing import Any
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowOutcomes:
     """Leave-one-out outcomes of a probe on n labelled rows, in the order of the data set.
 
@@ -40,6 +40,12 @@ class RowOutcomes:
         for name, least, most in (("correct", 0.0, 1.0), ("log_likelihood", -math.inf, 0.0)):
             for value in getattr(self, name):
                 check_real(name, value, least, most)
+
+    def __str__(self) -> str:
+        """The number of rows."""
+        return f"of {len(self.correct)} rows"
+
+    __repr__ = __str__  # thousands of numbers would hide the rest of a report
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values: numbers of half precision, little-endian, in base 64."""

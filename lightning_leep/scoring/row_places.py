@@ -19,15 +19,19 @@ class RowPlaces:
         self.images: list[Tensor] = []
 
     def add(self, target: Tensor) -> None:
-        """Add a batch of labels ``[N]`` or ``[N, d1, ...]``."""
+        """Add a batch of labels ``[N]`` or ``[N, d1, ...]``; none once there are too many rows to keep outcomes of."""
+        if self.num_rows > MAX_ROW_OUTCOMES:
+            return
         labels = target.detach().reshape(-1).long().cpu()  # [N * d1 * ...]
-        images = torch.arange(len(target)).repeat_interleave(max(1, target.shape[1:].numel())) + self.num_images
         kept = torch.ones_like(labels, dtype=torch.bool) if self.ignore_index is None else labels != self.ignore_index
-        self.num_images += len(target)
         self.num_rows += int(kept.sum())
-        if self.num_rows <= MAX_ROW_OUTCOMES:  # outcomes of more rows are not kept
-            self.labels.append(labels[kept].int())
-            self.images.append(images[kept].int())
+        if self.num_rows > MAX_ROW_OUTCOMES:
+            self.labels, self.images = [], []
+            return
+        images = torch.arange(len(target)).repeat_interleave(max(1, target.shape[1:].numel())) + self.num_images
+        self.num_images += len(target)
+        self.labels.append(labels[kept].int())
+        self.images.append(images[kept].int())
 
     def outcomes(self, probe: LinearProbe, device: torch.device) -> RowOutcomes | None:
         """The outcomes of a probe on all processes, in the order of the data set; None if they were not kept.
