@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lightning_leep import score
 
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
-from correlations import Results
+from correlations import Results, write_into
 from data import Images, load_cifar100, load_digits
 
 MAN_MADE = {
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, help="JSON of the paper's curve, to be drawn beside ours")
     parser.add_argument("--quick", action="store_true", help="digits in place of CIFAR-100, three cuts")
     parser.add_argument("--accelerator", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--write", type=Path, help="page whose results are replaced by the tables")
     arguments = parser.parse_args()
     if not arguments.quick and arguments.data is None:
         parser.error("--data is needed without --quick")
@@ -138,7 +139,10 @@ def main() -> None:
                 result["accuracy"] = study.accuracy(kind, n)
             results.add(result | {"epochs": epochs})
             progress.advance(bar)
-    print(write_report(results, arguments.out, arguments.curve))
+    text = write_report(results, arguments.out, arguments.curve)
+    if arguments.write is not None:
+        write_into(arguments.write, text)
+    print(text)
 
 
 if __name__ == "__main__":

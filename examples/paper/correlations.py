@@ -80,6 +80,13 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def write_into(page: Path, text: str) -> None:
+    """Put a text between the two comments ``results`` and ``end of results`` of a page."""
+    before, rest = page.read_text().split("<!-- results -->")
+    _, after = rest.split("<!-- end of results -->")
+    page.write_text(f"{before}<!-- results -->\n\n{text}\n\n<!-- end of results -->{after}")
+
+
 class Results:
     """Results of tasks in a file of JSON lines. Each is kept as soon as it is there, so that a run can be continued."""
 

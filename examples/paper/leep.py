@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from correlations import Results
+from correlations import Results, write_into
 from data import Images, ResNet, load_cifar100, load_digits, load_source, train_source
 from report import write_report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--ranking", type=Path, help="results of benchmarks/ranking.py, for section 5.6")
     parser.add_argument("--quick", action="store_true", help="a few tasks on digits, without --data and --weights")
     parser.add_argument("--device", default="cpu", help="where networks are trained, such as cuda")
+    parser.add_argument("--write", type=Path, help="page whose results are replaced by the tables")
     arguments = parser.parse_args()
     if not arguments.quick and (arguments.data is None or arguments.weights is None):
         parser.error("--data and --weights are needed without --quick")
@@ -236,7 +237,10 @@ def main() -> None:
                 {"key": f"{name}/{index}", "experiment": name, "epochs": epochs, **asdict(experiment), **result}
             )
             progress.advance(bar)
-    print(write_report(results, arguments.out, arguments.ranking, compared=not arguments.quick))
+    text = write_report(results, arguments.out, arguments.ranking, compared=not arguments.quick)
+    if arguments.write is not None:
+        write_into(arguments.write, text)
+    print(text)
 
 
 if __name__ == "__main__":
