@@ -132,19 +132,28 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def scatter(results: Results, out: Path) -> None:
-    """Accuracy of a new head against LEEP, as in the paper's first figure, one point a task."""
+    """Achieved accuracy against LEEP, as in the paper's first figure, and against the forecast; one point a task."""
     from matplotlib.figure import Figure
 
-    shown = [name for name in ("head", "small", "imbalanced", "finetune") if results.of(name)]
+    titles = {"head": "2 to 100 classes", "head_20_classes": "20 classes", "small": "5 classes x 50 images"}
+    shown = [name for name in (*titles, "finetune") if results.of(name)]
     if not shown:
         return
-    figure = Figure(figsize=(3.2 * len(shown), 3.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    figure = Figure(figsize=(3.2 * len(shown), 5.6), layout="constrained")
+    panels = figure.subplots(2, len(shown), squeeze=False)
+    for (above, below), name in zip(panels.T, shown, strict=True):
         tasks = results.of(name)
         trained = "all" if name == "finetune" else "head"
-        points = [(task["report"]["leep"], 100 * task["curves"][trained][-1]) for task in tasks]
-        axes.plot(*zip(*points, strict=True), ".", color="#3b6fb6", alpha=0.7)
-        axes.set(title=name, xlabel="LEEP (0 is perfect)", ylabel=f"test accuracy in %, {trained} trained")
+        achieved = [100 * task["curves"][trained][-1] for task in tasks]
+        forecast = [100 * task["forecasts"][trained]["value"] for task in tasks]
+        above.plot([task["report"]["leep"] for task in tasks], achieved, ".", color="#3b6fb6", alpha=0.7)
+        below.plot(forecast, achieved, ".", color="#3b6fb6", alpha=0.7)
+        ends = [min(*forecast, *achieved), max(*forecast, *achieved)]
+        below.plot(ends, ends, "--", color="#888888", linewidth=0.8)
+        above.set(title=titles.get(name, "fine-tuning"), xlabel="LEEP (0 is perfect)")
+        below.set(xlabel="forecast before training, %")
+    for row in panels:
+        row[0].set_ylabel("achieved test accuracy, %")
     figure.savefig(out / "leep.png", dpi=120)
 
 
