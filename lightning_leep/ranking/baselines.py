@@ -18,6 +18,7 @@ class SourceEffect(NamedTuple):
     effect: float  #: shrunk towards 0
     standard_error: float  #: of the effect
     num_records: int  #: targets behind it
+    group: int = 0  #: the same for sources that share targets, directly or through others: only these compare
 
 
 class SourceHistory(NamedTuple):
@@ -75,7 +76,7 @@ def history_shifts(
         histories: Of :func:`source_histories`; a source that is missing does not move.
 
     Returns:
-        Shifts and their errors by name; 0 for all if fewer than two sources have a history.
+        Shifts and their errors by name; 0 for a source whose history shares no target with that of another one.
 
     Example:
         >>> better, worse = SourceEffect(0.1, 0.0, 1), SourceEffect(-0.1, 0.0, 1)
@@ -86,14 +87,14 @@ def history_shifts(
     """
     shifts = dict.fromkeys(forecasts, (0.0, 0.0))
     known = {name: histories[name].effect for name in forecasts if name in histories}
-    if len(known) < 2:
-        return shifts
-    level = np.mean([forecasts[name] for name in known])
-    middle = np.mean([effect.effect for effect in known.values()])
-    for name, effect in known.items():
-        weight = effect.num_records / (2 * effect.num_records + 1)
-        gap = (effect.effect - middle) - (forecasts[name] - level)
-        shifts[name] = float(weight * gap), weight * effect.standard_error
+    for group in {effect.group for effect in known.values()}:
+        members = {name: effect for name, effect in known.items() if effect.group == group}
+        level = np.mean([forecasts[name] for name in members])
+        middle = np.mean([effect.effect for effect in members.values()])
+        for name, effect in members.items() if len(members) > 1 else ():
+            weight = effect.num_records / (2 * effect.num_records + 1)
+            gap = (effect.effect - middle) - (forecasts[name] - level)
+            shifts[name] = float(weight * gap), weight * effect.standard_error
     return shifts
 
 
@@ -102,7 +103,8 @@ def source_effects(values: Sequence[float], sources: Sequence[str], targets: Seq
 
     The model is :math:`y_{st} = \mu_t + \alpha_s + \epsilon_{st}` with :math:`\alpha_s \sim N(0, \sigma_\alpha^2)` and
     :math:`\epsilon_{st} \sim N(0, \sigma^2)`. With :math:`\hat\alpha_s` the effect of a source by least squares (their
-    mean is 0) and :math:`n_s` its targets, the effect is the empirical Bayes estimate
+    mean is 0 in each group of sources that share targets, directly or through others) and :math:`n_s` its targets, the
+    effect is the empirical Bayes estimate
 
     .. math:: \frac{n_s \hat\sigma_\alpha^2}{n_s \hat\sigma_\alpha^2 + \hat\sigma^2} \hat\alpha_s ,
 
@@ -127,13 +129,21 @@ def source_effects(values: Sequence[float], sources: Sequence[str], targets: Seq
     levels, of_target = np.unique(targets, return_inverse=True)
     design = np.concatenate([np.eye(len(levels))[of_target], np.eye(len(names))[of_source]], axis=1)  # [n, T + S]
     solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
-    raw = solution[len(levels) :] - solution[len(levels) :].mean()  # [S]
+    joined = np.zeros((len(names), len(levels)))
+    joined[of_source, of_target] = 1
+    linked = joined @ joined.T > 0  # [S, S]
+    for _ in range(len(names).bit_length()):
+        linked = linked @ linked
+    groups = linked.argmax(axis=1)  # [S], the first source of each group
+    # Targets of different groups may differ in difficulty, which nothing can tell from the merit of the sources.
+    raw = solution[len(levels) :] - linked @ solution[len(levels) :] / linked.sum(axis=1)  # [S]
     shared = np.bincount(of_target)[of_target] > 1  # [n]
     counts = np.bincount(of_source, weights=shared, minlength=len(names))  # [S]
     freedom = len(y) - rank
     noise = float(np.square(y - design @ solution).sum() / freedom) if freedom else 0.0
     told = counts > 0
-    spread = float(np.square(raw[told]).sum() / max(told.sum() - 1, 1)) if told.any() else 0.0
+    free = max(told.sum() - len(set(groups[told])), 1)
+    spread = float(np.square(raw[told]).sum() / free) if told.any() else 0.0
     between = max(0.0, spread - noise * float(np.mean(1 / counts[told]))) if told.any() else 0.0
     if not freedom:
         noise = between = spread / 2
@@ -141,6 +151,6 @@ def source_effects(values: Sequence[float], sources: Sequence[str], targets: Seq
     shrunk = np.divide(weights, weights + noise, out=np.zeros_like(weights), where=weights + noise > 0)  # [S]
     errors = np.sqrt(between * (1 - shrunk))  # [S]
     return {
-        str(name): SourceEffect(float(effect), float(error), int(count))
-        for name, effect, error, count in zip(names, shrunk * raw, errors, counts, strict=True)
+        str(name): SourceEffect(float(effect), float(error), int(count), int(group))
+        for name, effect, error, count, group in zip(names, shrunk * raw, errors, counts, groups, strict=True)
     }

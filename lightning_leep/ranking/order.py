@@ -154,7 +154,8 @@ def _forecasts(
 ) -> tuple[dict[str, SourceForecast], dict[str, float]]:
     """Forecasts of one part by name of the source, and the error of what the history of the sources adds to them.
 
-    They are moved by what the sources say of each other on the same rows, then by what the history says of them.
+    They are moved by what the sources say of each other on the same rows, then by what the history says of them. An end
+    at 0 or 1 stays there: without features, nothing bounds the accuracy from above.
     """
     alone = {name: forecast_accuracy(report, history, trainable=part) for name, report in reports.items()}
     known = {name: forecast for name, forecast in alone.items() if forecast is not None}
@@ -168,6 +169,11 @@ def _forecasts(
     found = {}
     for name, values in ends.items():
         moved = {end: min(1.0, max(0.0, value + by_history[name][0])) for end, value in values.items()}
+        moved |= {end: place for end, place in (("low", 0.0), ("high", 1.0)) if getattr(known[name], end) == place}
+        moved |= {
+            "low": min(moved["low"], moved["accuracy"]),
+            "high": max(moved["high"], moved["accuracy"]),
+        }  # rounding
         found[name] = SourceForecast(**moved, confidence=known[name].coverage)
     return found, {name: error for name, (_, error) in by_history.items()}
 

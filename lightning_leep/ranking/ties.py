@@ -12,6 +12,7 @@ from lightning_leep.forecast.statistics.conformal import Array, check_coverage
 from lightning_leep.forecast.transfer_point import ALL_LAYERS, EMPIRICAL_PREDICTOR, SOME_LAYERS, anchor_of
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.row_outcomes import RowOutcomes
+from lightning_leep.utils.checks import MAX_SIZE
 
 #: Why the rows of two sources are not compared one by one.
 UNPAIRED = "compared without pairing the rows: the column has no outcome of each row, or the rows are not the same"
@@ -178,7 +179,7 @@ def _test(best: Estimate, other: Estimate) -> _Test:
         if best.standard_error is None or other.standard_error is None:
             return _Test(math.nan, math.nan, None, "")
         error = math.hypot(stretch * best.standard_error, stretch * other.standard_error, more)
-        z = gap / error if error else math.inf * (gap > 0)
+        z = gap / error if error else math.inf if gap > 0 else 0.0
         return _Test(z, z, error, UNPAIRED)
     correct, likelihood = pairs  # [n] each
     error = math.hypot(stretch * math.sqrt(correct @ correct) / len(correct), more)
@@ -200,9 +201,15 @@ def _paired(best: Estimate, other: Estimate) -> tuple[Array, Array] | None:
 
 
 def _more_samples(test: _Test, critical: float, num_rows: int) -> int | None:
-    """Rows beyond ``num_rows`` with which the test would be as clear as it must be, rounded up to two digits."""
+    """Rows beyond ``num_rows`` with which the test would be as clear as it must be, rounded up to two digits.
+
+    None if no number of rows would do, or only one that no data set has.
+    """
     if test.error is None or not (test.z > 0 and test.gap > 0 and math.isfinite(critical)):
         return None
-    more = num_rows * (max(critical / test.z, LEAST_GAP / test.gap) ** 2 - 1)
+    factor = max(critical / test.z, LEAST_GAP / test.gap)
+    if factor * math.sqrt(max(num_rows, 1)) >= math.sqrt(MAX_SIZE / 2):
+        return None
+    more = num_rows * (factor**2 - 1)
     unit = 10 ** max(0, math.floor(math.log10(max(more, 1))) - 1)
     return max(1, unit * math.ceil(more / unit))

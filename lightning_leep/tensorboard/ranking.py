@@ -38,7 +38,8 @@ def place_of(ranking: Ranking, source_name: str) -> str:
     text = f"`{source_name}` has rank {source.rank} of {count}"
     if source.rank == 1:
         return f"{text}; {others(len(ranking.tied))} cannot be told from the best." if ranking.tied else f"{text}."
-    gap = f" is expected to reach {100 * source.gap:.1f} points more" if source.gap is not None else " is better"
+    is_accuracy = ranking.by in ranking.trainable and source.gap is not None
+    gap = f" is expected to reach {100 * (source.gap or 0.0):.1f} points more" if is_accuracy else " is better"
     return f"{text}: `{ranking.best}`{gap}."
 
 

@@ -84,6 +84,17 @@ def test_a_target_with_one_source_says_nothing():
     assert source_effects([], [], []) == {}
 
 
+def test_sources_without_a_common_target_are_not_compared():
+    """Two pairs of sources, each on a target of its own: that one target is harder says nothing of its sources."""
+    values, sources, targets = [0.9, 0.8, 0.3, 0.2], ["a", "b", "c", "d"], ["x", "x", "y", "y"]
+    found = source_effects(values, sources, targets)
+    assert found["a"].effect == pytest.approx(found["c"].effect)
+    assert found["a"].effect == pytest.approx(0.025)  # half of what it is above the mean of its target
+    assert found["a"].group == found["b"].group != found["c"].group == found["d"].group
+    bridged = source_effects([*values, 0.5, 0.4], [*sources, "b", "c"], [*targets, "z", "z"])
+    assert len({effect.group for effect in bridged.values()}) == 1
+
+
 @given(st.integers(0, 1000), st.floats(-3, 3), st.floats(0.1, 10))
 def test_shift_and_scale(seed, shift, scale):
     table = np.random.default_rng(seed).normal(size=(4, 5)) + np.arange(4)[:, None]
@@ -159,6 +170,15 @@ class TestShifts:
         assert history_shifts({"a": 0.9, "b": 0.7}, {}) == {"a": (0.0, 0.0), "b": (0.0, 0.0)}
         none = {"a": self.past(0.3, 0), "b": self.past(-0.3, 0)}
         assert history_shifts({"a": 0.9, "b": 0.7}, none)["a"][0] == 0
+
+    def test_a_source_that_shares_no_target_moves_nothing(self):
+        """The third was alone on its target: its high forecast must not raise those of the others."""
+        effects = source_effects([0.8, 0.7, 0.8, 0.7, 0.9], ["a", "b", "a", "b", "c"], ["x", "x", "y", "y", "z"])
+        past = {name: SourceHistory(0.5, 1, effect) for name, effect in effects.items()}
+        alone = history_shifts({"a": 0.7, "b": 0.7}, past)
+        found = history_shifts({"a": 0.7, "b": 0.7, "c": 0.95}, past)
+        assert found == {**alone, "c": (0.0, 0.0)}
+        assert alone["a"][0] > 0 > alone["b"][0]
 
     def test_the_level_stays(self):
         past = {"a": self.past(0.3), "b": self.past(0.1), "c": self.past(0.0)}

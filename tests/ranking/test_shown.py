@@ -62,6 +62,15 @@ def test_place():
     assert place_of(RANKING, "nobody") == ""
 
 
+def test_place_by_a_column_that_is_no_accuracy():
+    """A gap of half a nat, or of a million parameters, is not one of points of accuracy."""
+    by_size = SourceRanking(
+        sources=(source("large", 0.9, 1), source("small", 0.8, 2, gap=1e6)),
+        **{"by": "num_parameters", "trainable": ("head", "all"), "num_samples": 9},
+    )
+    assert place_of(by_size, "small") == "`small` has rank 2 of 2: `large` is better."
+
+
 def test_rank_sources_returns_what_can_be_drawn():
     ranking = rank_sources({"a": Sees(0, 1, 2), "b": Sees(0)}, make_rows(), progress=False)
     assert ranking.figure().axes

@@ -148,6 +148,21 @@ def test_identical_sources_share_the_first_place():
     assert [(c.rank, c.tied_with_best, c.gap, c.more_samples) for c in found.values()] == [(1, True, 0.0, None)] * 2
 
 
+def test_two_perfect_sources_on_other_rows_are_tied():
+    """Neither has a standard error left, nor is there a gap."""
+    found = compare_with_best({"a": Estimate(1.0, 0.0, 50), "b": Estimate(1.0, 0.0, 50), "c": Estimate(0.3, 0.06, 50)})
+    assert (found["b"].rank, found["b"].tied_with_best) == (1, True)
+    assert (found["c"].rank, found["c"].tied_with_best) == (3, False)
+
+
+@pytest.mark.parametrize("gap", [1e-7, 1e-12, 1e-170])
+def test_a_gap_of_rounding_is_settled_by_no_number_of_rows(gap):
+    """A ranking holds sizes up to 10^12; more rows than that are no advice."""
+    found = compare_with_best({"a": Estimate(gap, 0.02, 500), "b": Estimate(0.0, 0.02, 500)})
+    assert found["b"].tied_with_best
+    assert found["b"].more_samples is None
+
+
 def test_without_standard_errors_the_value_decides():
     found = compare_with_best({"a": Estimate(1.0), "b": Estimate(0.9), "c": Estimate(0.9), "d": Estimate(math.nan)})
     assert {name: c.rank for name, c in found.items()} == {"a": 1, "b": 2, "c": 2, "d": None}
