@@ -28,10 +28,12 @@ def ranking_markdown(ranking: Ranking, source_name: str = "", outcome: str = "")
 
 
 def place_of(ranking: Ranking, source_name: str) -> str:
-    """The place of a source as a sentence; empty if the ranking has no such source."""
+    """The place of a source as a sentence; empty without a name."""
     names = [source.name for source in ranking.sources]
-    if source_name not in names:
+    if not source_name:
         return ""
+    if source_name not in names:
+        return f"`{source_name}` is not in this ranking: `source_name` must be one of its names."
     source, count = ranking[source_name], sum(other.rank is not None for other in ranking.sources)
     if source.rank is None:
         return f"`{source_name}` was not ranked."

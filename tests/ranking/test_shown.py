@@ -59,7 +59,8 @@ def test_markdown_shows_names_as_code_and_marks_one_source():
 def test_place():
     assert place_of(RANKING, "best") == "`best` has rank 1 of 3; 1 other cannot be told from the best."
     assert place_of(RANKING, "broken") == "`broken` was not ranked."
-    assert place_of(RANKING, "nobody") == ""
+    assert place_of(RANKING, "nobody").startswith("`nobody` is not in this ranking")
+    assert place_of(RANKING, "") == ""
 
 
 def test_place_by_a_column_that_is_no_accuracy():
