@@ -115,7 +115,8 @@ def show_history(path: str, trainable: str | None) -> int:
 def show_report(options: argparse.Namespace) -> int:
     """Write the page of a folder of transfers and return the exit status: 0, or 2 if that cannot be done."""
     try:
-        _say(write_report(options))
+        for line in write_report(options):
+            _say(line)
     except (ImportError, ValueError, OSError) as error:
         return _fail(f"Cannot write the report: {error}")
     return 0
@@ -139,6 +140,7 @@ def add_sources(commands: Any) -> None:
     """Add ``rank`` and ``score`` to the subparsers of ``argparse``."""
     rank = commands.add_parser(
         "rank",
+        usage="%(prog)s ZOO [--data DATA] [options]",  # `--trainable` takes all words that follow it
         help="rank pre-trained models for labelled data",
         epilog="Exit status: 0 all sources are ranked, 3 some failed or were left out, 1 none is ranked, 2 bad input.",
     )
@@ -149,8 +151,10 @@ def add_sources(commands: Any) -> None:
     rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")
     rank.add_argument("--folder", metavar="FOLDER", help="keep each report there, to go on after an interruption")
     rank.add_argument("--time-budget", metavar="SECONDS", type=float, help="score the cheapest first, and stop in time")
-    score = commands.add_parser("score", help="score one pre-trained model on labelled data")
-    score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a file with one source")
+    score = commands.add_parser(
+        "score", usage="%(prog)s SOURCE [--data DATA] [options]", help="score one pre-trained model on labelled data"
+    )
+    score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a zoo file with one source")
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
         command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train: head, all, part")

@@ -24,6 +24,7 @@ from lightning_leep.forecast.transfer_point import (
     sigmoid,
 )
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
+from lightning_leep.records.history import check_records
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 
@@ -74,10 +75,12 @@ def forecast_accuracy(
         its range, or a report without any accuracy.
 
     Raises:
+        TypeError: If ``history`` is not records.
         ValueError: If ``coverage`` is not between 0 and 1, ``test_size`` is not positive, or the report has no layer
             ``trained_from``.
     """
     check_coverage(coverage)
+    check_records(history)
     if test_size is not None and test_size < 1:
         raise ValueError(f"`test_size` must be at least 1 or None, got {test_size}.")
     if trained_from and frozen_share(report, trained_from) is None:

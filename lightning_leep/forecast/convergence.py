@@ -18,6 +18,7 @@ from lightning_leep.forecast.mean_curve import (
 )
 from lightning_leep.forecast.repeats import exchangeable_records
 from lightning_leep.forecast.statistics.conformal import Array, check_coverage
+from lightning_leep.records.history import check_records
 from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.transfer import TransferRecord
 
@@ -117,9 +118,11 @@ def forecast_convergence(
         The forecast; None with fewer than 5 such transfers, or if the report lacks the score.
 
     Raises:
+        TypeError: If ``history`` is not records.
         ValueError: If ``coverage`` is not between 0 and 1.
     """
     check_coverage(coverage)
+    check_records(history)
     comparable = [
         record
         for record in with_references(history or ())

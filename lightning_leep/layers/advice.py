@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
+from lightning_leep.records.history import check_records
 from lightning_leep.records.layers import HEAD_INPUT, STEM, LayerScore
 from lightning_leep.records.report import TransferabilityReport, check_report, or_nan
 from lightning_leep.records.report_notes import LOGITS, explained_share
@@ -88,13 +89,18 @@ class Advice:
         expected = f"expected accuracy {self.choice.forecast.value:.3f}"
         return f"Recommended: {self.choice.what}, {expected}. {self.reason}"
 
+    @property
+    def legend(self) -> str:
+        """What the columns of the table mean."""
+        return "* recommended; trained: share of the parameters; backward: share of the layers"
+
     def table(self) -> list[tuple[str, ...]]:
         """Return the choices as rows of text, below a row with the heads of the columns."""
-        rows: list[tuple[str, ...]] = [("what to train", "accuracy", "interval", "parameters trained", "backward pass")]
+        rows: list[tuple[str, ...]] = [("what to train", "accuracy", "interval", "trained", "backward")]
         for place, choice in enumerate(self.choices):
             forecast, share = choice.forecast, choice.trained_share
-            what = choice.what + (" (recommended)" if place == self.recommended else "")
-            expected = f"{forecast.value:.3f}", f"{forecast.low:.3f} to {forecast.high:.3f}"
+            what = choice.what + (" *" if place == self.recommended else "")
+            expected = f"{forecast.value:.3f}", f"{forecast.low:.3f}-{forecast.high:.3f}"
             rows.append(
                 (what, *expected, "unknown" if share is None else f"{share:.0%}", f"{choice.backward_share:.0%}")
             )
@@ -105,7 +111,7 @@ class Advice:
         rows = self.table()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, self.describe(), self.data, *(f"- {note}" for note in self.notes)])
+        return "\n".join([*lines, self.legend, self.describe(), self.data, *(f"- {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
@@ -154,10 +160,11 @@ def advise(
         test_size: Rows on which the achieved accuracy will be measured; None for as many as were scored.
 
     Raises:
-        TypeError: If ``report`` is not a report.
+        TypeError: If ``report`` is not a report, or ``history`` is not records.
         ValueError: If ``test_size`` is not positive.
     """
     check_report(report)
+    check_records(history)
     choices = _choices(report, list(history or ()), test_size)
     if not choices:
         why = "the source has no scores of features and layers; score it with `layers='auto'`."

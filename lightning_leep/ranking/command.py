@@ -4,12 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.ranking.data import TargetData
 from lightning_leep.ranking.passes import Passes
 from lightning_leep.ranking.rank import default_device, rank_sources
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
+from lightning_leep.records.folder import open_folder
 from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
@@ -21,6 +24,10 @@ def rank(options: argparse.Namespace) -> int:
     sources, data = read_zoo(options.zoo)
     if options.data is None and data is None:
         raise ValueError(f"Pass --data, or give {options.zoo} an entry `data`.")
+    if options.history is not None:
+        fs, root = open_folder(options.history)
+        if not fs.exists(root):
+            raise ValueError(f"There is no folder {options.history}.")
     ranking = rank_sources(
         sources,
         read_data(data if options.data is None else options.data),
@@ -31,7 +38,7 @@ def rank(options: argparse.Namespace) -> int:
         max_samples=options.max_samples,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
-        device=options.device,
+        device=_device(options.device),
         folder=options.folder,
         time_budget=options.time_budget,
     )
@@ -71,8 +78,7 @@ def score(options: argparse.Namespace) -> int:
         options.batch_size,
         options.num_workers,
     )
-    device = default_device(options.device)
-    report = Passes(None, device, "32-true").score(source, rows.batches(source), sys.stderr.isatty())
+    report = Passes(None, _device(options.device), "32-true").score(source, rows.batches(source), sys.stderr.isatty())
     if options.json:
         print(report.to_json())
         return 0
@@ -81,6 +87,15 @@ def score(options: argparse.Namespace) -> int:
         if (forecast := forecast_accuracy(report, trainable=trainable)) is not None:
             print(forecast.describe())
     return 0
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = default_device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a name, of a build without CUDA
+        raise ValueError(f"--device must name a device that PyTorch can use here, got {name!r}.") from error
+    return device
 
 
 def print_ranking(ranking: SourceRanking) -> None:
@@ -99,7 +114,7 @@ def print_ranking(ranking: SourceRanking) -> None:
     columns = ranking_columns(ranking, console.width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:
-        table.add_column(column.title, justify="left" if column.is_text else "right", no_wrap=True)
+        table.add_column(Text(column.title), justify="left" if column.is_text else "right", no_wrap=True)
     for place, source in enumerate(ranking.sources):
         style = "bold" if source.tied_with_best else "dim" if source.rank is None else ""
         table.add_row(*(Text(column.cells[place], style=style) for column in columns))

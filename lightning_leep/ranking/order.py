@@ -154,7 +154,9 @@ def _forecasts(
 ) -> tuple[dict[str, SourceForecast], dict[str, float]]:
     """Forecasts of one part by name of the source, and the error of what the history of the sources adds to them.
 
-    They are moved by what the sources say of each other on the same rows, then by what the history says of them.
+    They are moved by what the sources say of each other on the same rows, then by what the history says of them. The
+    interval still contains the one before the history: a source may do here what it never did on other targets. An end
+    at 0 or 1 stays there: without features, nothing bounds the accuracy from above.
     """
     alone = {name: forecast_accuracy(report, history, trainable=part) for name, report in reports.items()}
     known = {name: forecast for name, forecast in alone.items() if forecast is not None}
@@ -168,6 +170,8 @@ def _forecasts(
     found = {}
     for name, values in ends.items():
         moved = {end: min(1.0, max(0.0, value + by_history[name][0])) for end, value in values.items()}
+        low, high = min(*moved.values(), values["low"]), max(*moved.values(), values["high"])
+        moved |= {"low": low if known[name].low else 0.0, "high": high if known[name].high < 1 else 1.0}
         found[name] = SourceForecast(**moved, confidence=known[name].coverage)
     return found, {name: error for name, (_, error) in by_history.items()}
 

@@ -72,7 +72,7 @@ class Passes:
         """How long scoring a source will take: loading it and running its first batch; infinite if that fails."""
         try:
             start = time.perf_counter()
-            with source.loaded(self.device) as model, preserved_rng(), evaluation_mode(model) as running:
+            with preserved_rng(), source.loaded(self.device) as model, evaluation_mode(model) as running:
                 options, device = source.scoring_options(), source_device(model, self._device_of(source))
                 batches, before = open_batches(), self._now()
                 batch = move_to_device(next(iter(batches)), device)

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.source import Source, as_sources
 from lightning_leep.records import TransferRecord
 from lightning_leep.records.folder import Folder
+from lightning_leep.scoring.source import preserved_rng
 from lightning_leep.utils.checks import check_real
 from lightning_leep.utils.distributed import gather_objects, on_every_process, this_process
 
@@ -97,13 +99,14 @@ def rank_sources(
         check_num_classes("num_target_classes", num_target_classes)
     if time_budget is not None:
         check_real("time_budget", time_budget, 0, missing=False)
-    if any(source.scoring_options().split_batch is None for source in known.values()):
-        rows.check_rows()
     here, first = default_device(device), this_process()[0] == 0
-    kept = on_every_process(lambda: KeptReports(folder if first else None), here)
-    found = Candidates(accuracies={name: source.source_accuracy for name, source in known.items()})
     passes = Passes(num_target_classes, here, precision)
-    _score_all(known, rows, passes, kept, found, time_budget, progress)
+    found = Candidates(accuracies={name: source.source_accuracy for name, source in known.items()})
+    with preserved_rng():  # factories and data sets may draw from it
+        if any(source.scoring_options().split_batch is None for source in known.values()):
+            rows.check_rows()
+        kept = on_every_process(lambda: KeptReports(folder if first else None), here)
+        _score_all(known, rows, passes, kept, found, time_budget, progress)
     if len(found.errors) == len(known) and len(set(found.errors.values())) == 1:
         raise RuntimeError(f"No source could be scored: {next(iter(found.errors.values()))}")
     # One process may see a history that the others do not.
@@ -186,9 +189,12 @@ def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dic
 
 def _described(part: Any) -> str:
     if isinstance(part, nn.Module):
-        with suppress(Exception):  # weights that do not exist yet, or of a kind that has no sum
-            sums = [float(p.detach().double().sum()) for p in part.parameters()]
-            return f"{type(part).__qualname__} {sum(p.numel() for p in part.parameters())} {sum(sums):.6g}"
+        with suppress(Exception):  # weights that do not exist yet, or of a kind that has no bytes
+            checksum = 0
+            for value in (*part.parameters(), *part.buffers()):  # statistics of batch normalisation are among them
+                content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                checksum = zlib.crc32(content.numpy().tobytes(), checksum)
+            return f"{type(part).__qualname__} {sum(p.numel() for p in part.parameters())} {checksum}"
     if isinstance(part, LaterTransform):
         return _described(part.make)
     if isinstance(part, partial):

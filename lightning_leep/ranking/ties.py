@@ -15,7 +15,7 @@ from lightning_leep.records.row_outcomes import RowOutcomes
 from lightning_leep.utils.checks import MAX_SIZE
 
 #: Why the rows of two sources are not compared one by one.
-UNPAIRED = "compared without pairing the rows: outcomes of single rows are missing, or the rows are not the same"
+UNPAIRED = "compared without pairing the rows: the column has no outcome of each row, or the rows are not the same"
 #: A gap below one standard error is never called, however sure the log-likelihoods are.
 LEAST_GAP = 1.0
 #: Leave-one-out outcomes depend on each other: each row is part of the probes of all others. In simulations

@@ -70,6 +70,10 @@ def read_data(entry: Any) -> Any:
         return ImageFolder(entry.removeprefix("imagefolder:"))
     if isinstance(entry, str):
         is_json = entry.lstrip().startswith("{")
+        if not is_json and Path(entry).is_dir():
+            raise ValueError(
+                f"Data must be imagefolder:PATH or a file; for a folder of images pass imagefolder:{entry}."
+            )
         entry = _parsed(entry if is_json else Path(entry).read_text(encoding="utf-8"), entry)
     if not isinstance(entry, Mapping) or "class_path" not in entry:
         raise ValueError(f"Data must be imagefolder:PATH or have a `class_path`, got {entry!r}.")
@@ -96,7 +100,8 @@ def _parsed(text: str, what: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{what} is neither YAML nor JSON, or a name comes twice: {error}") from error
+        said = " ".join(str(error).split())  # PyYAML points at the place over several lines
+        raise ValueError(f"{what} is neither YAML nor JSON, or a name comes twice: {said}") from error
 
 
 def _made(spec: Any, call: bool = True) -> Any:
@@ -107,7 +112,9 @@ def _made(spec: Any, call: bool = True) -> Any:
     module, _, name = str(spec.get("class_path", "")).rpartition(".")
     if not module:
         raise ValueError(f"`class_path` must be a dotted path such as torchvision.models.resnet18, got {spec!r}.")
-    target = getattr(import_module(module), name)
+    target = getattr(import_module(module), name, None)
+    if target is None:
+        raise ValueError(f"`class_path` names {module}.{name}, but {module} has no {name}.")
     if not call:
         return target
     try:

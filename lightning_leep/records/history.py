@@ -20,6 +20,12 @@ MAX_REASON = 200
 MAX_BYTES = 2**24
 
 
+def check_records(history: Any) -> None:
+    """Raise ``TypeError`` if ``history`` is neither None nor records; a folder must be loaded first."""
+    if history is not None and (isinstance(history, str | os.PathLike) or not isinstance(history, Iterable)):
+        raise TypeError(f"`history` must be records, as load_history(folder) returns them, got {history!r}.")
+
+
 class History(Sequence[TransferRecord]):
     """An immutable sequence of transfers, sorted with the oldest first.
 
@@ -30,6 +36,7 @@ class History(Sequence[TransferRecord]):
     """
 
     def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
+        check_records(records)
         ordered = sorted(records, key=lambda record: record.created)
         if len({record.created for record in ordered}) < len(ordered):
             # The text breaks ties, so that no result depends on the order of files in a folder.

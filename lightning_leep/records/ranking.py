@@ -43,6 +43,8 @@ class SourceForecast:
     def __post_init__(self) -> None:
         for name in ("accuracy", "low", "high", "confidence"):
             check_real(name, getattr(self, name), 0, 1, missing=False)
+        if not self.low <= self.accuracy <= self.high:
+            raise ValueError(f"`accuracy` must lie between `low` and `high`, got {self}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,8 @@ class RankedSource:
         check_text("name", self.name, empty=False)
         if self.rank is not None:
             check_size("rank", self.rank)
+        if not isinstance(self.tied_with_best, bool):
+            raise TypeError(f"`tied_with_best` must be True or False, got {self.tied_with_best!r}.")
         for name in COUNTS:
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name), 0)

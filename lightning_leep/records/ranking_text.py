@@ -56,7 +56,7 @@ def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[TextCo
     for name in names:
         if all(source.value(name) is None for source in sources):
             continue
-        column = TextColumn(TITLES.get(name, name), [_cell(source, name) for source in sources])
+        column = TextColumn(TITLES.get(name, printable(name)), [_cell(source, name) for source in sources])
         if width is None or used + 2 + column.width <= width:
             columns.append(column)
             used += 2 + column.width

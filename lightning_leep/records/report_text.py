@@ -15,7 +15,7 @@ def summary(report: "TransferabilityReport") -> str:
     """The five numbers that matter, as far as the report has them, one a line, and the notes."""
     lines = [
         f"{report.num_samples} rows of {report.num_target_classes} target classes",
-        *_line("LEEP", report.leep, None, f"0 is perfect, {report.floor:.3f} says nothing about the labels"),
+        *_line("LEEP", report.leep, None, f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
         *_line(
             "leave-one-out LEEP", report.leave_one_out_leep, report.leave_one_out_leep_standard_error, "as on new data"
         ),
@@ -24,7 +24,7 @@ def summary(report: "TransferabilityReport") -> str:
             "linear probe accuracy",
             report.linear_probe_accuracy,
             report.linear_probe_accuracy_standard_error,
-            f"leave-one-out; the largest class has {report.largest_class_rate:.3f}",
+            f"leave-one-out; largest class {report.largest_class_rate:.3f}",
         ),
         *_line("permutation p-value", report.permutation_p_value, None, "of LEEP with shuffled labels"),
     ]

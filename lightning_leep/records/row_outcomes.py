@@ -11,6 +11,9 @@ from typing import Any
 
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
+#: Least finite number of half precision.
+LEAST = -65504.0
+
 
 @dataclass(frozen=True, repr=False)
 class RowOutcomes:
@@ -65,7 +68,8 @@ def labels_checksum(labels: Sequence[int]) -> int:
 
 
 def _packed(values: Sequence[float]) -> str:
-    return b64encode(struct.pack(f"<{len(values)}e", *values)).decode()
+    kept = (max(value, LEAST) if math.isfinite(value) else value for value in values)
+    return b64encode(struct.pack(f"<{len(values)}e", *kept)).decode()
 
 
 def _unpacked(name: str, text: Any) -> tuple[float, ...]:

@@ -28,17 +28,20 @@ def ranking_markdown(ranking: Ranking, source_name: str = "", outcome: str = "")
 
 
 def place_of(ranking: Ranking, source_name: str) -> str:
-    """The place of a source as a sentence; empty if the ranking has no such source."""
+    """The place of a source as a sentence; empty without a name."""
     names = [source.name for source in ranking.sources]
-    if source_name not in names:
+    if not source_name:
         return ""
+    if source_name not in names:
+        return f"`{source_name}` is not in this ranking: `source_name` must be one of its names."
     source, count = ranking[source_name], sum(other.rank is not None for other in ranking.sources)
     if source.rank is None:
         return f"`{source_name}` was not ranked."
     text = f"`{source_name}` has rank {source.rank} of {count}"
     if source.rank == 1:
         return f"{text}; {others(len(ranking.tied))} cannot be told from the best." if ranking.tied else f"{text}."
-    gap = f" is expected to reach {100 * source.gap:.1f} points more" if source.gap is not None else " is better"
+    is_accuracy = ranking.by in ranking.trainable and source.gap is not None
+    gap = f" is expected to reach {100 * (source.gap or 0.0):.1f} points more" if is_accuracy else " is better"
     return f"{text}: `{ranking.best}`{gap}."
 
 

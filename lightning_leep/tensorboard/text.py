@@ -59,7 +59,8 @@ def advice_markdown(advice: Advice) -> str:
     head, *rows = advice.table()
     lines = [" | ".join(map(escaped, row)) for row in rows]
     table = "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
-    parts = ("## What to train", f"**{escaped(advice.describe())}**", table, escaped(advice.data), _notes(advice.notes))
+    said = escaped(advice.legend), escaped(advice.data), _notes(advice.notes)
+    parts = ("## What to train", f"**{escaped(advice.describe())}**", table, *said)
     return "\n\n".join(part for part in parts if part)
 
 

@@ -83,7 +83,7 @@ def test_forecast_digits(run_example, tmp_path, monkeypatch):
 
 def test_layers_digits(run_example, tmp_path):
     printed = run_example("layers_digits.py", "--epochs", "1", "--folder", "here")
-    assert "(recommended)" in printed
+    assert "* recommended" in printed
     for what in ("a linear head on the last features", "from layer3.0 on", "all layers"):
         assert re.search(rf"^{what}: expected 0\.\d+, achieved 0\.\d+$", printed, re.MULTILINE)
     assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")

@@ -183,7 +183,11 @@ def test_a_head_on_an_earlier_layer_needs_another_module():
 
 @pytest.mark.parametrize(
     ("given", "options", "error", "named"),
-    [({"leep": -1.0}, {}, TypeError, "report"), (report(), {"test_size": 0}, ValueError, "test_size")],
+    [
+        ({"leep": -1.0}, {}, TypeError, "report"),
+        (report(), {"test_size": 0}, ValueError, "test_size"),
+        (report(), {"history": "transfer_history"}, TypeError, "history"),
+    ],
 )
 def test_bad_input_is_named(given, options, error, named):
     with pytest.raises(error, match=f"`{named}`"):
@@ -194,9 +198,15 @@ def test_it_prints_as_a_table():
     lines = str(advise(report(together=0.9))).splitlines()
     assert lines[0].split("  ")[0] == "what to train"
     assert len({line.index("0.") for line in lines[1:5]}) == 1  # the columns are aligned
-    assert [line for line in lines if "(recommended)" in line] == [lines[4]]
-    assert lines[4].startswith("all layers (recommended)")
-    assert lines[4].endswith("100%                100%")
+    assert [line for line in lines if " *" in line] == [lines[4]]
+    assert lines[4].startswith("all layers *")
+    assert lines[4].split()[-2:] == ["100%", "100%"]
+    assert lines[5].startswith("* recommended")
+
+
+@pytest.mark.parametrize("earlier", [0.5, 0.9])
+def test_its_table_and_legend_fit_80_columns(earlier):
+    assert max(map(len, str(advise(report(earlier=earlier))).splitlines()[:6])) <= 80
 
 
 def test_advice_needs_no_torch():

@@ -18,7 +18,8 @@ from torch import nn
 
 from lightning_leep import TransferabilityReport
 from lightning_leep.cli import main
-from lightning_leep.ranking import ImageFolder, ImageToTensor
+from lightning_leep.ranking import ImageFolder, ImageToTensor, rank_sources
+from lightning_leep.ranking.command import print_ranking
 from lightning_leep.ranking.zoo import read_data, read_zoo
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.small_zoo import Sees, make_rows
@@ -48,6 +49,7 @@ def broken(power: int):
 
 
 BRIGHT = f"{__name__}.Bright"
+GOOD, ROWS = f"{__name__}.good", json.dumps({"class_path": f"{__name__}.rows"})
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,12 @@ def test_rank_writes_the_ranking_and_prints_a_table_of_80_columns(zoo, images, t
     assert ranking["colours"].source_accuracy == 0.8
     assert ranking.num_samples == 60
     assert printed.splitlines()[1].split()[1] == "colours"
+
+
+def test_the_name_of_a_part_is_no_markup_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    print_ranking(rank_sources({"a": Sees(0, 1, 2)}, make_rows(), trainable="[/x]", progress=False))
+    assert "[/x]" in capsys.readouterr().out
 
 
 def test_json_by_and_a_subset(zoo, images, capsys):
@@ -183,11 +191,43 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
         ["score", "tests.ranking.test_command.good"],
         ["score", "tests.ranking.test_command.good", "--data", "nowhere.yaml"],
         ["score", "tests.ranking.test_command.good", "--data", "{}"],
+        ["score", "tests.ranking.test_command.good", "--data", '{"class_path": "tests.ranking.test_command.nothing"}'],
+        ["score", GOOD, "--data", ROWS, "--device", "warp"],
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_without_its_prefix_is_told_the_prefix(images, capsys):
+    assert main(["score", GOOD, "--data", str(images)]) == 2
+    assert f"imagefolder:{images}" in capsys.readouterr().err
+
+
+def test_a_history_that_is_not_there_is_bad_input(zoo, tmp_path, capsys):
+    assert main(["rank", zoo({"a": GOOD}), "--data", ROWS, "--history", str(tmp_path / "nowhere")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+
+
+def test_a_syntax_error_of_several_lines_is_told_in_one(tmp_path, images, capsys):
+    path = tmp_path / "zoo.yaml"
+    path.write_text("a: [1\n")
+    assert main(["rank", str(path), "--data", f"imagefolder:{images}"]) == 2
+    assert "\\n" not in capsys.readouterr().err
+
+
+def test_usage_puts_the_zoo_before_the_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["rank", "--trainable", "all", "zoo.yaml"])
+    assert "rank ZOO [--data DATA] [options]" in capsys.readouterr().err
+
+
+def test_score_prints_numbers_in_80_columns(capsys):
+    assert main(["score", GOOD, "--data", ROWS]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("LEEP ", "linear probe "))]
+    assert len(table) == 2
+    assert max(map(len, table)) <= 80
 
 
 def test_score_of_a_source_that_fails(images, capsys):

@@ -45,6 +45,20 @@ def test_interrupted_ranking_goes_on_and_scores_nothing_twice(tmp_path):
     assert sources["third"].calls == calls
 
 
+def flipped(*columns):
+    """The same source with its weights in another order, so that their sum is the same."""
+    source = Counts(*columns)
+    source.fc.weight.data = source.fc.weight.data.flip(0)
+    return source
+
+
+def counted(*columns, shift=0.0):
+    """A source with a buffer."""
+    source = Counts(*columns)
+    source.register_buffer("running_mean", torch.tensor([shift]))
+    return source
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -53,19 +67,47 @@ def test_interrupted_ranking_goes_on_and_scores_nothing_twice(tmp_path):
         lambda: {"max_samples": 60},
         lambda: {"num_target_classes": 4},
         lambda: {"precision": "bf16-mixed"},
-        lambda: {"source": Source(Counts(0, 1, 3))},
-        lambda: {"source": Source(Counts(0, 1, 2), options=ScoringOptions(num_permutations=0))},
-        lambda: {"source": Source(Counts(0, 1, 2), transform=lambda x: x)},
+        lambda: {"source": Source(counted(0, 1))},
+        lambda: {"source": Source(flipped(0, 1, 2))},
+        lambda: {"source": Source(counted(0, 1, 2, shift=1.0))},
+        lambda: {"source": Source(counted(0, 1, 2), options=ScoringOptions(num_permutations=0))},
+        lambda: {"source": Source(counted(0, 1, 2), transform=lambda x: x)},
     ],
-    ids=["rows", "labels", "max_samples", "classes", "precision", "model", "options", "transform"],
+    ids=[
+        "rows",
+        "labels",
+        "max_samples",
+        "classes",
+        "precision",
+        "model",
+        "weights",
+        "buffers",
+        "options",
+        "transform",
+    ],
 )
 def test_report_of_another_setting_is_not_used(change, tmp_path):
-    rank({"a": Sees(0, 1, 2)}, folder=tmp_path)
+    rank({"a": counted(0, 1, 2)}, folder=tmp_path)
     changes = change()
-    source = changes.pop("source", Source(Counts(0, 1, 2)))
+    source = changes.pop("source", Source(counted(0, 1, 2)))
     data = changes.pop("data", None)
     rank({"a": source}, data, folder=tmp_path, **changes)
     assert source.model.calls > 0
+
+
+def test_report_of_the_same_setting_is_used(tmp_path):
+    rank({"a": counted(0, 1, 2)}, folder=tmp_path)
+    again = counted(0, 1, 2)
+    rank({"a": again}, folder=tmp_path)
+    assert again.calls == 0
+
+
+@pytest.mark.parametrize("time_budget", [None, 1e4])
+def test_random_state_stays_though_factories_draw_from_it(time_budget):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    rank({"a": lambda: torch.nn.Linear(D, 4), "b": lambda: torch.nn.Linear(D, 4)}, time_budget=time_budget)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_damaged_files_in_the_folder_are_scored_again(tmp_path):

@@ -355,6 +355,36 @@ def test_history_of_other_targets_moves_the_forecast_and_stands_beside_it():
     assert "No history of these sources" in str(without)
 
 
+def test_a_forecast_without_features_keeps_its_open_end_whatever_the_history_adds():
+    """It is a lower bound: a history in which the source was worse than others does not bound it from above."""
+    history = [
+        past(name, target, achieved)
+        for target in ("cars", "dogs", "birds")
+        for name, achieved in (("good", 0.5), ("half", 0.9))
+    ]
+    reports = {name: scored(zoo()[name], options=ScoringOptions(feature_scores=False)) for name in ("good", "half")}
+    assert reports["good"].linear_probe_accuracy is None
+    without, ranking = rank_reports(reports), rank_reports(reports, history=history)
+    before, after = without["good"].forecasts["head"], ranking["good"].forecasts["head"]
+    assert after.accuracy < before.accuracy
+    assert (before.high, after.high) == (1.0, 1.0)
+
+
+def test_the_history_of_sources_does_not_leave_the_interval_of_the_scores():
+    """A source may do on this target what it never did before: only the scores have seen the target."""
+    history = [
+        past(name, target, achieved)
+        for target in ("cars", "dogs", "birds")
+        for name, achieved in (("good", 0.5), ("half", 0.9))
+    ]
+    without, ranking = rank(zoo()), rank(zoo(), history=history)
+    for name, direction in (("good", -1), ("half", 1)):
+        before, after = without[name].forecasts["head"], ranking[name].forecasts["head"]
+        assert direction * (after.accuracy - before.accuracy) > 0.05
+        assert after.low <= before.low
+        assert before.high <= after.high
+
+
 def test_history_may_be_a_folder(tmp_path):
     for target in ("cars", "dogs"):
         save_record(past("good", target, 0.8), tmp_path)

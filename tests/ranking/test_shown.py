@@ -59,7 +59,17 @@ def test_markdown_shows_names_as_code_and_marks_one_source():
 def test_place():
     assert place_of(RANKING, "best") == "`best` has rank 1 of 3; 1 other cannot be told from the best."
     assert place_of(RANKING, "broken") == "`broken` was not ranked."
-    assert place_of(RANKING, "nobody") == ""
+    assert place_of(RANKING, "nobody").startswith("`nobody` is not in this ranking")
+    assert place_of(RANKING, "") == ""
+
+
+def test_place_by_a_column_that_is_no_accuracy():
+    """A gap of half a nat, or of a million parameters, is not one of points of accuracy."""
+    by_size = SourceRanking(
+        sources=(source("large", 0.9, 1), source("small", 0.8, 2, gap=1e6)),
+        **{"by": "num_parameters", "trainable": ("head", "all"), "num_samples": 9},
+    )
+    assert place_of(by_size, "small") == "`small` has rank 2 of 2: `large` is better."
 
 
 def test_rank_sources_returns_what_can_be_drawn():

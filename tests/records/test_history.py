@@ -153,3 +153,9 @@ def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
     with pytest.warns(UserWarning, match="long.json .*`target_name` must be a string") as caught:
         assert len(load_history(tmp_path)) == 0
     assert len(str(caught[0].message)) < 1000
+
+
+@pytest.mark.parametrize("history", ["transfer_history", 3])
+def test_what_is_not_records_is_named(history):
+    with pytest.raises(TypeError, match="`history` must be records"):
+        History(history)

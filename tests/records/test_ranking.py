@@ -156,6 +156,9 @@ def test_impossible_source(changes):
         lambda v: v["sources"][0].update(new=1),
         lambda v: v["sources"][0]["forecasts"]["head"].update(accuracy=7),
         lambda v: v["sources"][0].update(forecasts=[1]),
+        lambda v: v["sources"][0]["forecasts"]["head"].update(low=0.95),
+        lambda v: v["sources"][0]["forecasts"]["head"].update(high=0.1),
+        lambda v: v["sources"][0].update(tied_with_best="no"),
         lambda v: v["sources"][0].update(notes=None),
     ],
 )
@@ -182,6 +185,13 @@ def test_long_names_that_differ_in_the_middle_are_told_apart():
     assert "224" in lines[1]
     assert "384" in lines[2]
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_hostile_name_of_a_part_cannot_break_a_line():
+    parts = {"a\n\x1b[31m": forecast(0.5)}
+    text = str(ranking(RankedSource(name="a", rank=1, forecasts=parts), by=next(iter(parts)), trainable=tuple(parts)))
+    assert len(text.splitlines()) == 2
+    assert "\x1b" not in text
 
 
 def test_a_note_of_several_sources_is_said_once():

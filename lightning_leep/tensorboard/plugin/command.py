@@ -8,7 +8,6 @@ from typing import Any
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import load_history
 from lightning_leep.records.ranking import Ranking
-from lightning_leep.utils.checks import printable
 
 
 def add_report(commands: Any) -> None:
@@ -19,8 +18,8 @@ def add_report(commands: Any) -> None:
     command.add_argument("-o", "--output", metavar="FILE", default="report.html", help="file to write, report.html")
 
 
-def write_report(options: argparse.Namespace) -> str:
-    """Write the page and return one line about it."""
+def write_report(options: argparse.Namespace) -> list[str]:
+    """Write the page and return what has to be said, one line about the page at the end."""
     from lightning_leep.tensorboard.plugin.page_data import page_data
     from lightning_leep.tensorboard.plugin.report_html import report_html
 
@@ -37,4 +36,4 @@ def write_report(options: argparse.Namespace) -> str:
     said = [f"Warning: {warning.message}" for warning in caught]
     count = f"{len(history)} transfer{'' if len(history) == 1 else 's'}"
     said.append(f"{os.path.abspath(options.output)}: {count}, {len(page) / 1000:.0f} kB. Open it in a browser.")
-    return "\n".join(map(printable, said))
+    return said

@@ -104,6 +104,8 @@ def _association(content: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     found = (content or {}).get("association")
     if not isinstance(found, Mapping) or set(found) != {"targets", "sources", "p", "left_out"}:
         return None
+    if not all(isinstance(text, str) for text in (*found["targets"], *found["sources"], found["left_out"])):
+        return None  # NaN, say, which would make the JSON of all runs invalid
     size = len(found["targets"]), len(found["sources"])
     return found if (len(found["p"]), *{len(row) for row in found["p"]}) == size and all(_cells(found)) else None
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import subprocess
 import sys
 import time
@@ -169,6 +170,14 @@ def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value):
 def test_what_cannot_be_drawn_is_left_out(tmp_path, association):
     content = {**CONTENT, "association": association}
     log_transfer(TensorBoardLogger(tmp_path), "leep/transfer", content, 0)
+    (transfer,) = asked(tmp_path).get_json()["transfers"]
+    assert transfer["association"] is None
+
+
+@pytest.mark.parametrize("damage", [{"targets": [math.nan]}, {"sources": [3]}, {"left_out": math.nan}])
+def test_names_that_are_no_text_do_not_hide_the_runs(tmp_path, damage):
+    association = {"targets": ["a"], "sources": ["b"], "p": [[0.5]], "left_out": "", **damage}
+    write(tmp_path, json.dumps({**CONTENT, "association": association}))
     (transfer,) = asked(tmp_path).get_json()["transfers"]
     assert transfer["association"] is None
 
