@@ -114,7 +114,7 @@ def print_ranking(ranking: SourceRanking) -> None:
     columns = ranking_columns(ranking, console.width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:
-        table.add_column(column.title, justify="left" if column.is_text else "right", no_wrap=True)
+        table.add_column(Text(column.title), justify="left" if column.is_text else "right", no_wrap=True)
     for place, source in enumerate(ranking.sources):
         style = "bold" if source.tied_with_best else "dim" if source.rank is None else ""
         table.add_row(*(Text(column.cells[place], style=style) for column in columns))
