@@ -188,6 +188,9 @@ def advise(
         reason = f"No {other}."
     else:
         reason = f"It cannot be told from the best, {best.what} ({best.forecast.value:.3f})."
+    highest = max(choices, key=lambda choice: choice.forecast.value)
+    if found is not None and highest is not best and highest.reads:
+        reason += f" The forecast of {highest.what} counts less: its layer was picked as the best one."
     notes = [] if report.feature_layer != LOGITS else ["The probe of the head is one of the logits, a lower bound."]
     notes += sorted({note for choice in choices for note in choice.forecast.notes})
     return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))

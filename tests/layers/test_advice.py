@@ -109,6 +109,13 @@ def test_the_cheapest_that_cannot_be_told_from_the_best(scores, chosen, why):
     assert chosen in advice.describe()
 
 
+@pytest.mark.parametrize(("earlier", "said"), [(0.805, True), (0.5, False), (0.95, False)])
+def test_a_higher_forecast_that_was_passed_over_is_explained(earlier, said):
+    """Beside it, "no cheaper way is expected to reach as much" looks wrong."""
+    advice = advise(report(head=0.79, together=0.8, earlier=earlier))
+    assert ("a linear head on layer1.1 counts less" in advice.describe()) == said
+
+
 def test_with_few_rows_more_cannot_be_told_apart():
     scores = {"head": 0.7, "together": 0.73}
     assert advise(report(**scores, rows_per_class=2000)).choice.what != "a linear head on the last features"
