@@ -10,7 +10,7 @@ from correlations import Results, correlation, gain, interval, markdown, number,
 from scipy import stats
 
 from lightning_leep import TransferabilityReport
-from lightning_leep.forecast import forecast_convergence
+from lightning_leep.forecast import forecast_accuracy, forecast_convergence
 from lightning_leep.records import AccuracyCurve, History, TransferRecord
 from lightning_leep.tensorboard import levels_figure
 
@@ -158,21 +158,32 @@ def scatter(results: Results, out: Path) -> None:
 
 
 def sources(ranking: Path) -> list[dict[str, Any]]:
-    """Section 5.6: the source that LEEP chooses for each target, and the best one, from the file of the benchmark."""
+    """Section 5.6: accuracy that the source with the highest score loses to the best one, on average over targets.
+
+    Args:
+        ranking: What ``benchmarks/ranking.py`` writes: ``achieved`` and ``reports`` by "source/target".
+    """
     stored = json.loads(ranking.read_text())
+    targets: dict[str, list[str]] = {}
+    for key in stored["achieved"]:
+        targets.setdefault(key.rpartition("/")[2], []).append(key)
+    reports = {key: TransferabilityReport.from_dict(values) for key, values in stored["reports"].items()}
     rows = []
-    for score in ("leep", "forecast"):
+    for score in ("LEEP", "forecast"):
         for trained in ("head", "all"):
-            lost, hits = [], []
-            for target in sorted({r["target"] for r in stored}):
-                tried = [r for r in stored if r["target"] == target]
-                chosen = max(tried, key=lambda r: r["scores"].get(score if score == "leep" else f"forecast_{trained}"))
-                best = max(tried, key=lambda r: r["achieved"][trained])
-                lost.append(best["achieved"][trained] - chosen["achieved"][trained])
-                hits.append(chosen is best)
+            lost, hits = [], 0
+            for keys in targets.values():
+                achieved = {key: stored["achieved"][key][trained] for key in keys}
+                if score == "LEEP":
+                    values = {key: reports[key].leep for key in keys}
+                else:
+                    values = {key: forecast_accuracy(reports[key], trainable=trained).value for key in keys}
+                chosen, best = max(keys, key=values.__getitem__), max(keys, key=achieved.__getitem__)
+                lost.append(achieved[best] - achieved[chosen])
+                hits += chosen == best
             low, high = resampled((np.array(lost),), partial(np.mean, axis=-1))
             row = {"score": score, "trained": trained, "n": len(lost), "regret": float(np.mean(lost))}
-            rows.append(row | {"low": low, "high": high, "best": int(sum(hits))})
+            rows.append(row | {"low": low, "high": high, "best": hits})
     return rows
 
 
