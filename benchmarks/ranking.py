@@ -35,22 +35,12 @@ from lightning_leep import TransferabilityReport, score
 from lightning_leep.ranking import rank_reports
 from lightning_leep.ranking.baselines import source_histories
 from lightning_leep.records import AccuracyCurve, TransferRecord
+from lightning_leep.records.ranking import SCORES
 
 SOURCE_POOL = 60  # classes that sources learn from; targets come from the other 40
 SIZES = ((10, 50), (10, 50), (5, 100), (20, 30))  # classes and training images a class of the targets, in turn
 KINDS = {"head": "head", "all": "all layers"}
-SCORES = (
-    "leep",
-    "leave_one_out_leep",
-    "nce",
-    "h_score",
-    "log_me",
-    "linear_probe_accuracy",
-    "linear_probe_balanced_accuracy",
-    "multi_layer_probe_accuracy",
-    "nearest_neighbour_accuracy",
-    "num_parameters",
-)
+COLUMNS = (*SCORES, "num_parameters")
 
 
 class Recipe(NamedTuple):
@@ -245,7 +235,7 @@ def columns(
     alone = rank_reports(here, trainable=kind, target=str(place))
     learned = rank_reports(here, trainable=kind, history=history, target=str(place))
     past = source_histories(history, trainable=kind, target_name=str(place))
-    found = {name: [getattr(report, name) for report in here.values()] for name in SCORES}
+    found = {name: [getattr(report, name) for report in here.values()] for name in COLUMNS}
     found["source accuracy (of the fifteen)"] = [results["own"][name] for name in names]
     found["mean accuracy on other targets"] = [past[name].mean_accuracy for name in names]
     for title, ranking in (("forecast", alone), ("forecast with a history", learned)):

@@ -10,10 +10,10 @@ as it is there; the same command continues a run. DIR gets `results.jsonl`, `sum
 """
 
 import argparse
-import copy
 import logging
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ class Study:
         """Test accuracy on B with the first ``cut`` layers of another network."""
         network = self.network(int(self.tasks["B"][1].max()) + 1, seed=1000 + 10 * self.seed + cut)
         if kind[0] in "AB":
-            network[:cut].load_state_dict(copy.deepcopy(self.base(kind[0])[:cut].state_dict()))
+            network[:cut].load_state_dict(self.base(kind[0])[:cut].state_dict())
         frozen = 0 if kind.endswith("+") else cut
         return train_from(network, frozen, self.tasks["B"], self.epochs, 100 + self.seed, self.accelerator)
 
@@ -124,19 +124,25 @@ def main() -> None:
     runs = [(seed, split, kind, 0) for seed in seeds for split in splits for kind in ("base", "scores")] + runs
     runs = sorted(runs, key=lambda run: run[0])
     todo = [run for run in runs if f"{run[1]}/{run[0]}/{run[2]}/{run[3]}" not in results.by_key]
+
+    @cache
+    def study(split: str, seed: int) -> Study:
+        return Study(images, split, seed, epochs, arguments.out, arguments.accelerator)
+
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:
         bar = progress.add_task("networks", total=len(todo))
         for seed, split, kind, n in todo:
             progress.update(bar, description=f"{split} {seed} {kind} {n}")
-            study = Study(images, split, seed, epochs, arguments.out, arguments.accelerator)
             result = {"key": f"{split}/{seed}/{kind}/{n}", "experiment": split, "seed": seed, "kind": kind, "n": n}
             if kind == "scores":
-                result |= {f"probe_{half}": study.probes(half) for half in "AB"}
+                result |= {f"probe_{half}": study(split, seed).probes(half) for half in "AB"}
             elif kind == "base":
-                result["accuracy"] = study.accuracy("R+", 0)  # as the others: another initialisation than the kept one
+                result["accuracy"] = study(split, seed).accuracy(
+                    "R+", 0
+                )  # as the others: another initialisation than the kept one
             else:
-                result["accuracy"] = study.accuracy(kind, n)
+                result["accuracy"] = study(split, seed).accuracy(kind, n)
             results.add(result | {"epochs": epochs})
             progress.advance(bar)
     text = write_report(results, arguments.out, arguments.curve)

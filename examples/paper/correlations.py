@@ -11,10 +11,10 @@ from scipy import stats
 RESAMPLES = 2000
 
 
-def finite(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of two sequences in which both are numbers."""
-    pairs = np.array([[np.nan if value is None else value for value in pair] for pair in zip(x, y, strict=True)], float)
-    return tuple(pairs[np.isfinite(pairs).all(1)].T) if len(pairs) else (np.empty(0), np.empty(0))
+def finite(*columns: Sequence[float | None]) -> np.ndarray:
+    """The columns ``[k, n]``, without the rows in which one of them is not a finite number."""
+    table = np.array(columns, dtype=float)  # [k, n]; None becomes NaN
+    return table[:, np.isfinite(table).all(0)]
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -58,8 +58,7 @@ def correlation(scores: Sequence[float | None], achieved: Sequence[float]) -> di
 
 def gain(score: Sequence[float | None], other: Sequence[float | None], achieved: Sequence[float]) -> dict[str, float]:
     """Pearson's r of a score minus that of another one on the same tasks, with its bootstrap interval."""
-    table = np.array([[np.nan if v is None else v for v in row] for row in zip(score, other, achieved, strict=True)])
-    a, b, y = table[np.isfinite(table).all(1)].T if len(table) else np.empty((3, 0))
+    a, b, y = finite(score, other, achieved)
     low, high = resampled((a, b, y), lambda a, b, y: pearson(a, y) - pearson(b, y))
     return {"difference": float(pearson(a, y) - pearson(b, y)), "low": low, "high": high}
 

@@ -97,12 +97,13 @@ def draw_task(images: Images, experiment: Experiment, seed: int) -> Task:
     num_classes = int(generator.integers(low, high + 1))
     classes = generator.choice(len(images.names), num_classes, replace=False)
     train, target, test, test_target = [], [], [], []
+    train_labels, test_labels = images.train_labels.cpu().numpy(), images.test_labels.cpu().numpy()
     for k, label in enumerate(classes):
-        rows = np.flatnonzero(images.train_labels.cpu().numpy() == label)
+        rows = np.flatnonzero(train_labels == label)
         if experiment.images is not None:
             count = int(generator.integers(experiment.images[0], experiment.images[1] + 1))
             rows = generator.choice(rows, min(count, len(rows)), replace=False)
-        held_out = np.flatnonzero(images.test_labels.cpu().numpy() == label)
+        held_out = np.flatnonzero(test_labels == label)
         train, target = [*train, rows], [*target, np.full(len(rows), k)]
         test, test_target = [*test, held_out], [*test_target, np.full(len(held_out), k)]
     labels = np.concatenate(target)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from correlations import Results, correlation, gain, interval, markdown, number, pearson, resampled, without
+from correlations import Results, correlation, finite, gain, interval, markdown, number, pearson, resampled, without
 from scipy import stats
 
 from lightning_leep import TransferabilityReport
@@ -59,11 +59,10 @@ def correlations(results: Results) -> list[dict[str, Any]]:
             leep = column(tasks, "LEEP", trained)
             for score in (*SCORES, "forecast"):
                 values = column(tasks, score, trained)
-                known = np.array([value is not None for value in values])
-                if known.sum() < 3:
+                x, y, c = finite(values, achieved, log_classes)
+                if len(x) < 3:
                     continue
-                x, y = np.array(values, float)[known], np.array(achieved)[known]
-                given = float(pearson(without(x, log_classes[known]), without(y, log_classes[known])))
+                given = float(pearson(without(x, c), without(y, c)))
                 row = {"experiment": experiment, "section": tasks[0]["section"], "trained": trained, "score": score}
                 row |= {"paper": PAPER.get((experiment, trained), {}).get(score), "given_classes": given}
                 rows.append(row | correlation(values, achieved) | {"minus_leep": gain(values, leep, achieved)})
