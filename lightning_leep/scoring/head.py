@@ -15,6 +15,8 @@ from lightning_leep.scoring.pooling import pool
 
 #: Last parts of the names under which common models keep their classifier or its last layer.
 HEAD_NAMES = ("fc", "classifier", "head", "linear")
+#: Standard deviation with which timm and transformers draw the weights of a new head.
+NEW_SPREAD = 0.02
 #: Runs of linear layers of one width that are remembered of a batch: one for each head, or for each view of an image.
 RUNS_KEPT = 4
 
@@ -190,7 +192,8 @@ def looks_new(head: nn.Module | None) -> str:
     """Why a linear layer looks as if it was never trained, as a clause; empty if it does not, or is not linear.
 
     ``nn.Linear`` draws weights and bias uniformly from -1/sqrt(d) to 1/sqrt(d), which training soon leaves. Other
-    initialisations (timm, Hugging Face) set the bias to 0, where training does not leave it.
+    initialisations (timm, Hugging Face) set the bias to 0, where training does not leave it, and draw the weights from
+    a normal distribution with standard deviation 0.02: that is how a head without a bias is told.
     """
     if not isinstance(head, nn.Linear) or isinstance(head.weight, nn.UninitializedParameter):
         return ""
@@ -203,7 +206,14 @@ def looks_new(head: nn.Module | None) -> str:
     largest, spread = float(weight.abs().max()), float(weight.square().mean().sqrt())
     if 1 - 10 / count <= largest / bound <= 1 + 1e-3 and abs(spread / bound * 3**0.5 - 1) < 2 / count**0.5:
         return "its weights are spread as PyTorch draws those of a new layer"
-    return ""
+    # Standard errors of a normal sample: of its spread 1/sqrt(2m), of its fourth moment over spread^4 sqrt(24/m).
+    fourth = float(weight.pow(4).mean()) / max(spread, 1e-12) ** 4
+    is_normal = abs(spread / NEW_SPREAD - 1) < 3 / (2 * count) ** 0.5 and abs(fourth - 3) < 3 * (24 / count) ** 0.5
+    return (
+        f"its weights are spread as a new layer's, with standard deviation {NEW_SPREAD}"
+        if bias is None and is_normal
+        else ""
+    )
 
 
 @contextmanager

@@ -164,6 +164,21 @@ def test_trained_head_does_not_look_new(seed):
     assert not looks_new(nn.Conv2d(3, 4, 1))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_head_without_a_bias_is_told_by_the_spread_that_transformers_draw(seed):
+    torch.manual_seed(seed)
+    head = nn.Linear(256, 8, bias=False)  # as the head of a decoder that classifies
+    nn.init.normal_(head.weight, std=0.02)
+    assert "standard deviation 0.02" in looks_new(head)
+    optimizer = torch.optim.SGD(head.parameters(), 0.05)
+    x, y = torch.randn(64, 256), torch.arange(64) % 8
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(x), y).backward()
+        optimizer.step()
+    assert not looks_new(head)
+
+
 def test_noise_beside_a_confident_probe_is_explained():
     torch.manual_seed(0)
     x = torch.randn(60, 5)
