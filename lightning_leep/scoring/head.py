@@ -209,11 +209,9 @@ def looks_new(head: nn.Module | None) -> str:
     # Standard errors of a normal sample: of its spread 1/sqrt(2m), of its fourth moment over spread^4 sqrt(24/m).
     fourth = float(weight.pow(4).mean()) / max(spread, 1e-12) ** 4
     is_normal = abs(spread / NEW_SPREAD - 1) < 3 / (2 * count) ** 0.5 and abs(fourth - 3) < 3 * (24 / count) ** 0.5
-    return (
-        f"its weights are spread as a new layer's, with standard deviation {NEW_SPREAD}"
-        if bias is None and is_normal
-        else ""
-    )
+    if bias is None and is_normal:
+        return f"its weights are spread as a new layer's, with standard deviation {NEW_SPREAD}"
+    return ""
 
 
 @contextmanager
