@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeAlias
 
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
+from lightning_leep.records.association import Association
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
 from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
 from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, plain, real_numbers
 
+#: Epochs trained, and the best accuracy that was expected then, with its interval.
+RunningPoint: TypeAlias = tuple[float, float, float, float]
 FORMAT = "lightning_leep.transfer"
 SCHEMA_VERSION = 1
 
@@ -48,6 +51,7 @@ class TransferRecord:
         running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
         recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
             none.
+        association: What the source classes stand for, P(y|z) with class names; None if unknown.
         rank: Rank of the source in the ranking that it was chosen from, 1 for the best; None if unknown.
         wall_seconds: Seconds of training before each validation; empty if unknown.
         reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
@@ -82,8 +86,9 @@ class TransferRecord:
     complete: bool = True
     trained_from: str = ""
     forecast: AccuracyForecast | None = None
-    running: tuple[tuple[float, float, float, float], ...] = ()
+    running: tuple[RunningPoint, ...] = ()
     recommended: str = ""
+    association: Association | None = None
     rank: int | None = None
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
@@ -108,8 +113,9 @@ class TransferRecord:
             raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
         for text in (*self.versions, *self.versions.values()):
             check_text("versions", text)
-        if self.forecast is not None and not isinstance(self.forecast, AccuracyForecast):
-            raise TypeError(f"`forecast` must be an AccuracyForecast or None, got {self.forecast!r}.")
+        for name, kind in (("forecast", AccuracyForecast), ("association", Association)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise TypeError(f"`{name}` must be an {kind.__name__} or None, got {getattr(self, name)!r:.200}.")
         object.__setattr__(self, "running", _running(self.running))
         seconds = real_numbers("wall_seconds", self.wall_seconds)
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
@@ -133,7 +139,7 @@ class TransferRecord:
             values[name] = asdict(values[name]) if isinstance(values[name], AccuracyCurve) else values[name]
         # Sources are compared before they are trained; a history would be large with every row.
         values["report"] = {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS}
-        values["forecast"] = None if self.forecast is None else self.forecast.to_dict()
+        values |= {n: None if (v := values[n]) is None else v.to_dict() for n in ("forecast", "association")}
         found: dict[str, Any] = plain({"format": FORMAT, "schema_version": SCHEMA_VERSION, **values})
         return found
 
@@ -161,8 +167,9 @@ class TransferRecord:
         try:
             rest["report"] = _report_from_dict(rest["report"])
             rest["curve"] = _curve_from_dict(rest["curve"])
-            if rest.get("forecast") is not None:
-                rest["forecast"] = AccuracyForecast.from_dict(rest["forecast"])
+            for name, kind in (("forecast", AccuracyForecast), ("association", Association)):
+                if rest.get(name) is not None:
+                    rest[name] = kind.from_dict(rest[name])
             if isinstance(rest.get("reference"), Mapping):
                 rest["reference"] = _curve_from_dict(rest["reference"])
             return cls(**rest)
@@ -208,7 +215,7 @@ def _curve_from_dict(values: Any) -> AccuracyCurve:
     return AccuracyCurve(values["epochs"], values["accuracy"])
 
 
-def _running(points: Any) -> tuple[tuple[float, float, float, float], ...]:
+def _running(points: Any) -> tuple[RunningPoint, ...]:
     if not isinstance(points, list | tuple):
         raise TypeError(f"`running` must be a sequence of forecasts, got {points!r}.")
     checked = []
