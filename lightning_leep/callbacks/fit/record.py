@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.outlook import Outlook
@@ -16,14 +16,13 @@ from lightning_leep.records import TransferRecord, save_record
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
+from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.ranking import ranking_markdown
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
 #: Forecasts during training that a record keeps.
 MAX_RUNNING = 40
-#: Epochs trained, and the best accuracy that was expected then, with its interval.
-RunningPoint: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,7 @@ class RecordKeeper:
             trainable=trainable,
             trained_from=outlook.trained_from if trainable == "part" else "",
             recommended=state.recommended,
+            association=state.association,
             forecast=state.forecast,
             running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
             wall_seconds=state.seconds,

@@ -9,12 +9,14 @@ from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
-from lightning_leep.callbacks.fit.record import RecordKeeper, RunningPoint
+from lightning_leep.callbacks.fit.record import RecordKeeper
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.records import TransferRecord
 from lightning_leep.records.curve import Reference
+from lightning_leep.records.transfer import RunningPoint
+from lightning_leep.tensorboard.figures.association import association_of
 from lightning_leep.tensorboard.ranking import outcome_of
 
 
@@ -44,6 +46,10 @@ class TransferWatch:
 
     def start(self, scored: ScoredSource | None, trainable: str) -> None:
         """Log the report, with the figures of the scoring pass if there was one."""
+        if scored is not None and (joint := scored.report.joint) is not None:
+            with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
+                names = scored.target_class_names, scored.source_class_names
+                self.state.association = association_of(joint, *names)
         with self.barrier.contain("log the report", ADVICE):
             self.logs.start(self.state, self.outlook, scored)
             self.logs.transfer(self._record(trainable, complete=False), ended=False)
@@ -128,6 +134,7 @@ class TransferWatch:
             if running is not None:
                 self.running.append((epoch, running.value, running.low, running.high))
         self.logs.validation(self.state.curve, self.outlook, self.reference, running)
+        self.logs.transfer_so_far(self.state.curve, self.running)
 
     def _explain_metric(self, trainer: Any, monitor: str) -> None:
         if self.state.report is not None and (text := explain_metric(trainer, monitor, self.state.report)):
