@@ -5,3 +5,5 @@
 
 #: Name of the plugin in event files and addresses.
 PLUGIN_NAME = "lightning_leep"
+#: Last parts of its tags: the record, at the start and at the end, and what a run that is under way has come to since.
+TRANSFER_TAG, SO_FAR_TAG = "transfer", "transfer_so_far"

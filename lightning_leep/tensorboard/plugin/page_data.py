@@ -1,5 +1,6 @@
 """What the page shows, as plain data for JSON: made from records alone."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +10,17 @@ from lightning_leep.forecast.levels import LEEPLevel, leep_levels
 from lightning_leep.forecast.mean_curve import MeanCurve, with_references
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
-from lightning_leep.records.transfer import TransferRecord
+from lightning_leep.records.transfer import RunningPoint, TransferRecord
 
 #: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer points of each, so
 #: that the page of a thousand has less than 2 MB.
 MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 12, 12_000
+#: The same of a run that is under way, which writes them again and again.
+SO_FAR_POINTS = 40
 #: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
 LEVELS, RECORDS_PER_LEVEL = 5, 4
+#: Bytes of P(y|z) that a page has; the newest transfers have theirs.
+ASSOCIATION_BYTES = 300_000
 
 
 def page_data(
@@ -36,6 +41,14 @@ def page_data(
         {**transfer_data(record, texts, points), **extra}
         for record, extra in zip(history, more or [{}] * len(history), strict=True)
     ]
+    free = ASSOCIATION_BYTES
+    for record, transfer in sorted(
+        zip(history, transfers, strict=True), key=lambda pair: pair[0].created, reverse=True
+    ):
+        if (association := record.association) is not None:
+            found = association.to_dict()
+            free -= len(json.dumps(found))
+            transfer["association"] = found if free >= 0 else "left out"
     return {
         "transfers": transfers,
         "levels": levels_data(history),
@@ -116,6 +129,13 @@ def transfer_data(record: TransferRecord, texts: Texts, points: int) -> dict[str
             "notes": [texts.place(note) for note in notes],
         }
     )
+
+
+def so_far_data(curve: AccuracyCurve, running: Sequence[RunningPoint]) -> dict[str, Any]:
+    """What changes of a transfer while it is under way, in at most 3 kB; the fields are those of its record."""
+    epochs, accuracy = _curve_data(curve, SO_FAR_POINTS)
+    points = [running[i] for i in thinned(len(running), SO_FAR_POINTS)]
+    return finite({"curve": {"epochs": epochs, "accuracy": accuracy}, "running": points})
 
 
 def levels_data(history: Sequence[TransferRecord]) -> list[dict[str, Any]]:

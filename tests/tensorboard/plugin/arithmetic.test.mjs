@@ -20,6 +20,7 @@ test("numbers explain themselves", () => {
   assert.equal(a.epochs(0.25), "0.25 epochs");
   assert.equal(a.short(11_700_000), "11.7 M");
   assert.equal(a.short(999), "999");
+  assert.equal(a.time("2026-01-02T03:04:05+00:00"), "2026-01-02 03:04 UTC");
 });
 
 test("the ends of an interval belong to it", () => {
@@ -33,7 +34,7 @@ test("what cannot be compared says why", () => {
   assert.equal(a.outcome(transfer(null, 0.6, 0.7, 0.8)), "no validation");
   assert.equal(a.outcome(transfer(0.7)), "no forecast");
   assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { complete: false })), "ended early");
-  assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { running_now: true })), "running");
+  assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { last_written: "2026-01-02T03:04:05+00:00" })), "not ended");
   assert.equal(a.error(transfer(null, 0.6, 0.7, 0.8)), null);
 });
 

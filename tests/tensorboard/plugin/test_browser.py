@@ -4,6 +4,7 @@ import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_leep.records import AccuracyCurve
+from lightning_leep.records.association import Association
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.ranking import RankedSource, Ranking, SourceForecast
 from lightning_leep.tensorboard.plugin.page_data import page_data
@@ -37,7 +38,8 @@ RECORDS = [
     transfer("convnext", 0.3, 3),
     transfer("early", 0.2, 4, complete=False),
 ]
-ASSOCIATION = {"targets": ["cat", HOSTILE], "sources": ["tabby"], "p": [[0.75], [0.25]], "left_out": "Shown: all."}
+MARKUP = "</script><img src=x onerror='hacked=1'>"
+ASSOCIATION = Association(("cat", MARKUP), (MARKUP[::-1],), ((0.75,), (0.25,)), "Shown: all.")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_one_transfer_by_click_and_by_keys(opened):
 
 
 def test_names_of_users_stay_names(opened):
-    records = [transfer(HOSTILE, 0.7, optimizer=HOSTILE)]
+    records = [transfer(HOSTILE, 0.7, optimizer=HOSTILE, association=ASSOCIATION)]
     ranking = Ranking(
         sources=(RankedSource(name=HOSTILE, error=HOSTILE),), by="head", trainable=("head",), num_samples=9
     )
@@ -129,6 +131,8 @@ def test_names_of_users_stay_names(opened):
     assert page.value("window.hacked") is None
     assert page.value("document.querySelectorAll('img').length") == 0
     assert HOSTILE in page.texts("#transfer dd")
+    assert page.texts(".heat tbody th") == ["cat", MARKUP]
+    assert page.texts(".heat tbody td") == ["0.75", "0.25"]
 
 
 def test_ranking_with_ties(opened):
@@ -192,7 +196,7 @@ def test_a_thousand_transfers(opened):
 
 def test_tab_of_tensorboard(browser, tmp_path):
     logger = TensorBoardLogger(tmp_path, name="run", version="v")
-    content = {"record": RECORDS[0].to_dict(), "ended": False, "association": ASSOCIATION}
+    content = {"record": transfer("resnet", 0.7, association=ASSOCIATION).to_dict(), "ended": False}
     log_transfer(logger, "leep/transfer", content, 0)
     browser.theme("light")
     browser.resize(1400, 900)
@@ -203,13 +207,13 @@ def test_tab_of_tensorboard(browser, tmp_path):
         browser.run(f"return !!{frame}?.querySelector('#transfer')")
         browser.driver.switch_to.frame(browser.driver.find_element("css selector", "iframe"))
         assert column(browser, "run") == ["run/v"]
-        assert "The run has not ended." in browser.texts("#transfer p")[0]
-        assert browser.texts(".heat tbody th") == ["cat", HOSTILE]
-        assert browser.texts(".heat tbody td") == ["0.75", "0.25"]
+        assert column(browser, "outcome") == ["not ended"]
+        assert "under way or was killed. It last wrote on 20" in browser.texts("#transfer p")[0]
+        assert browser.texts(".heat tbody th") == ["cat", MARKUP]
         browser.run("return getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")  # as TensorBoard
         log_transfer(logger, "leep/transfer", {**content, "ended": True}, 9)
         browser.run(
-            "if (document.querySelector('#transfer p').textContent.includes('not ended'))"
+            "if (document.querySelector('#transfer p').textContent.includes('killed'))"
             "{ document.querySelector('.reload').click(); return false; } return true"
         )
         assert column(browser, "outcome")[0].startswith("inside")

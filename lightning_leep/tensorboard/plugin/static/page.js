@@ -13,7 +13,7 @@ const COLUMNS = [
   { title: "predicted", value: (t) => t.forecast?.value, cell: predictedCell, hint: "accuracy that was forecast, with its interval", numeric: true },
   { title: "achieved", value: (t) => t.achieved, cell: (t) => percent(t.achieved), hint: "best accuracy of all validations", numeric: true },
   { title: "outcome", value: (t) => (counts(t) ? error(t) : null), cell: outcomeWords, hint: "achieved, seen from the interval, and achieved minus predicted" },
-  { title: "to 90%", value: (t) => t.to90, cell: (t) => (t.to90 == null ? "–" : epochs(t.to90)), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
+  { title: "to 90%", value: (t) => (t.last_written ? null : t.to90), cell: (t) => epochs(t.last_written ? null : t.to90), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
   { title: "date", value: (t) => t.date, cell: (t) => t.date.slice(0, 10), hint: "UTC", minor: true },
 ];
 const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard" };

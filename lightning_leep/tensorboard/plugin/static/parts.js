@@ -1,5 +1,5 @@
 // The parts of the page below the table: one transfer, levels of LEEP, rankings, P(y|z).
-import { cutPlace, epochs, error, extent, number, outcome, percent, points, rankWords, short, trained } from "./arithmetic.js";
+import { cutPlace, epochs, error, extent, number, outcome, percent, points, rankWords, short, time, trained } from "./arithmetic.js";
 import { convergence, course, depth, forecastBar, levelWords } from "./charts.js";
 import { html, legend, responsive } from "./svg.js";
 
@@ -20,7 +20,8 @@ export function transferPart(transfer, texts) {
   const charts = html("div", { class: "charts" });
   if (curve[0].length || forecast) charts.append(figure("Accuracy over the epochs", (width) => course(transfer, width), entries));
   if (layers.length > 1) charts.append(depthFigure(transfer, texts));
-  if (association) charts.append(associationFigure(association));
+  if (association === "left out") charts.append(html("p", { class: "muted" }, "P(y|z) of this transfer is left out: a page of so many holds that of the newest. It is in the record."));
+  else if (association) charts.append(associationFigure(association));
   return html(
     "section",
     { "aria-label": "One transfer", id: "transfer" },
@@ -41,6 +42,7 @@ export function transferWords(transfer, texts) {
     words.push(`${when} ${percent(forecast.value)} (${percent(forecast.coverage, 0)} interval ${percent(forecast.low)} to ${percent(forecast.high)}), from ${texts[forecast.basis]}.`);
   } else words.push("There is no forecast.");
   if (achieved == null) words.push("No validation yet.");
+  else if (transfer.last_written) words.push(`Best accuracy so far ${percent(achieved)} in ${epochs(transfer.epochs)}.`);
   else {
     const result = outcome(transfer);
     words.push(`Best accuracy ${percent(achieved)} in ${epochs(transfer.epochs)}, 90% of it after ${epochs(transfer.to90)}.`);
@@ -48,7 +50,7 @@ export function transferWords(transfer, texts) {
     if (result === "ended early") words.push("The run ended early: it could have achieved more, and no forecast uses it.");
   }
   if (typeof reference === "number" && achieved != null) words.push(`Achieved minus reference: ${points(achieved - reference)}.`);
-  if (transfer.running_now) words.push("The run has not ended.");
+  if (transfer.last_written) words.push(`No end is written: the run is under way or was killed. It last wrote on ${time(transfer.last_written)}.`);
   return words;
 }
 
@@ -64,7 +66,7 @@ function facts(transfer) {
     ["optimizer", transfer.optimizer, String],
     ["learning rate", transfer.learning_rate, String],
     ["training time", transfer.seconds, (value) => `${short(value)} s`],
-    ["date", transfer.date, (value) => `${value.slice(0, 16).replace("T", " ")} UTC`],
+    ["date", transfer.date, time],
     ["run", transfer.run, String],
   ];
   const shown = known.filter(([, value]) => value != null && value !== "");
