@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
