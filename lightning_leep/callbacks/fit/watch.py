@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
@@ -16,6 +17,7 @@ from lightning_leep.records import TransferRecord
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.figures.association import association_of
+from lightning_leep.tensorboard.ranking import outcome_of
 
 
 class TransferWatch:
@@ -112,10 +114,12 @@ class TransferWatch:
         """Log the record of a fit that is over; add it to the history if it is to be saved."""
         with self.barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
             record = self._record(self.keeper.trainable or self.state.trained.word, complete)
+            if record is not None:
+                record = replace(record, order_held=outcome_of(record, self.outlook.history))
             if saved:
                 self.keeper.save(trainer, record)
             self.logs.transfer(record, ended=True)
-            self.keeper.show_ranking(self.logs, record, self.outlook.history)
+            self.keeper.show_ranking(self.logs, "" if record is None else record.order_held)
 
     def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
         known = self.logs.source_name, trainable, self.reference, self.running, complete
