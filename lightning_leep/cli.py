@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_leep import __version__
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
 from lightning_leep.tensorboard.plugin.command import add_report, write_report
@@ -157,7 +158,7 @@ def add_sources(commands: Any) -> None:
     score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a zoo file with one source")
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
-        command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train: head, all, part")
+        command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train, as head and all")
         command.add_argument("--max-samples", metavar="N", type=int, help="score a random subset of the rows")
         command.add_argument("--batch-size", metavar="N", type=int, default=64)
         command.add_argument("--num-workers", metavar="N", type=int, default=0, help="processes that read the data")
@@ -170,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lightning-leep", description="Which source to take, and what transfers achieved."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("history", help="show a folder of transfers: a table, or tab-separated in a pipe")
     command.add_argument("path", help="folder of records, or its fsspec URL")

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.features import feature_rows
-from lightning_leep.functional.inputs import check_num_classes
+from lightning_leep.functional.inputs import check_num_classes, feature_rows
 from lightning_leep.functional.nleep import row_keys
 
 #: Most rows of the sample: the work is quadratic in it. About as many come from each class.
@@ -28,11 +27,12 @@ def nearest_neighbour_accuracy(
 ) -> Tensor:
     r"""Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
 
-    Near is what has a large cosine :math:`x_i^\top x_j / (|x_i| |x_j|)`. All rows that are as near as the fifth vote as
-    well, and a tie of k classes counts 1/k. A row that is the only one of its class in the sample is left out of the
-    mean. The sample has at most ``max_rows`` // C rows of each class (2 at least), those with the smallest seeded hash
-    of their values, so it depends neither on the order of the rows nor on how processes share them. With classes of
-    different sizes the accuracy is that on balanced classes.
+    Near is what has a large cosine :math:`x_i^\top x_j / (|x_i| |x_j|)`. A row of zeros counts as 1/2 from other rows
+    and 1 from other zeros. All rows that are as near as the fifth vote as well, and a tie of k classes counts 1/k. A
+    row that is the only one of its class in the sample is left out of the mean. The sample has at most ``max_rows`` //
+    C rows of each class (2 at least), those with the smallest seeded hash of their values, so it depends neither on the
+    order of the rows nor on how processes share them. With classes of different sizes the accuracy is that on balanced
+    classes.
 
     Source: Cover and Hart, "Nearest neighbor pattern classification", IEEE Trans. on Information Theory 13 (1967).
 

@@ -3,11 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.ranking.data import TargetData
+from lightning_leep.ranking.order import own_words
 from lightning_leep.ranking.passes import Passes
 from lightning_leep.ranking.rank import default_device, rank_sources
 from lightning_leep.ranking.ranking import SourceRanking
@@ -22,15 +24,14 @@ INCOMPLETE, NONE_RANKED = 3, 1
 def rank(options: argparse.Namespace) -> int:
     """Rank the sources of a zoo, print the table or JSON, and return the exit status."""
     sources, data = read_zoo(options.zoo)
-    if options.data is None and data is None:
-        raise ValueError(f"Pass --data, or give {options.zoo} an entry `data`.")
+    rows = _data(options, data, f", or give {options.zoo} an entry `data`")
     if options.history is not None:
         fs, root = open_folder(options.history)
         if not fs.exists(root):
             raise ValueError(f"There is no folder {options.history}.")
     ranking = rank_sources(
         sources,
-        read_data(data if options.data is None else options.data),
+        rows,
         trainable=options.trainable,
         by=options.by,
         history=options.history,
@@ -70,14 +71,7 @@ def score(options: argparse.Namespace) -> int:
     else:
         name, data = options.source, None
         source = as_source(name, name)
-    if options.data is None and data is None:
-        raise ValueError("Pass --data.")
-    rows = TargetData(
-        read_data(data if options.data is None else options.data),
-        options.max_samples,
-        options.batch_size,
-        options.num_workers,
-    )
+    rows = TargetData(_data(options, data), options.max_samples, options.batch_size, options.num_workers)
     report = Passes(None, _device(options.device), "32-true").score(source, rows.batches(source), sys.stderr.isatty())
     if options.json:
         print(report.to_json())
@@ -86,7 +80,15 @@ def score(options: argparse.Namespace) -> int:
     for trainable in options.trainable:
         if (forecast := forecast_accuracy(report, trainable=trainable)) is not None:
             print(forecast.describe())
+    for note in own_words(options.trainable):
+        print(f"- {note}")
     return 0
+
+
+def _data(options: argparse.Namespace, of_zoo: Any, or_else: str = "") -> Any:
+    if options.data is None and of_zoo is None:
+        raise ValueError(f"Pass --data{or_else}.")
+    return read_data(of_zoo if options.data is None else options.data)
 
 
 def _device(name: str | None) -> torch.device:

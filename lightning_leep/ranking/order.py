@@ -12,6 +12,7 @@ from lightning_leep.ranking.likelihood import likelihood_shifts
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.ties import Comparison, Estimate, compare_with_best, forecast_estimate, score_estimate
 from lightning_leep.records import History, TransferabilityReport, TransferRecord, load_history
+from lightning_leep.records.accuracy_forecast import SUBJECTS
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import SCORES, RankedSource, SourceForecast, check_by
 from lightning_leep.utils.checks import check_real, check_text
@@ -117,6 +118,7 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
     histories = {
         part: source_histories(history, trainable=part, target_name=wanted.target or "") for part in wanted.parts
     }
+    notes.extend(own_words([word for word in wanted.parts if word not in {record.trainable for record in history}]))
     if not any(name in histories[part] for name in reports):
         notes.append("No history of these sources on other targets.")
     forecasts, errors = {}, {}
@@ -147,6 +149,16 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
         target=wanted.target,
         notes=tuple(notes),
     )
+
+
+def own_words(trainable: Iterable[str]) -> list[str]:
+    """A sentence on each of these words that is none of the library's; no record of a history has it."""
+    known = ", ".join(SUBJECTS)
+    return [
+        f"{word!r} is none of {known}, and no earlier transfer has it: its forecast is that for all layers."
+        for word in trainable
+        if word not in SUBJECTS
+    ]
 
 
 def _forecasts(

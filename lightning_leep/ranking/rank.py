@@ -161,15 +161,26 @@ def _score_all(
                 continue
             found.reports[name] = report
             found.notes.update(dict.fromkeys(batches.notes))
-            on_every_process(partial(kept.save, settings.get(name, {}), report), here)
+            try:
+                kept.save(settings.get(name, {}), report)
+            except Exception as error:  # such as a full disk; the ranking matters more
+                reason = getattr(error, "strerror", None) or described(error)
+                found.notes[f"Reports could not be kept: {reason}. After an interruption they are made again."] = None
 
 
 def _why_left_out(needed: float, left: float) -> str:
     """Why there is no time for a source, as a sentence; empty if there is. One that fails at once takes none."""
     if left > 0 and not left < needed < math.inf:
         return ""
-    text = f"it needs about {needed:,.0f} s, and " if needed < math.inf else ""
-    return f"Left out: {text}{max(left, 0):,.0f} s of the time budget were left."
+    text = f"it needs about {_duration(needed)}, and " if needed < math.inf else ""
+    rest = f"{_duration(left)} of the time budget were left" if left > 0 else "the time budget was used up"
+    return f"Left out: {text}{rest}."
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 90:
+        return f"{seconds / 60:,.0f} min"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1g} s"
 
 
 def _setting(name: str, source: Source, rows: TargetData, passes: Passes) -> dict[str, str]:

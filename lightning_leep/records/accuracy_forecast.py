@@ -5,6 +5,15 @@ from typing import Any
 
 from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text
 
+#: What may be trained, in the words of records, and as the subject of a sentence. Other words are the user's own.
+SUBJECTS = {
+    "head": "Training the head",
+    "all": "Fine-tuning all layers",
+    "part": "Fine-tuning part of the layers",
+    "gradual": "Unfreezing layers step by step",
+    "scratch": "Training from scratch",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyForecast:
@@ -40,14 +49,7 @@ class AccuracyForecast:
             >>> print(AccuracyForecast(**interval, trainable="head", basis="9 rows").describe())
             Training the head is expected to reach accuracy 0.700 (90% interval 0.600 to 0.800), from 9 rows.
         """
-        subjects = {
-            "head": "Training the head",
-            "all": "Fine-tuning all layers",
-            "part": "Fine-tuning part of the layers",
-            "gradual": "Unfreezing layers step by step",
-            "scratch": "Training from scratch",
-        }
-        subject = subjects.get(self.trainable, f"Training {self.trainable!r}")
+        subject = SUBJECTS.get(self.trainable, f"Training {self.trainable!r}")
         return (
             f"{subject} is expected to reach accuracy {self.value:.3f} "
             f"({100 * self.coverage:g}% interval {self.low:.3f} to {self.high:.3f}), from {self.basis}."

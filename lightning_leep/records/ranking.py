@@ -165,6 +165,12 @@ class Ranking:
                 return source
         raise KeyError(name)
 
+    def brief(self) -> "Ranking":
+        """Names, ranks, ties and forecasts alone: what the record of a transfer keeps."""
+        kept = ("name", "rank", "tied_with_best", "forecasts")
+        sources = tuple(RankedSource(**{name: getattr(source, name) for name in kept}) for source in self.sources)
+        return Ranking(**{f.name: getattr(self, f.name) for f in fields(self)} | {"sources": sources, "notes": ()})
+
     def __str__(self) -> str:
         """The table, at most 80 columns wide, and what has to be said about it."""
         return ranking_text(self)

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeAlias
 
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
+from lightning_leep.records.association import Association
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
 from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, plain, real_numbers
 
+#: Epochs trained, and the best accuracy that was expected then, with its interval.
+RunningPoint: TypeAlias = tuple[float, float, float, float]
 FORMAT = "lightning_leep.transfer"
 SCHEMA_VERSION = 1
+#: Fields that have their own form in JSON.
+PARTS: dict[str, Any] = {"forecast": AccuracyForecast, "association": Association, "ranking": Ranking}
 
 
 def library_versions() -> dict[str, str]:
@@ -48,7 +54,10 @@ class TransferRecord:
         running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
         recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
             none.
-        rank: Rank of the source in the ranking that it was chosen from, 1 for the best; None if unknown.
+        association: What the source classes stand for, P(y|z) with class names; None if unknown.
+        ranking: The ranking that the source was chosen from, as :meth:`~lightning_leep.records.ranking.Ranking.brief`
+            gives it; None if there was none.
+        order_held: Whether the order of that ranking held, in words; empty if unknown.
         wall_seconds: Seconds of training before each validation; empty if unknown.
         reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
         test_size: Number of labelled rows in each validation; None if unknown.
@@ -82,9 +91,11 @@ class TransferRecord:
     complete: bool = True
     trained_from: str = ""
     forecast: AccuracyForecast | None = None
-    running: tuple[tuple[float, float, float, float], ...] = ()
+    running: tuple[RunningPoint, ...] = ()
     recommended: str = ""
-    rank: int | None = None
+    association: Association | None = None
+    ranking: Ranking | None = None
+    order_held: str = ""
     versions: Mapping[str, str] = field(default_factory=library_versions)
     created: str = field(default_factory=_now)
 
@@ -93,13 +104,12 @@ class TransferRecord:
         if not isinstance(self.curve, AccuracyCurve):
             raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
         check_text("trainable", self.trainable, empty=False)
-        for name in ("optimizer", "target_name", "source_name", "trained_from", "recommended"):
+        for name in ("optimizer", "target_name", "source_name", "trained_from", "recommended", "order_held"):
             check_text(name, getattr(self, name))
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)
-        for name in ("test_size", "rank"):
-            if getattr(self, name) is not None:
-                check_size(name, getattr(self, name))
+        if self.test_size is not None:
+            check_size("test_size", self.test_size)
         if self.learning_rate is not None:
             check_real("learning_rate", self.learning_rate)
         if not isinstance(self.complete, bool):
@@ -108,8 +118,10 @@ class TransferRecord:
             raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
         for text in (*self.versions, *self.versions.values()):
             check_text("versions", text)
-        if self.forecast is not None and not isinstance(self.forecast, AccuracyForecast):
-            raise TypeError(f"`forecast` must be an AccuracyForecast or None, got {self.forecast!r}.")
+        for name, kind in PARTS.items():
+            if not isinstance(getattr(self, name), kind | None):
+                raise TypeError(f"`{name}` must be {kind.__name__} or None, got {getattr(self, name)!r:.200}.")
+        object.__setattr__(self, "ranking", None if self.ranking is None else self.ranking.brief())
         object.__setattr__(self, "running", _running(self.running))
         seconds = real_numbers("wall_seconds", self.wall_seconds)
         ordered = all(0 <= a <= b < math.inf for a, b in zip((0.0, *seconds), seconds, strict=False))
@@ -126,6 +138,12 @@ class TransferRecord:
         """Accuracy that the run achieved: the highest of its validations; None without a validation."""
         return self.curve.best if len(self.curve) else None
 
+    @property
+    def rank(self) -> int | None:
+        """Rank of the source in the ranking that it was chosen from, 1 for the best; None if unknown."""
+        ranks = {} if self.ranking is None else {source.name: source.rank for source in self.ranking.sources}
+        return ranks.get(self.source_name)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values; a number that is not finite becomes None."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -133,7 +151,11 @@ class TransferRecord:
             values[name] = asdict(values[name]) if isinstance(values[name], AccuracyCurve) else values[name]
         # Sources are compared before they are trained; a history would be large with every row.
         values["report"] = {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS}
-        values["forecast"] = None if self.forecast is None else self.forecast.to_dict()
+        values |= {n: None if (v := values[n]) is None else v.to_dict() for n in PARTS}
+        for source in () if self.ranking is None else values["ranking"]["sources"]:
+            del source["scores"]  # and what else a brief ranking lacks
+            for name in [n for n, value in source.items() if not value and n not in ("forecasts", "notes")]:
+                del source[name]
         found: dict[str, Any] = plain({"format": FORMAT, "schema_version": SCHEMA_VERSION, **values})
         return found
 
@@ -161,8 +183,9 @@ class TransferRecord:
         try:
             rest["report"] = _report_from_dict(rest["report"])
             rest["curve"] = _curve_from_dict(rest["curve"])
-            if rest.get("forecast") is not None:
-                rest["forecast"] = AccuracyForecast.from_dict(rest["forecast"])
+            for name, kind in PARTS.items():
+                if rest.get(name) is not None:
+                    rest[name] = kind.from_dict(rest[name])
             if isinstance(rest.get("reference"), Mapping):
                 rest["reference"] = _curve_from_dict(rest["reference"])
             return cls(**rest)
@@ -208,7 +231,7 @@ def _curve_from_dict(values: Any) -> AccuracyCurve:
     return AccuracyCurve(values["epochs"], values["accuracy"])
 
 
-def _running(points: Any) -> tuple[tuple[float, float, float, float], ...]:
+def _running(points: Any) -> tuple[RunningPoint, ...]:
     if not isinstance(points, list | tuple):
         raise TypeError(f"`running` must be a sequence of forecasts, got {points!r}.")
     checked = []

@@ -20,7 +20,7 @@ from lightning_leep.functional.nleep import require_scikit_learn
 from lightning_leep.scoring.batches import call_source, split_pair_or_mapping
 from lightning_leep.scoring.head import HeadInput
 from lightning_leep.scoring.layers import LayerOutputs
-from lightning_leep.scoring.options import ScoringOptions, SplitBatch
+from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.scoring.outputs import OutputReader, two_classes
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.utils.devices import move_to_device
@@ -176,17 +176,17 @@ class SourceRun:
 
     def labels(self) -> Iterator[Tensor]:
         """Read the loader for the labels alone; what is not a tensor is left to :meth:`outputs`."""
-        to_device, split_batch = self._readers()
+        read = self._reader()
         for batch in self.dataloader:
-            if isinstance(target := split_batch(to_device(batch))[1], Tensor):
+            if isinstance(target := read(batch)[1], Tensor):
                 yield target
 
     def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
         """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
-        to_device, split_batch = self._readers()
+        read = self._reader()
         for batch in progress_bar(self.dataloader, self.progress):
-            inputs, target = split_batch(to_device(batch))
+            inputs, target = read(batch)
             layers.begin(inputs, target)
             with context(), self.running():
                 output = call_source(self.source, inputs)
@@ -204,6 +204,17 @@ class SourceRun:
             kept = preds if self.options.from_logits else preds.clone()
             yield Outputs(kept, features, target.to(preds.device), pooled)
 
-    def _readers(self) -> tuple[Callable[[Any], Any], SplitBatch]:
+    def _reader(self) -> Callable[[Any], tuple[Any, Any]]:
         to_device = self.to_device or partial(move_to_device, device=self.device)
-        return to_device, self.options.split_batch or split_pair_or_mapping
+        split_batch = self.options.split_batch or split_pair_or_mapping
+
+        def read(batch: Any) -> tuple[Any, Any]:
+            inputs, target = split_batch(to_device(batch))
+            if isinstance(target, int) or getattr(target, "ndim", None) == 0:
+                raise TypeError(
+                    "`dataloader` must yield batches, got single rows from a "
+                    f"{type(self.dataloader).__name__}. Wrap a data set: `DataLoader(data_set, batch_size=64)`."
+                )
+            return inputs, target
+
+        return read

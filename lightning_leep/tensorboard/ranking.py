@@ -1,9 +1,9 @@
 """A ranking in Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from lightning_leep.records.ranking import Ranking
+from lightning_leep.records.ranking import RankedSource, Ranking
 from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
 from lightning_leep.records.transfer import TransferRecord
 from lightning_leep.tensorboard.words import code, escaped, percent
@@ -45,30 +45,47 @@ def place_of(ranking: Ranking, source_name: str) -> str:
     return f"{text}: `{ranking.best}`{gap}."
 
 
-def outcome_of(ranking: Ranking, record: TransferRecord | None, others: Iterable[TransferRecord]) -> str:
-    """Sentences on whether the order of a ranking held, as far as its sources have been trained on the same target.
+def outcome_of(record: TransferRecord, others: Iterable[TransferRecord]) -> str:
+    """Sentences on whether the order of the record's ranking held; empty without a ranking or an accuracy.
 
-    A transfer that was cut short says nothing. Of the earlier transfers those count that trained the same part for the
-    same target, if they are complete.
+    The achieved accuracy is compared with the forecasts of the nearest sources above and below it that have another
+    rank, and with what other sources achieved: in complete transfers that trained the same part for the same target.
     """
-    if record is None or record.achieved is None or not record.complete:
+    if record.ranking is None or record.achieved is None or not record.complete:
         return ""
-    same = [other for other in others if other.target_name == record.target_name and other.complete]
-    same = [other for other in same if other.trainable == record.trainable]
-    achieved: dict[str, float] = {}
-    for other in (*same, record):
-        if other.achieved is not None:
+    placed = [source for source in record.ranking.sources if source.rank is not None]
+    achieved = {record.source_name: record.achieved}
+    for other in others:
+        is_same = other.target_name == record.target_name and other.trainable == record.trainable and other.complete
+        if is_same and other.achieved is not None:
             achieved[other.source_name] = max(other.achieved, achieved.get(other.source_name, 0.0))
-    placed = [source for source in ranking.sources if source.rank is not None and source.name in achieved]
-    told = [(a.name, b.name) for a, b in combinations(placed, 2) if a.rank != b.rank]
-    if len(placed) < 2:
-        return "No other source of this ranking has been trained for this target yet, so its order cannot be checked."
-    reached = ", ".join(f"`{source.name}` {percent(achieved[source.name])}" for source in placed)
-    text = f"Achieved so far, in the order of the ranking: {reached}."
-    if not told:
+    text = _among_forecasts(record, placed)
+    trained = [source for source in placed if source.name in achieved]
+    if len(trained) < 2:
+        return f"{text} No other source of this ranking has been trained for this target yet.".lstrip()
+    reached = ", ".join(f"`{source.name}` {percent(achieved[source.name])}" for source in trained)
+    text = f"{text} Achieved so far, in the order of the ranking: {reached}.".lstrip()
+    pairs = [(a.name, b.name) for a, b in combinations(trained, 2) if a.rank != b.rank]
+    if not pairs:
         return f"{text} The ranking could not tell them apart."
-    held = sum(achieved[first] >= achieved[second] for first, second in told)
-    return f"{text} The order held for {held} of {len(told)} pairs that the ranking told apart."
+    held = sum(achieved[first] >= achieved[second] for first, second in pairs)
+    return f"{text} In {held} of {len(pairs)} pairs of different rank, the one ranked higher did at least as well."
+
+
+def _among_forecasts(record: TransferRecord, placed: Sequence[RankedSource]) -> str:
+    """Whether what a source achieved lies between the forecasts of its neighbours in the ranking."""
+    own, achieved, part = record.rank, record.achieved, record.trainable
+    if own is None or achieved is None:
+        return ""
+    known = [(source, source.forecasts[part].accuracy) for source in placed if part in source.forecasts]
+    above = [(f"`{source.name}`", value) for source, value in known if (source.rank or 0) < own][-1:]
+    below = [(f"`{source.name}`", value) for source, value in known if (source.rank or 0) > own][:1]
+    if not above + below:
+        return ""
+    held = all(value >= achieved for _, value in above) and all(value <= achieved for _, value in below)
+    named = " and ".join(f"{name} {percent(value)}" for name, value in above + below)
+    said = "is where the ranking put it" if held else "is not where the ranking put it"
+    return f"`{record.source_name}` achieved {percent(achieved)}; beside the forecasts of {named} that {said}."
 
 
 def others(count: int) -> str:

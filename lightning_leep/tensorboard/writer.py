@@ -65,7 +65,7 @@ def log_transfer(logger: Any, tag: str, content: Mapping[str, Any], step: int) -
     metadata = SummaryMetadata(
         plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME), data_class=DATA_CLASS_TENSOR
     )
-    text = json.dumps(content, allow_nan=False).encode()
+    text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
     tensor = TensorProto(dtype="DT_STRING", string_val=[text], tensor_shape=TensorShapeProto())
     writer.add_summary(Summary(value=[Summary.Value(tag=tag_of(logger, tag), metadata=metadata, tensor=tensor)]), step)
     experiment.flush()

@@ -64,6 +64,14 @@ def test_by_hand():
     assert found(np.zeros((4, 2)), np.array([0, 0, 1, 1])) == pytest.approx(0.0)
 
 
+def test_rows_of_zeros_are_nearer_than_orthogonal_rows_and_nearest_to_each_other():
+    """The neighbours of an axis are the five zeros; those of a zero the other zeros and, equally near, all axes."""
+    features = np.concatenate([np.zeros((5, 6)), np.eye(6)])
+    target = np.array([0] * 6 + [1] * 5)
+    # Axis 0 is right, the others are not; a zero sees 4 + 1 rows of its class and 5 of the other.
+    assert found(features, target) == pytest.approx((1 + 5 * 0.5) / 11)
+
+
 class TestSample:
     def test_as_many_of_each_class(self):
         target = torch.tensor([0] * 50 + [1] * 9 + [2] * 2)

@@ -135,6 +135,18 @@ def test_score_prints_the_report_and_what_each_part_would_reach(zoo, images, cap
     assert "Training the head is expected to reach accuracy" in printed
 
 
+def test_a_word_of_ones_own_is_told_from_a_slip(zoo, capsys):
+    for command in (["rank", zoo([GOOD])], ["score", GOOD]):
+        assert main([*command, "--data", ROWS, "--trainable", "haed", "all"]) == 0
+        assert "'haed' is none of head, all, part, gradual, scratch" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("lightning-leep 0.")
+
+
 BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3}}, "transform": TENSOR}
 
 

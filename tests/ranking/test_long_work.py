@@ -179,10 +179,32 @@ def test_time_budget_scores_the_cheapest_first_and_names_what_is_left_out(monkey
     ranking = rank(sources, time_budget=212.0 + 3 * 1 + 3 * 5 + 50, batch_size=50)
     assert {source.name for source in ranking.sources if source.rank} == {"quick", "middle"}
     (note,) = ranking["slow"].notes
-    assert "needs about 400 s" in note
+    assert "needs about 7 min" in note  # 400 s
     assert "50 s of the time budget were left" in note
     assert ranking["slow"].error is None
     assert note in str(ranking)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [(212.45, "0.4 s of the time budget were left"), (100.0, "the time budget was used up")]
+)
+def test_fractions_of_a_second_are_said(budget, said, monkeypatch):
+    clock = Clock(monkeypatch)
+    sources = {"slow": clock.source(100.0, 0), "quick": clock.source(1.0, 0), "middle": clock.source(5.0, 0)}
+    ranking = rank(sources, time_budget=budget, batch_size=50)
+    assert all(said in source.notes[0] for source in ranking.sources)
+
+
+def test_a_folder_that_takes_no_report_is_one_note(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", f"{tmp_path}/source-{id(object())}.json")
+
+    monkeypatch.setattr("lightning_leep.records.folder.os.replace", full)
+    ranking = rank({"a": Sees(0, 1, 2), "b": Sees(0)}, folder=tmp_path)
+    assert {source.rank for source in ranking.sources} == {1, 2}
+    assert [note for note in ranking.notes if "No space left" in note] == [
+        "Reports could not be kept: No space left on device. After an interruption they are made again."
+    ]
 
 
 def test_enough_time_leaves_nothing_out():

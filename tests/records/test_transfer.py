@@ -9,6 +9,7 @@ from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.transfer import SCHEMA_VERSION, TransferRecord, library_versions
 from tests._helpers.simulated_transfers import make_record, make_report
+from tests.records.test_ranking import FULL
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.8, 0.75))
 
@@ -30,6 +31,8 @@ def test_json_round_trip(reference):
             value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows", notes=("a",)
         ),
         running=((1, 0.7, 0.6, 0.8), (2.5, 0.75, 0.7, 0.8)),
+        ranking=FULL,
+        order_held="It held.",
     )
     assert TransferRecord.from_json(record.to_json()) == record
     assert TransferRecord.from_json(record.to_json().encode()) == record
@@ -40,6 +43,19 @@ def test_numbers_that_are_not_finite_survive_as_missing():
     restored = TransferRecord.from_json(record.to_json())
     assert math.isnan(restored.report.leep)
     assert restored.learning_rate is None
+
+
+def test_ranking_is_kept_without_what_explains_it():
+    record = make_record(ranking=FULL, source_name="third")
+    assert record.rank == 3
+    assert make_record(ranking=FULL, source_name="a stranger").rank is None
+    assert make_record(source_name="third").rank is None
+    kept = record.to_dict()["ranking"]
+    forecasts = FULL.to_dict()["sources"][1]["forecasts"]
+    assert kept["sources"][1] == {
+        **{"name": "tied", "rank": 1, "tied_with_best": True, "forecasts": forecasts, "notes": []}
+    }
+    assert (kept["by"], kept["target"], len(kept["sources"])) == ("head", "pets", 4)
 
 
 def test_achieved_is_the_highest_validation():
@@ -93,6 +109,8 @@ def test_invalid_values_are_named(values, message):
         ("learning_rate", "0.1"),
         ("optimizer", None),
         ("recommended", None),
+        ("ranking", {"a": 1}),
+        ("order_held", None),
         ("target_name", ["a"]),
         ("source_name", {}),
         ("complete", "no"),

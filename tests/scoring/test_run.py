@@ -118,6 +118,12 @@ def test_batches_by_index(source, data):
     [
         ({"source": 3}, TypeError, "`source` must be a module or a function, got int"),
         ({"dataloader": 3}, TypeError, "`dataloader` must be iterable, got int"),
+        (
+            {"dataloader": TensorDataset(torch.zeros(9, 5), torch.arange(9))},
+            TypeError,
+            r"Wrap a data set: `DataLoader\(",
+        ),
+        ({"dataloader": [(torch.zeros(5), 1)]}, TypeError, "single rows from a list"),
         ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1, got 0"),
         ({"options": {"memory": "cpu"}}, TypeError, "`options` must be ScoringOptions or None, got dict"),
         ({"precision": "double"}, ValueError, "`precision` must be one of 32-true, .* or a function, got 'double'"),

@@ -1,6 +1,6 @@
 """Everything a run shows: numbers for every logger and for other callbacks, panels for TensorBoard."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +13,17 @@ from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
+from lightning_leep.records.ranking import Ranking
+from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import (
-    association_data,
     association_figure,
     strongest_sources_figure,
 )
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
 from lightning_leep.tensorboard.figures.layers import layers_figure
+from lightning_leep.tensorboard.plugin import RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
+from lightning_leep.tensorboard.plugin.page_data import SO_FAR_POINTS, so_far_data
 from lightning_leep.tensorboard.scalars import forecast_tags, validation_tags
 from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 from lightning_leep.tensorboard.words import escaped
@@ -40,7 +43,6 @@ class RunLogs:
         self.barrier = barrier
         self.prefix = f"{name}/"
         self.source_name = source_name
-        self._association: dict[str, Any] | None = None
 
     def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
         """Log the report and what is expected, before the first step of training.
@@ -66,8 +68,6 @@ class RunLogs:
             self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
-            with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
-                self._association = association_data(joint, *names)
             # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
             self._figure("association", lambda: association_figure(joint, *names), group="_source_classes")
             self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
@@ -103,9 +103,21 @@ class RunLogs:
     def transfer(self, record: TransferRecord | None, ended: bool) -> None:
         """Log what the tab "Transfer" of TensorBoard shows: at the start, and at the end of the fit."""
         if record is not None:
-            content = {"record": record.to_dict(), "ended": ended, "association": self._association}
-            tag = f"{self.prefix}transfer"
-            self._each_logger("add the transfer to", lambda logger: log_transfer(logger, tag, content, self._step))
+            self._transfer(TRANSFER_TAG, {"record": record.to_dict(), "ended": ended})
+
+    def transfer_so_far(self, curve: AccuracyCurve, running: Sequence[RunningPoint]) -> None:
+        """Log what the tab shows of a run that is under way, in at most 3 kB; of many validations some do it."""
+        if len(curve) % -(-len(curve) // SO_FAR_POINTS) == 0:
+            self._transfer(SO_FAR_TAG, so_far_data(curve, running))
+
+    def ranking(self, ranking: Ranking, markdown: str) -> None:
+        """Log the ranking that the source was chosen from, as text and for the tab."""
+        self.text(markdown, "ranking")
+        self._transfer(RANKING_TAG, ranking.to_dict())
+
+    def _transfer(self, tag: str, content: Mapping[str, Any]) -> None:
+        tag = f"{self.prefix}{tag}"
+        self._each_logger("add the transfer to", lambda logger: log_transfer(logger, tag, content, self._step))
 
     def text(self, markdown: str, panel: str = "report") -> None:
         """Log a panel of text."""

@@ -6,25 +6,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
-from lightning_leep.records import History, TransferRecord, save_record
+from lightning_leep.records import TransferRecord, save_record
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
-from lightning_leep.tensorboard.ranking import outcome_of, ranking_markdown
+from lightning_leep.records.transfer import RunningPoint
+from lightning_leep.tensorboard.ranking import ranking_markdown
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
 #: Forecasts during training that a record keeps.
 MAX_RUNNING = 40
-NO_HISTORY = History()
-#: Epochs trained, and the best accuracy that was expected then, with its interval.
-RunningPoint: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,12 @@ class RecordKeeper:
         """
         return self.ranking if isinstance(self.ranking, Ranking | None) else Ranking.from_json(self.ranking)
 
-    def show_ranking(self, logs: RunLogs, record: TransferRecord | None = None, others: History = NO_HISTORY) -> None:
-        """Log the ranking with the place of the source and, once there is a record, whether the order held.
-
-        Args:
-            logs: Where to write.
-            record: The record of the fit that is over.
-            others: Earlier transfers that trained the same part.
-        """
+    def show_ranking(self, logs: RunLogs, order_held: str = "") -> None:
+        """Log the ranking with the place of the source and, at the end, whether the order held."""
         with logs.barrier.contain("show the ranking", "`ranking=` is what rank_sources returned, or its JSON file."):
             # Other processes may not see the file.
             if logs.trainer.is_global_zero and (ranking := self.known_ranking) is not None:
-                logs.text(ranking_markdown(ranking, logs.source_name, outcome_of(ranking, record, others)), "ranking")
+                logs.ranking(ranking, ranking_markdown(ranking, logs.source_name, order_held))
 
     def folder(self, trainer: Any) -> Folder | None:
         """Where the records are; None without a history, and with ``fast_dev_run``, which only tries the code."""
@@ -105,6 +97,7 @@ class RecordKeeper:
             trainable=trainable,
             trained_from=outlook.trained_from if trainable == "part" else "",
             recommended=state.recommended,
+            association=state.association,
             forecast=state.forecast,
             running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
             wall_seconds=state.seconds,
@@ -115,12 +108,12 @@ class RecordKeeper:
             target_name=self.target_name or facts.target_name,
             source_name=source_name,
             complete=complete,
-            rank=self._rank(source_name),
+            ranking=self._readable_ranking(),
         )
 
-    def _rank(self, source_name: str) -> int | None:
-        with suppress(OSError, ValueError, KeyError):  # said when the ranking is shown
-            return None if self.known_ranking is None else self.known_ranking[source_name].rank
+    def _readable_ranking(self) -> Ranking | None:
+        with suppress(OSError, ValueError):  # said when the ranking is shown
+            return self.known_ranking
         return None
 
     def save(self, trainer: Any, record: TransferRecord | None) -> None:

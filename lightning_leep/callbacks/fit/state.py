@@ -8,6 +8,7 @@ from typing import Any
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
+from lightning_leep.records.association import Association
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 NOTHING_MEASURED = AccuracyCurve()
@@ -19,6 +20,7 @@ class FitState:
 
     report: TransferabilityReport | None = None  #: scores of the source; None before the source has been scored
     forecast: AccuracyForecast | None = None  #: the accuracy forecast before training, if there is one
+    association: Association | None = None  #: what the source classes stand for, if that is known
     curve: AccuracyCurve = NOTHING_MEASURED  #: accuracy at each validation, in epochs of this fit
     seconds: tuple[float, ...] = ()  #: seconds of training before each validation
     first_epoch: int = 0  #: epochs that the Trainer had trained another module for before this fit
@@ -38,6 +40,7 @@ class FitState:
         return {
             "report": None if self.report is None else self.report.to_dict(),
             "forecast": None if self.forecast is None else self.forecast.to_dict(),
+            "association": None if self.association is None else self.association.to_dict(),
             "curve": asdict(self.curve),
             "seconds": self.seconds,
             "first_epoch": self.first_epoch,
@@ -49,13 +52,14 @@ class FitState:
     def from_dict(cls, values: Any) -> "FitState":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
         check_keys("the state of a fit", values, {f.name for f in fields(cls)})
-        report, forecast, curve = values["report"], values["forecast"], values["curve"]
+        report, forecast, curve, association = (values[n] for n in ("report", "forecast", "curve", "association"))
         check_keys("curve", curve, {"epochs", "accuracy"})
         seconds = _numbers("seconds", values["seconds"])
         check_size("first_epoch", values["first_epoch"], 0)
         state = cls(
             report=None if report is None else TransferabilityReport.from_dict(report),
             forecast=None if forecast is None else AccuracyForecast.from_dict(forecast),
+            association=None if association is None else Association.from_dict(association),
             curve=AccuracyCurve(_numbers("epochs", curve["epochs"]), _numbers("accuracy", curve["accuracy"])),
             seconds=seconds,
             first_epoch=values["first_epoch"],

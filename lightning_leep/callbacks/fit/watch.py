@@ -2,18 +2,22 @@
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
-from lightning_leep.callbacks.fit.record import RecordKeeper, RunningPoint
+from lightning_leep.callbacks.fit.record import RecordKeeper
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.records import TransferRecord
 from lightning_leep.records.curve import Reference
+from lightning_leep.records.transfer import RunningPoint
+from lightning_leep.tensorboard.figures.association import association_of
+from lightning_leep.tensorboard.ranking import outcome_of
 
 
 class TransferWatch:
@@ -42,6 +46,10 @@ class TransferWatch:
 
     def start(self, scored: ScoredSource | None, trainable: str) -> None:
         """Log the report, with the figures of the scoring pass if there was one."""
+        if scored is not None and (joint := scored.report.joint) is not None:
+            with self.barrier.contain("say what the source classes stand for", "Everything else is logged."):
+                names = scored.target_class_names, scored.source_class_names
+                self.state.association = association_of(joint, *names)
         with self.barrier.contain("log the report", ADVICE):
             self.logs.start(self.state, self.outlook, scored)
             self.logs.transfer(self._record(trainable, complete=False), ended=False)
@@ -106,10 +114,12 @@ class TransferWatch:
         """Log the record of a fit that is over; add it to the history if it is to be saved."""
         with self.barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
             record = self._record(self.keeper.trainable or self.state.trained.word, complete)
+            if record is not None:
+                record = replace(record, order_held=outcome_of(record, self.outlook.history))
             if saved:
                 self.keeper.save(trainer, record)
             self.logs.transfer(record, ended=True)
-            self.keeper.show_ranking(self.logs, record, self.outlook.history)
+            self.keeper.show_ranking(self.logs, "" if record is None else record.order_held)
 
     def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
         known = self.logs.source_name, trainable, self.reference, self.running, complete
@@ -124,6 +134,7 @@ class TransferWatch:
             if running is not None:
                 self.running.append((epoch, running.value, running.low, running.high))
         self.logs.validation(self.state.curve, self.outlook, self.reference, running)
+        self.logs.transfer_so_far(self.state.curve, self.running)
 
     def _explain_metric(self, trainer: Any, monitor: str) -> None:
         if self.state.report is not None and (text := explain_metric(trainer, monitor, self.state.report)):

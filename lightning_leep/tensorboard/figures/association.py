@@ -1,19 +1,18 @@
 """Which source classes correspond to which target classes: P(y|z) as a heat map, the strongest ones as a table."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lightning_leep.records.association import MAX_COLUMNS, MAX_NAME, MAX_ROWS, Association
 from lightning_leep.tensorboard.figures.style import HEAT_MAP, new_figure, styled
 from lightning_leep.tensorboard.words import percent, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_ROWS = 40
-MAX_COLUMNS = 20
 MAX_TABLE_ROWS = 25
 #: The heat map shows the heaviest source classes until they hold this share of the mass.
 MASS_SHOWN = 0.99
@@ -109,18 +108,18 @@ def strongest_sources_figure(
     return figure
 
 
-def association_data(
+def association_of(
     joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """The numbers of :func:`association_figure` as plain data: names, P(y|z) to three digits, and what was left out."""
+) -> Association:
+    """The numbers of :func:`association_figure` as plain data, P(y|z) to three digits."""
     joint, targets, sources = _checked(joint, target_names, source_names)
     rows, columns, conditional = _selected(joint)
-    return {
-        "targets": [shorten(targets[i], 40) for i in rows],
-        "sources": [shorten(sources[j], 40) for j in columns],
-        "p": [[round(value, 3) for value in row] for row in conditional.tolist()],
-        "left_out": f"Shown: {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}.",
-    }
+    return Association(
+        targets=tuple(shorten(targets[i], MAX_NAME) for i in rows),
+        sources=tuple(shorten(sources[j], MAX_NAME) for j in columns),
+        p=tuple(tuple(round(value, 3) for value in row) for row in conditional.tolist()),
+        left_out=f"Shown: {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}.",
+    )
 
 
 def _selected(joint: Tensor) -> tuple[list[int], list[int], Tensor]:

@@ -5,7 +5,9 @@ nothing but TensorBoard, and reads the records when the tab is opened.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
 from werkzeug import Response, wrappers
 
-from lightning_leep.tensorboard.plugin import PLUGIN_NAME
+from lightning_leep.tensorboard.plugin import PLUGIN_NAME, RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
 
 if TYPE_CHECKING:
     from lightning_leep.records.transfer import TransferRecord
@@ -26,8 +28,8 @@ FILES = {
     **dict.fromkeys(("arithmetic.js", "svg.js", "charts.js", "parts.js", "page.js", "tab.js"), "text/javascript"),
     "page.css": "text/css",
 }
-#: Tensors of a tag that are read. The last of them counts; both data servers keep at least ten.
-NEWEST = 10
+#: Rankings that the tab shows, the newest.
+MOST_RANKINGS = 5
 
 
 class TransferPlugin(TBPlugin):
@@ -52,67 +54,69 @@ class TransferPlugin(TBPlugin):
         return FrontendMetadata(es_module_path="/tab.js", tab_name="Transfer")
 
     def _serve_transfers(self, request: wrappers.Request) -> Response:
+        from lightning_leep.records.ranking import Ranking
         from lightning_leep.tensorboard.plugin.page_data import page_data
+        from lightning_leep.utils.checks import printable
 
         context, experiment = plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
         read = {} if self._provider is None else self._provider.read_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN_NAME, downsample=NEWEST
+            context, experiment_id=experiment, plugin_name=PLUGIN_NAME, downsample=1
         )  # fmt: skip
         records, more, problems = [], [], []
+        rankings: dict[str, float] = {}  # as JSON, which runs may share, and when it was written last
         for run, tags in sorted(read.items()):
             for tag, series in sorted(tags.items()):
+                if tag.endswith(SO_FAR_TAG):
+                    continue
+                so_far = tags.get(f"{tag.removesuffix(TRANSFER_TAG)}{SO_FAR_TAG}", [])
                 try:
-                    record, extra = newest([datum.numpy for datum in series])
+                    if tag.endswith(RANKING_TAG):
+                        ranking = Ranking.from_dict(_content(series[-1])).to_json()
+                        rankings[ranking] = max(series[-1].wall_time, rankings.get(ranking, 0.0))
+                        continue
+                    record, extra = newest(series[-1], so_far[-1] if so_far else None)
                 except Exception as error:  # one broken run must not hide the others
                     problems.append(f"Left out {tag} of run {run}: {error}"[:300])
                     continue
                 name = run if tag.startswith("leep/") else f"{run} {tag.rpartition('/')[0]}"
                 records.append(record)
                 more.append({"run": name, **extra})
-        content = {**page_data(records, more=more), "problems": problems}
+        newest_first = sorted(rankings, key=rankings.__getitem__, reverse=True)[:MOST_RANKINGS]
+        shown = [Ranking.from_dict(json.loads(ranking)) for ranking in newest_first]
+        content = {**page_data(records, shown, more), "problems": list(map(printable, problems))}
         return http_util.Respond(request, json.dumps(content, allow_nan=False), "application/json")
 
 
-def newest(tensors: list[Any]) -> tuple["TransferRecord", dict[str, Any]]:
-    """The record in the last of the tensors of a tag, and what else was logged with it.
+def newest(last: Any, so_far: Any = None) -> tuple["TransferRecord", dict[str, Any]]:
+    """The record in the last tensor of a transfer, and what else is known of its run.
 
-    A run that was continued from a checkpoint does not score again: what its source classes stand for is in an earlier
-    tensor then.
+    ``so_far`` is the last tensor that it wrote while it was under way. ``last_written`` is None once an end is written:
+    until then the run is under way or was killed, which nobody can tell from its files.
     """
     from lightning_leep.records.transfer import TransferRecord
 
-    contents = [_content(tensor) for tensor in tensors]
-    if not contents or contents[-1] is None:
-        raise ValueError("not a transfer")
-    record = TransferRecord.from_dict(contents[-1]["record"])
-    associations = [found for content in contents if (found := _association(content)) is not None]
-    extra = {"association": associations[-1] if associations else None}
-    return record, {"running_now": not contents[-1].get("ended"), **extra}
+    content, written = _content(last, "record"), last.wall_time
+    record = TransferRecord.from_dict(content["record"])
+    if content.get("ended") is True:
+        return record, {"last_written": None}
+    if so_far is not None and so_far.wall_time >= written:
+        written = so_far.wall_time
+        with suppress(ValueError):  # the start is known all the same
+            later = _content(so_far, "curve", "running")
+            changed = {"curve": later["curve"], "running": later["running"], "wall_seconds": []}
+            record = TransferRecord.from_dict({**content["record"], **changed})
+    return record, {"last_written": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")}
 
 
-def _content(tensor: Any) -> Mapping[str, Any] | None:
-    """The JSON object in a tensor of one string; None if there is none."""
+def _content(datum: Any, *fields: str) -> Mapping[str, Any]:
+    """The JSON object in a tensor of one string."""
     try:
-        content = json.loads(tensor.item())
+        content = json.loads(datum.numpy.item())
     except (AttributeError, TypeError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, Mapping) and "record" in content else None
-
-
-def _association(content: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """P(y|z) with its names, if it is what the page can draw."""
-    found = (content or {}).get("association")
-    if not isinstance(found, Mapping) or set(found) != {"targets", "sources", "p", "left_out"}:
-        return None
-    if not all(isinstance(text, str) for text in (*found["targets"], *found["sources"], found["left_out"])):
-        return None  # NaN, say, which would make the JSON of all runs invalid
-    size = len(found["targets"]), len(found["sources"])
-    return found if (len(found["p"]), *{len(row) for row in found["p"]}) == size and all(_cells(found)) else None
-
-
-def _cells(association: Mapping[str, Any]) -> Iterator[bool]:
-    for row in association["p"]:
-        yield from (isinstance(value, int | float) and 0 <= value <= 1 for value in row)
+        content = None
+    if not isinstance(content, Mapping) or not content.keys() >= set(fields):
+        raise ValueError("not a transfer")
+    return content
 
 
 def _serve_file(name: str, request: wrappers.Request) -> Response:

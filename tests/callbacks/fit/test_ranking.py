@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_leep import LEEPCallback, rank_sources
 from lightning_leep.records import load_history
-from lightning_leep.records.ranking import RankedSource, Ranking
+from lightning_leep.records.ranking import RankedSource, Ranking, SourceForecast
 from lightning_leep.tensorboard.ranking import outcome_of
 from tests._helpers.simulated_transfers import make_record
 from tests._helpers.small_transfer import DATA, Classifier, fit, make_source
@@ -39,7 +39,8 @@ def test_panel_shows_the_place_and_record_keeps_it(tmp_path, ranking):
     assert "pets" in before
     assert "No other source of this ranking has been trained" in after
     (record,) = load_history(tmp_path / "history")
-    assert record.rank == ranking["one"].rank
+    assert record.ranking == ranking.brief()
+    assert record.order_held in after.replace("\\", "")
     *_, after = run(tmp_path, ranking, "other")
     assert "Achieved so far" in after
     assert {record.source_name: record.rank for record in load_history(tmp_path / "history")} == {
@@ -76,28 +77,46 @@ def test_ranking_of_another_type(ranking):
         LEEPCallback(make_source(), ranking=ranking)
 
 
-def ranked(*ranks):
-    sources = tuple(RankedSource(name=name, rank=rank) for name, rank in zip("abcd", ranks, strict=False))
-    return Ranking(sources=sources, by="head", trainable=("head",), num_samples=50)
+def ranked(*ranks, forecasts=()):
+    known = {name: {"head": SourceForecast(accuracy=v, low=0, high=1, confidence=0.9)} for name, v in forecasts}
+    sources = [RankedSource(name=n, rank=r, forecasts=known.get(n, {})) for n, r in zip("abcd", ranks, strict=False)]
+    return Ranking(sources=tuple(sources), by="head", trainable=("head",), num_samples=50)
 
 
-def record(name, achieved, **kwargs):
-    return make_record(achieved, source_name=name, **{"target_name": "pets", **kwargs})
+def record(name, achieved, ranking=None, **kwargs):
+    return make_record(achieved, source_name=name, ranking=ranking, **{"target_name": "pets", **kwargs})
 
 
 def test_order_that_held_and_one_that_did_not():
     earlier = [record("a", 0.9), record("b", 0.7)]
-    assert "held for 3 of 3 pairs" in outcome_of(ranked(1, 2, 3), record("c", 0.6), earlier)
-    assert "held for 1 of 3 pairs" in outcome_of(ranked(1, 2, 3), record("c", 0.95), earlier)
+    assert "In 3 of 3 pairs" in outcome_of(record("c", 0.6, ranked(1, 2, 3)), earlier)
+    assert "In 1 of 3 pairs" in outcome_of(record("c", 0.95, ranked(1, 2, 3)), earlier)
 
 
 def test_only_complete_transfers_of_the_same_part_and_target_are_compared():
     others = [record("a", 0.9, target_name="cars"), record("a", 0.9, trainable="all"), record("a", 0.9, complete=False)]
-    assert "No other source" in outcome_of(ranked(1, 2), record("b", 0.5), others)
+    assert "No other source" in outcome_of(record("b", 0.5, ranked(1, 2)), others)
 
 
 def test_ties_are_not_counted_and_the_best_run_of_a_source_counts():
-    assert "could not tell them apart" in outcome_of(ranked(1, 1), record("b", 0.9), [record("a", 0.5)])
+    assert "could not tell them apart" in outcome_of(record("b", 0.9, ranked(1, 1)), [record("a", 0.5)])
     runs = [record("a", 0.5), record("a", 0.8)]
-    assert "`a` 80.0%, `b` 70.0%" in outcome_of(ranked(1, 2), record("b", 0.7), runs)
-    assert outcome_of(ranked(1, 2), None, runs) == ""
+    assert "`a` 80.0%, `b` 70.0%" in outcome_of(record("b", 0.7, ranked(1, 2)), runs)
+    assert outcome_of(record("b", 0.7), runs) == ""
+    assert outcome_of(record("b", 0.7, ranked(1, 2), complete=False), runs) == ""
+
+
+@pytest.mark.parametrize(("achieved", "held"), [(0.7, True), (0.8, True), (0.81, False), (0.6, True), (0.59, False)])
+def test_achieved_accuracy_beside_the_forecasts_of_the_neighbours(achieved, held):
+    """Of the sources that share the rank of `b` none is a neighbour: the ranking does not say which is better."""
+    table = ranked(1, 2, 2, 4, forecasts=[("a", 0.8), ("b", 0.1), ("c", 0.2), ("d", 0.6)])
+    text = outcome_of(record("b", achieved, table), [])
+    assert "the forecasts of `a` 80.0% and `d` 60.0% that is" + (" " if held else " not ") + "where" in text
+
+
+def test_no_forecasts_of_neighbours():
+    alone = [("b", 0.7)]
+    for table in (ranked(1, 2, 3), ranked(1, 1, forecasts=[("a", 0.8)]), ranked(1, 2, None, forecasts=alone)):
+        assert outcome_of(record("b", 0.7, table), []).startswith("No other source")
+    of_all = record("b", 0.7, ranked(1, 2, forecasts=[("a", 0.8)]), trainable="all")
+    assert outcome_of(of_all, []).startswith("No other source")

@@ -20,6 +20,7 @@ test("numbers explain themselves", () => {
   assert.equal(a.epochs(0.25), "0.25 epochs");
   assert.equal(a.short(11_700_000), "11.7 M");
   assert.equal(a.short(999), "999");
+  assert.equal(a.time("2026-01-02T03:04:05+00:00"), "2026-01-02 03:04 UTC");
 });
 
 test("the ends of an interval belong to it", () => {
@@ -33,7 +34,7 @@ test("what cannot be compared says why", () => {
   assert.equal(a.outcome(transfer(null, 0.6, 0.7, 0.8)), "no validation");
   assert.equal(a.outcome(transfer(0.7)), "no forecast");
   assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { complete: false })), "ended early");
-  assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { running_now: true })), "running");
+  assert.equal(a.outcome(transfer(0.7, 0.6, 0.7, 0.8, { last_written: "2026-01-02T03:04:05+00:00" })), "not ended");
   assert.equal(a.error(transfer(null, 0.6, 0.7, 0.8)), null);
 });
 
@@ -86,6 +87,17 @@ test("keys move within the table", () => {
   assert.equal(a.moved("End", 0, 3), 2);
   assert.equal(a.moved("Home", 2, 3), 0);
   assert.equal(a.moved("x", 2, 3), null);
+});
+
+test("arrows lead from point to point", () => {
+  const [low, high, top] = [transfer(0.6, 0.5, 0.5, 0.9), transfer(0.7, 0.5, 0.8, 0.9), transfer(0.9, 0.5, 0.6, 0.9)];
+  const all = [low, high, top];
+  assert.equal(a.neighbour("ArrowRight", low, all), top);
+  assert.equal(a.neighbour("ArrowUp", low, all), high);
+  assert.equal(a.neighbour("ArrowDown", low, all), low);
+  assert.equal(a.neighbour("Home", high, all), low);
+  assert.equal(a.neighbour("End", low, all), high);
+  assert.equal(a.neighbour("x", low, all), null);
 });
 
 test("the advice is a place between two layers", () => {

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.records import AccuracyCurve
+from lightning_leep.records.association import Association
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.tensorboard.plugin.page_data import page_data, thinned
 from tests._helpers.simulated_transfers import make_record, make_report
@@ -56,6 +57,11 @@ def test_transfer_without_anything(trained_from):
     assert transfer["achieved"] is transfer["epochs"] is transfer["to90"] is transfer["forecast"] is None
 
 
+def test_a_name_cannot_turn_the_text_after_it():
+    transfer, _ = only(make_record(source_name="\u202egnp.exe", target_name="\u732b caf\u00e9"))
+    assert (transfer["source"], transfer["target"]) == ("\\u202egnp.exe", "\u732b caf\u00e9")
+
+
 def test_numbers_that_json_lacks_are_missing():
     transfer, _ = only(make_record(report=make_report(leep=math.nan), learning_rate=math.inf))
     assert transfer["leep"] is transfer["learning_rate"] is None
@@ -101,10 +107,15 @@ def test_page_of_a_thousand_transfers_has_less_than_two_megabytes():
         "target_name": "TensorDataset",
         "test_size": 500,
     }
-    values = {"report": report, "curve": curve, "running": running, "reference": curve, **names}
+    classes = [tuple(f"class < {i} > of some length, {kind}" for i in range(n)) for kind, n in (("t", 40), ("s", 20))]
+    association = Association(*classes, ((0.123,) * 20,) * 40, "Shown: all.")
+    values = {"report": report, "curve": curve, "running": running, "reference": curve, "association": association}
+    values |= names
     records = [make_record(created=f"2026-01-02T03:{i // 60:02}:{i % 60:02}+00:00", **values) for i in range(1000)]
-    page = report_html(page_data(records))
-    assert len(page.encode()) < 2_000_000
+    data = page_data(records)
+    assert len(report_html(data).encode()) < 2_000_000
+    assert data["transfers"][-1]["association"]["targets"] == list(classes[0])
+    assert data["transfers"][0]["association"] == "left out"
 
 
 def test_thinned_keeps_ends_and_what_must_stay():

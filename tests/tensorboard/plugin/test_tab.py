@@ -2,17 +2,18 @@
 
 import copy
 import json
-import math
 import subprocess
 import sys
 import time
 import tomllib
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.application import TensorBoardWSGI
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -23,6 +24,10 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from werkzeug.test import Client
 
 from lightning_leep import LEEPCallback
+from lightning_leep.callbacks.fault_barrier import FaultBarrier
+from lightning_leep.callbacks.fit.logs import RunLogs
+from lightning_leep.records import AccuracyCurve
+from lightning_leep.records.ranking import RankedSource, Ranking
 from lightning_leep.tensorboard.plugin import PLUGIN_NAME
 from lightning_leep.tensorboard.plugin.tab import FILES, TransferPlugin
 from lightning_leep.tensorboard.writer import log_transfer
@@ -31,7 +36,7 @@ from tests._helpers.small_transfer import Classifier, fit, make_source
 from tests._helpers.tensorboard_server import tensorboard
 
 ROUTES = f"/data/plugin/{PLUGIN_NAME}"
-CONTENT = {"record": make_record(source_name="resnet").to_dict(), "ended": True, "association": None}
+CONTENT = {"record": make_record(source_name="resnet").to_dict(), "ended": True}
 
 
 def plugin_of(folder) -> TransferPlugin:
@@ -69,7 +74,7 @@ def test_a_fit_is_shown_with_all_that_is_known(run):
     (transfer,) = answer["transfers"]
     assert answer["problems"] == []
     assert transfer["run"] == "digits/v0"
-    assert not transfer["running_now"]
+    assert transfer["last_written"] is None
     assert transfer["curve"] == [[1, 2], [pytest.approx(a, rel=1e-4) for a in callback.curve.accuracy]]
     assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
     assert transfer["association"]["targets"] == ["a", "<b>", "c"]
@@ -87,9 +92,40 @@ def test_the_forecast_is_shown_while_the_run_is_under_way(tmp_path):
     callback = LEEPCallback(make_source(), strict=True)
     fit(Looks(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
     ((transfer,),) = seen
-    assert transfer["running_now"]
+    assert transfer["last_written"]
     assert transfer["achieved"] is None
     assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_curve_so_far_is_shown_while_the_run_is_under_way(tmp_path):
+    class Looks(Classifier):
+        def on_train_epoch_start(self):
+            seen.extend(asked(tmp_path).get_json()["transfers"])
+
+    seen = []
+    callback = LEEPCallback(make_source(), strict=True, history=False)
+    fit(Looks(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=15)
+    # One more validation each time, although the readers keep ten tensors of a tag.
+    assert [len(transfer["curve"][0]) for transfer in seen] == list(range(15))
+    accuracy = [pytest.approx(value, rel=1e-4) for value in callback.curve.accuracy[:14]]
+    assert seen[-1]["curve"] == [list(range(1, 15)), accuracy]
+    assert len(seen[-1]["running"]) > 0
+    assert seen[-1]["association"] == seen[0]["association"]
+    started, *_, last = (datetime.fromisoformat(transfer["last_written"]) for transfer in seen)
+    assert started <= last <= datetime.now(UTC)
+
+
+def test_a_run_under_way_writes_little(tmp_path):
+    """A thousand validations, in at most half a megabyte."""
+    trainer = Trainer(logger=TensorBoardLogger(tmp_path), accelerator="cpu", enable_checkpointing=False)
+    logs = RunLogs(trainer, FaultBarrier(strict=True), "leep", "resnet")
+    curve, running = AccuracyCurve(), []
+    for epoch in range(1, 1001):
+        curve = curve.append(epoch, 1 - 1 / (epoch + 0.12345))
+        running.append((epoch, 0.912345, 0.812345, 0.998765))
+        logs.transfer_so_far(curve, running)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("events*")) < 500_000
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -114,7 +150,7 @@ def test_a_forecast_that_is_made_anew_is_shown_at_once(tmp_path):
     callback = LEEPCallback(make_source(), strict=True, history=False)
     fit(Extractor(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
     (transfer,) = seen
-    assert (transfer["trainable"], transfer["running_now"]) == ("head", True)
+    assert (transfer["trainable"], transfer["last_written"] is None) == ("head", False)
     assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
 
 
@@ -128,14 +164,18 @@ def test_a_run_that_breaks_off_is_no_longer_running(tmp_path):
     with pytest.raises(KeyError, match="broken"):
         fit(BreaksOff(), LEEPCallback(make_source(), strict=True), logger=TensorBoardLogger(tmp_path))
     (transfer,) = asked(tmp_path).get_json()["transfers"]
-    assert (transfer["running_now"], transfer["complete"], transfer["epochs"]) == (False, False, 1)
+    assert (transfer["last_written"], transfer["complete"], transfer["epochs"]) == (None, False, 1)
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_two_callbacks_are_told_apart(tmp_path):
-    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False) for seed in (1, 2)]
+def test_two_callbacks_are_told_apart_and_share_their_ranking(tmp_path):
+    ranking = Ranking(sources=(RankedSource(name="resnet"),), by="head", trainable=("head",), num_samples=9)
+    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False, ranking=ranking) for seed in (1, 2)]
     fit(Classifier(), *callbacks, logger=TensorBoardLogger(tmp_path, name="", version="v"), max_epochs=1)
-    assert [transfer["run"] for transfer in asked(tmp_path).get_json()["transfers"]] == ["v", "v leep_2"]
+    answer = asked(tmp_path).get_json()
+    assert [transfer["run"] for transfer in answer["transfers"]] == ["v", "v leep_2"]
+    assert answer["rankings"] == [ranking.to_dict()]
+    assert answer["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -152,8 +192,9 @@ def test_two_callbacks_are_told_apart(tmp_path):
     ],
     ids=["number", "text", "list", "no record", "deep", "two", "another format", "damaged"],
 )
-def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value):
-    write(tmp_path / "broken", value)
+@pytest.mark.parametrize("tag", ["leep/transfer", "leep/transfer_ranking"])
+def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value, tag):
+    write(tmp_path / "broken", value, tag)
     log_transfer(TensorBoardLogger(tmp_path, name="good", version=0), "leep/transfer", CONTENT, 0)
     answer = asked(tmp_path)
     assert answer.status_code == 200
@@ -163,23 +204,13 @@ def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "association",
-    [3, {}, {"targets": ["a"], "sources": ["b"], "p": [[2]], "left_out": ""},
-     {"targets": ["a"], "sources": ["b"], "p": [[0.5], [0.5]], "left_out": ""}],
-)  # fmt: skip
-def test_what_cannot_be_drawn_is_left_out(tmp_path, association):
-    content = {**CONTENT, "association": association}
-    log_transfer(TensorBoardLogger(tmp_path), "leep/transfer", content, 0)
+    "damage", [3, {}, {"curve": 3, "running": []}, {"curve": {"epochs": [1], "accuracy": [2]}, "running": []}]
+)
+def test_a_broken_curve_does_not_hide_its_run(tmp_path, damage):
+    write(tmp_path, json.dumps({**CONTENT, "ended": False}))
+    write(tmp_path, json.dumps(damage), "leep/transfer_so_far")
     (transfer,) = asked(tmp_path).get_json()["transfers"]
-    assert transfer["association"] is None
-
-
-@pytest.mark.parametrize("damage", [{"targets": [math.nan]}, {"sources": [3]}, {"left_out": math.nan}])
-def test_names_that_are_no_text_do_not_hide_the_runs(tmp_path, damage):
-    association = {"targets": ["a"], "sources": ["b"], "p": [[0.5]], "left_out": "", **damage}
-    write(tmp_path, json.dumps({**CONTENT, "association": association}))
-    (transfer,) = asked(tmp_path).get_json()["transfers"]
-    assert transfer["association"] is None
+    assert (transfer["source"], transfer["achieved"]) == ("resnet", 0.7)
 
 
 def test_nothing_to_show(tmp_path):
@@ -248,6 +279,10 @@ def test_a_real_tensorboard_follows_a_run(tmp_path, options):
         log_transfer(logger, "leep/transfer", {**CONTENT, "ended": False}, 0)
         wait_for(lambda: ask("/data/plugins_listing")[PLUGIN_NAME]["enabled"])
         (transfer,) = ask(f"{ROUTES}/transfers")["transfers"]
-        assert transfer["running_now"]
+        assert transfer["last_written"]
+        so_far = {"curve": {"epochs": [1], "accuracy": [0.25]}, "running": [[1, 0.5, 0.4, 0.6]]}
+        log_transfer(logger, "leep/transfer_so_far", so_far, 5)
+        wait_for(lambda: ask(f"{ROUTES}/transfers")["transfers"][0]["achieved"] == 0.25)
         log_transfer(logger, "leep/transfer", CONTENT, 9)
-        wait_for(lambda: not ask(f"{ROUTES}/transfers")["transfers"][0]["running_now"])
+        wait_for(lambda: ask(f"{ROUTES}/transfers")["transfers"][0]["last_written"] is None)
+        assert ask(f"{ROUTES}/transfers")["transfers"][0]["achieved"] == 0.7

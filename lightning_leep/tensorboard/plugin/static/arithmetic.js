@@ -22,6 +22,11 @@ export function epochs(value) {
   return value == null ? "–" : `${Number(value.toPrecision(3))} ${value === 1 ? "epoch" : "epochs"}`;
 }
 
+/** A time in UTC, to the minute. */
+export function time(iso) {
+  return `${iso.slice(0, 16).replace("T", " ")} UTC`;
+}
+
 /** What was trained, in words. */
 export function trained(transfer) {
   return transfer.trained_from ? `${transfer.trainable} from ${transfer.trained_from}` : transfer.trainable;
@@ -34,7 +39,7 @@ export function error(transfer) {
 
 /** How a transfer came out: "inside", "above" or "below" its interval, or why that cannot be said. */
 export function outcome(transfer) {
-  if (transfer.running_now) return "running";
+  if (transfer.last_written) return "not ended";
   if (transfer.achieved == null) return "no validation";
   if (!transfer.complete) return "ended early";
   if (!transfer.forecast) return "no forecast";
@@ -74,7 +79,7 @@ export function summaryWords(transfers) {
   const side = bias > 0 ? "higher" : "lower";
   const words = [`${inside} of ${checked} inside ${interval}, mean error ${(100 * absolute).toFixed(1)} points.`];
   if (Math.abs(bias) >= 0.0005) words.push(`Achieved is ${Math.abs(100 * bias).toFixed(1)} points ${side} than predicted on average.`);
-  if (checked < all) words.push(`${all - checked} more cannot be compared: running, ended early, or without forecast or validation.`);
+  if (checked < all) words.push(`${all - checked} more cannot be compared: not ended, ended early, or without forecast or validation.`);
   if (again) words.push(`${again} ${again === 1 ? "forecast was" : "forecasts were"} made afterwards, from the scores alone.`);
   return words;
 }
@@ -134,6 +139,16 @@ export function extent(values, least = 0.1, bounds = [0, 1]) {
 export function moved(key, place, count, page = 10) {
   const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity };
   return key in steps && count ? Math.min(count - 1, Math.max(0, place + steps[key])) : null;
+}
+
+/** The transfer that a key moves to in the chart: an arrow to the next one in its direction, Home and End to the outer ones; null for any other key. */
+export function neighbour(key, transfer, transfers) {
+  const right = (t) => t.forecast.value, up = (t) => t.achieved;
+  const moves = { ArrowLeft: [right, -1], ArrowRight: [right, 1], ArrowDown: [up, -1], ArrowUp: [up, 1], Home: [right, -Infinity], End: [right, Infinity] };
+  if (!(key in moves)) return null;
+  const [value, step] = moves[key];
+  const order = sorted(transfers, value);
+  return order[Math.min(order.length - 1, Math.max(0, order.indexOf(transfer) + step))];
 }
 
 /** The rank of a source with its ties: "1 =" is shared. */

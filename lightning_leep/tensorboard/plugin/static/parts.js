@@ -1,10 +1,17 @@
 // The parts of the page below the table: one transfer, levels of LEEP, rankings, P(y|z).
-import { cutPlace, epochs, error, extent, number, outcome, percent, points, rankWords, short, trained } from "./arithmetic.js";
+import { cutPlace, epochs, error, extent, number, outcome, percent, points, rankWords, short, time, trained } from "./arithmetic.js";
 import { convergence, course, depth, forecastBar, levelWords } from "./charts.js";
 import { html, legend, responsive } from "./svg.js";
 
 function figure(title, chart, entries, ...more) {
   return html("figure", {}, html("figcaption", {}, title), responsive(chart), legend(entries), ...more);
+}
+
+/** The numbers of a chart for those who cannot point at it. */
+function asTable(heads, rows) {
+  const line = (kind, cells) => html("tr", {}, ...cells.map((text) => html(kind, {}, text)));
+  const table = html("table", {}, html("thead", {}, line("th", heads)), html("tbody", {}, ...rows.map((cells) => line("td", cells))));
+  return html("details", {}, html("summary", {}, "As a table"), html("div", { class: "scroll rows", tabindex: 0, role: "region", "aria-label": "Numbers of the chart" }, table));
 }
 
 /** Everything that is known of one transfer. */
@@ -18,9 +25,10 @@ export function transferPart(transfer, texts) {
     reference != null && ["line reference", "reference"],
   ].filter(Boolean);
   const charts = html("div", { class: "charts" });
-  if (curve[0].length || forecast) charts.append(figure("Accuracy over the epochs", (width) => course(transfer, width), entries));
+  if (curve[0].length || forecast) charts.append(figure("Accuracy over the epochs", (width) => course(transfer, width), entries, curve[0].length > 0 && asTable(["epochs trained", "accuracy"], curve[0].map((epoch, i) => [`${epoch}`, percent(curve[1][i])]))));
   if (layers.length > 1) charts.append(depthFigure(transfer, texts));
-  if (association) charts.append(associationFigure(association));
+  if (association === "left out") charts.append(html("p", { class: "muted" }, "P(y|z) of this transfer is left out: a page of so many holds that of the newest. It is in the record."));
+  else if (association) charts.append(associationFigure(association));
   return html(
     "section",
     { "aria-label": "One transfer", id: "transfer" },
@@ -41,6 +49,7 @@ export function transferWords(transfer, texts) {
     words.push(`${when} ${percent(forecast.value)} (${percent(forecast.coverage, 0)} interval ${percent(forecast.low)} to ${percent(forecast.high)}), from ${texts[forecast.basis]}.`);
   } else words.push("There is no forecast.");
   if (achieved == null) words.push("No validation yet.");
+  else if (transfer.last_written) words.push(`Best accuracy so far ${percent(achieved)} in ${epochs(transfer.epochs)}.`);
   else {
     const result = outcome(transfer);
     words.push(`Best accuracy ${percent(achieved)} in ${epochs(transfer.epochs)}, 90% of it after ${epochs(transfer.to90)}.`);
@@ -48,7 +57,7 @@ export function transferWords(transfer, texts) {
     if (result === "ended early") words.push("The run ended early: it could have achieved more, and no forecast uses it.");
   }
   if (typeof reference === "number" && achieved != null) words.push(`Achieved minus reference: ${points(achieved - reference)}.`);
-  if (transfer.running_now) words.push("The run has not ended.");
+  if (transfer.last_written) words.push(`No end is written: the run is under way or was killed. It last wrote on ${time(transfer.last_written)}.`);
   return words;
 }
 
@@ -64,7 +73,7 @@ function facts(transfer) {
     ["optimizer", transfer.optimizer, String],
     ["learning rate", transfer.learning_rate, String],
     ["training time", transfer.seconds, (value) => `${short(value)} s`],
-    ["date", transfer.date, (value) => `${value.slice(0, 16).replace("T", " ")} UTC`],
+    ["date", transfer.date, time],
     ["run", transfer.run, String],
   ];
   const shown = known.filter(([, value]) => value != null && value !== "");
@@ -77,7 +86,7 @@ function depthFigure(transfer, texts) {
   const entries = [["line achieved", "linear probe on each layer, ± standard error"], ["head", "input of the head"]];
   if (transfer.together != null) entries.push(["line predicted", `all layers together, ${percent(transfer.together)}`]);
   if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from ${transfer.recommended} on (layer ${cut + 1} of ${names.length})`]);
-  return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries);
+  return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries, asTable(["layer", "name", "accuracy of the probe"], transfer.layers.map(([name, accuracy, deviation], i) => [`${i + 1}`, texts[name], deviation == null ? percent(accuracy) : `${percent(accuracy)} ± ${(100 * deviation).toFixed(1)}`])));
 }
 
 function associationFigure({ targets, sources, p, left_out }) {
@@ -108,7 +117,7 @@ export function levelsPart(groups) {
     "section",
     { "aria-label": "Convergence" },
     html("h2", {}, "How fast, by level of LEEP"),
-    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level; the band is for 80% of single runs. A reference is the same network trained from scratch." : "A level needs two complete runs that trained the same part."),
+    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level; the band is for 80% of single runs. A reference is the same network trained from scratch." : "Nothing yet. A level is the mean of at least two runs that trained the same part and ran to their end."),
     html("div", { class: "charts" }, ...figures),
   );
 }
@@ -125,7 +134,7 @@ export function rankingPart(ranking) {
     ["source", (s) => html("div", { class: "who" }, html("strong", {}, s.name), ...remarks(s).map((words) => html("small", { class: "muted" }, words)))],
     ...trainable.map((part) => [`forecast, train ${part}`, (s) => forecastCell(s.forecasts[part], range, best.includes(s))]),
     ["behind the best", (s) => (s.gap == null ? "–" : `${points(-s.gap)}${s.gap_standard_error == null ? "" : ` (± ${(100 * s.gap_standard_error).toFixed(1)})`}`), (s) => s.gap],
-    ["LEEP, leave-one-out", (s) => number(s.scores.leave_one_out_leep), (s) => s.scores.leave_one_out_leep],
+    ["leave-one-out LEEP (nats)", (s) => number(s.scores.leave_one_out_leep), (s) => s.scores.leave_one_out_leep],
     ["linear probe", (s) => percent(s.scores.linear_probe_accuracy), (s) => s.scores.linear_probe_accuracy],
     ["accuracy on other targets", (s) => (s.history_accuracy == null ? "–" : `${percent(s.history_accuracy)} (${s.history_records} runs)`), (s) => s.history_accuracy],
     ["parameters", (s) => short(s.num_parameters), (s) => s.num_parameters],
