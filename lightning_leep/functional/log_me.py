@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightning_leep.functional.feature_space import FeatureSpace, space_of
-from lightning_leep.functional.features import feature_rows
+from lightning_leep.functional.inputs import feature_rows
 
 #: Largest ratio of a row's prior signal variance to the noise variance. If the features reproduce the labels exactly,
 #: the evidence has no bound as the noise vanishes; this limit keeps it finite, whatever the units of the features.

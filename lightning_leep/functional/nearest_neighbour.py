@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.features import feature_rows
-from lightning_leep.functional.inputs import check_num_classes
+from lightning_leep.functional.inputs import check_num_classes, feature_rows
 from lightning_leep.functional.nleep import row_keys
 
 #: Most rows of the sample: the work is quadratic in it. About as many come from each class.

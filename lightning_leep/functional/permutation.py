@@ -40,9 +40,8 @@ def permutation_null(
     Plain LEEP of an uninformative source lies above its floor -H(Y), further for fewer rows and for a more confident
     source. The null distribution says by how much, without another forward pass.
 
-    The labels are shuffled among the rows of all processes, and no label is sent. A generator that all processes share
-    draws how many labels of each class a process gets (multivariate hypergeometric, given the class counts of all). A
-    generator of its own draws which of its rows get them.
+    The labels are shuffled among the rows of all processes, and no label is sent: a shared generator draws how many
+    labels of each class a process gets (multivariate hypergeometric), one of its own which of its rows get them.
 
     Args:
         probs: Source distributions in blocks ``[m, Z]``.

@@ -18,7 +18,6 @@ class EEPAccuracy(JointMetric):
 
     Example:
         >>> import torch
-        >>> from lightning_leep import EEPAccuracy
         >>> metric = EEPAccuracy(num_target_classes=2, num_source_classes=2, from_logits=False)
         >>> metric.update(torch.tensor([[0.8, 0.2], [0.7, 0.3], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         >>> metric.compute().item()

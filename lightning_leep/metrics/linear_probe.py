@@ -43,11 +43,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
             :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
+        ValueError: If an argument is impossible.
 
     Example:
-        >>> import torch
-        >>> from lightning_leep import LinearProbeAccuracy
         >>> metric = LinearProbeAccuracy(num_target_classes=2, num_features=2)
         >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.8], [0.1, 1.2]]), torch.tensor([0, 0, 0]))
         >>> metric.update(torch.tensor([[1.0, 0.1], [1.2, 0.0], [0.9, 0.3]]), torch.tensor([1, 1, 1]))

@@ -9,12 +9,10 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 class LogME(FeatureMetric):
     """Logarithm of the maximum evidence, per row, of linear models from features to each class.
 
-    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula is, computed exactly from moments of fixed
-    size. Higher is better. It is a density, so it may be positive, and compares sources on one target, not targets.
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it
-    shares its state with :class:`HScore`.
-
-    Source: You, Liu, Wang, Long, ICML 2021 (arXiv:2102.11005).
+    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula and its source are, computed exactly from
+    moments of fixed size. Higher is better. It is a density, so it may be positive, and compares sources on one target,
+    not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
+    ``MetricCollection`` it shares its state with :class:`HScore`.
 
     Args:
         num_target_classes: C; classes without an image are allowed and left out of the mean.
@@ -24,11 +22,10 @@ class LogME(FeatureMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
+        ValueError: If an argument is impossible.
 
     Example:
         >>> import torch
-        >>> from lightning_leep.metrics.log_me import LogME
         >>> metric = LogME(num_target_classes=2, num_features=2)
         >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0], [0.1, 0.9]]), torch.tensor([0, 0, 0]))
         >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))

@@ -11,6 +11,7 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
+from lightning_leep.forecast.levels import shown_transfers
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.ranking import Ranking
@@ -20,7 +21,7 @@ from lightning_leep.tensorboard.figures.association import (
     association_figure,
     strongest_sources_figure,
 )
-from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
 from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.plugin import RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
 from lightning_leep.tensorboard.plugin.page_data import SO_FAR_POINTS, so_far_data

@@ -1,13 +1,13 @@
 """This run among earlier transfers: accuracy against LEEP, and learning curves by level of LEEP."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
-from lightning_leep.forecast.levels import LEEPLevel, leep_levels
+from lightning_leep.forecast.levels import LEEPLevel, leep_levels, shown_transfers
 from lightning_leep.records.curve import AccuracyCurve
-from lightning_leep.records.report import TransferabilityReport, or_nan
+from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
 from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, PREDICTED_COLOR, new_figure, styled
 from lightning_leep.tensorboard.words import percent
@@ -21,18 +21,6 @@ LEVELS = 5
 RECORDS_PER_LEVEL = 4
 LEVEL_MARKERS = "ovs^D"
 LEVEL_LINES = (":", "-.", "--", (0, (5, 1, 1, 1)), "-")
-
-
-def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
-    """The transfers that the figures show: complete, with a validation and a finite LEEP, not trained from scratch."""
-    return [
-        record
-        for record in history
-        if record.complete
-        and record.trainable != "scratch"
-        and len(record.curve)
-        and math.isfinite(or_nan(record.report.leep))
-    ]
 
 
 @styled
