@@ -217,6 +217,8 @@ def test_tab_of_tensorboard(browser, tmp_path):
     logger = TensorBoardLogger(tmp_path, name="run", version="v")
     content = {"record": transfer("resnet", 0.7, association=ASSOCIATION).to_dict(), "ended": False}
     log_transfer(logger, "leep/transfer", content, 0)
+    so_far = {"curve": {"epochs": [1], "accuracy": [0.25]}, "running": [[1, 0.5, 0.4, 0.6]]}
+    log_transfer(logger, "leep/transfer_so_far", so_far, 5)
     browser.theme("light")
     browser.resize(1400, 900)
     browser.complaints(), browser.requests()
@@ -227,6 +229,7 @@ def test_tab_of_tensorboard(browser, tmp_path):
         browser.driver.switch_to.frame(browser.driver.find_element("css selector", "iframe"))
         assert column(browser, "run") == ["run/v"]
         assert column(browser, "outcome") == ["not ended"]
+        assert "Best accuracy so far 25.0% in 1 epoch." in browser.texts("#transfer p")[0]
         assert "under way or was killed. It last wrote on 20" in browser.texts("#transfer p")[0]
         assert browser.texts(".heat tbody th") == ["cat", MARKUP]
         browser.run("return getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")  # as TensorBoard

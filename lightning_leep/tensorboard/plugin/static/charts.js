@@ -46,7 +46,7 @@ export function course(transfer, width) {
   const [epochs, accuracy] = transfer.curve;
   const curve = Array.isArray(reference) ? reference : null;
   const end = Math.max(1, ...epochs, ...(curve ? curve[0] : []));
-  const levels = [...accuracy, ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
+  const levels = [...accuracy, ...running.map((point) => point[1]), ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
   const range = extent(levels, 0.1);
   const chart = axes(width, 300, { range: [0, end], format: (value) => `${value}`, label: "epochs trained" }, { range, format: fine(range) }, "Accuracy over the epochs");
   const inside = (value) => Math.min(range[1], Math.max(range[0], value));

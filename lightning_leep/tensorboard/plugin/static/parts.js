@@ -96,8 +96,8 @@ function associationFigure({ targets, sources, p, left_out }) {
   const rows = targets.map((name, y) => html("tr", {}, html("th", { scope: "row", title: name }, name), ...p[y].map((value, z) => cell(value, name, sources[z]))));
   return html(
     "figure",
-    { class: `heat ${sources.length > 8 ? "wide" : ""}` },
-    html("figcaption", {}, "P(target class | source class)"),
+    { class: `heat${sources.length > 8 ? " wide" : ""}${sources.some((name) => name.length > 4) ? " turned" : ""}` },
+    html("figcaption", {}, "What the source classes stand for: P(target class | source class)"),
     html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "P(y|z)" }, html("table", {}, html("thead", {}, head), html("tbody", {}, ...rows))),
     html("p", { class: "muted" }, left_out),
   );
