@@ -58,13 +58,19 @@ wheel:
 	cd dist && ../.venv-wheel/bin/python ../.ci/wheel_check.py
 
 # The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, with the same torch. They want older
-# versions of some dependencies than constraints.txt has. Not run again: tests of packages that use neither of the two,
-# and the examples, whose use of the Trainer is that of tests/callbacks.
-NOT_AGAIN = examples forecast functional records tensorboard/figures
-lowest: TESTS += $(NOT_AGAIN:%=--ignore=tests/%)
+# versions of some dependencies than constraints.txt has. Only the tests of what depends on the two: the internals of
+# Metric that metrics/additive.py lists (states, copies, merges, synchronisation, compute groups), the facts and hooks of
+# the Trainer, the loggers, and one real run of each kind on two processes. Scores, options and figures do not.
+OF_METRIC = $(addprefix tests/metrics/test_,contract.py contract_faults.py contract_states.py contract_sync.py \
+	compute_groups.py collection.py contract_distributed.py::test_members_of_a_compute_group)
+# Of additive scores, of rows that are kept and of samples of rows one each; the others share their bases.
+KINDS_OF_METRIC = not (leave_one_out or eep_accuracy or h_score or log_me or linear_probe or nleep)
+OF_TRAINER = $(addprefix tests/callbacks/,test_trainers.py test_hopeless.py test_faults.py fit/test_trainer_facts.py \
+	fit/test_monitor.py fit/test_logs.py fit/test_resume.py source/test_batch_hooks.py source/test_training_data.py \
+	test_processes.py) tests/layers/test_layer_transfer.py tests/tensorboard/test_writer.py
 lowest:
 	PIP_CONSTRAINT= .venv-test/bin/python -m pip install $(PIP_FLAGS) $(LOWEST)
-	$(RUN_TESTS)
+	$(TESTS) -m "not slow and not browser" $(OF_METRIC) $(OF_TRAINER) -k "$(KINDS_OF_METRIC)"
 
 clean:
 	rm -rf .venv .venv-dev .venv-docs .venv-test .venv-wheel build dist

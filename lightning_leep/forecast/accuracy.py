@@ -3,12 +3,18 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from lightning_leep.forecast.repeats import exchangeable_records
-from lightning_leep.forecast.statistics.conformal import check_coverage, jackknife_plus, leave_one_out, min_records
+from lightning_leep.forecast.statistics.conformal import (
+    check_coverage,
+    jackknife_plus,
+    leave_one_out,
+    min_records,
+    normal_quantile,
+)
 from lightning_leep.forecast.statistics.novelty import pull_inside
 from lightning_leep.forecast.statistics.ridge import fit_ridge
 from lightning_leep.forecast.transfer_point import (
@@ -105,7 +111,7 @@ def forecast_accuracy(
 
 def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
     """Return Wilson's interval for a proportion ``p`` out of ``n`` rows (Wilson, JASA 1927), always within 0..1."""
-    z = NormalDist().inv_cdf((1 + coverage) / 2)
+    z = normal_quantile(coverage)
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
@@ -124,15 +130,11 @@ def _from_report(point: TransferPoint, trainable: str, coverage: float, test_siz
             "A probe on frozen features says little about training more than a head: the interval is a rough guess."
         )
     if point.anchor in (EMPIRICAL_PREDICTOR, LOGITS_PROBE):
-        high = 1.0
-        basis = f"{basis}, usually a lower bound"
-        basis_is = (
-            "there is no linear probe" if point.anchor == EMPIRICAL_PREDICTOR else "the probe is one of the logits"
-        )
-        notes.append(f"Without features {basis_is}, so the interval has no upper end.")
-    return AccuracyForecast(
-        value=p, low=low, high=high, coverage=coverage, trainable=trainable, basis=basis, notes=tuple(notes)
-    )
+        high, basis = 1.0, f"{basis}, usually a lower bound"
+        why = "there is no linear probe" if point.anchor == EMPIRICAL_PREDICTOR else "the probe is one of the logits"
+        notes.append(f"Without features {why}, so the interval has no upper end.")
+    known: dict[str, Any] = {"trainable": trainable, "basis": basis, "notes": tuple(notes)}
+    return AccuracyForecast(value=p, low=low, high=high, coverage=coverage, **known)
 
 
 def _past_point(record: TransferRecord, trainable: str, anchor: str) -> TransferPoint | None:

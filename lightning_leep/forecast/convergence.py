@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from lightning_leep.forecast.mean_curve import (
     with_references,
 )
 from lightning_leep.forecast.repeats import exchangeable_records
-from lightning_leep.forecast.statistics.conformal import Array, check_coverage
+from lightning_leep.forecast.statistics.conformal import Array, check_coverage, normal_quantile
 from lightning_leep.records.history import check_records
 from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.transfer import TransferRecord
@@ -67,7 +66,7 @@ class ConvergenceForecast:
         """
         mean = np.array(self.relative.mean)  # [t]
         # Converts the coverage of the accuracy forecast to that of the bands, as for normal errors.
-        unit = _normal_quantile(self.coverage) / _normal_quantile(forecast.coverage)
+        unit = normal_quantile(self.coverage) / normal_quantile(forecast.coverage)
         ends = []
         for relative_end, end, sign in ((self.relative.low, forecast.low, -1), (self.relative.high, forecast.high, 1)):
             of_height = unit * (end - forecast.value) * mean
@@ -144,15 +143,16 @@ def forecast_convergence(
     differences = [(curve, w) for r, w in zip(records, weights, strict=True) if (curve := difference_curve(r))]
     difference = None
     if len(differences) >= MIN_RECORDS:
-        difference = average_curves(
-            [c for c, _ in differences], np.array([w for _, w in differences]), coverage, (-1, 1)
-        )
+        curves, shares = zip(*differences, strict=True)
+        difference = average_curves(curves, np.array(shares), coverage, (-1, 1))
+    epochs = [[record.curve.epochs_to(fraction) or 0.0 for record in records] for fraction in (0.5, 0.9, 0.99)]
+    means = [float(np.average(column, weights=weights)) for column in epochs]
     return ConvergenceForecast(
         relative=relative,
         difference=difference,
-        epochs_to_50_percent=_mean_epochs(records, weights, 0.5),
-        epochs_to_90_percent=_mean_epochs(records, weights, 0.9),
-        epochs_to_99_percent=_mean_epochs(records, weights, 0.99),
+        epochs_to_50_percent=means[0],
+        epochs_to_90_percent=means[1],
+        epochs_to_99_percent=means[2],
         epoch_passing_reference=None if difference is None else _median_passing(records, weights),
         trainable=trainable,
         coverage=coverage,
@@ -182,11 +182,6 @@ def _kernel_weights(distances: Array, wanted: float) -> Array:
     return np.exp(-squares / (2 * math.exp(high)))
 
 
-def _mean_epochs(records: list[TransferRecord], weights: Array, fraction: float) -> float:
-    epochs = [record.curve.epochs_to(fraction) for record in records]
-    return float(np.average(np.array(epochs, dtype=float), weights=weights))
-
-
 def _median_passing(records: list[TransferRecord], weights: Array) -> float | None:
     """Return the weighted median over the records with a reference; None if that is never."""
     pairs = [
@@ -198,7 +193,3 @@ def _median_passing(records: list[TransferRecord], weights: Array) -> float | No
     cumulated = np.cumsum([weight for _, weight in pairs])
     median = pairs[int(np.searchsorted(cumulated, cumulated[-1] / 2))][0]
     return median if math.isfinite(median) else None
-
-
-def _normal_quantile(coverage: float) -> float:
-    return NormalDist().inv_cdf((1 + coverage) / 2)

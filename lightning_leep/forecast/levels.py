@@ -32,6 +32,18 @@ class LEEPLevel:
     difference: MeanCurve | None
 
 
+def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
+    """The transfers that have a level: complete, with a validation and a finite LEEP, not trained from scratch."""
+    return [
+        record
+        for record in history
+        if record.complete
+        and record.trainable != "scratch"
+        and len(record.curve)
+        and math.isfinite(or_nan(record.report.leep))
+    ]
+
+
 def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: float = 0.8) -> tuple[LEEPLevel, ...]:
     """Divide transfers into levels of equal width in LEEP and average the curves in each level.
 
@@ -51,14 +63,7 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
     """
     if levels < 1:
         raise ValueError(f"`levels` must be at least 1, got {levels}.")
-    records = [
-        record
-        for record in with_references(history)
-        if record.trainable != "scratch"
-        and record.complete
-        and len(record.curve)
-        and math.isfinite(or_nan(record.report.leep))
-    ]
+    records = shown_transfers(with_references(history))
     if not records:
         return ()
     scores = np.array([record.report.leep for record in records])

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
-from lightning_leep.forecast.statistics.conformal import Array
+from lightning_leep.forecast.statistics.conformal import Array, normal_quantile
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.history import History
 from lightning_leep.records.transfer import TransferRecord
@@ -65,7 +64,7 @@ def average_curves(
     number = effective_number(measured.T)
     # Weighted variance divided by 1 - 1 / n_eff, which is unbiased for weights that do not depend on the values.
     spread = np.sqrt((share * (values - mean) ** 2).sum(0) / (1 - 1 / number))
-    half = NormalDist().inv_cdf((1 + coverage) / 2) * spread * np.sqrt(1 + 1 / number)
+    half = normal_quantile(coverage) * spread * np.sqrt(1 + 1 / number)
     low, high = np.maximum(mean - half, bounds[0]), np.minimum(mean + half, bounds[1])
     columns = [tuple(column.tolist()) for column in (epochs, mean, low, high)]
     return MeanCurve(columns[0], columns[1], columns[2], columns[3], num_curves=int(np.count_nonzero(weights)))

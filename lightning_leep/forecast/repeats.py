@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 
 from lightning_leep.records.history import History
-from lightning_leep.records.report import TransferabilityReport
+from lightning_leep.records.report import TransferabilityReport, or_nan
 from lightning_leep.records.transfer import TransferRecord
 
 # Scores of the same rows differ by rounding only. Scores of other rows hardly ever agree so closely in all three.
@@ -60,5 +60,4 @@ def _rows(report: TransferabilityReport) -> tuple[int, int | None, tuple[int, ..
 
 
 def _scores(report: TransferabilityReport) -> tuple[float, ...]:
-    scores = (report.leep, report.leave_one_out_leep, report.linear_probe_accuracy)
-    return tuple(math.nan if score is None else score for score in scores)
+    return tuple(map(or_nan, (report.leep, report.leave_one_out_leep, report.linear_probe_accuracy)))

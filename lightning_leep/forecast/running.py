@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
+from lightning_leep.forecast.statistics.conformal import normal_quantile
 from lightning_leep.forecast.statistics.learning_curve import CurveDraws, draw_learning_curves, fit_learning_curve
 from lightning_leep.records.curve import AccuracyCurve
 
@@ -92,7 +92,7 @@ def update_forecast(
         epochs, accuracy, mean = np.array(curve.epochs), np.array(curve.accuracy), (low + high) / 2
         deviation = math.inf
         if forecast is not None:
-            deviation = max(SHARPEST, (high - low) / 2 / NormalDist().inv_cdf((1 + coverage) / 2))
+            deviation = max(SHARPEST, (high - low) / 2 / normal_quantile(coverage))
         posterior = fit_learning_curve(epochs, accuracy, end, mean=mean, arrivals=arrivals, test_size=test_size)
         draws = draw_learning_curves(posterior, epochs, curve.best, mean, deviation)
         tail = (1 - coverage) / 2

@@ -20,10 +20,10 @@ def _chunk_bytes(device: torch.device) -> int:
 
 
 def row_chunks(rows: Tensor, target: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, without a graph, ``m`` such that a chunk is small.
+    """Yield ``(rows [m, K], target [m])`` in the accumulation dtype, ``m`` such that a chunk is small.
 
-    ``width`` is the number of columns of the largest temporary that the caller makes for each row, K when None. A chunk
-    may be a part of ``rows`` itself, so it must not be changed. No rows give one empty chunk.
+    ``width`` is that of the caller's largest temporary, K when None. A chunk may be a part of ``rows`` itself, so it
+    must not be changed. No rows give one empty chunk.
     """
     dtype = accumulation_dtype(rows.device)
     size = max(1, _chunk_bytes(rows.device) // (8 * max(1, rows.shape[1], width or 0)))

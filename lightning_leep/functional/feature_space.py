@@ -1,7 +1,6 @@
-r"""Labelled features in the dimensions that they span: what every score of features is computed from.
+"""Labelled features in the dimensions that they span: what every score of features is computed from.
 
-n rows about their mean span fewer than n dimensions, and a score of features needs only these. So no decomposition is
-larger than the smaller of n and d, from the rows or from their moments, and one decomposition serves several scores.
+So no decomposition is larger than the smaller of n and d, and one decomposition serves several scores.
 """
 
 from collections.abc import Sequence
@@ -146,10 +145,9 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
 
 
 def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
-    """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features.
+    """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features; two copies of them.
 
-    It copies the rows twice. Rows and mean are factored together instead of multiplied, so that the mean keeps its
-    digits along directions in which the features hardly vary.
+    Rows and mean are factored together, so that the mean keeps its digits along directions that hardly vary.
     """
     labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
     dtype = accumulation_dtype(features[0].device)

@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_leep.functional.feature_space import (
-    FeatureSpace,
-    eigendecompose,
-    rounding_error,
-    solvable,
-    space_of,
-)
-from lightning_leep.functional.features import feature_rows
-from lightning_leep.functional.inputs import check_flag
+from lightning_leep.functional.feature_space import FeatureSpace, eigendecompose, rounding_error, solvable, space_of
+from lightning_leep.functional.inputs import check_flag, feature_rows
 
 #: In the plain form a direction of features scaled to unit variance counts as absent up to this share of the largest
 #: variance. Directions that are only the rounding of float32 features have less.
@@ -97,9 +90,8 @@ def h_score_of_space(space: FeatureSpace, shrinkage: bool = True) -> Tensor:
 def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -> Tensor:
     r"""Trace of :math:`S^+ R^\top R` for ``scatter`` S ``[d, d]`` whose range holds the rows of ``roots`` R ``[C, d]``.
 
-    Any generalised inverse then gives the same trace. So every feature is first divided by its standard deviation, and
-    what counts as rounding error depends on the correlations of the features, not on their units. Both are 0 for
-    constant features. Eigenvalues up to the share ``smallest`` of the largest one count as 0.
+    Any generalised inverse then gives the same trace. So every feature is first divided by its standard deviation: what
+    counts as rounding error must not depend on units. Eigenvalues up to ``smallest`` of the largest one count as 0.
     """
     device, scatter, roots = scatter.device, solvable(scatter), solvable(roots)
     varies = scatter.diagonal() > 0  # [d]
@@ -129,6 +121,8 @@ def _of_few_rows(space: FeatureSpace) -> Tensor:
     divided by its standard deviation. If the rows span n - 1 dimensions, the projection is the labels themselves.
     """
     values, vectors = space.spectrum
+    if not bool(values[-1] > 0):
+        return torch.zeros_like(values[-1])
     present, varies = (space.class_counts > 0).sum(), space.variances > 0  # [], [d]
     # The correlations' eigenvalues are at least those of the scatter over the largest variance, and at most d.
     safe = 1e3 * ABSENT_VARIANCE * space.variances.max() * varies.sum()

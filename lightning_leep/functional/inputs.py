@@ -1,9 +1,12 @@
-"""Checks and layout of classification inputs: source outputs ``preds`` beside integer labels ``target``."""
+"""Checks and layout of inputs: source outputs ``preds``, or ``features``, beside integer labels ``target``."""
 
+from functools import partial
 from numbers import Integral
 
 import torch
 from torch import Tensor
+
+from lightning_leep.functional.chunks import accumulation_dtype
 
 #: How far the sum of a row of probabilities may be from 1. Rounding moves it by 0.002 in bfloat16, by 1e-6 in float32.
 HALF_SUM_TOLERANCE = 1e-2
@@ -14,6 +17,9 @@ RESCALE_ABOVE = 2e-6
 
 #: Half-precision logits that are converted at a time, as the converted logits need memory beside the result.
 LOGITS_AT_ONCE = 2**21
+
+#: Fourth powers of features are added up, so features may be as large as this power of the largest number.
+LARGEST_POWER = 0.23
 
 
 def check_num_classes(name: str, value: object, minimum: int = 1) -> None:
@@ -34,16 +40,13 @@ def check_ignore_index(ignore_index: object) -> None:
         raise ValueError(f"`ignore_index` must be an integer or None, got {ignore_index!r}.")
 
 
-def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "preds", axis: str = "classes") -> None:
+def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "preds") -> None:
     """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, never their values.
 
-    A ``width`` of None accepts any size of dimension 1. Messages call ``preds`` by ``name`` and dimension 1 by
-    ``axis``.
-
-    Raises:
-        TypeError: If one is not a tensor, ``preds`` is not floating point or ``target`` is not integer.
-        ValueError: If the shapes do not fit each other or ``width``.
+    ``TypeError`` if one is not a tensor, ``preds`` is not floating point or ``target`` is not integer; ``ValueError``
+    if the shapes do not fit each other or ``width``, if that is not None. Messages call ``preds`` by ``name``.
     """
+    axis = "features" if name == "features" else "classes"
     for label, value in ((name, preds), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"`{label}` must be a torch.Tensor, got {type(value).__name__}.")
@@ -102,22 +105,35 @@ def labelled_rows(
     validate_args: bool = True,
     two_for: str = "",
     name: str = "preds",
-    axis: str = "classes",
 ) -> tuple[Tensor, Tensor]:
     """Rows ``[n, K]`` and labels ``[n]`` of a batch that passes the checks above, without ignored rows.
 
-    Labels are checked with ``validate_args``, which synchronises the device. ``two_for`` names a score that needs at
-    least 2 rows. The other arguments are those of :func:`check_layout`.
+    Labels, and the values of features, are checked with ``validate_args``, which synchronises the device. ``two_for``
+    names a score that needs at least 2 rows.
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
-    check_layout(preds, target, width, name, axis)
+    check_layout(preds, target, width, name)
     rows, labels = flatten_rows(preds, target, ignore_index)  # [n, K], [n]
     if validate_args:
         check_labels(labels, num_target_classes)
     if two_for and rows.shape[0] < 2:
         raise ValueError(f"{two_for} needs at least 2 labelled rows in `{name}`, got {rows.shape[0]}.")
+    if validate_args and name == "features" and rows.shape[0]:
+        low, high = torch.aminmax(rows)  # NaN if one is NaN; makes no copy of the rows
+        largest = largest_feature(rows.device)
+        if not float(torch.maximum(-low, high)) <= largest:  # the limit may be infinite in the dtype of the rows
+            raise ValueError(f"`features` must be finite and up to {largest:.0e}, got NaN, infinite or larger values.")
     return rows, labels
+
+
+#: The same for features ``[N, d, d1, ...]``, which must not be NaN, infinite or too large for their fourth power.
+feature_rows = partial(labelled_rows, name="features")
+
+
+def largest_feature(device: torch.device) -> float:
+    """Return the magnitude up to which the fourth powers of features add up without overflow."""
+    return float(torch.finfo(accumulation_dtype(device)).max ** LARGEST_POWER)
 
 
 def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
@@ -125,11 +141,8 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
 
     The softmax of logits is taken in float32 or better, so that half-precision logits keep their small probabilities.
     A logit of -inf switches its source class off. Rows of probabilities that sum to 1 within float32 rounding are used
-    as they are; others are rescaled to a sum of 1. Checking the values synchronises the device.
-
-    Raises:
-        ValueError: If logits hold NaN or +inf, or a row is -inf alone; if probabilities are not finite, are negative or
-            do not sum to 1.
+    as they are; others are rescaled to a sum of 1. Checking the values synchronises the device; ``ValueError`` if
+    logits hold NaN or +inf, or a row is -inf alone, or if probabilities are negative or do not sum to 1.
     """
     half = preds.dtype.itemsize < 4
     if preds.shape[0] == 0:

@@ -12,8 +12,7 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int, earlier: Tensor | None = None) -> Tensor:
     r"""Sum ``[C, Z]`` of the source distributions of each class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
 
-    Divided by n it is the empirical joint distribution. It is left as a sum, so that batches and processes add up. The
-    joint of ``earlier`` rows is included, and not changed. The result has the accumulation dtype.
+    It is a sum, so that batches and processes add up. The joint of ``earlier`` rows is included, and not changed.
     """
     dtype = accumulation_dtype(probs.device)
     if earlier is None:
@@ -32,10 +31,7 @@ def conditional_probability(joint: Tensor) -> Tensor:
 
 
 def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
-    r"""Probability ``[n]`` that the EEP gives to each row's own label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`.
-
-    It takes ``probs [n, Z]``, ``target [n]`` and ``conditional [C, Z]``, :math:`P(y|z)`.
-    """
+    r"""Probability ``[n]`` that the EEP gives to each row's label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`."""
     # The joint may come from a device without float64, the rows from one with it.
     conditional = conditional.to(accumulation_dtype(probs.device))
     likelihood = []

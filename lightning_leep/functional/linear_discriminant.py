@@ -48,10 +48,7 @@ class LinearDiscriminant(NamedTuple):
 
 
 def linear_discriminant(space: FeatureSpace) -> LinearDiscriminant:
-    """Linear discriminant of the rows of a space. It takes features or, if the space was made from rows, its ``rows``.
-
-    It makes its own eigendecomposition, unless that of the space is known and using it is faster.
-    """
+    """Linear discriminant of the rows of a space, for features or, if the space was made from rows, for its rows."""
     # Operations of a decomposition of size p, against those of a correction for every row and class.
     size, classes = len(space.scatter), int((space.class_counts > 0).sum())
     corrected = 10 * size**3 > len(SHRINKAGES) * int(space.num_rows) * classes * (2 * classes + 200)

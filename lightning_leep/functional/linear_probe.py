@@ -1,19 +1,18 @@
 r"""Leave-one-out accuracy of a linear discriminant on features: the accuracy to expect of a re-trained head.
 
-The discriminant is a function of the feature moments alone (fixed size, additive over batches and processes); its
-leave-one-out scores are sums over rows. In a distributed run each process pools the moments, scores its own rows
+In a distributed run each process pools the moments, of which the discriminant is a function, scores its own rows
 (:func:`linear_probe_sums`), pools the sums and computes the result from them (:func:`linear_probe_result`).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import space_of
-from lightning_leep.functional.features import feature_rows
+from lightning_leep.functional.inputs import feature_rows
 from lightning_leep.functional.linear_discriminant import (
     SHRINKAGES,
     LinearDiscriminant,
@@ -73,7 +72,10 @@ def linear_probe_sums(
     shrinkages, scales = candidates
     sums = discriminant.class_means.new_zeros(2 + len(discriminant.class_position), len(shrinkages) * len(scales))
     places = [shrinkage * len(SCALES) + scale for shrinkage in shrinkages for scale in scales]
-    for rows, scores in _scores(features, target, discriminant, shrinkages, [SCALES[i] for i in scales]):
+    tried, counts = [SCALES[scale] for scale in scales], discriminant.class_counts
+    frequency = (counts / counts.sum()).unsqueeze(1)  # [K, 1]
+    for rows, position, distances in leave_one_out_distances(features, target, discriminant, shrinkages):
+        scores = torch.cat([_posterior_scores(*d, position, frequency, tried) for d in distances], dim=1)
         correct, log_posterior = scores  # [S * T, m] each
         if of_rows is not None:
             of_rows[:, torch.tensor(places).unsqueeze(1), rows.to(of_rows.device)] = scores.to(of_rows)
@@ -86,31 +88,6 @@ def linear_probe_sums(
     every[0] = -torch.inf
     every[:, places] = sums
     return every
-
-
-def row_scores(
-    features: Tensor, target: Tensor, discriminant: LinearDiscriminant, candidate: int
-) -> tuple[Tensor, Tensor]:
-    """Correctness and log posterior ``[n]`` of each row under one candidate; NaN for the only row of its class."""
-    shrinkage, scale = divmod(candidate, len(SCALES))
-    found = discriminant.class_means.new_full((2, len(target)), torch.nan)
-    for rows, scores in _scores(features, target, discriminant, [shrinkage], [SCALES[scale]]):
-        found[:, rows] = scores[:, 0]
-    return found[0], found[1]
-
-
-def _scores(
-    features: Tensor,
-    target: Tensor,
-    discriminant: LinearDiscriminant,
-    shrinkages: Sequence[int],
-    scales: Sequence[float],
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Places ``[m]`` of the rows of a chunk and their scores ``[2, shrinkages * scales, m]``, a chunk at a time."""
-    counts = discriminant.class_counts
-    frequency = (counts / counts.sum()).unsqueeze(1)  # [K, 1]
-    for rows, position, distances in leave_one_out_distances(features, target, discriminant, shrinkages):
-        yield rows, torch.cat([_posterior_scores(*d, position, frequency, scales) for d in distances], dim=1)
 
 
 def _posterior_scores(
@@ -144,10 +121,9 @@ def _posterior_scores(
 
 
 def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
-    """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve.
+    """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve; NaN without rows.
 
     It takes the sums of :func:`linear_probe_sums` over all rows, and ``class_counts [C]`` of all rows, scored or not.
-    If no row is scored, accuracies, standard error, log-likelihood, shrinkage and scale are NaN.
     """
     best = best_candidate(sums)
     log_likelihood, squares, correct = sums[0, best], sums[1, best], sums[2:, best]  # [], [], [C]
@@ -230,7 +206,8 @@ def linear_probe(
     space = space_of(rows, labels, num_target_classes)
     discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
-    sums = linear_probe_sums(rows, labels, discriminant)
-    correct, log_likelihood = row_scores(rows, labels, discriminant, best_candidate(sums))
+    of_rows = rows.new_full((2, NUM_CANDIDATES, len(rows)), torch.nan, dtype=discriminant.class_means.dtype)
+    sums = linear_probe_sums(rows, labels, discriminant, of_rows=of_rows)
+    correct, log_likelihood = of_rows[:, best_candidate(sums)]  # [n] each
     result = linear_probe_result(sums, space.class_counts)
     return result._replace(row_correct=correct, row_log_likelihood=log_likelihood)

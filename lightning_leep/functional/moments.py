@@ -1,6 +1,5 @@
 r"""Feature moments: fixed-size, additive, exact sufficient statistics of labelled features.
 
-H-score, LogME, Ledoit-Wolf shrinkage and the linear discriminant need only these, so batches and processes add up.
 They are kept about a centre near the mean of the features: raw second moments of features with mean 1e6 and standard
 deviation 1 would lose 12 of float64's 16 digits.
 """
@@ -16,8 +15,7 @@ from lightning_leep.functional.chunks import accumulation_dtype, row_chunks
 class FeatureMoments(NamedTuple):
     r"""Moments of rows :math:`x_i` with labels :math:`y_i` about a centre :math:`c`; :math:`v_i = x_i - c`.
 
-    ``centre`` is any point near the mean, not the mean itself. ``class_sums`` hold the rest, so its rounding loses
-    nothing. Moments about one centre add up field by field. Floating-point fields are float64 where the device has it.
+    ``centre`` is any point near the mean; ``class_sums`` hold the rest. Moments about one centre add up by field.
     """
 
     centre: Tensor  #: ``[d]``, :math:`c`
@@ -60,10 +58,7 @@ def empty_moments(num_target_classes: int, num_features: int, device: torch.devi
 def feature_moments(
     features: Tensor, target: Tensor, num_target_classes: int, centre: Tensor | None = None
 ) -> FeatureMoments:
-    """Moments of finite ``features [n, d]`` of any dtype with labels ``target [n]`` in ``0 .. C-1``.
-
-    They are about ``centre [d]``, the mean of the rows when None. Rows are converted a chunk at a time.
-    """
+    """Moments of finite ``features [n, d]`` with labels ``target [n]`` about ``centre [d]``, their mean when None."""
     centre = _mean(features, target) if centre is None else centre
     moments = empty_moments(num_target_classes, features.shape[1], features.device)._replace(centre=centre)
     return _accumulate(moments, features, target, in_place=True)
@@ -73,8 +68,7 @@ def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) ->
     """Moments of earlier rows and of ``features [n, d]`` with labels ``target [n]``; the argument is not changed.
 
     The centre moves to the mean whenever the number of rows passes a power of two; until then a batch costs one
-    product, where a merge makes several passes over ``[d, d]``. It stays near enough: m rows at a distance D from the
-    mean of n raise the variance itself to at least about D^2 m / n.
+    product. It stays near enough: m rows at a distance D raise the variance itself to at least about D^2 m / n.
     """
     seen, new = int(moments.num_rows), features.shape[0]
     if not new:
@@ -132,9 +126,9 @@ def central_moments(moments: FeatureMoments) -> FeatureMoments:
 def _shift(moments: FeatureMoments, shift: Tensor, centre: Tensor) -> FeatureMoments:
     r"""Moments of :math:`v - \delta` for ``shift`` :math:`\delta`, by expansion of the products.
 
-    For example, with :math:`s = \sum v`, :math:`M = \sum v v^\top`, :math:`t = \sum \|v\|^2 v`:
-    :math:`\sum \|v - \delta\|^4 = \sum \|v\|^4 + 4\delta^\top M \delta + n\|\delta\|^4 - 4 t^\top\delta
-    + 2\|\delta\|^2 \mathrm{tr} M - 4\|\delta\|^2 s^\top\delta`.
+    With :math:`s = \sum v`, :math:`M = \sum v v^\top`, :math:`t = \sum \|v\|^2 v` the last one, for example, is
+    :math:`\sum \|v\|^4 + 4\delta^\top M \delta + n\|\delta\|^4 - 4 t^\top\delta + 2\|\delta\|^2 \mathrm{tr} M
+    - 4\|\delta\|^2 s^\top\delta`.
     """
     with torch.autocast(device_type=centre.device.type, enabled=False):
         num_rows = moments.num_rows.to(centre.dtype)

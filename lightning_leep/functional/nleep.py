@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.feature_space import space_of_moments
-from lightning_leep.functional.features import feature_rows
-from lightning_leep.functional.inputs import check_num_classes
+from lightning_leep.functional.inputs import check_num_classes, feature_rows
 from lightning_leep.functional.leep import leep
 from lightning_leep.functional.moments import FeatureMoments, feature_moments
 
@@ -45,23 +44,11 @@ def nleep(
 
     Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        num_components: Components of the mixture; None means 5 C.
-        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all, as the paper
-            does. All rows are scored either way.
-        seed: Seed of the subset and of the mixture.
-        ignore_index: Label of the rows that are left out.
+    ``features``, ``target`` and result (0-d, in nats) are as for :func:`~lightning_leep.functional.h_score.h_score`.
+    The mixture has ``num_components``, 5 C when None, and is fitted to a random subset of ``max_fit_rows``, to all rows
+    when None, as in the paper. All rows are scored either way. ``seed`` is that of the subset and of the mixture.
 
-    Returns:
-        N-LEEP in nats, 0-d, float64 where the device has it.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or the rows are fewer than 2 or than the components.
-        ModuleNotFoundError: If scikit-learn is not installed.
+    Errors are as there, also for fewer rows than components, and ``ModuleNotFoundError`` without scikit-learn.
 
     Example:
         >>> import torch
@@ -85,11 +72,7 @@ def nleep(
 
 
 def mixture_size(num_target_classes: int, num_components: int | None, max_fit_rows: int | None) -> int:
-    """Number of components of the mixture, 5 C for None; it checks the settings.
-
-    Raises:
-        ValueError: If a setting is not a positive integer, or ``max_fit_rows`` is less than the components.
-    """
+    """Number of components of the mixture, 5 C for None; ``ValueError`` for impossible settings."""
     if num_components is None:
         num_components = COMPONENTS_PER_CLASS * num_target_classes
     check_num_classes("num_components", num_components)
@@ -101,8 +84,7 @@ def mixture_size(num_target_classes: int, num_components: int | None, max_fit_ro
 def principal_axes(moments: FeatureMoments) -> Tensor:
     """``[d, k]`` principal components that hold 80% of the variance, divided by one scale; k = 0 if nothing varies.
 
-    The projections have mean variance 1 over the k components. The entry of largest magnitude of each is positive, so
-    that the same rows give the same projections wherever they were summed.
+    The entry of largest magnitude of each is positive, so that the same rows give the same projections everywhere.
     """
     space = space_of_moments(moments)
     variances, vectors = space.spectrum  # [p], [p, p]
@@ -119,26 +101,21 @@ def principal_axes(moments: FeatureMoments) -> Tensor:
 
 def project(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
     """``[n, k]`` coordinates of ``features [n, d]`` about ``mean [d]`` along ``axes [d, k]``, on the CPU."""
-    projected = []
     with torch.autocast(device_type=features.device.type, enabled=False):
-        for chunk, _ in row_chunks(features, features[:, 0]):
-            projected.append((chunk - mean) @ axes)  # [m, d] @ [d, k]
-    return torch.cat(projected).cpu()
+        return torch.cat([(chunk - mean) @ axes for chunk, _ in row_chunks(features, features[:, 0])]).cpu()
 
 
 def row_keys(features: Tensor, seed: int) -> Tensor:
     """``[n]`` int64 on the CPU, a seeded hash of the values of each row of ``features [n, d]``.
 
-    Sorting by it shuffles the rows in a way that depends neither on their order nor on their processes. The rows with
-    the smallest keys are a random subset.
+    Sorting by it shuffles the rows, whatever their order and processes.
     """
     generator = torch.Generator().manual_seed(seed)
     # Multiply-shift hashing (Dietzfelbinger et al. 1997): odd factors, products and sum modulo 2^64, top bits first.
     factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator) * 2 + 1
-    keys = []
-    for chunk, _ in row_chunks(features.cpu(), features[:, 0].cpu()):
-        keys.append(((chunk + 0.0).view(torch.long) * factors).sum(dim=1))  # + 0.0 makes -0.0 the same as 0.0
-    return torch.cat(keys)
+    chunks = row_chunks(features.cpu(), features[:, 0].cpu())
+    # + 0.0 makes -0.0 the same as 0.0.
+    return torch.cat([((chunk + 0.0).view(torch.long) * factors).sum(dim=1) for chunk, _ in chunks])
 
 
 def row_order(features: Tensor, seed: int) -> Tensor:

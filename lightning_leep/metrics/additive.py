@@ -13,7 +13,6 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.inputs import check_flag
 from lightning_leep.utils.distributed import sum_reducer
 
 # The metrics of this package use these internals, tested with torchmetrics 1.7.0 and 1.9.0 and torch 2.13.0:
@@ -46,15 +45,6 @@ class AdditiveMetric(Metric):
         """
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
-
-    def add_validation(self, validate_args: bool) -> None:
-        """Add a state that says whether values are checked: metrics that differ in it must not share their states.
-
-        It is not a setting: states with and without checked values can be merged.
-        """
-        check_flag("validate_args", validate_args)
-        self.validate_args = validate_args
-        self.add_state("validates", torch.tensor(int(validate_args)), dist_reduce_fx="max")
 
     def keep(self, rows: Tensor, target: Tensor) -> None:
         """Keep the rows of one batch. A metric that needs only its sums keeps none."""
@@ -130,9 +120,8 @@ class AdditiveMetric(Metric):
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add the state of another metric of the same class and settings, or a dictionary of its states.
 
-        Raises:
-            TorchMetricsUserError: If one of the two is synchronised: its state is that of all processes.
-            ValueError: If it is neither, or if a state is missing or has another shape or other settings.
+        ``TorchMetricsUserError`` if one of the two is synchronised: its state is that of all processes; ``ValueError``
+        if it is neither, or if a state is missing or has another shape or other settings.
         """
         if self._is_synced or (isinstance(incoming_state, Metric) and incoming_state._is_synced):
             raise TorchMetricsUserError("Metrics cannot be merged while synchronised. HINT: call `unsync` first.")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from lightning_leep.metrics.eep_accuracy import EEPAccuracy
 from lightning_leep.metrics.h_score import HScore
@@ -31,21 +31,21 @@ class TransferabilityMetrics(MetricCollection):
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         metrics = list(self.values(copy_state=False))
-        before = [(metric, vars(metric).copy(), _lengths(metric)) for metric in metrics]
+        before = [(metric, vars(metric).copy()) for metric in metrics]
+        lists = [
+            value for metric in metrics for name in metric._defaults if isinstance(value := getattr(metric, name), list)
+        ]
+        lengths = [len(value) for value in lists]
         try:
             yield
         except Exception:
-            for metric, attributes, lengths in before:
+            for metric, attributes in before:
                 vars(metric).update(attributes)
-                for name, length in lengths.items():  # a metric that the user added may append to its lists
-                    del getattr(metric, name)[length:]
+            for value, length in zip(
+                lists, lengths, strict=True
+            ):  # a metric that the user added may append to its lists
+                del value[length:]
             raise
-
-
-def _lengths(metric: Metric) -> dict[str, int]:
-    """Number of batches in each list of a metric's state."""
-    lists = {name: value for name in metric._defaults if isinstance(value := getattr(metric, name), list)}
-    return {name: len(value) for name, value in lists.items()}
 
 
 def transferability_metrics(
@@ -79,20 +79,16 @@ def transferability_metrics(
         ['eep_accuracy', 'h_score', 'leave_one_out_leep', 'leep', 'linear_probe_accuracy', 'log_me']
     """
     outputs = (num_target_classes, num_source_classes, from_logits, ignore_index)
-    features: dict[str, Any] = {
-        "num_target_classes": num_target_classes,
-        "num_features": num_features,
-        "ignore_index": ignore_index,
-    }
+    sizes = num_target_classes, num_features
     metrics = {
         "leep": LEEPMetric(*outputs),
         "leave_one_out_leep": LEEPMetric(*outputs, leave_one_out=True),
         "eep_accuracy": EEPAccuracy(*outputs),
         "nce": NegativeConditionalEntropy(*outputs),
-        "linear_probe_accuracy": LinearProbeAccuracy(**features),
-        "h_score": HScore(**features),
-        "log_me": LogME(**features),
-        "nearest_neighbour_accuracy": NearestNeighbourAccuracy(**features),
+        "linear_probe_accuracy": LinearProbeAccuracy(*sizes, ignore_index=ignore_index),
+        "h_score": HScore(*sizes, ignore_index=ignore_index),
+        "log_me": LogME(*sizes, ignore_index=ignore_index),
+        "nearest_neighbour_accuracy": NearestNeighbourAccuracy(*sizes, ignore_index=ignore_index),
     }
     # Only the first of a group is updated. The probe's state contains that of the other feature scores.
     groups = [

@@ -25,12 +25,10 @@ class EEPScores(JointMetric):
     names = ("leep", "leave_one_out_leep", "eep_accuracy")
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores of all rows seen so far, on all processes.
+        """Scores of all rows seen so far, on all processes, 0-d float64 by name.
 
-        Returns:
-            0-d float64 tensors by name: ``leep`` and ``leave_one_out_leep`` in nats, at most 0; ``eep_accuracy`` in
-            0..1; and the standard error of each, with ``_standard_error`` added to its name. Each is NaN, with a
-            warning, for fewer than two rows that can be scored.
+        ``leep`` and ``leave_one_out_leep`` are in nats, at most 0, ``eep_accuracy`` in 0..1; the standard error of each
+        has ``_standard_error`` added to its name. They are NaN, with a warning, for fewer than two rows to score.
         """
         mean, error = self.mean_and_standard_error()
         mean = torch.cat([mean[:2].clamp(max=0.0), mean[2:]])  # a perfect source may end a rounding error above 0
@@ -80,14 +78,12 @@ class FeatureScores(LinearProbeAccuracy):
         }, probe
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """Scores of all rows seen so far, on all processes.
+        """Scores of all rows seen so far, on all processes, 0-d by name.
 
-        Returns:
-            0-d tensors by name: ``h_score`` and ``h_score_unshrunk``, without a unit, at least 0; ``log_me``, in nats
-            per row; ``linear_probe_accuracy`` and its ``linear_probe_accuracy_standard_error``, in 0..1;
-            ``linear_probe_balanced_accuracy``, the mean over the classes, in 0..1; ``linear_probe_log_likelihood``, in
-            nats per row, at most 0; ``linear_probe_samples``, the number of scored rows, int64;
-            ``linear_probe_shrinkage``, in 0..1. The others are float64. They are NaN, with a warning, for fewer than
-            two rows; those of the probe also if no class has two rows.
+        ``h_score`` and ``h_score_unshrunk`` have no unit and are at least 0; ``log_me`` is in nats per row;
+        ``linear_probe_accuracy``, its ``linear_probe_accuracy_standard_error``, ``linear_probe_balanced_accuracy`` (the
+        mean over the classes) and ``linear_probe_shrinkage`` are in 0..1; ``linear_probe_log_likelihood`` is in nats
+        per row, at most 0; ``linear_probe_samples``, int64, is the number of scored rows. The others are float64. They
+        are NaN, with a warning, for fewer than two rows; those of the probe also if no class has two rows.
         """
         return self.scores_and_probe()[0]

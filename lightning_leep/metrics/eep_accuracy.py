@@ -14,11 +14,8 @@ class EEPAccuracy(JointMetric):
     ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two
     rows.
 
-    Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
-
     Example:
         >>> import torch
-        >>> from lightning_leep import EEPAccuracy
         >>> metric = EEPAccuracy(num_target_classes=2, num_source_classes=2, from_logits=False)
         >>> metric.update(torch.tensor([[0.8, 0.2], [0.7, 0.3], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         >>> metric.compute().item()

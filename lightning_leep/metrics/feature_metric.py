@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import FeatureSpace, space_of_moments
-from lightning_leep.functional.features import feature_rows
-from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
 from lightning_leep.functional.moments import (
     FeatureMoments,
     empty_moments,
@@ -16,10 +14,11 @@ from lightning_leep.functional.moments import (
     recentre_moments,
     update_moments,
 )
-from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
+from lightning_leep.metrics.additive import nan_for_too_few_rows
+from lightning_leep.metrics.inputs import FeatureInputMetric
 
 
-class FeatureMetric(AdditiveMetric):
+class FeatureMetric(FeatureInputMetric):
     """Moments of labelled features: a state of fixed size, ``8 (d^2 + C d)`` bytes, whatever the number of rows.
 
     Metrics with this base and no other state form one compute group in a ``MetricCollection`` if they ignore the same
@@ -33,26 +32,8 @@ class FeatureMetric(AdditiveMetric):
     cubic: Tensor
     quartic: Tensor
 
-    def __init__(
-        self,
-        num_target_classes: int,
-        num_features: int,
-        ignore_index: int | None = None,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        check_num_classes("num_target_classes", num_target_classes)
-        check_num_classes("num_features", num_features)
-        check_ignore_index(ignore_index)
-        super().__init__(**kwargs)
-        self.num_target_classes = int(num_target_classes)
-        self.num_features = int(num_features)
-        self.ignore_index = ignore_index
-        self.add_validation(validate_args)
-        self.add_states()
-
     def add_states(self) -> None:
-        """Add the states. The constructor calls this last, so that a subclass need not repeat its arguments."""
+        """Add the moments."""
         for name, zeros in empty_moments(self.num_target_classes, self.num_features)._asdict().items():
             self.add_state(name, zeros, dist_reduce_fx="sum")
         self.add_settings(self.ignore_index)
@@ -78,26 +59,11 @@ class FeatureMetric(AdditiveMetric):
             return nan_for_too_few_rows(self, num_rows)
         return of_space(self.space()) if self.moments.is_finite else torch.full_like(self.quartic, torch.nan)
 
-    def update(self, features: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
-
-        Raises:
-            TypeError: If ``features`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
-        """
-        rows, labels = self.prepare(features, target)  # [n, d], [n]
-        moments = update_moments(self.moments, rows, labels)
-        self.keep(rows, labels)
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Add features ``[n, d]`` and labels ``[n]``."""
+        moments = update_moments(self.moments, rows, target)
+        self.keep(rows, target)
         self.moments = moments
-
-    def prepare(self, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check a batch and return its features ``[m, d]`` and labels ``[m]``."""
-        sizes = self.num_target_classes, self.num_features, self.ignore_index
-        return feature_rows(features, target, *sizes, validate_args=self.validate_args)
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Agree with all processes on a centre, move the moments there and add them up."""

@@ -12,27 +12,17 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 class HScore(FeatureMetric):
     """H-score of features: their variance between classes, measured in units of their total variance.
 
-    It is :func:`lightning_leep.functional.h_score.h_score`, where the formula is, computed exactly from moments of
-    fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a 0-d float64
-    tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
+    It is :func:`lightning_leep.functional.h_score.h_score`, where the formula and its source are, computed exactly from
+    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a
+    0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
     :class:`LogME` and with H-scores of the other ``shrinkage``.
 
-    Source: Bao et al., ICIP 2019 (arXiv:2212.10082); shrunk: Ibrahim et al., ECML PKDD 2022 (arXiv:2110.06893).
-
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        shrinkage: Whether the covariance is shrunk (Ledoit and Wolf 2004).
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> import torch
-        >>> from lightning_leep.metrics.h_score import HScore
         >>> metric = HScore(num_target_classes=2, num_features=2, shrinkage=False)
         >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0]]), torch.tensor([0, 0]))
         >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))
@@ -51,9 +41,9 @@ class HScore(FeatureMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
         check_flag("shrinkage", shrinkage)
         self.shrinkage = shrinkage
+        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
 
     def compute(self) -> Tensor:
         """H-score of all rows seen so far, on all processes: 0-d, without a unit, at least 0; NaN for too few rows."""

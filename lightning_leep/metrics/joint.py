@@ -13,8 +13,8 @@ from lightning_leep.functional.joint import (
     joint_probability,
     leave_one_out_likelihood,
 )
+from lightning_leep.metrics.inputs import SourceOutputMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer, sum_scores
-from lightning_leep.metrics.source_output import SourceOutputMetric
 
 
 class JointMetric(SourceOutputMetric, RowMetric):
@@ -43,11 +43,11 @@ class JointMetric(SourceOutputMetric, RowMetric):
         rows, labels = super().prepare(preds, target)  # [m, Z], [m]
         return probability_rows(rows, self.from_logits, self.validate_args), labels
 
-    def add_rows(self, preds: Tensor, target: Tensor) -> None:
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add source distributions ``[n, Z]`` and labels ``[n]``."""
-        joint = joint_probability(preds, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
         class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
-        self.keep(preds, target)
+        self.keep(rows, target)
         self.joint, self.class_counts = joint, class_counts
 
     def row_scorer(self, device: torch.device) -> RowScorer:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_leep.functional.chunks import row_chunks
 from lightning_leep.functional.feature_space import space_of_moments
-from lightning_leep.functional.features import largest_feature
 from lightning_leep.functional.h_score import h_score_of_space
+from lightning_leep.functional.inputs import largest_feature
 from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
     ALL_CANDIDATES,

@@ -9,17 +9,11 @@ from lightning_leep.metrics.joint import JointMetric
 
 
 class LEEPMetric(JointMetric):
-    r"""Log expected empirical prediction of a source classifier on labelled target data.
+    """Log expected empirical prediction of a source classifier on labelled target data.
 
-    .. math::
-        \text{LEEP} = \frac{1}{n} \sum_{i=1}^n \log \sum_z P(y_i|z) \, \theta_i(z), \qquad
-        P(y|z) = \frac{\sum_{i: y_i = y} \theta_i(z)}{\sum_i \theta_i(z)}
-
-    with :math:`\theta_i` the source's distribution over its Z classes for target image i. At most 0, higher is better,
-    in nats. A source whose output does not depend on the image scores minus the entropy of the labels. ``compute``
-    returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
-
-    Source: Nguyen, Hassner, Seeger, Archambeau, ICML 2020 (arXiv:2002.12462), section 3, equations 1 and 2.
+    It is :func:`lightning_leep.functional.leep.leep`, where the formula and its source are. At most 0, higher is
+    better, in nats. A source whose output does not depend on the image scores minus the entropy of the labels.
+    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
 
     The rows are kept, ``4 n Z`` bytes, on the process that saw them. Of float32 probabilities references are kept: do
     not overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, whatever n.
@@ -30,19 +24,16 @@ class LEEPMetric(JointMetric):
         from_logits: Whether ``preds`` are logits (a softmax is applied, in float32 or better) or probabilities.
         ignore_index: Label of the rows that are left out.
         validate_args: Whether to check labels and outputs of each batch; types and shapes are always checked.
-        leave_one_out: Whether each row is predicted from the other rows alone, with a Dirichlet prior of weight 1
-            (:func:`~lightning_leep.functional.joint.leave_one_out_likelihood`). A confident source then does not score
-            above the floor on labels that it knows nothing about. Rows that are the only one of their class are left
-            out.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+        leave_one_out: Whether each row is predicted from the other rows alone; rows that are the only one of their
+            class are then left out.
+        kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
+            :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag
-            is not a bool.
+        ValueError: If an argument is impossible.
 
     Example:
         >>> import torch
-        >>> from lightning_leep import LEEPMetric
         >>> metric = LEEPMetric(num_target_classes=2, num_source_classes=2, from_logits=False)
         >>> metric.update(torch.tensor([[0.8, 0.2], [0.7, 0.3]]), torch.tensor([0, 0]))
         >>> metric.update(torch.tensor([[0.1, 0.9], [0.2, 0.8]]), torch.tensor([1, 1]))

@@ -34,20 +34,12 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     shares its moments with :class:`HScore` and :class:`LogME` if they are in one of its ``compute_groups``, this metric
     first.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
-            :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), ``keep_rows`` of
+    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
-        >>> import torch
-        >>> from lightning_leep import LinearProbeAccuracy
         >>> metric = LinearProbeAccuracy(num_target_classes=2, num_features=2)
         >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.8], [0.1, 1.2]]), torch.tensor([0, 0, 0]))
         >>> metric.update(torch.tensor([[1.0, 0.1], [1.2, 0.0], [0.9, 0.3]]), torch.tensor([1, 1, 1]))

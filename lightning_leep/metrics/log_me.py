@@ -9,26 +9,17 @@ from lightning_leep.metrics.feature_metric import FeatureMetric
 class LogME(FeatureMetric):
     """Logarithm of the maximum evidence, per row, of linear models from features to each class.
 
-    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula is, computed exactly from moments of fixed
-    size. Higher is better. It is a density, so it may be positive, and compares sources on one target, not targets.
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it
-    shares its state with :class:`HScore`.
+    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula and its source are, computed exactly from
+    moments of fixed size. Higher is better. It is a density, so it may be positive, and compares sources on one target,
+    not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
+    ``MetricCollection`` it shares its state with :class:`HScore`.
 
-    Source: You, Liu, Wang, Long, ICML 2021 (arXiv:2102.11005).
-
-    Args:
-        num_target_classes: C; classes without an image are allowed and left out of the mean.
-        num_features: d.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or a flag is not a bool.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> import torch
-        >>> from lightning_leep.metrics.log_me import LogME
         >>> metric = LogME(num_target_classes=2, num_features=2)
         >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0], [0.1, 0.9]]), torch.tensor([0, 0, 0]))
         >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))

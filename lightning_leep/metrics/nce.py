@@ -5,38 +5,21 @@ from torch import Tensor
 
 from lightning_leep.functional.nce import check_decisions, decision_counts, nce_from_counts
 from lightning_leep.metrics.additive import nan_for_too_few_rows
-from lightning_leep.metrics.source_output import SourceOutputMetric
+from lightning_leep.metrics.inputs import SourceOutputMetric
 
 
 class NegativeConditionalEntropy(SourceOutputMetric):
-    r"""Negative conditional entropy of the target labels given the source's most probable classes.
+    """Negative conditional entropy of the target labels given the source's most probable classes, -H(Y|Z).
 
-    .. math::
-        \text{NCE} = -H(Y|Z) = \frac{1}{n} \sum_{y, z} N(y, z) \log \frac{N(y, z)}{\sum_{y'} N(y', z)}, \qquad
-        z_i = \arg\max_z \theta_i(z)
+    It is :func:`lightning_leep.functional.nce.nce`, where the formula and its source are. At most 0, higher is better,
+    in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is
+    ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
 
-    with N(y, z) the number of images of target class y that the source gives to its class z. At most 0, at least
-    minus the entropy of the labels; higher is better, in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a
-    warning, for fewer than two rows. The state is ``8 C Z`` bytes, whatever the number of rows, and all that a process
-    sends.
-
-    Source: Tran, Nguyen, Hassner, ICCV 2019 (arXiv:1908.08142).
-
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_source_classes: Z.
-        from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and outputs of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number of classes is not a positive integer, ``ignore_index`` is not an integer or a flag is
-            not a bool.
+    The arguments are those of the function, ``num_source_classes`` Z, ``validate_args``, whether to check labels and
+    outputs of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
-        >>> import torch
-        >>> from lightning_leep.metrics.nce import NegativeConditionalEntropy
         >>> metric = NegativeConditionalEntropy(num_target_classes=2, num_source_classes=2)
         >>> metric.update(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
         >>> metric.update(torch.tensor([[3.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 1]))
@@ -55,11 +38,11 @@ class NegativeConditionalEntropy(SourceOutputMetric):
         self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
         self.add_settings(self.ignore_index)
 
-    def add_rows(self, preds: Tensor, target: Tensor) -> None:
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add outputs ``[n, Z]`` and labels ``[n]``."""
         if self.validate_args:
-            check_decisions(preds, self.from_logits)
-        self.counts = self.counts + decision_counts(preds, target, self.num_target_classes)  # [C, Z]
+            check_decisions(rows, self.from_logits)
+        self.counts = self.counts + decision_counts(rows, target, self.num_target_classes)  # [C, Z]
 
     def compute(self) -> Tensor:
         """NCE of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for fewer than two rows."""

@@ -8,43 +8,31 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.features import feature_rows, largest_feature
-from lightning_leep.functional.inputs import check_ignore_index, check_num_classes
+from lightning_leep.functional.inputs import check_num_classes, largest_feature
 from lightning_leep.functional.nearest_neighbour import MAX_SAMPLE_ROWS, balanced_sample, neighbour_votes
 from lightning_leep.functional.nleep import row_keys
-from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
+from lightning_leep.metrics.additive import nan_for_too_few_rows
+from lightning_leep.metrics.inputs import FeatureInputMetric
 from lightning_leep.utils.distributed import gather_rows, sum_reducer
 
 
-class NearestNeighbourAccuracy(AdditiveMetric):
-    r"""Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
+class NearestNeighbourAccuracy(FeatureInputMetric):
+    """Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
 
     The neighbours, the sample and their source are those of
-    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`.
-
-    ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, if no class has two rows.
+    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`. ``compute`` returns a 0-d float64
+    tensor in 0..1; NaN, with a warning, if no class has two rows.
 
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
     process sends its sample, and all make the same sample of those.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        max_rows: Most rows of the sample, unless 2 C is more.
-        seed: Of the sample.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``ignore_index`` is not an integer or ``validate_args`` is
-            not a bool.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
-        >>> import torch
-        >>> from lightning_leep import NearestNeighbourAccuracy
-        >>> metric = NearestNeighbourAccuracy(num_target_classes=2, num_features=2)
         >>> target = torch.arange(2).repeat(20)
+        >>> metric = NearestNeighbourAccuracy(num_target_classes=2, num_features=2)
         >>> metric.update(torch.eye(2)[target] + 0.1, target)
         >>> metric.compute().item()
         1.0
@@ -71,42 +59,29 @@ class NearestNeighbourAccuracy(AdditiveMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_num_classes("num_target_classes", num_target_classes)
-        check_num_classes("num_features", num_features)
         check_num_classes("max_rows", max_rows)
-        check_ignore_index(ignore_index)
-        super().__init__(**kwargs)
-        self.num_target_classes, self.num_features = int(num_target_classes), int(num_features)
-        self.max_rows, self.seed, self.ignore_index = int(max_rows), seed, ignore_index
-        self.add_validation(validate_args)
+        self.max_rows, self.seed = int(max_rows), seed
+        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
+
+    def add_states(self) -> None:
+        """Add the states."""
         for name in ("rows", "labels", "keys"):
             self.add_state(name, [], dist_reduce_fx="cat")
         # Rows of each class that their neighbours name, and rows counted: filled once the processes are synchronised.
-        self.add_state("votes", torch.zeros(num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("votes", torch.zeros(self.num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
         # Batches in which a feature is not finite or very large, if values are not checked.
-        self.add_state("unusable", torch.zeros(num_features, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_settings(ignore_index, self.max_rows, seed, self.num_features)
+        self.add_state("unusable", torch.zeros(self.num_features, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_settings(self.ignore_index, self.max_rows, self.seed, self.num_features)
 
-    def update(self, features: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
-
-        Raises:
-            TypeError: If ``features`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
-        """
-        sizes = self.num_target_classes, self.num_features, self.ignore_index
-        rows, labels = feature_rows(features, target, *sizes, validate_args=self.validate_args)  # [n, d], [n]
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Add features ``[n, d]`` and labels ``[n]``."""
         if not len(rows):
             return
-        keys = row_keys(rows, self.seed).to(labels.device)
+        keys = row_keys(rows, self.seed).to(target.device)
         if not self.validate_args:
             largest = min(largest_feature(rows.device), torch.finfo(rows.dtype).max)
             self.unusable = self.unusable + (~(rows.abs() <= largest)).any(dim=0).to(self.unusable)
-        self.rows, self.labels = [*self.rows, rows.detach()], [*self.labels, labels.clone()]
+        self.rows, self.labels = [*self.rows, rows.detach()], [*self.labels, target.clone()]
         self.keys = [*self.keys, keys]
         if sum(map(len, self.keys)) > 2 * max(self.max_rows, 2 * self.num_target_classes):
             self.rows, self.labels, self.keys = ([value] for value in self._sample(lambda values: values))

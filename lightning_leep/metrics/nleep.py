@@ -27,12 +27,9 @@ from lightning_leep.utils.distributed import gather_rows, sum_reducer
 class NLEEP(FeatureMetric):
     """N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
 
-    Features are projected on the principal components that hold 80% of their variance, a mixture of 5 C Gaussians is
-    fitted to them, and its posteriors take the place of the source's output, as in
-    :func:`lightning_leep.functional.nleep.nleep`. It needs no classifier head. At most 0, higher is better, in nats.
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer rows than components.
-
-    Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
+    It is :func:`lightning_leep.functional.nleep.nleep`, where the definition and its source are. It needs no classifier
+    head. At most 0, higher is better, in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer
+    rows than components; ``ModuleNotFoundError`` if scikit-learn is not installed.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. A mixture is not a function of
     sums, so each process sends the rows that the mixture may be fitted to: at most ``max_fit_rows``, projected on the k
@@ -40,24 +37,11 @@ class NLEEP(FeatureMetric):
     values, so every process fits the mixture that one process with all rows would fit. Each process then scores its own
     rows; joint and score are pooled by sums.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        num_components: Components of the mixture; 5 C when None.
-        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all.
-        seed: Seed of the subset and of the mixture.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If a number is not a positive integer, ``max_fit_rows`` is less than the number of components or
-            ``ignore_index`` is not an integer.
-        ModuleNotFoundError: From ``compute``, if scikit-learn is not installed.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
-        >>> import torch
-        >>> from lightning_leep.metrics.nleep import NLEEP
         >>> metric = NLEEP(num_target_classes=2, num_features=2, num_components=2)
         >>> target = torch.arange(2).repeat(20)
         >>> metric.update(torch.linspace(-1, 1, 80).reshape(40, 2) + 20 * target.unsqueeze(1), target)

@@ -122,13 +122,8 @@ class RowMetric(AdditiveMetric):
         """Begin a second pass over the same batches, for a metric that keeps no rows.
 
         Every process must call it, since it pools the sums of the first pass. ``sync`` says whether the rows are scored
-        against the sums of all processes; None means as ``sync_on_compute`` does.
-
-        Returns:
-            The function that takes each batch again, with the arguments of ``update``.
-
-        Raises:
-            RuntimeError: If the metric keeps its rows.
+        against the sums of all processes; None means as ``sync_on_compute`` does. The result is the function that takes
+        each batch again, with the arguments of ``update``. ``RuntimeError`` if the metric keeps its rows.
         """
         if self.keep_rows:
             raise RuntimeError(f"{type(self).__name__} keeps its rows; a second pass needs `keep_rows=False`.")
@@ -142,10 +137,7 @@ class RowMetric(AdditiveMetric):
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
             rows, labels = self.prepare(preds, target)  # [m, K], [m]
-            scores, num_rows = (
-                scorer(rows, labels),
-                torch.bincount(labels, minlength=len(counts)).unsqueeze(1),
-            )  # [C, 1]
+            scores, num_rows = scorer(rows, labels), torch.bincount(labels, minlength=len(counts)).unsqueeze(1)
             sums = joint_probability(rows, labels, len(counts)) - num_rows * origin  # [C, K]
             read = torch.cat([sums, num_rows.to(sums)], dim=1)
             self.score_sums = self.score_sums + scores.to(self.score_sums)
@@ -168,9 +160,8 @@ class RowMetric(AdditiveMetric):
     def check_second_pass(self, total_scores: Tensor) -> None:
         """Check the second pass of a metric that keeps no rows.
 
-        Raises:
-            RuntimeError: If there was none, or if a metric with other scores made it.
-            ValueError: If it had other rows than the first.
+        ``RuntimeError`` if there was none, or if a metric with other scores made it; ``ValueError`` if it had other
+        rows than the first.
         """
         if self.keep_rows:
             return

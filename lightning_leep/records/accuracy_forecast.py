@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text
+from lightning_leep.utils.checks import MAX_SIZE, check_fields, check_keys, texts
+
+RANGES = {**dict.fromkeys(("low", "value", "high", "coverage"), (0, 1)), "num_records": (0, MAX_SIZE)}
 
 #: What may be trained, in the words of records, and as the subject of a sentence. Other words are the user's own.
 SUBJECTS = {
@@ -61,21 +63,10 @@ class AccuracyForecast:
 
     @classmethod
     def from_dict(cls, values: Any) -> "AccuracyForecast":
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If something is missing, unknown or impossible.
-        """
+        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
         check_keys("forecast", values, {f.name for f in fields(cls)})
-        for name in ("low", "value", "high", "coverage"):
-            check_real(name, values[name], 0, 1, missing=False)
-        if not (values["low"] <= values["value"] <= values["high"] and 0 < values["coverage"] < 1):
+        forecast = cls(**{**values, "notes": texts("notes", values["notes"])})
+        check_fields(forecast, RANGES, missing=False)
+        if not (forecast.low <= forecast.value <= forecast.high and 0 < forecast.coverage < 1):
             raise ValueError(f"`forecast` must be a value inside an interval, got {values!r:.200}.")
-        notes = values["notes"]
-        if not isinstance(notes, list | tuple) or not isinstance(values["out_of_range"], bool):
-            raise TypeError(f"`forecast` must hold notes and say whether it is out of range, got {values!r:.200}.")
-        for text in (values["trainable"], values["basis"], *notes):
-            check_text("forecast", text)
-        check_size("num_records", values["num_records"], 0)
-        return cls(**{**values, "notes": tuple(notes)})
+        return forecast

@@ -1,8 +1,6 @@
 """The folder of a history: its file system, and writing files that exist as a whole or not at all."""
 
 import os
-import re
-import time
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -12,9 +10,6 @@ Folder: TypeAlias = str | os.PathLike[str]
 
 # Object stores, where one put is atomic and a rename would be a copy and a deletion.
 ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
-# Temporary files of `write_whole`. A writer needs one for milliseconds; a killed writer leaves it behind.
-TEMPORARY = re.compile(r"\.\w+-[0-9a-f]{32}\.json\.tmp")
-LEFT_BEHIND_SECONDS = 24 * 3600.0
 
 
 def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -50,13 +45,12 @@ def write_whole(fs: fsspec.AbstractFileSystem, root: str, name: str, content: by
     """Write a new file into a folder so that no reader ever sees a part of it, and return its path.
 
     On a local file system this holds even if the process is killed or the machine stops: the content is on the disk
-    before the name exists. Temporary files of writers that were killed more than a day ago are removed.
+    before the name exists. A killed writer may leave a hidden temporary file, which no reader reads.
     """
     root = root.rstrip("/")
     path, temporary = f"{root}/{name}", f"{root}/.{name}.tmp"
     if is_local(fs):
         _write_local(temporary, path, content)
-        _remove_left_behind(root or "/")
     elif not ATOMIC_PUT_PROTOCOLS.isdisjoint(protocols(fs)):
         fs.pipe_file(path, content)
     else:
@@ -87,12 +81,3 @@ def _write_local(temporary: str, path: str, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _remove_left_behind(root: str) -> None:
-    with suppress(OSError), os.scandir(root) as entries:
-        for entry in entries:
-            if TEMPORARY.fullmatch(entry.name):
-                with suppress(OSError):  # another writer may have removed it
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_BEHIND_SECONDS:
-                        os.unlink(entry)

@@ -59,19 +59,9 @@ class History(Sequence[TransferRecord]):
         return f"History of {len(self)} transfers"
 
     def filter(
-        self,
-        *,
-        trainable: str | None = None,
-        target_name: str | None = None,
-        source_name: str | None = None,
+        self, *, trainable: str | None = None, target_name: str | None = None, source_name: str | None = None
     ) -> "History":
-        """Return the transfers that match every argument that is not None.
-
-        Args:
-            trainable: What was trainable, see :class:`TransferRecord`.
-            target_name: Name of the target data.
-            source_name: Name of the source model.
-        """
+        """Return the transfers that match every argument that is not None."""
         return History(
             record
             for record in self

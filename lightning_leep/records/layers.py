@@ -1,16 +1,16 @@
 """What a scoring pass found out about one layer of the source."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text
+from lightning_leep.utils.checks import MAX_SIZE, check_fields, check_keys, check_text
 
 #: Name of what goes into the first block: what a network's stem or embeddings make of the input.
 STEM = "stem"
 #: Name of what goes into the head.
 HEAD_INPUT = "head input"
+RANGES = {"probe_accuracy": (0, 1), "probe_standard_error": (0, 1), "num_parameters": (0, MAX_SIZE)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +45,9 @@ class LayerScore:
 
     def __post_init__(self) -> None:
         check_text("name", self.name, empty=False)
-        check_size("width", self.width)
-        check_size("kept_width", self.kept_width)
+        check_fields(self, RANGES, missing=False)
         if self.kept_width > self.width:
             raise ValueError(f"`kept_width` must be at most `width` {self.width}, got {self.kept_width}.")
-        for name in ("probe_accuracy", "probe_standard_error", "h_score", "log_me"):
-            if (value := getattr(self, name)) is not None:
-                check_real(name, value, *((0, 1) if name.startswith("probe") else (-math.inf, math.inf)), missing=False)
-        if self.num_parameters is not None:
-            check_size("num_parameters", self.num_parameters, 0)
-        if not isinstance(self.feeds_head, bool):
-            raise TypeError(f"`feeds_head` must be True or False, got {self.feeds_head!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""

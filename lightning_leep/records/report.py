@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report_text import description, summary
 from lightning_leep.records.row_outcomes import RowOutcomes
-from lightning_leep.utils.checks import check_real, check_size, check_text, plain
+from lightning_leep.utils.checks import MAX_SIZE, Ranges, check_fields, check_real, check_size, plain, texts
 
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
@@ -193,13 +193,11 @@ class TransferabilityReport:
         required = {name for name, f in known.items() if f.default is MISSING}
         if missing := sorted(required - set(values)):
             raise ValueError(f"`values` lacks fields of a TransferabilityReport: {missing}.")
-        scores = {name for name in required if known[name].type in (float, float | None)}
+        scores = {name for name in required if known[name].type in (float, float | None) and values[name] is None}
         if values["num_source_classes"] is None:  # a source without a head has none of these
             scores -= set(OUTPUT_SCORES)
-        restored: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        restored |= {name: math.nan for name in scores if values[name] is None}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        restored: dict[str, Any] = given | dict.fromkeys(scores, math.nan)
         if isinstance(layers := restored.get("layers"), tuple):
             restored["layers"] = tuple(map(LayerScore.from_dict, layers))
         restored |= {name: RowOutcomes.from_dict(v) for name in ROW_FIELDS if (v := restored.get(name)) is not None}
@@ -222,9 +220,8 @@ def or_nan(value: float | None) -> float:
 _ROUNDING = 0.01
 # The logarithm of the smallest positive float64: a mean of logarithms of probabilities cannot be below it.
 _LOG_TINY = -746.0
-# Smallest integer (else 1), and smallest and largest number (else any).
-_SMALLEST = {"linear_probe_samples": 0, "num_parameters": 0}
-_RANGES = {
+_RANGES: Ranges = {
+    **dict.fromkeys(("linear_probe_samples", "num_parameters"), (0, MAX_SIZE)),
     **dict.fromkeys(("leep", "leave_one_out_leep", "permutation_mean", "nce"), (_LOG_TINY, _ROUNDING)),
     **dict.fromkeys(("eep_accuracy", "permutation_p_value", "multi_layer_probe_accuracy"), (0, 1)),
     **dict.fromkeys(("linear_probe_accuracy", "linear_probe_balanced_accuracy", "nearest_neighbour_accuracy"), (0, 1)),
@@ -241,24 +238,18 @@ def check_report(report: TransferabilityReport) -> None:
     """
     if not isinstance(report, TransferabilityReport):
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")
-    for f in fields(report):
-        value = getattr(report, f.name)
-        missing = f.default is None or (f.name in OUTPUT_SCORES and report.num_source_classes is None)
-        if f.name == "joint" or (value is None and missing):
-            continue
-        if f.type in (int, int | None):
-            check_size(f.name, value, _SMALLEST.get(f.name, 1))
-        elif f.type in (float, float | None):
-            check_real(f.name, value, *_RANGES.get(f.name, (-math.inf, math.inf)))
-        elif f.type == str | None:
-            check_text(f.name, value)
-        elif f.name in ROW_FIELDS:
-            if not isinstance(value, RowOutcomes) or len(value.correct) != report.num_samples:
-                raise ValueError(f"`{f.name}` must hold outcomes of {report.num_samples} rows, got {value!r:.200}.")
-        elif not isinstance(value, tuple):
-            raise TypeError(f"`{f.name}` must be a tuple, got {value!r}.")
-    for note in report.notes:
-        check_text("notes", note)
+    needed = () if report.num_source_classes is None else OUTPUT_SCORES
+    check_fields(report, _RANGES, missing=True, needed=needed)
+    texts("notes", report.notes)
+    accuracies = report.linear_probe_class_accuracy
+    tuples = {"class_counts": report.class_counts, "layers": report.layers}
+    for name, value in {**tuples, "linear_probe_class_accuracy": () if accuracies is None else accuracies}.items():
+        if not isinstance(value, tuple):
+            raise TypeError(f"`{name}` must be a tuple, got {value!r}.")
+    for name in ROW_FIELDS:
+        rows = getattr(report, name)
+        if rows is not None and (not isinstance(rows, RowOutcomes) or len(rows.correct) != report.num_samples):
+            raise ValueError(f"`{name}` must hold outcomes of {report.num_samples} rows, got {rows!r:.200}.")
     for layer in report.layers:
         if not isinstance(layer, LayerScore):
             raise TypeError(f"`layers` must hold LayerScore, got {layer!r}.")
@@ -269,14 +260,14 @@ def check_report(report: TransferabilityReport) -> None:
             f"`class_counts` must hold {report.num_target_classes} counts with sum {report.num_samples}, "
             f"got {len(report.class_counts)} counts with sum {sum(report.class_counts)}."
         )
-    if report.linear_probe_class_accuracy is not None:
-        for accuracy in report.linear_probe_class_accuracy:
+    if accuracies is not None:
+        for accuracy in accuracies:
             if accuracy is not None:
                 check_real("linear_probe_class_accuracy", accuracy, 0, 1)
-        if len(report.linear_probe_class_accuracy) != report.num_target_classes:
+        if len(accuracies) != report.num_target_classes:
             raise ValueError(
                 f"`linear_probe_class_accuracy` must hold one value for each of {report.num_target_classes} classes, "
-                f"got {len(report.linear_probe_class_accuracy)}."
+                f"got {len(accuracies)}."
             )
     if report.linear_probe_samples is not None and report.linear_probe_samples > report.num_samples:
         raise ValueError(

@@ -4,7 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from lightning_leep.records.association import Association
 from lightning_leep.records.curve import AccuracyCurve, Reference, convergence_scalars
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.report import ROW_FIELDS, TransferabilityReport, check_report
-from lightning_leep.utils.checks import check_keys, check_real, check_size, check_text, plain, real_numbers
+from lightning_leep.utils.checks import check_fields, check_keys, check_real, check_text, plain, real_numbers, texts
 
 #: Epochs trained, and the best accuracy that was expected then, with its interval.
 RunningPoint: TypeAlias = tuple[float, float, float, float]
@@ -104,20 +104,12 @@ class TransferRecord:
         if not isinstance(self.curve, AccuracyCurve):
             raise TypeError(f"`curve` must be an AccuracyCurve, got {self.curve!r}.")
         check_text("trainable", self.trainable, empty=False)
-        for name in ("optimizer", "target_name", "source_name", "trained_from", "recommended", "order_held"):
-            check_text(name, getattr(self, name))
+        check_fields(self, {}, missing=True)
         if self.reference is not None and not isinstance(self.reference, AccuracyCurve):
             check_real("reference", self.reference, 0, 1, missing=False)
-        if self.test_size is not None:
-            check_size("test_size", self.test_size)
-        if self.learning_rate is not None:
-            check_real("learning_rate", self.learning_rate)
-        if not isinstance(self.complete, bool):
-            raise TypeError(f"`complete` must be True or False, got {self.complete!r}.")
         if not isinstance(self.versions, Mapping):
             raise TypeError(f"`versions` must be a mapping of names to versions, got {self.versions!r}.")
-        for text in (*self.versions, *self.versions.values()):
-            check_text("versions", text)
+        texts("versions", (*self.versions, *self.versions.values()))
         for name, kind in PARTS.items():
             if not isinstance(getattr(self, name), kind | None):
                 raise TypeError(f"`{name}` must be {kind.__name__} or None, got {getattr(self, name)!r:.200}.")
@@ -167,8 +159,6 @@ class TransferRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
         """Create a record from the output of :meth:`to_dict`.
 
-        A score that did not exist when the record was written is None, or NaN where a number is required.
-
         Raises:
             ValueError: If it is not a record, was written by a newer version, or holds an impossible value.
         """
@@ -181,7 +171,7 @@ class TransferRecord:
         if unknown := sorted(set(rest) - {f.name for f in fields(cls)}):
             raise ValueError(f"written by a newer version (unknown fields {unknown})")
         try:
-            rest["report"] = _report_from_dict(rest["report"])
+            rest["report"] = TransferabilityReport.from_dict(rest["report"])
             rest["curve"] = _curve_from_dict(rest["curve"])
             for name, kind in PARTS.items():
                 if rest.get(name) is not None:
@@ -243,17 +233,8 @@ def _running(points: Any) -> tuple[RunningPoint, ...]:
     return tuple(checked)
 
 
-def _report_from_dict(values: Mapping[str, Any]) -> TransferabilityReport:
-    """Create a report that may lack newer scores; they become None, or NaN if required."""
-    learned = {
-        f.name for f in fields(TransferabilityReport) if f.type in (float, float | None) and f.default is MISSING
-    }
-    return TransferabilityReport.from_dict({**dict.fromkeys(learned), **values})
-
-
-def _utc(created: Any) -> str:
+def _utc(created: str) -> str:
     """Return the same time in UTC with microseconds, always in the same format."""
-    check_text("created", created)
     try:
         time = datetime.fromisoformat(created)
         return (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="microseconds")

@@ -76,7 +76,7 @@ class OutputReader:
         """
         if value.ndim > 2:
             value = value.movedim(self._find_class_dim(value, target, False), 1)
-        check_layout(value, target, None, name="features", axis="features")
+        check_layout(value, target, None, name="features")
         return value
 
     def _find_class_dim(self, value: Tensor, target: Tensor, named: bool) -> int:

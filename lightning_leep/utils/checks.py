@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, TypeAlias, get_args
 
 #: Largest size. No data set has more rows, and the logit of an accuracy on so many is still exact.
 MAX_SIZE = 10**12
@@ -39,6 +41,31 @@ def check_real(name: str, value: Any, low: float = -math.inf, high: float = math
         raise ValueError(f"`{name}` must lie in {low:g}..{high:g}, got {number:g}.")
 
 
+#: From the name of a field to its smallest and its largest number.
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+
+
+def check_fields(record: Any, ranges: Ranges, *, missing: bool, needed: Collection[str] = ()) -> None:
+    """Check the fields of a dataclass that are annotated as an int, float, str or bool, or as one of these or None.
+
+    Sizes are at least 1 unless ``ranges`` says otherwise. ``needed`` fields must not be None whatever their annotation.
+    """
+    for f in fields(record):
+        value = getattr(record, f.name)
+        kinds = set(get_args(f.type) if isinstance(f.type, UnionType) else [f.type])
+        if value is None and NoneType in kinds and f.name not in needed:
+            continue
+        kinds.discard(NoneType)
+        if kinds == {int}:
+            check_size(f.name, value, int(ranges.get(f.name, (1,))[0]))
+        elif kinds == {float}:
+            check_real(f.name, value, *ranges.get(f.name, (-math.inf, math.inf)), missing=missing)
+        elif kinds == {str}:
+            check_text(f.name, value)
+        elif kinds == {bool} and not isinstance(value, bool):
+            raise TypeError(f"`{f.name}` must be True or False, got {value!r}.")
+
+
 def real_numbers(name: str, values: Any) -> tuple[float, ...]:
     """Return the elements of any sequence, array or tensor of numbers as floats.
 
@@ -67,6 +94,13 @@ def check_keys(name: str, values: Any, required: Collection[str], optional: Coll
         raise TypeError(f"`{name}` must be a mapping, got {values!r:.200}.")
     if not set(required) <= set(values) <= {*required, *optional}:
         raise ValueError(f"`{name}` must have the keys {sorted(required)}, got {sorted(map(str, values))}.")
+
+
+def texts(name: str, values: Any) -> tuple[str, ...]:
+    """Return the strings of a list or tuple; ``TypeError`` for anything else."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"`{name}` must hold strings, got {values!r:.200}.")
+    return tuple(values)
 
 
 def plain(value: Any) -> Any:

@@ -44,6 +44,16 @@ class ProcessFailedError(RuntimeError):
     """A process raised, died or did not end in time."""
 
 
+def fork_server() -> Any:
+    """The context of all processes that tests start.
+
+    A fork of this process could inherit locks held by torch's threads; the fork server has none, and imports once.
+    """
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 def run_processes(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 90.0) -> list[Any]:
     """Run ``function(rank, world_size, *args)`` in ``world_size`` processes of one gloo group.
 
@@ -61,9 +71,7 @@ def run_processes(function: Callable[..., Any], world_size: int, *args: Any, tim
     Raises:
         ProcessFailedError: With the traceback of the first process that failed, or when time ran out.
     """
-    # A fork of this process could inherit locks held by torch's threads; the fork server has none, and imports once.
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = fork_server()
     with tempfile.TemporaryDirectory() as folder:
         workers = [
             context.Process(target=_work, args=(function, rank, world_size, folder, timeout, args), daemon=False)

@@ -15,6 +15,19 @@ needs_peak_memory = pytest.mark.skipif(
 )
 
 
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+def return_freed_blocks() -> None:
+    """From here on in this process, a large block that is freed goes back to the system at once.
+
+    glibc otherwise keeps it, and puts later blocks into many such holes: each counts as resident, though few are in
+    use at a time. Call this before the first large block is made.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**17)
+
+
 def _status(field: str) -> int:
     match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert match is not None

@@ -1,7 +1,5 @@
 """Two processes: one result, the same training, and no process that waits in vain."""
 
-import atexit
-import os
 import warnings
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch.utils.data import Dataset, SubsetRandomSampler
 
 from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.records import load_history
-from tests._helpers.distributed import run_processes
+from tests._helpers.distributed import fork_server, run_processes
 from tests._helpers.small_transfer import (
     Classifier,
     D,
@@ -30,17 +28,6 @@ from tests._helpers.small_transfer import (
 pytestmark = pytest.mark.distributed
 
 DDP = {"strategy": "ddp", "devices": 2}
-
-
-class LeaveAtOnce(pl.Callback):
-    """A process that has trained ends without the interpreter's own clean-up.
-
-    Lightning leaves its gloo group open, and a thread of that group which still holds a tensor then now and then aborts
-    the process, whatever was trained (https://github.com/pytorch/pytorch/pull/179291).
-    """
-
-    def on_fit_end(self, trainer, pl_module):
-        atexit.register(os._exit, 0)
 
 
 class FailsOn(nn.Module):
@@ -251,9 +238,11 @@ def test_processes_stop_together_as_the_first_one_decides(seen):
 
 def test_processes_that_the_trainer_starts_itself():
     """The callback travels to them, and its source still shares its layers with the module."""
+    fork_server()  # the Trainer's processes get a pickled callback, as with "spawn", but import nothing again
     source = make_source()
     callback = LEEPCallback(source, strict=True)
-    trainer = fit(Classifier(source), callback, LeaveAtOnce(), strategy="ddp_spawn", devices=2, max_epochs=1)
+    strategy = pl.strategies.DDPStrategy(start_method="forkserver")
+    trainer = fit(Classifier(source), callback, strategy=strategy, devices=2, max_epochs=1)
     expected = single_process_report()
     assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(
         expected["multi_layer_probe_accuracy"]

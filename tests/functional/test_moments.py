@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 
-from lightning_leep.functional.features import feature_rows
+from lightning_leep.functional.inputs import feature_rows
 from lightning_leep.functional.moments import (
     FeatureMoments,
     central_moments,
@@ -245,7 +245,7 @@ def test_moments_of_what_is_not_finite_say_so():
 )
 def test_bad_features_are_named(features, target, error, message):
     with pytest.raises(error, match=message):
-        feature_rows(features, target, 2, num_features=3)
+        feature_rows(features, target, 2, width=3)
 
 
 def test_features_need_a_feature():

@@ -30,7 +30,6 @@ from tests._helpers.metric_state import assert_unchanged, snapshot
 pytestmark = may_not_converge
 
 
-@pytest.mark.slow
 class TestStateDict:
     @every
     def test_round_trip_of_a_persistent_metric(self, name):

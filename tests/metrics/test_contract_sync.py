@@ -12,7 +12,6 @@ from tests._helpers.metric_state import assert_unchanged, snapshot
 pytestmark = may_not_converge
 
 
-@pytest.mark.slow
 class TestSync:
     """A gather of the user's own, which stands for several processes with the same rows."""
 

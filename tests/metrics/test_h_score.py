@@ -25,3 +25,9 @@ def test_batches_of_uneven_size_equal_the_dense_formula(n, mean, shrinkage):
 def test_argument():
     with pytest.raises(ValueError, match="`shrinkage` must be True or False, got 0.5"):
         HScore(3, 2, shrinkage=0.5)
+
+
+def test_constant_features_of_many_more_dimensions_than_rows_score_zero():
+    metric = HScore(2, 60, shrinkage=False)
+    metric.update(torch.full((8, 60), 3.0), torch.arange(8) % 2)
+    assert metric.compute().item() == 0.0

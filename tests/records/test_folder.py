@@ -4,14 +4,12 @@ import multiprocessing
 import os
 import resource
 import signal
-import time
 import warnings
 from pathlib import Path
 
 import pytest
 
 from lightning_leep.records import load_history, save_record
-from lightning_leep.records.folder import LEFT_BEHIND_SECONDS
 from tests._helpers.simulated_transfers import make_record
 
 FORK = multiprocessing.get_context("fork")
@@ -66,21 +64,6 @@ def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(call, tmp
     assert run_in_child(_save_and_be_killed_at, call, tmp_path) == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1
     assert len(load_without_warning(tmp_path)) == 0
-
-
-def test_what_killed_writers_left_a_day_ago_goes_with_the_next_record(tmp_path):
-    for _ in range(2):
-        run_in_child(_save_and_be_killed_at, "replace", tmp_path)
-    old, new = tmp_path.iterdir()
-    mine = tmp_path / ".notes.json.tmp"
-    mine.touch()
-    for file in (old, mine):
-        os.utime(file, (time.time() - LEFT_BEHIND_SECONDS - 60,) * 2)
-    save_record(make_record(), tmp_path)
-    assert not old.exists()
-    assert new.exists()  # its writer may live
-    assert mine.exists()
-    assert len(load_without_warning(tmp_path)) == 1
 
 
 def test_the_content_is_on_the_disk_before_the_name_is_there(tmp_path, monkeypatch):

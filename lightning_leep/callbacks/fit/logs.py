@@ -11,17 +11,19 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
+from lightning_leep.forecast.levels import shown_transfers
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
 from lightning_leep.tensorboard.figures.association import (
     association_figure,
     strongest_sources_figure,
 )
-from lightning_leep.tensorboard.figures.history import history_figure, levels_figure, shown_transfers
+from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
 from lightning_leep.tensorboard.figures.layers import layers_figure
-from lightning_leep.tensorboard.plugin import SO_FAR_TAG, TRANSFER_TAG
+from lightning_leep.tensorboard.plugin import RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
 from lightning_leep.tensorboard.plugin.page_data import SO_FAR_POINTS, so_far_data
 from lightning_leep.tensorboard.scalars import forecast_tags, validation_tags
 from lightning_leep.tensorboard.text import advice_markdown, report_markdown
@@ -108,6 +110,11 @@ class RunLogs:
         """Log what the tab shows of a run that is under way, in at most 3 kB; of many validations some do it."""
         if len(curve) % -(-len(curve) // SO_FAR_POINTS) == 0:
             self._transfer(SO_FAR_TAG, so_far_data(curve, running))
+
+    def ranking(self, ranking: Ranking, markdown: str) -> None:
+        """Log the ranking that the source was chosen from, as text and for the tab."""
+        self.text(markdown, "ranking")
+        self._transfer(RANKING_TAG, ranking.to_dict())
 
     def _transfer(self, tag: str, content: Mapping[str, Any]) -> None:
         tag = f"{self.prefix}{tag}"

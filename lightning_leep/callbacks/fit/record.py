@@ -62,7 +62,7 @@ class RecordKeeper:
         with logs.barrier.contain("show the ranking", "`ranking=` is what rank_sources returned, or its JSON file."):
             # Other processes may not see the file.
             if logs.trainer.is_global_zero and (ranking := self.known_ranking) is not None:
-                logs.text(ranking_markdown(ranking, logs.source_name, order_held), "ranking")
+                logs.ranking(ranking, ranking_markdown(ranking, logs.source_name, order_held))
 
     def folder(self, trainer: Any) -> Folder | None:
         """Where the records are; None without a history, and with ``fast_dev_run``, which only tries the code."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +27,11 @@ def check_coverage(coverage: float) -> None:
     """Raise ``ValueError`` unless ``coverage`` is strictly between 0 and 1."""
     if not 0 < coverage < 1:
         raise ValueError(f"`coverage` must lie strictly between 0 and 1, got {coverage!r}.")
+
+
+def normal_quantile(coverage: float) -> float:
+    """Return half the length of the central interval of a standard normal distribution."""
+    return NormalDist().inv_cdf((1 + coverage) / 2)
 
 
 def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tuple[float, float]:
@@ -58,18 +64,10 @@ def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tup
 
 
 def leave_one_out(fit: Fit, x: Array, y: Array, scale: Array, x_new: Array) -> tuple[Array, Array]:
-    """Refit without each record, and return what :func:`jackknife_plus` needs.
+    """Refit without each record: predictions ``[n]`` for a new point ``[p]``, absolute residuals in units of the scale.
 
-    Args:
-        fit: Function of ``x [m, p]``, ``y [m]``, ``scale [m]`` that returns a function from ``x [k, p]`` to answers
-            ``[k]``. All its choices must depend only on the records that it is given.
-        x: Records, ``[n, p]``.
-        y: Their answers, ``[n]``.
-        scale: Expected size of the error of each, ``[n]``, positive, a function of ``x`` only.
-        x_new: The new point, ``[p]``.
-
-    Returns:
-        Predictions for the new point without record i, and the absolute residual of record i in units of its scale.
+    ``fit`` takes records ``x [m, p]``, their answers ``y [m]`` and the expected sizes ``scale [m]`` of their errors, a
+    function of ``x`` only, and returns a function from ``x [k, p]`` to answers ``[k]``.
     """
     n = len(y)
     predictions, residuals = np.empty(n), np.empty(n)

@@ -70,8 +70,7 @@ class CurveShapes:
 def curve_shapes(epochs: Array, end: float) -> tuple[CurveShapes, Array]:
     """Return all shapes, given the ``epochs [t]`` of the validations so far, and their prior probabilities ``[k]``.
 
-    Time scales range from a tenth of the first validation to ten times the end (without an end, infinity: ten times
-    twice the epochs so far), uniform on a logarithmic scale.
+    Time scales range from a tenth of the first validation to ten times the end (or twice the epochs so far).
     """
     horizon = end if math.isfinite(end) else 2 * epochs[-1] + 1
     first = epochs[epochs > 0][0] if (epochs > 0).any() else horizon

@@ -84,15 +84,8 @@ def fit_learning_curve(
     standard deviation 0.3; that of :math:`y_0` has a quarter of its mean. For a given shape and noise the model is
     linear in :math:`(y_T, y_0)`, so the posterior is normal and the evidence is exact. It weights shapes and noises.
 
-    Args:
-        epochs: Epochs of the validations.
-        accuracy: Accuracy at each.
-        end: Epochs T at the end of training, at least those of the last validation; infinity if it never ends.
-        mean: Prior mean of the final accuracy.
-        arrivals: Fractions of the final accuracy, each with the epochs that earlier transfers needed; similar curves
-            become likelier.
-        test_size: Number of rows m in each validation, with sampling error :math:`\sqrt{p (1 - p) / m}`; None if
-            unknown.
+    ``end`` is T, infinity if training never ends; ``mean`` the prior mean of :math:`y_T`; ``arrivals`` are fractions of
+    it, each with the epochs that earlier transfers needed; ``test_size`` is the number of rows in each validation.
     """
     shapes, prior = curve_shapes(epochs, end)
     log_prior = np.log(prior)  # [k]

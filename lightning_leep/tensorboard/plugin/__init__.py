@@ -5,5 +5,6 @@
 
 #: Name of the plugin in event files and addresses.
 PLUGIN_NAME = "lightning_leep"
-#: Last parts of its tags: the record, at the start and at the end, and what a run that is under way has come to since.
-TRANSFER_TAG, SO_FAR_TAG = "transfer", "transfer_so_far"
+#: Last parts of its tags: the record, at the start and at the end; what a run that is under way has come to since; the
+#: ranking that the source was chosen from.
+TRANSFER_TAG, SO_FAR_TAG, RANKING_TAG = "transfer", "transfer_so_far", "transfer_ranking"

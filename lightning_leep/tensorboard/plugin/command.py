@@ -26,11 +26,11 @@ def write_report(options: argparse.Namespace) -> list[str]:
     fs, root = open_folder(options.path)
     if not fs.exists(root):
         raise ValueError(f"There is no folder {options.path}.")
-    ranking = None if options.ranking is None else Ranking.from_json(options.ranking).to_dict()
+    rankings = [] if options.ranking is None else [Ranking.from_json(options.ranking)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = load_history(options.path)
-    page = report_html(page_data(history, ranking))
+    page = report_html(page_data(history, rankings))
     with open(options.output, "w", encoding="utf-8") as file:
         file.write(page)
     said = [f"Warning: {warning.message}" for warning in caught]

@@ -10,7 +10,9 @@ from lightning_leep.forecast.levels import LEEPLevel, leep_levels
 from lightning_leep.forecast.mean_curve import MeanCurve, with_references
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
+from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint, TransferRecord
+from lightning_leep.utils.checks import printable
 
 #: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer points of each, so
 #: that the page of a thousand has less than 2 MB.
@@ -25,14 +27,15 @@ ASSOCIATION_BYTES = 300_000
 
 def page_data(
     records: Iterable[TransferRecord],
-    ranking: Mapping[str, Any] | None = None,
+    rankings: Iterable[Ranking] = (),
     more: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that the page shows of records in any order, and of a ranking (``Ranking.to_dict()``).
+    """Return everything that the page shows of records in any order, and of rankings of sources.
 
     These are ``transfers``, with what ``more`` is known of each record (the run that it comes from, say), ``levels``
     (mean curves by level of LEEP, for each part that was trained), ``texts`` (sentences and names that occur often;
-    others refer to them by index) and ``ranking``.
+    others refer to them by index) and ``rankings``. What is not printable is escaped: a name could turn
+    the text after it.
     """
     history = with_references(records)
     texts = Texts()
@@ -46,15 +49,17 @@ def page_data(
         zip(history, transfers, strict=True), key=lambda pair: pair[0].created, reverse=True
     ):
         if (association := record.association) is not None:
-            found = association.to_dict()
-            free -= len(json.dumps(found))
-            transfer["association"] = found if free >= 0 else "left out"
-    return {
+            shown = association.to_dict()
+            free -= len(json.dumps(shown))
+            transfer["association"] = shown if free >= 0 else "left out"
+    content = {
         "transfers": transfers,
         "levels": levels_data(history),
-        "ranking": None if ranking is None else finite(ranking),
+        "rankings": [ranking.to_dict() for ranking in rankings],
         "texts": texts.known,
     }
+    found: dict[str, Any] = clean(content)
+    return found
 
 
 class Texts:
@@ -86,56 +91,55 @@ def transfer_data(record: TransferRecord, texts: Texts, points: int) -> dict[str
         for i, layer in enumerate(layers)
         if layer.feeds_head or layer.name in (record.recommended, record.trained_from)
     ]
-    return finite(
-        {
-            "source": record.source_name,
-            "target": record.target_name,
-            "trainable": record.trainable,
-            "trained_from": record.trained_from,
-            "recommended": record.recommended,
-            "date": record.created,
-            "complete": record.complete,
-            "leep": report.leep,
-            "leave_one_out_leep": report.leave_one_out_leep,
-            "floor": report.floor,
-            "probe": report.linear_probe_accuracy,
-            "together": report.multi_layer_probe_accuracy,
-            "rows": report.num_samples,
-            "classes": report.num_target_classes,
-            "test_size": record.test_size,
-            "optimizer": record.optimizer,
-            "learning_rate": record.learning_rate,
-            "seconds": record.wall_seconds[-1] if record.wall_seconds else None,
-            "forecast": None
-            if forecast is None
-            else {
-                "value": forecast.value,
-                "low": forecast.low,
-                "high": forecast.high,
-                "coverage": forecast.coverage,
-                "basis": texts.place(forecast.basis),
-                "made_again": made_again,
-            },
-            "achieved": record.achieved,
-            "epochs": curve.epochs[-1] if len(curve) else None,
-            "to90": curve.epochs_to(0.9),
-            "curve": _curve_data(curve, points),
-            "reference": _curve_data(reference, points) if isinstance(reference, AccuracyCurve) else reference,
-            "running": [record.running[i] for i in thinned(len(record.running), points)],
-            "layers": [
-                [texts.place(layer.name), layer.probe_accuracy, layer.probe_standard_error, layer.feeds_head]
-                for layer in (layers[i] for i in thinned(len(layers), points, special))
-            ],
-            "notes": [texts.place(note) for note in notes],
-        }
-    )
+    return {
+        "source": record.source_name,
+        "target": record.target_name,
+        "trainable": record.trainable,
+        "trained_from": record.trained_from,
+        "recommended": record.recommended,
+        "date": record.created,
+        "complete": record.complete,
+        "leep": report.leep,
+        "leave_one_out_leep": report.leave_one_out_leep,
+        "floor": report.floor,
+        "probe": report.linear_probe_accuracy,
+        "together": report.multi_layer_probe_accuracy,
+        "rows": report.num_samples,
+        "classes": report.num_target_classes,
+        "test_size": record.test_size,
+        "optimizer": record.optimizer,
+        "learning_rate": record.learning_rate,
+        "seconds": record.wall_seconds[-1] if record.wall_seconds else None,
+        "forecast": None
+        if forecast is None
+        else {
+            "value": forecast.value,
+            "low": forecast.low,
+            "high": forecast.high,
+            "coverage": forecast.coverage,
+            "basis": texts.place(forecast.basis),
+            "made_again": made_again,
+        },
+        "achieved": record.achieved,
+        "epochs": curve.epochs[-1] if len(curve) else None,
+        "to90": curve.epochs_to(0.9),
+        "curve": _curve_data(curve, points),
+        "reference": _curve_data(reference, points) if isinstance(reference, AccuracyCurve) else reference,
+        "running": [record.running[i] for i in thinned(len(record.running), points)],
+        "layers": [
+            [texts.place(layer.name), layer.probe_accuracy, layer.probe_standard_error, layer.feeds_head]
+            for layer in (layers[i] for i in thinned(len(layers), points, special))
+        ],
+        "notes": [texts.place(note) for note in notes],
+    }
 
 
 def so_far_data(curve: AccuracyCurve, running: Sequence[RunningPoint]) -> dict[str, Any]:
     """What changes of a transfer while it is under way, in at most 3 kB; the fields are those of its record."""
     epochs, accuracy = _curve_data(curve, SO_FAR_POINTS)
     points = [running[i] for i in thinned(len(running), SO_FAR_POINTS)]
-    return finite({"curve": {"epochs": epochs, "accuracy": accuracy}, "running": points})
+    found: dict[str, Any] = clean({"curve": {"epochs": epochs, "accuracy": accuracy}, "running": points})
+    return found
 
 
 def levels_data(history: Sequence[TransferRecord]) -> list[dict[str, Any]]:
@@ -163,13 +167,15 @@ def thinned(count: int, most: int, kept: Iterable[int] = ()) -> list[int]:
     return sorted({*(round(i * (count - 1) / (most - 1)) for i in range(most)), *kept})
 
 
-def finite(value: Any) -> Any:
-    """The same plain value, with numbers rounded to five digits and None for those that JSON lacks."""
+def clean(value: Any) -> Any:
+    """The same plain value: numbers with five digits, None for those that JSON lacks, texts that can be printed."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
     if isinstance(value, Mapping):
-        return {str(name): finite(item) for name, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {clean(name): clean(item) for name, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _forecast_again(record: TransferRecord) -> AccuracyForecast | None:
@@ -189,15 +195,13 @@ def _curve_data(curve: AccuracyCurve, points: int) -> list[list[float]]:
 
 
 def _level_data(level: LEEPLevel) -> dict[str, Any]:
-    return finite(
-        {
-            "low": level.low,
-            "high": level.high,
-            "count": len(level.records),
-            "accuracy": _mean_data(level.accuracy),
-            "difference": _mean_data(level.difference),
-        }
-    )
+    return {
+        "low": level.low,
+        "high": level.high,
+        "count": len(level.records),
+        "accuracy": _mean_data(level.accuracy),
+        "difference": _mean_data(level.difference),
+    }
 
 
 def _mean_data(mean: MeanCurve | None) -> list[list[float]] | None:

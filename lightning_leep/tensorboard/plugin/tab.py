@@ -17,7 +17,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
 from werkzeug import Response, wrappers
 
-from lightning_leep.tensorboard.plugin import PLUGIN_NAME, SO_FAR_TAG, TRANSFER_TAG
+from lightning_leep.tensorboard.plugin import PLUGIN_NAME, RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
 
 if TYPE_CHECKING:
     from lightning_leep.records.transfer import TransferRecord
@@ -28,6 +28,8 @@ FILES = {
     **dict.fromkeys(("arithmetic.js", "svg.js", "charts.js", "parts.js", "page.js", "tab.js"), "text/javascript"),
     "page.css": "text/css",
 }
+#: Rankings that the tab shows, the newest.
+MOST_RANKINGS = 5
 
 
 class TransferPlugin(TBPlugin):
@@ -52,19 +54,26 @@ class TransferPlugin(TBPlugin):
         return FrontendMetadata(es_module_path="/tab.js", tab_name="Transfer")
 
     def _serve_transfers(self, request: wrappers.Request) -> Response:
+        from lightning_leep.records.ranking import Ranking
         from lightning_leep.tensorboard.plugin.page_data import page_data
+        from lightning_leep.utils.checks import printable
 
         context, experiment = plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
         read = {} if self._provider is None else self._provider.read_tensors(
             context, experiment_id=experiment, plugin_name=PLUGIN_NAME, downsample=1
         )  # fmt: skip
         records, more, problems = [], [], []
+        rankings: dict[str, float] = {}  # as JSON, which runs may share, and when it was written last
         for run, tags in sorted(read.items()):
             for tag, series in sorted(tags.items()):
                 if tag.endswith(SO_FAR_TAG):
                     continue
                 so_far = tags.get(f"{tag.removesuffix(TRANSFER_TAG)}{SO_FAR_TAG}", [])
                 try:
+                    if tag.endswith(RANKING_TAG):
+                        ranking = Ranking.from_dict(_content(series[-1])).to_json()
+                        rankings[ranking] = max(series[-1].wall_time, rankings.get(ranking, 0.0))
+                        continue
                     record, extra = newest(series[-1], so_far[-1] if so_far else None)
                 except Exception as error:  # one broken run must not hide the others
                     problems.append(f"Left out {tag} of run {run}: {error}"[:300])
@@ -72,7 +81,9 @@ class TransferPlugin(TBPlugin):
                 name = run if tag.startswith("leep/") else f"{run} {tag.rpartition('/')[0]}"
                 records.append(record)
                 more.append({"run": name, **extra})
-        content = {**page_data(records, more=more), "problems": problems}
+        newest_first = sorted(rankings, key=rankings.__getitem__, reverse=True)[:MOST_RANKINGS]
+        shown = [Ranking.from_dict(json.loads(ranking)) for ranking in newest_first]
+        content = {**page_data(records, shown, more), "problems": list(map(printable, problems))}
         return http_util.Respond(request, json.dumps(content, allow_nan=False), "application/json")
 
 

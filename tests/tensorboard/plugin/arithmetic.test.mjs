@@ -89,6 +89,17 @@ test("keys move within the table", () => {
   assert.equal(a.moved("x", 2, 3), null);
 });
 
+test("arrows lead from point to point", () => {
+  const [low, high, top] = [transfer(0.6, 0.5, 0.5, 0.9), transfer(0.7, 0.5, 0.8, 0.9), transfer(0.9, 0.5, 0.6, 0.9)];
+  const all = [low, high, top];
+  assert.equal(a.neighbour("ArrowRight", low, all), top);
+  assert.equal(a.neighbour("ArrowUp", low, all), high);
+  assert.equal(a.neighbour("ArrowDown", low, all), low);
+  assert.equal(a.neighbour("Home", high, all), low);
+  assert.equal(a.neighbour("End", low, all), high);
+  assert.equal(a.neighbour("x", low, all), null);
+});
+
 test("the advice is a place between two layers", () => {
   const names = ["stem", "layer1.0", "layer2.0", "layer2.1", "layer20.0"];
   const places = ["head", "all", "layer2", "layer2.1", "layer20", "layer3", ""].map((recommended) => a.cutPlace({ recommended }, names));

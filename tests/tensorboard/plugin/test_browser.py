@@ -52,8 +52,8 @@ def browser():
 def opened(browser, tmp_path):
     """Opens a page of records from disk; afterwards nothing was complained of and nothing was asked for elsewhere."""
 
-    def open_page(records, ranking=None):
-        (tmp_path / "report.html").write_text(report_html(page_data(records, ranking)), encoding="utf-8")
+    def open_page(records, *rankings):
+        (tmp_path / "report.html").write_text(report_html(page_data(records, rankings)), encoding="utf-8")
         browser.theme("light")
         browser.resize(1400, 900)
         browser.open(f"file://{tmp_path}/report.html")
@@ -117,8 +117,27 @@ def test_one_transfer_by_click_and_by_keys(opened):
     assert "ended early" in page.texts("#transfer p")[0]
     page.run("return document.querySelectorAll('#transfer svg[role=img]').length === 2")
     assert any("train from layer2 on (layer 3 of 4)" in text for text in page.texts("#transfer .legend li"))
-    page.run("document.querySelectorAll('.pick')[0].dispatchEvent(new MouseEvent('click')); return true")
-    assert page.texts("#transfer h2") != ["early → pets"]
+    page.run("return document.querySelectorAll('#transfer details td').length > 0")  # for those who cannot point
+
+
+def test_points_of_the_chart_by_click_and_by_keys(opened):
+    page = opened(RECORDS)
+    page.run("return document.querySelectorAll('.pick').length === 3")
+    stops = "document.querySelectorAll('.pick[tabindex=\"0\"]').length"
+    assert page.value(stops) == 1
+    page.click(".transfers tbody tr", 1)
+    page.press("TAB")  # from the rows to the chart, where one point is a stop
+    for key, name in [("ARROW_UP", "resnet"), ("ARROW_UP", "vit"), ("ARROW_UP", "vit"), ("ARROW_DOWN", "resnet")]:
+        page.press(key)
+        assert page.texts("#transfer h2") == [f"{name} → pets"]
+        assert page.value(
+            f"document.activeElement.matches('.pick:focus-visible[aria-label^={name}][aria-selected=true]')"
+        )
+    assert page.value(stops) == 1
+    page.press("TAB")  # out of the chart
+    assert not page.value("document.activeElement.matches('.pick')")
+    page.click(".pick:not([aria-selected=true]) path")
+    assert page.texts("#transfer h2") != ["resnet → pets"]
 
 
 def test_names_of_users_stay_names(opened):
@@ -126,7 +145,7 @@ def test_names_of_users_stay_names(opened):
     ranking = Ranking(
         sources=(RankedSource(name=HOSTILE, error=HOSTILE),), by="head", trainable=("head",), num_samples=9
     )
-    page = opened(records, ranking.to_dict())
+    page = opened(records, ranking)
     assert column(page, "source") == [HOSTILE]
     assert page.value("window.hacked") is None
     assert page.value("document.querySelectorAll('img').length") == 0
@@ -147,7 +166,7 @@ def test_ranking_with_ties(opened):
         RankedSource(name="broken", error="no such file"),
     )
     ranking = Ranking(sources=sources, by="head", trainable=("head",), num_samples=500, target="pets")
-    page = opened([], ranking.to_dict())
+    page = opened([], ranking)
     assert page.texts("h2") == ["Which source for pets"]
     assert page.texts("section strong")[0] == "vit and convnext cannot be told apart on 500 rows."
     assert page.texts(".ranking tbody td:first-child") == ["1 =", "1 =", "3", "\u2013"]
@@ -188,7 +207,7 @@ def test_a_thousand_transfers(opened):
     page = opened([transfer(f"source {i}", i / 1000, 1 + i % 28) for i in range(1000)])
     assert page.value("document.querySelectorAll('.transfers tbody tr').length") == 1000
     took = page.value(
-        "(() => { const start = performance.now(); document.querySelector('th[data-title=LEEP] button').click(); "
+        "(() => { const start = performance.now(); document.querySelector('th[data-title^=LEEP] button').click(); "
         "document.body.offsetHeight; return performance.now() - start; })()"
     )
     assert took < 5000  # milliseconds, on a busy machine
@@ -198,6 +217,8 @@ def test_tab_of_tensorboard(browser, tmp_path):
     logger = TensorBoardLogger(tmp_path, name="run", version="v")
     content = {"record": transfer("resnet", 0.7, association=ASSOCIATION).to_dict(), "ended": False}
     log_transfer(logger, "leep/transfer", content, 0)
+    so_far = {"curve": {"epochs": [1], "accuracy": [0.25]}, "running": [[1, 0.5, 0.4, 0.6]]}
+    log_transfer(logger, "leep/transfer_so_far", so_far, 5)
     browser.theme("light")
     browser.resize(1400, 900)
     browser.complaints(), browser.requests()
@@ -208,6 +229,7 @@ def test_tab_of_tensorboard(browser, tmp_path):
         browser.driver.switch_to.frame(browser.driver.find_element("css selector", "iframe"))
         assert column(browser, "run") == ["run/v"]
         assert column(browser, "outcome") == ["not ended"]
+        assert "Best accuracy so far 25.0% in 1 epoch." in browser.texts("#transfer p")[0]
         assert "under way or was killed. It last wrote on 20" in browser.texts("#transfer p")[0]
         assert browser.texts(".heat tbody th") == ["cat", MARKUP]
         browser.run("return getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")  # as TensorBoard

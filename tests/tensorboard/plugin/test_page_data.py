@@ -57,6 +57,11 @@ def test_transfer_without_anything(trained_from):
     assert transfer["achieved"] is transfer["epochs"] is transfer["to90"] is transfer["forecast"] is None
 
 
+def test_a_name_cannot_turn_the_text_after_it():
+    transfer, _ = only(make_record(source_name="\u202egnp.exe", target_name="\u732b caf\u00e9"))
+    assert (transfer["source"], transfer["target"]) == ("\\u202egnp.exe", "\u732b caf\u00e9")
+
+
 def test_numbers_that_json_lacks_are_missing():
     transfer, _ = only(make_record(report=make_report(leep=math.nan), learning_rate=math.inf))
     assert transfer["leep"] is transfer["learning_rate"] is None
@@ -109,7 +114,7 @@ def test_page_of_a_thousand_transfers_has_less_than_two_megabytes():
     records = [make_record(created=f"2026-01-02T03:{i // 60:02}:{i % 60:02}+00:00", **values) for i in range(1000)]
     data = page_data(records)
     assert len(report_html(data).encode()) < 2_000_000
-    assert data["transfers"][-1]["association"]["targets"] == classes[0]
+    assert data["transfers"][-1]["association"]["targets"] == list(classes[0])
     assert data["transfers"][0]["association"] == "left out"
 
 

@@ -27,6 +27,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import RunLogs
 from lightning_leep.records import AccuracyCurve
+from lightning_leep.records.ranking import RankedSource, Ranking
 from lightning_leep.tensorboard.plugin import PLUGIN_NAME
 from lightning_leep.tensorboard.plugin.tab import FILES, TransferPlugin
 from lightning_leep.tensorboard.writer import log_transfer
@@ -167,10 +168,14 @@ def test_a_run_that_breaks_off_is_no_longer_running(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_two_callbacks_are_told_apart(tmp_path):
-    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False) for seed in (1, 2)]
+def test_two_callbacks_are_told_apart_and_share_their_ranking(tmp_path):
+    ranking = Ranking(sources=(RankedSource(name="resnet"),), by="head", trainable=("head",), num_samples=9)
+    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False, ranking=ranking) for seed in (1, 2)]
     fit(Classifier(), *callbacks, logger=TensorBoardLogger(tmp_path, name="", version="v"), max_epochs=1)
-    assert [transfer["run"] for transfer in asked(tmp_path).get_json()["transfers"]] == ["v", "v leep_2"]
+    answer = asked(tmp_path).get_json()
+    assert [transfer["run"] for transfer in answer["transfers"]] == ["v", "v leep_2"]
+    assert answer["rankings"] == [ranking.to_dict()]
+    assert answer["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -187,8 +192,9 @@ def test_two_callbacks_are_told_apart(tmp_path):
     ],
     ids=["number", "text", "list", "no record", "deep", "two", "another format", "damaged"],
 )
-def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value):
-    write(tmp_path / "broken", value)
+@pytest.mark.parametrize("tag", ["leep/transfer", "leep/transfer_ranking"])
+def test_a_broken_event_is_named_and_hides_nothing(tmp_path, value, tag):
+    write(tmp_path / "broken", value, tag)
     log_transfer(TensorBoardLogger(tmp_path, name="good", version=0), "leep/transfer", CONTENT, 0)
     answer = asked(tmp_path)
     assert answer.status_code == 200

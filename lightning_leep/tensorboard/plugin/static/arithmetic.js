@@ -141,6 +141,16 @@ export function moved(key, place, count, page = 10) {
   return key in steps && count ? Math.min(count - 1, Math.max(0, place + steps[key])) : null;
 }
 
+/** The transfer that a key moves to in the chart: an arrow to the next one in its direction, Home and End to the outer ones; null for any other key. */
+export function neighbour(key, transfer, transfers) {
+  const right = (t) => t.forecast.value, up = (t) => t.achieved;
+  const moves = { ArrowLeft: [right, -1], ArrowRight: [right, 1], ArrowDown: [up, -1], ArrowUp: [up, 1], Home: [right, -Infinity], End: [right, Infinity] };
+  if (!(key in moves)) return null;
+  const [value, step] = moves[key];
+  const order = sorted(transfers, value);
+  return order[Math.min(order.length - 1, Math.max(0, order.indexOf(transfer) + step))];
+}
+
 /** The rank of a source with its ties: "1 =" is shared. */
 export function rankWords(source, sources) {
   if (source.rank == null) return "–";

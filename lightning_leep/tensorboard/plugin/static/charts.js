@@ -1,5 +1,5 @@
 // The charts: each takes data and a width and returns SVG.
-import { cutPlace, error, extent, number, outcome, percent, points, trained } from "./arithmetic.js";
+import { cutPlace, error, extent, neighbour, number, outcome, percent, points, trained } from "./arithmetic.js";
 import { axes, band, line, mark, svg } from "./svg.js";
 
 const whole = (value) => percent(value, 0);
@@ -12,9 +12,17 @@ export function comparison(transfers, chosen, choose, width) {
   const range = extent(shown.flatMap((t) => [t.achieved, t.forecast.low, t.forecast.high]), 0.1);
   const axis = { range, format: fine(range) };
   const height = Math.min(width, 420);
-  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, `Achieved against predicted accuracy of ${shown.length} transfers`);
+  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, `Achieved against predicted accuracy of ${shown.length} transfers; arrows move between them`, "listbox");
   chart.node.append(svg("line", { class: "diagonal", x1: chart.x(range[0]), y1: chart.y(range[0]), x2: chart.x(range[1]), y2: chart.y(range[1]) }));
+  if (!shown.length) chart.node.append(svg("text", { x: (chart.left + chart.right) / 2, y: (chart.top + chart.bottom) / 2, "text-anchor": "middle" }, "A point for each run that has a forecast and an end."));
   const many = shown.length > 150;
+  const stop = shown.includes(chosen) ? chosen : shown[0]; // one stop of the Tab key; arrows lead on
+  const walk = (event, transfer) => {
+    const next = ["Enter", " "].includes(event.key) ? transfer : neighbour(event.key, transfer, shown);
+    if (!next) return;
+    event.preventDefault();
+    choose(next);
+  };
   // The chosen one is drawn last, above the others.
   for (const transfer of [...shown].sort((a, b) => (a === chosen) - (b === chosen))) {
     const x = chart.x(transfer.forecast.value), y = chart.y(transfer.achieved), result = outcome(transfer);
@@ -23,7 +31,7 @@ export function comparison(transfers, chosen, choose, width) {
     chart.node.append(
       svg(
         "g",
-        { class: "pick", onclick: () => choose(transfer) },
+        { class: "pick", role: "option", tabindex: transfer === stop ? 0 : -1, "aria-selected": `${transfer === chosen}`, "aria-label": title, onclick: () => choose(transfer), onkeydown: (event) => walk(event, transfer) },
         svg("line", { class: `interval ${kind}`, x1: chart.x(transfer.forecast.low), x2: chart.x(transfer.forecast.high), y1: y, y2: y }),
         mark(SHAPES[result], x, y, transfer === chosen ? 7 : many ? 3.5 : 5, { class: kind }, title),
       ),
@@ -38,7 +46,7 @@ export function course(transfer, width) {
   const [epochs, accuracy] = transfer.curve;
   const curve = Array.isArray(reference) ? reference : null;
   const end = Math.max(1, ...epochs, ...(curve ? curve[0] : []));
-  const levels = [...accuracy, ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
+  const levels = [...accuracy, ...running.map((point) => point[1]), ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
   const range = extent(levels, 0.1);
   const chart = axes(width, 300, { range: [0, end], format: (value) => `${value}`, label: "epochs trained" }, { range, format: fine(range) }, "Accuracy over the epochs");
   const inside = (value) => Math.min(range[1], Math.max(range[0], value));
@@ -120,7 +128,7 @@ export function convergence(levels, width) {
 
 /** A level of LEEP in words. */
 export function levelWords(level) {
-  return `LEEP ${number(level.low, 2)} to ${number(level.high, 2)}, ${level.count} ${level.count === 1 ? "run" : "runs"}`;
+  return `LEEP ${number(level.low, 2)} to ${number(level.high, 2)} nats, ${level.count} ${level.count === 1 ? "run" : "runs"}`;
 }
 
 /** Forecasts of a source as bars on one scale for all sources. */

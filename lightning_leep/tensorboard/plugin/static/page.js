@@ -6,17 +6,17 @@ import { html, legend, responsive } from "./svg.js";
 
 // Title, what to sort by, text of a cell, explanation; a minor column is left out in a narrow window.
 const COLUMNS = [
-  { title: "source", value: (t) => t.source, hint: "pre-trained model" },
-  { title: "target", value: (t) => t.target, hint: "data set" },
-  { title: "trained", value: trained, hint: "what was trained: head, all, part, gradual or scratch" },
-  { title: "LEEP", value: (t) => t.leep, cell: (t) => number(t.leep, 2), hint: "nats; 0 is perfect", numeric: true, minor: true },
+  { title: "source", value: (t) => t.source, name: true, hint: "pre-trained model" },
+  { title: "target", value: (t) => t.target, name: true, hint: "data set" },
+  { title: "trained", value: trained, name: true, hint: "what was trained: head, all, part, gradual or scratch" },
+  { title: "LEEP (nats)", value: (t) => t.leep, cell: (t) => number(t.leep, 2), hint: "0 is perfect", numeric: true, minor: true },
   { title: "predicted", value: (t) => t.forecast?.value, cell: predictedCell, hint: "accuracy that was forecast, with its interval", numeric: true },
   { title: "achieved", value: (t) => t.achieved, cell: (t) => percent(t.achieved), hint: "best accuracy of all validations", numeric: true },
   { title: "outcome", value: (t) => (counts(t) ? error(t) : null), cell: outcomeWords, hint: "achieved, seen from the interval, and achieved minus predicted" },
   { title: "to 90%", value: (t) => (t.last_written ? null : t.to90), cell: (t) => epochs(t.last_written ? null : t.to90), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
   { title: "date", value: (t) => t.date, cell: (t) => t.date.slice(0, 10), hint: "UTC", minor: true },
 ];
-const RUN = { title: "run", value: (t) => t.run, hint: "run of TensorBoard" };
+const RUN = { title: "run", value: (t) => t.run, name: true, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
   return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})` : "–";
@@ -27,7 +27,7 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
   const page = (root.page ??= { filter: {}, column: "date", descending: true, chosen: null });
   const { transfers, texts } = data;
   if (!root.closest(".leep")) root.classList.add("leep");
-  if (!transfers.length && !data.ranking) {
+  if (!transfers.length && !data.rankings.length) {
     root.replaceChildren(html("h1", {}, "Transfers"), html("p", { class: "empty" }, `Nothing to show yet. ${advice}`));
     return;
   }
@@ -35,10 +35,16 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
   const columns = transfers.some((t) => t.run) ? [RUN, ...COLUMNS] : COLUMNS;
   const summary = html("p", { class: "summary", role: "status" });
   const body = html("tbody", {});
-  const chart = html("div", {}), detail = html("div", {});
-  let shown = [], rows = [];
+  const detail = html("div", {});
+  let shown = [], rows = [], chosen = null;
+  const chart = responsive((width) => comparison(shown, chosen, pick, width));
+  const pick = (transfer) => {
+    choose(transfer);
+    chart.querySelector("[tabindex='0']").focus({ preventScroll: true });
+  };
 
   const choose = (transfer, focus = false) => {
+    chosen = transfer;
     page.chosen = key(transfer);
     rows.forEach((row, i) => {
       const is = shown[i] === transfer;
@@ -48,7 +54,7 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
       if (is) reveal(row);
     });
     detail.replaceChildren(transferPart(transfer, texts));
-    drawComparison(transfer);
+    chart.redraw();
   };
   // Scrolls the table alone; the page stays where the reader is.
   const reveal = (row) => {
@@ -57,10 +63,6 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
     if (row.offsetTop - head < box.scrollTop) box.scrollTop = row.offsetTop - head;
     const below = row.offsetTop + row.offsetHeight - box.clientHeight;
     if (below > box.scrollTop) box.scrollTop = below;
-  };
-  const drawComparison = (chosen) => {
-    const pick = (transfer) => choose(transfer);
-    chart.replaceChildren(responsive((width) => comparison(shown, chosen, pick, width)));
   };
   const refresh = () => {
     const column = columns.find(({ title }) => title === page.column) ?? columns[0];
@@ -72,20 +74,20 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
       const is = cell.dataset.title === page.column;
       cell.setAttribute("aria-sort", is ? (page.descending ? "descending" : "ascending") : "none");
     }
-    const chosen = shown.find((t) => key(t) === page.chosen) ?? shown[0];
-    if (chosen) choose(chosen);
+    const next = shown.find((t) => key(t) === page.chosen) ?? shown[0];
+    if (next) choose(next);
     else {
       detail.replaceChildren();
-      chart.replaceChildren();
+      chart.redraw();
     }
   };
   const row = (t) =>
     html(
       "tr",
       { tabindex: -1, onclick: () => choose(t, true) },
-      ...columns.map(({ value, cell, numeric, minor, title }) => {
+      ...columns.map(({ value, cell, numeric, minor, name, title }) => {
         const text = cell ? cell(t) : value(t) || "–";
-        return html("td", { class: `${numeric ? "numeric" : ""}${minor ? " minor" : ""}${title === "outcome" ? ` ${outcome(t).replace(" ", "-")}` : ""}`, title: cell ? null : text }, text);
+        return html("td", { class: `${numeric ? "numeric" : ""}${minor ? " minor" : ""}${name ? " name" : ""}${title === "outcome" ? ` ${outcome(t).replace(" ", "-")}` : ""}`, title: cell ? null : text }, text);
       }),
     );
   const sort = (title) => {
@@ -122,8 +124,8 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
   const scatter = html("figure", {}, html("figcaption", {}, "Achieved against predicted accuracy"), chart, legend([["inside", "inside its interval"], ["above", "above"], ["below", "below"], ["diagonal", "exact"]]));
   const list = html("div", {}, filters, html("div", { class: "scroll rows" }, table));
   root.replaceChildren(
-    html("h1", {}, transfers.length ? `${transfers.length} transfer${transfers.length > 1 ? "s" : ""}` : "Ranking"),
-    ...(data.ranking ? [rankingPart(data.ranking)] : []),
+    html("h1", {}, transfers.length ? `${transfers.length.toLocaleString("en")} transfer${transfers.length > 1 ? "s" : ""}` : "Ranking"),
+    ...data.rankings.map(rankingPart),
     ...(transfers.length ? [summary, html("section", { class: "overview", "aria-label": "Transfers" }, list, scatter), detail, levelsPart(data.levels)] : []),
   );
   if (transfers.length) refresh();

@@ -7,6 +7,13 @@ function figure(title, chart, entries, ...more) {
   return html("figure", {}, html("figcaption", {}, title), responsive(chart), legend(entries), ...more);
 }
 
+/** The numbers of a chart for those who cannot point at it. */
+function asTable(heads, rows) {
+  const line = (kind, cells) => html("tr", {}, ...cells.map((text) => html(kind, {}, text)));
+  const table = html("table", {}, html("thead", {}, line("th", heads)), html("tbody", {}, ...rows.map((cells) => line("td", cells))));
+  return html("details", {}, html("summary", {}, "As a table"), html("div", { class: "scroll rows", tabindex: 0, role: "region", "aria-label": "Numbers of the chart" }, table));
+}
+
 /** Everything that is known of one transfer. */
 export function transferPart(transfer, texts) {
   const { forecast, reference, running, curve, layers, association } = transfer;
@@ -18,7 +25,7 @@ export function transferPart(transfer, texts) {
     reference != null && ["line reference", "reference"],
   ].filter(Boolean);
   const charts = html("div", { class: "charts" });
-  if (curve[0].length || forecast) charts.append(figure("Accuracy over the epochs", (width) => course(transfer, width), entries));
+  if (curve[0].length || forecast) charts.append(figure("Accuracy over the epochs", (width) => course(transfer, width), entries, curve[0].length > 0 && asTable(["epochs trained", "accuracy"], curve[0].map((epoch, i) => [`${epoch}`, percent(curve[1][i])]))));
   if (layers.length > 1) charts.append(depthFigure(transfer, texts));
   if (association === "left out") charts.append(html("p", { class: "muted" }, "P(y|z) of this transfer is left out: a page of so many holds that of the newest. It is in the record."));
   else if (association) charts.append(associationFigure(association));
@@ -79,7 +86,7 @@ function depthFigure(transfer, texts) {
   const entries = [["line achieved", "linear probe on each layer, ± standard error"], ["head", "input of the head"]];
   if (transfer.together != null) entries.push(["line predicted", `all layers together, ${percent(transfer.together)}`]);
   if (cut != null) entries.push(["band cut", cut >= names.length ? "advice: train the head alone" : cut === 0 ? "advice: train all layers" : `advice: train from ${transfer.recommended} on (layer ${cut + 1} of ${names.length})`]);
-  return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries);
+  return figure("Accuracy over the depth of the source", (width) => depth(transfer, texts, width), entries, asTable(["layer", "name", "accuracy of the probe"], transfer.layers.map(([name, accuracy, deviation], i) => [`${i + 1}`, texts[name], deviation == null ? percent(accuracy) : `${percent(accuracy)} ± ${(100 * deviation).toFixed(1)}`])));
 }
 
 function associationFigure({ targets, sources, p, left_out }) {
@@ -89,8 +96,8 @@ function associationFigure({ targets, sources, p, left_out }) {
   const rows = targets.map((name, y) => html("tr", {}, html("th", { scope: "row", title: name }, name), ...p[y].map((value, z) => cell(value, name, sources[z]))));
   return html(
     "figure",
-    { class: `heat ${sources.length > 8 ? "wide" : ""}` },
-    html("figcaption", {}, "P(target class | source class)"),
+    { class: `heat${sources.length > 8 ? " wide" : ""}${sources.some((name) => name.length > 4) ? " turned" : ""}` },
+    html("figcaption", {}, "What the source classes stand for: P(target class | source class)"),
     html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "P(y|z)" }, html("table", {}, html("thead", {}, head), html("tbody", {}, ...rows))),
     html("p", { class: "muted" }, left_out),
   );
@@ -110,7 +117,7 @@ export function levelsPart(groups) {
     "section",
     { "aria-label": "Convergence" },
     html("h2", {}, "How fast, by level of LEEP"),
-    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level; the band is for 80% of single runs. A reference is the same network trained from scratch." : "A level needs two complete runs that trained the same part."),
+    html("p", { class: "muted" }, figures.length ? "Mean of the runs in each level; the band is for 80% of single runs. A reference is the same network trained from scratch." : "Nothing yet. A level is the mean of at least two runs that trained the same part and ran to their end."),
     html("div", { class: "charts" }, ...figures),
   );
 }
@@ -127,7 +134,7 @@ export function rankingPart(ranking) {
     ["source", (s) => html("div", { class: "who" }, html("strong", {}, s.name), ...remarks(s).map((words) => html("small", { class: "muted" }, words)))],
     ...trainable.map((part) => [`forecast, train ${part}`, (s) => forecastCell(s.forecasts[part], range, best.includes(s))]),
     ["behind the best", (s) => (s.gap == null ? "–" : `${points(-s.gap)}${s.gap_standard_error == null ? "" : ` (± ${(100 * s.gap_standard_error).toFixed(1)})`}`), (s) => s.gap],
-    ["LEEP, leave-one-out", (s) => number(s.scores.leave_one_out_leep), (s) => s.scores.leave_one_out_leep],
+    ["leave-one-out LEEP (nats)", (s) => number(s.scores.leave_one_out_leep), (s) => s.scores.leave_one_out_leep],
     ["linear probe", (s) => percent(s.scores.linear_probe_accuracy), (s) => s.scores.linear_probe_accuracy],
     ["accuracy on other targets", (s) => (s.history_accuracy == null ? "–" : `${percent(s.history_accuracy)} (${s.history_records} runs)`), (s) => s.history_accuracy],
     ["parameters", (s) => short(s.num_parameters), (s) => s.num_parameters],

@@ -22,25 +22,26 @@ export function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
-/** A box that draws its chart for the width that it has, and again when that changes. */
+/** A box that draws its chart for the width that it has, and again when that changes or `redraw` is called. */
 export function responsive(draw) {
   const box = html("div", { class: "chart" });
   let width = 0;
+  box.redraw = () => width > 0 && box.replaceChildren(draw(width));
   new ResizeObserver(() => {
     const now = Math.floor(box.clientWidth);
     if (now > 0 && now !== width) {
       width = now;
-      box.replaceChildren(draw(width));
+      box.redraw();
     }
   }).observe(box);
   return box;
 }
 
 /** Axes: the drawing and the maps from data to pixels. `x` and `y` are {range, format, label, places}; the heading of a chart says what y is. */
-export function axes(width, height, x, y, label) {
+export function axes(width, height, x, y, label, role = "img") {
   const left = 52, right = width - 14, top = 10, bottom = height - 44;
   const mapX = scale(...x.range, left, right), mapY = scale(...y.range, bottom, top);
-  const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role, "aria-label": label });
   for (const place of y.places ?? ticks(...y.range, 5)) {
     node.append(
       svg("line", { class: "grid", x1: left, x2: right, y1: mapY(place), y2: mapY(place) }),
