@@ -95,16 +95,16 @@ def _posterior_scores(
 ) -> Tensor:
     """Correctness and log posterior ``[2, T, m]`` of each row's own class, for scales each twice the one before."""
     own = position.unsqueeze(0)  # [1, m]
-    gaps = distances.sub_(distances.amin(dim=0))  # [K, m]
-    own_gap, own_frequency = gaps.gather(0, own).squeeze(0), frequency[position, 0]  # [m]
+    least, own_frequency = distances.amin(dim=0), frequency[position, 0]  # [m]
+    own_gap = distances.gather(0, own).squeeze(0) - least  # [m]
     scores = distances.new_empty(2, len(scales), len(position))
     # With classes of one size the nearest one is the best at every scale.
     alike = bool(frequency.amin() == frequency.amax())
+    weighted = torch.empty_like(distances)
     if alike:
-        near = (gaps <= 2 * TIE / scales[0] + rounding).to(gaps)  # 0 or 1
+        near = torch.le(distances, least + (2 * TIE / scales[0] + rounding), out=weighted)  # [K, m], 0 or 1
         scores[0] = near.gather(0, own).squeeze(0) / near.sum(dim=0)
-    odds = (gaps * (-scales[0] / 2)).exp_()
-    weighted = torch.empty_like(odds)
+    odds = torch.sub(scales[0] / 2 * least, distances, alpha=scales[0] / 2).exp_()  # [K, m]
     for i, scale in enumerate(scales):
         if i:
             odds.square_()
