@@ -182,10 +182,10 @@ def _squared_distances(
         distances = (unit * discriminant.class_norms[shrinkage]).unsqueeze(1) + unit * length  # [K, m]
         if with_rows is None or with_residuals is None:
             distances.addmm_(-2 * unit * weighted, rows.T)
-            across_own = torch.addmm(crossed * root, weighted, (residuals * root.unsqueeze(1)).T, alpha=-1)  # [K, m]
+            with_residuals = weighted @ residuals.T
         else:
             distances.sub_(with_rows.mul_(2 * unit))
-            across_own = with_residuals.sub_(crossed).mul_(root)
+        across_own = with_residuals.sub_(crossed).mul_(root)
         distances.addcmul_(across_own, across_own)
         distances.scatter_(0, position.unsqueeze(0), (unit * leverage.square() * squared / remaining).unsqueeze(0))
         yield distances, length.mul(64 * torch.finfo(rows.dtype).eps * unit)
