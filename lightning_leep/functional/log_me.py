@@ -41,18 +41,8 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
     Source: You, Liu, Wang, Long, "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021
     (arXiv:2102.11005).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        ignore_index: Label of the rows that are left out.
-
-    Returns:
-        LogME in nats per row, 0-d, float64 where the device has it.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or fewer than 2 rows remain.
+    Arguments, result (0-d, in nats per row) and errors are as for
+    :func:`~lightning_leep.functional.h_score.h_score`.
 
     Example:
         >>> import torch

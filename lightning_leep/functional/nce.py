@@ -27,19 +27,8 @@ def nce(
     Source: Tran, Nguyen, Hassner, "Transferability and Hardness of Supervised Classification Tasks", ICCV 2019
     (arXiv:1908.08142), with the source's decisions in place of its labels as in Nguyen et al., ICML 2020.
 
-    Args:
-        preds: ``[N, Z]`` or ``[N, Z, d1, ...]`` source outputs.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
-        ignore_index: Label of the rows that are left out.
-
-    Returns:
-        NCE in nats, 0-d, float64 where the device has it.
-
-    Raises:
-        TypeError: If ``preds`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or probabilities are invalid, or fewer than 2 rows remain.
+    Arguments, result (0-d, in nats) and errors are as for :func:`~lightning_leep.functional.leep.leep`; ``from_logits``
+    decides only how ``preds`` are checked.
 
     Example:
         >>> import torch

@@ -36,20 +36,9 @@ def nearest_neighbour_accuracy(
 
     Source: Cover and Hart, "Nearest neighbor pattern classification", IEEE Trans. on Information Theory 13 (1967).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point of any dtype.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        max_rows: Most rows of the sample, unless 2 C is more.
-        seed: Of the hash.
-        ignore_index: Label of the rows that are left out.
-
-    Returns:
-        0-d, in 0..1, float64 where the device has it.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or no class has 2 rows.
+    ``features``, ``target``, result (0-d, in 0..1) and errors are as for
+    :func:`~lightning_leep.functional.h_score.h_score`; it is also an error if no class has 2 rows. ``seed`` is that of
+    the hash.
 
     Example:
         >>> import torch

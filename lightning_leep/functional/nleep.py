@@ -44,23 +44,11 @@ def nleep(
 
     Source: Li et al., "Ranking Neural Checkpoints", CVPR 2021 (arXiv:2011.11200).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        num_components: Components of the mixture; None means 5 C.
-        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all, as the paper
-            does. All rows are scored either way.
-        seed: Seed of the subset and of the mixture.
-        ignore_index: Label of the rows that are left out.
+    ``features``, ``target`` and result (0-d, in nats) are as for :func:`~lightning_leep.functional.h_score.h_score`.
+    The mixture has ``num_components``, 5 C when None, and is fitted to a random subset of ``max_fit_rows``, to all rows
+    when None, as in the paper. All rows are scored either way. ``seed`` is that of the subset and of the mixture.
 
-    Returns:
-        N-LEEP in nats, 0-d, float64 where the device has it.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or the rows are fewer than 2 or than the components.
-        ModuleNotFoundError: If scikit-learn is not installed.
+    Errors are as there, also for fewer rows than components, and ``ModuleNotFoundError`` without scikit-learn.
 
     Example:
         >>> import torch

@@ -43,19 +43,9 @@ def permutation_null(
     The labels are shuffled among the rows of all processes, and no label is sent: a shared generator draws how many
     labels of each class a process gets (multivariate hypergeometric), one of its own which of its rows get them.
 
-    Args:
-        probs: Source distributions in blocks ``[m, Z]``.
-        target: Labels in blocks ``[m]``.
-        num_target_classes: C.
-        num_source_classes: Z.
-        num_permutations: B.
-        seed: Seed of private generators, the same on every process.
-        reduce: Function that sums a tensor over the processes.
-        rank: Number of this process.
-        world_size: Number of processes.
-
-    Returns:
-        ``[B]``, LEEP of each shuffle, in nats.
+    It takes source distributions in blocks ``[m, Z]`` and labels in blocks ``[m]``, the number B of shuffles, a
+    ``seed`` that is the same on every process, the function ``reduce`` that sums a tensor over the processes, and the
+    number ``rank`` of this one. It returns LEEP of each shuffle ``[B]``, in nats.
     """
     device = probs[0].device if probs else torch.device("cpu")
     dtype = accumulation_dtype(device)

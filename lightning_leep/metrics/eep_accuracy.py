@@ -14,8 +14,6 @@ class EEPAccuracy(JointMetric):
     ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two
     rows.
 
-    Source: Nguyen et al., ICML 2020 (arXiv:2002.12462), section 3.
-
     Example:
         >>> import torch
         >>> metric = EEPAccuracy(num_target_classes=2, num_source_classes=2, from_logits=False)

@@ -17,16 +17,9 @@ class HScore(FeatureMetric):
     0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
     :class:`LogME` and with H-scores of the other ``shrinkage``.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        shrinkage: Whether the covariance is shrunk (Ledoit and Wolf 2004).
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> import torch

@@ -34,16 +34,10 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     shares its moments with :class:`HScore` and :class:`LogME` if they are in one of its ``compute_groups``, this metric
     first.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: ``keep_rows`` of :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of
-            :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), ``keep_rows`` of
+    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> metric = LinearProbeAccuracy(num_target_classes=2, num_features=2)

@@ -14,15 +14,9 @@ class LogME(FeatureMetric):
     not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
     ``MetricCollection`` it shares its state with :class:`HScore`.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed and left out of the mean.
-        num_features: d.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> import torch

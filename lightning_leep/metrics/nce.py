@@ -15,16 +15,9 @@ class NegativeConditionalEntropy(SourceOutputMetric):
     in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is
     ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_source_classes: Z.
-        from_logits: Whether ``preds`` are logits or probabilities; it decides only how they are checked.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and outputs of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible.
+    The arguments are those of the function, ``num_source_classes`` Z, ``validate_args``, whether to check labels and
+    outputs of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> metric = NegativeConditionalEntropy(num_target_classes=2, num_source_classes=2)

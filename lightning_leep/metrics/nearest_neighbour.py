@@ -26,17 +26,9 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
     process sends its sample, and all make the same sample of those.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        max_rows: Most rows of the sample, unless 2 C is more.
-        seed: Of the sample.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check the values of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> target = torch.arange(2).repeat(20)

@@ -37,18 +37,9 @@ class NLEEP(FeatureMetric):
     values, so every process fits the mixture that one process with all rows would fit. Each process then scores its own
     rows; joint and score are pooled by sums.
 
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        num_features: d.
-        num_components: Components of the mixture; 5 C when None.
-        max_fit_rows: Fit the mixture to a random subset of at most this many rows; None fits it to all.
-        seed: Seed of the subset and of the mixture.
-        ignore_index: Label of the rows that are left out.
-        validate_args: Whether to check labels and features of each batch; types and shapes are always checked.
-        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is impossible, or ``max_fit_rows`` is less than the number of components.
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
 
     Example:
         >>> metric = NLEEP(num_target_classes=2, num_features=2, num_components=2)

@@ -242,7 +242,8 @@ def check_report(report: TransferabilityReport) -> None:
     check_fields(report, _RANGES, missing=True, needed=needed)
     texts("notes", report.notes)
     accuracies = report.linear_probe_class_accuracy
-    for name, value in (("class_counts", report.class_counts), ("layers", report.layers)):
+    tuples = {"class_counts": report.class_counts, "layers": report.layers}
+    for name, value in {**tuples, "linear_probe_class_accuracy": () if accuracies is None else accuracies}.items():
         if not isinstance(value, tuple):
             raise TypeError(f"`{name}` must be a tuple, got {value!r}.")
     for name in ROW_FIELDS:
@@ -260,14 +261,14 @@ def check_report(report: TransferabilityReport) -> None:
             f"got {len(report.class_counts)} counts with sum {sum(report.class_counts)}."
         )
     if accuracies is not None:
-        if not isinstance(accuracies, tuple) or len(accuracies) != report.num_target_classes:
-            raise ValueError(
-                f"`linear_probe_class_accuracy` must hold one value for each of {report.num_target_classes} classes, "
-                f"got {accuracies!r:.200}."
-            )
         for accuracy in accuracies:
             if accuracy is not None:
                 check_real("linear_probe_class_accuracy", accuracy, 0, 1)
+        if len(accuracies) != report.num_target_classes:
+            raise ValueError(
+                f"`linear_probe_class_accuracy` must hold one value for each of {report.num_target_classes} classes, "
+                f"got {len(accuracies)}."
+            )
     if report.linear_probe_samples is not None and report.linear_probe_samples > report.num_samples:
         raise ValueError(
             f"`linear_probe_samples` must be at most `num_samples` = {report.num_samples}, "

@@ -6,12 +6,41 @@ from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.convergence import ConvergenceForecast
 from lightning_leep.layers.advice import Advice
 from lightning_leep.records.curve import AccuracyCurve, Reference, best_accuracy
-from lightning_leep.records.report import TransferabilityReport, or_nan
+from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.report_notes import doubts, explained_share
 from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.
 NORMAL_95 = 1.96
+#: Rows of the table of scores: title, name in the report, and what it means.
+SCORES = (
+    ("LEEP", "leep", "mean log-probability of the right label, given only the source's outputs; 0 is perfect"),
+    (
+        "LEEP, leave-one-out",
+        "leave_one_out_leep",
+        "the same with each sample predicted from the others alone, as for new data",
+    ),
+    ("floor", "floor", "LEEP of a source that says nothing: minus the entropy of the labels"),
+    (
+        "floor, leave-one-out",
+        "leave_one_out_floor",
+        "the same without classes of a single sample, which leave-one-out LEEP leaves out",
+    ),
+    (
+        "EEP accuracy",
+        "eep_accuracy",
+        "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
+    ),
+    (
+        "linear probe accuracy",
+        "linear_probe_accuracy",
+        "a linear classifier on the source's features, leave-one-out; forecasts a re-trained head",
+    ),
+    ("NCE", "nce", "LEEP with only the most probable source class of each sample"),
+    ("N-LEEP", "nleep", "LEEP with clusters of features in place of source classes"),
+    ("H-score", "h_score", "distance of the classes in feature space relative to their spread; 0 or more"),
+    ("LogME", "log_me", "log evidence of a linear model on the features; compares sources on the same data only"),
+)
 
 
 def report_markdown(
@@ -141,31 +170,16 @@ def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
 
 
 def _table(report: TransferabilityReport) -> str:
-    rows = [] if report.leep is None else _output_rows(report)
-    if report.linear_probe_accuracy is not None:
-        accuracy = _accuracy(report.linear_probe_accuracy, report.linear_probe_accuracy_standard_error)
-        rows.append(
-            (
-                "linear probe accuracy",
-                accuracy,
-                "a linear classifier on the source's features, leave-one-out; forecasts a re-trained head",
-            )
-        )
-    for name, score, meaning in (
-        ("NCE", report.nce, "LEEP with only the most probable source class of each sample"),
-        ("N-LEEP", report.nleep, "LEEP with clusters of features in place of source classes"),
-        ("H-score", report.h_score, "distance of the classes in feature space relative to their spread; 0 or more"),
-        (
-            "LogME",
-            report.log_me,
-            "log evidence of a linear model on the features; compares sources on the same data only",
-        ),
-    ):
-        if score is not None:
-            rows.append((name, f"{score:.3f}", meaning))
-    return "\n".join(
-        ["| score | value (± 95%) | what it means |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    )
+    lines = ["| score | value (± 95%) | what it means |", "|---|---|---|"]
+    for title, name, meaning in SCORES:
+        value, error = getattr(report, name), getattr(report, f"{name}_standard_error", None)
+        if value is None or (report.leep is None and "floor" in name):
+            continue
+        if name == "leave_one_out_floor" and not (1 in report.class_counts and isfinite(value)):
+            continue
+        shown = _accuracy(value, error) if name.endswith("accuracy") else _score(value, error)
+        lines.append(f"| {title} | {shown} | {meaning} |")
+    return "\n".join(lines)
 
 
 def _layers(report: TransferabilityReport) -> str:
@@ -183,31 +197,6 @@ def _layers(report: TransferabilityReport) -> str:
         total = sum(layer.kept_width for layer in report.layers)
         rows.append(f"| all together | {total} | {_accuracy(value, report.multi_layer_probe_standard_error)} | - | - |")
     return "\n".join(["**Layers of the source**, in the order in which they run:", "", *rows])
-
-
-def _output_rows(report: TransferabilityReport) -> list[tuple[str, str, str]]:
-    rows = [
-        (
-            "LEEP",
-            _score(or_nan(report.leep), report.leep_standard_error),
-            "mean log-probability of the right label, given only the source's outputs; 0 is perfect",
-        ),
-        (
-            "LEEP, leave-one-out",
-            _score(or_nan(report.leave_one_out_leep), report.leave_one_out_leep_standard_error),
-            "the same with each sample predicted from the others alone, as for new data",
-        ),
-        ("floor", f"{report.floor:.3f}", "LEEP of a source that says nothing: minus the entropy of the labels"),
-        (
-            "EEP accuracy",
-            _accuracy(or_nan(report.eep_accuracy), report.eep_accuracy_standard_error),
-            "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
-        ),
-    ]
-    if 1 in report.class_counts and isfinite(report.leave_one_out_floor):
-        meaning = "the same without classes of a single sample, which leave-one-out LEEP leaves out"
-        rows.insert(3, ("floor, leave-one-out", f"{report.leave_one_out_floor:.3f}", meaning))
-    return rows
 
 
 def _score(value: float, error: float | None) -> str:

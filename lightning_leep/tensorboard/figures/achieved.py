@@ -9,7 +9,9 @@ from lightning_leep.tensorboard.figures.style import (
     EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
+    legend,
     new_figure,
+    percent_axis,
     styled,
 )
 from lightning_leep.tensorboard.words import percent, progress_sentence
@@ -29,32 +31,21 @@ def predicted_vs_achieved_figure(
     predicted_label: str,
     interval: tuple[float, float] | None = None,
     reference: Reference | None = None,
-    title: str = "Predicted and achieved accuracy",
     expected: MeanCurve | None = None,
 ) -> "Figure":
     """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
 
-    Args:
-        curve: Accuracy per validation; with an empty curve the figure shows the prediction alone.
-        predicted: Accuracy in 0..1 that was predicted before training.
-        predicted_label: What the prediction is, in a few words.
-        interval: Lowest and highest accuracy that the prediction allows.
-        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
-        title: Heading of the figure.
-        expected: Accuracy that is expected after each epoch, with its own band.
-
-    Returns:
-        A matplotlib figure that is not registered in pyplot; the caller draws or saves it.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If ``predicted`` lies outside 0..1, or ``interval`` is not ``low <= high`` within 0..1.
+    With an empty curve it shows the prediction alone. ``predicted_label`` says in a few words what the prediction is;
+    ``reference`` is a curve or final accuracy to compare with, such as the same network trained from scratch;
+    ``expected`` is the accuracy that is expected after each epoch, with its own band. The figure is not registered in
+    pyplot. ``ValueError`` if ``predicted`` lies outside 0..1, or ``interval`` is not ``low <= high`` within 0..1.
     """
     if not 0 <= predicted <= 1:
         raise ValueError(f"`predicted` must lie in 0..1, got {predicted}.")
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
-    figure = new_figure(3.0, title, f"{progress_sentence(curve, predicted, interval)}\nPrediction: {predicted_label}.")
+    subtitle = f"{progress_sentence(curve, predicted, interval)}\nPrediction: {predicted_label}."
+    figure = new_figure(3.0, "Predicted and achieved accuracy", subtitle)
     axes = figure.add_subplot()
     if interval is not None:
         axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
@@ -62,7 +53,8 @@ def predicted_vs_achieved_figure(
         axes.fill_between(expected.epochs, expected.low, expected.high, color=EXPECTED_COLOR, alpha=0.18, lw=0)
         axes.plot(expected.epochs, expected.mean, "-.", color=EXPECTED_COLOR, label="expected on the way")
     _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
-    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=_predicted_label(predicted, interval))
+    spread = "" if interval is None else f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
+    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}{spread}")
     if isinstance(reference, AccuracyCurve):
         _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
     elif reference is not None:
@@ -70,14 +62,7 @@ def predicted_vs_achieved_figure(
     band = () if expected is None else (*expected.low, *expected.high)
     _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
     axes.set(xlabel="epochs trained", ylabel="accuracy")
-    figure.legend(
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        handlelength=2.0,  # long enough to tell the line styles apart
-        columnspacing=0.9,
-        handletextpad=0.4,
-    )
+    legend(figure)
     return figure
 
 
@@ -87,12 +72,6 @@ def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form
         axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
 
 
-def _predicted_label(predicted: float, interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return f"predicted {percent(predicted)}"
-    return f"predicted {percent(predicted)} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
-
-
 def _scale(
     axes: "Axes",
     curve: AccuracyCurve,
@@ -100,7 +79,7 @@ def _scale(
     levels: tuple[float, ...],
     epochs: tuple[float, ...],
 ) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
     if reference is not None and not isinstance(reference, AccuracyCurve):
@@ -113,4 +92,4 @@ def _scale(
     last = max((*curve.epochs, *other.epochs, *epochs, 1.0))
     axes.set_xlim(-0.03 * last, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    percent_axis(axes.yaxis)

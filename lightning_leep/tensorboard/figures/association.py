@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_TABLE_ROWS = 25
+RANKS = ("strongest", "2nd", "3rd")
 #: The heat map shows the heaviest source classes until they hold this share of the mass.
 MASS_SHOWN = 0.99
 
@@ -30,18 +31,9 @@ def association_figure(
     heaviest source classes, until 99% of the mass is shown or there are 20 columns. Columns are ordered by the target
     class that they point to. The subtitle says what was left out.
 
-    Args:
-        joint: Sum of source distributions for each target class, ``[C, Z]``.
-        target_names: Names of the C target classes; by default their numbers.
-        source_names: Names of the Z source classes; by default their numbers.
-
-    Returns:
-        A matplotlib figure that is not registered in pyplot.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If ``joint`` is not a matrix of finite, non-negative numbers with a positive sum, or there are not
-            as many names as classes.
+    It takes the sum of source distributions for each target class, ``joint [C, Z]``, and names, which by default are
+    numbers. The figure is not registered in pyplot. ``ValueError`` if ``joint`` is not a matrix of finite, non-negative
+    numbers with a positive sum, or there are not as many names as classes.
     """
     joint, targets, sources = _checked(joint, target_names, source_names)
     rows, columns, conditional = _selected(joint)
@@ -61,35 +53,17 @@ def association_figure(
 
 @styled
 def strongest_sources_figure(
-    joint: Tensor,
-    target_names: Sequence[str] | None = None,
-    source_names: Sequence[str] | None = None,
-    top_k: int = 3,
+    joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
 ) -> "Figure":
-    r"""Table of the source classes that the source model sees in each target class, strongest first.
+    r"""Table of the three source classes that the source model sees most in each target class, strongest first.
 
     A cell holds a source class z and :math:`P(z|y) = J(y,z) / \sum_z J(y,z)`, its mean probability over the rows of the
-    target class.
-
-    Args:
-        joint: Sum of source distributions for each target class, ``[C, Z]``.
-        target_names: Names of the C target classes; by default their numbers.
-        source_names: Names of the Z source classes; by default their numbers.
-        top_k: Source classes for each target class.
-
-    Returns:
-        A matplotlib figure that is not registered in pyplot.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: As :func:`association_figure`; or if ``top_k`` is less than 1.
+    target class. Arguments, result and errors are those of :func:`association_figure`.
     """
-    if top_k < 1:
-        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
     joint, targets, sources = _checked(joint, target_names, source_names)
     rows = [i for i in _largest(joint.sum(1), MAX_TABLE_ROWS) if joint[i].sum() > 0]
     shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
-    shares = shares[:, :top_k]  # [rows, top_k]
+    shares = shares[:, : len(RANKS)]  # [rows, 3]
     subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
     figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
     axes = figure.add_subplot()
@@ -102,7 +76,7 @@ def strongest_sources_figure(
                 text = f"{name}\n{100 * share:.0f}%" if share >= 0.005 else f"{name}\n<1%"
                 color = "white" if share > 0.65 else "black"
                 axes.text(rank, i, text, ha="center", va="center", color=color, fontsize=11, linespacing=1)
-    axes.set_xticks(range(shares.shape[1]), [_rank(rank) for rank in range(shares.shape[1])])
+    axes.set_xticks(range(shares.shape[1]), RANKS[: shares.shape[1]])
     axes.set_yticks(range(len(rows)), [shorten(targets[i], 14) for i in rows])
     axes.tick_params(length=0)
     return figure
@@ -190,7 +164,3 @@ def _columns_left_out(joint: Tensor, rows: list[int], columns: list[int]) -> str
         return f"all {count} source classes"
     share = percent(float(joint[rows][:, columns].sum() / joint[rows].sum()))
     return f"{len(columns)} of {count} source classes, with {share} of the probability"
-
-
-def _rank(rank: int) -> str:
-    return "strongest" if rank == 0 else f"{rank + 1}{ {1: 'nd', 2: 'rd'}.get(rank, 'th') }"

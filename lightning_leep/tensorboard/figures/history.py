@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.levels import LEEPLevel, leep_levels, shown_transfers
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
-from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, PREDICTED_COLOR, new_figure, styled
+from lightning_leep.tensorboard.figures.style import (
+    ACHIEVED_COLOR,
+    PREDICTED_COLOR,
+    legend,
+    new_figure,
+    percent_axis,
+    styled,
+)
 from lightning_leep.tensorboard.words import percent
 
 if TYPE_CHECKING:
@@ -33,20 +40,8 @@ def history_figure(
     """Best accuracy of each earlier transfer against its LEEP, and this run among them.
 
     This run is drawn at its own LEEP, with the interval of its forecast and, after the first validation, its best
-    accuracy.
-
-    Args:
-        report: Scores of this run.
-        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
-        forecast: The forecast of this run.
-        curve: The validations of this run so far.
-
-    Returns:
-        A matplotlib figure that is not registered in pyplot.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If no transfer can be shown.
+    accuracy. The earlier transfers are of one ``trainable``; see :func:`shown_transfers`. The figure is not registered
+    in pyplot. ``ValueError`` if no transfer can be shown.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
@@ -61,7 +56,7 @@ def history_figure(
     axes.set(xlabel="LEEP (0 is perfect)", ylabel="best accuracy")
     _percent_axis(axes)
     if axes.get_legend_handles_labels()[0]:
-        _legend(figure, columns=2)
+        legend(figure)
     return figure
 
 
@@ -70,17 +65,7 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
     """Mean accuracy per epoch of earlier transfers, one line for each level of LEEP, and the curve of this run.
 
     The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`); a short history has fewer.
-
-    Args:
-        history: Earlier transfers to compare with, of one ``trainable``; see :func:`shown_transfers`.
-        curve: Validations of this run so far.
-
-    Returns:
-        A matplotlib figure that is not registered in pyplot.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If no transfer can be shown.
+    History, result and error are those of :func:`history_figure`.
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
@@ -102,7 +87,7 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
     axes.set(xlabel="epochs trained", ylabel="accuracy")
     _percent_axis(axes)
     if axes.lines:
-        _legend(figure, columns=2)
+        legend(figure)
     return figure
 
 
@@ -132,12 +117,6 @@ def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
     return {level.level: to_hex(colormaps["plasma"](0.8 * (last - level.level) / max(last - 1, 1))) for level in levels}
 
 
-def _legend(figure: "Figure", columns: int) -> None:
-    figure.legend(
-        loc="outside lower center", ncols=columns, frameon=False, handlelength=1.8, columnspacing=0.9, handletextpad=0.4
-    )
-
-
 def _draw_this_run(
     axes: "Axes", report: TransferabilityReport, forecast: AccuracyForecast | None, curve: AccuracyCurve
 ) -> None:
@@ -145,35 +124,18 @@ def _draw_this_run(
         return
     if forecast is not None:
         below, above = forecast.value - forecast.low, forecast.high - forecast.value
-        axes.errorbar(
-            [report.leep],
-            [forecast.value],
-            yerr=[[max(below, 0)], [max(above, 0)]],
-            fmt="_",
-            color=PREDICTED_COLOR,
-            markersize=14,
-            markeredgewidth=2.2,
-            capsize=5,
-            zorder=3,
-            label="this run, predicted",
-        )
+        form: dict[str, Any] = {"fmt": "_", "ms": 14, "mew": 2.2, "capsize": 5, "zorder": 3, "color": PREDICTED_COLOR}
+        ends = [[max(below, 0)], [max(above, 0)]]
+        axes.errorbar([report.leep], [forecast.value], yerr=ends, label="this run, predicted", **form)
     if len(curve):
-        axes.plot(
-            [report.leep],
-            [curve.best],
-            "*",
-            color=ACHIEVED_COLOR,
-            markersize=15,
-            markeredgecolor="white",
-            zorder=4,
-            label="this run, achieved",
-        )
+        form = {"ms": 15, "mec": "white", "zorder": 4, "color": ACHIEVED_COLOR}
+        axes.plot([report.leep], [curve.best], "*", label="this run, achieved", **form)
 
 
 def _percent_axis(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    percent_axis(axes.yaxis)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # a number such as -1.025 is wide
     low, high = axes.get_ylim()

@@ -10,7 +10,9 @@ from lightning_leep.tensorboard.figures.style import (
     EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
+    legend,
     new_figure,
+    percent_axis,
     styled,
 )
 from lightning_leep.tensorboard.words import percent, shorten
@@ -29,16 +31,7 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
     The layer whose output goes into the source's head is marked; a line shows the probe on all layers together. With
     advice, the layers that it recommends to train lie behind a cut.
 
-    Args:
-        report: A report with layers.
-        advice: What to train, if that is to be shown.
-
-    Returns:
-        A matplotlib figure that pyplot does not know.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If no layer of the report has a probe accuracy.
+    The figure is not registered in pyplot. ``ValueError`` if no layer of the report has a probe accuracy.
     """
     layers = [layer for layer in report.layers if layer.probe_accuracy is not None]
     if not layers:
@@ -68,15 +61,13 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
     if head:
         values = [accuracy[place] for place in head]
         axes.plot(head, values, "D", ms=10, color=EXPECTED_COLOR, label="input of the head")
-    from matplotlib.ticker import PercentFormatter
-
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    percent_axis(axes.yaxis)
     step = -(-len(layers) // MOST_NAMES)
     shown = places[::step]
     names = _without_common_start([layer.name for layer in layers])
     axes.set_xticks(shown, [shorten(names[place], 16) for place in shown], rotation=90, fontsize=11)
     axes.set(ylabel="accuracy", xlim=(-0.6, len(layers) - 0.4))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, columnspacing=0.9, handletextpad=0.4)
+    legend(figure)
     return figure
 
 

@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING
 
 from lightning_leep.records.ranking import Ranking
-from lightning_leep.tensorboard.figures.style import ACHIEVED_COLOR, EXPECTED_COLOR, PREDICTED_COLOR, new_figure, styled
+from lightning_leep.tensorboard.figures.style import (
+    ACHIEVED_COLOR,
+    EXPECTED_COLOR,
+    PREDICTED_COLOR,
+    legend,
+    new_figure,
+    percent_axis,
+    styled,
+)
 from lightning_leep.tensorboard.ranking import others
 from lightning_leep.tensorboard.words import percent, shorten
 
@@ -18,18 +26,8 @@ MARKERS = ("o", "s", "D")
 def ranking_figure(ranking: Ranking) -> "Figure":
     """The forecast of each source with its interval, best first; those that cannot be told from the best are shaded.
 
-    Args:
-        ranking: A ranking in which at least one source has a forecast.
-
-    Returns:
-        A matplotlib figure that pyplot does not know.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If no source has a forecast.
+    The figure is not registered in pyplot. ``ValueError`` if no source has a forecast.
     """
-    from matplotlib.ticker import PercentFormatter
-
     sources = [source for source in ranking.sources if source.forecasts]
     if not sources:
         raise ValueError("`ranking` must hold a source with a forecast, got none.")
@@ -56,6 +54,6 @@ def ranking_figure(ranking: Ranking) -> "Figure":
         axes.errorbar(values, places, xerr=ends, label=part, fmt=marker, color=color, capsize=3, ms=7)
     axes.set_yticks(range(len(sources)), [shorten(source.name, 20) for source in sources])
     axes.set(ylim=(len(sources) - 0.5, -0.5), xlabel="accuracy")
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    percent_axis(axes.xaxis)
+    legend(figure, columns=3)
     return figure

@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, ParamSpec
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -72,3 +73,16 @@ def new_figure(height: float, title: str, subtitle: str) -> "Figure":
     figure.text(0.02, 1 - 0.08 / full, title, va="top", fontsize=15, weight="bold")
     figure.text(0.02, 1 - 0.38 / full, "\n".join(lines), va="top", fontsize=12)
     return figure
+
+
+def legend(figure: "Figure", columns: int = 2) -> None:
+    """Put a legend below the axes, with lines that are long enough to tell their styles apart."""
+    spaces = {"handlelength": 2.0, "columnspacing": 0.9, "handletextpad": 0.4}
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, **spaces)
+
+
+def percent_axis(axis: "Axis") -> None:
+    """Write the numbers of an axis as percentages."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

@@ -37,16 +37,17 @@ def test_heat_map_holds_the_conditional(joint):
 
 
 def test_table_holds_the_mean_probabilities_of_the_strongest(joint):
-    figure = strongest_sources_figure(joint, TARGETS, SOURCES, top_k=2)
-    np.testing.assert_allclose(image(figure), [[0.8, 0.1], [0.4, 0.4], [0.75, 0.25]])
-    assert cells(figure) == ["one\n80%", "two\n10%", "two\n40%", "three\n40%", "three\n75%", "two\n25%"]
+    figure = strongest_sources_figure(joint, TARGETS, SOURCES)
+    np.testing.assert_allclose(image(figure), [[0.8, 0.1, 0.1], [0.4, 0.4, 0.2], [0.75, 0.25, 0.0]])
+    first, second = ["one\n80%", "two\n10%", "three\n10%"], ["two\n40%", "three\n40%", "one\n20%"]
+    assert cells(figure) == [*first, *second, "three\n75%", "two\n25%"]
     assert labels(figure.axes[0].yaxis) == TARGETS
-    assert labels(figure.axes[0].xaxis) == ["strongest", "2nd"]
+    assert labels(figure.axes[0].xaxis) == ["strongest", "2nd", "3rd"]
 
 
 def test_table_leaves_cells_without_mass_and_absent_target_classes_blank():
     joint = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 3.0]])
-    figure = strongest_sources_figure(joint, TARGETS, SOURCES[:2], top_k=5)
+    figure = strongest_sources_figure(joint, TARGETS, SOURCES[:2])
     assert labels(figure.axes[0].yaxis) == ["apple", "cat"]
     assert cells(figure) == ["one\n100%", "two\n75%", "one\n25%"]
     assert "2 of 3 target classes" in heading(figure)[1]
@@ -136,10 +137,6 @@ def test_legible_with_long_names(draw, num_targets, num_sources):
     assert all(len(label) <= 16 for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for label in labels(axis))
 
 
-def test_more_of_the_strongest_are_still_legible(joint):
-    assert_legible(strongest_sources_figure(joint.repeat(1, 2), top_k=6, source_names=["German pointer"] * 8))
-
-
 def test_names_are_no_formulas():
     figure = association_figure(torch.eye(2), ["$\\frac$", "US$"], ["a_b^c$", "$x$"])
     figure.canvas.draw()
@@ -185,8 +182,3 @@ def contrast(first, second):
 def test_bad_input_is_refused(draw, joint, names, message):
     with pytest.raises(ValueError, match=message):
         draw(joint, **names)
-
-
-def test_top_k_of_zero_is_refused(joint):
-    with pytest.raises(ValueError, match="`top_k` must be at least 1, got 0"):
-        strongest_sources_figure(joint, top_k=0)
