@@ -286,8 +286,8 @@ def print_table(
         print(f"{name:40}{tau:6.3f}{spans[0]:>15}{regret:8.4f}{spans[1]:>15}{hit:7.2f}{fidelity:10.3f}")
 
 
-def replay(zoo: dict[str, Any]) -> float:
-    """Mean weighted tau of the order by the effect in the history of the other targets."""
+def replay(zoo: dict[str, Any]) -> tuple[float, float]:
+    """Mean weighted tau of the orders by the effect and by the mean accuracy in the history of the other targets."""
     report = TransferabilityReport(
         num_samples=100,
         num_target_classes=2,
@@ -307,8 +307,10 @@ def replay(zoo: dict[str, Any]) -> float:
     taus = []
     for target, row in zoo["accuracy"].items():
         past = source_histories(history, trainable="all", target_name=target)
-        taus.append(weightedtau([past[name].effect.effect for name in zoo["models"]], row).statistic)
-    return float(np.mean(taus))
+        orders = zip(*((past[name].effect.effect, past[name].mean_accuracy) for name in zoo["models"]), strict=True)
+        taus.append([weightedtau(order, row).statistic for order in orders])
+    pooled, static = np.mean(taus, axis=0)
+    return pooled, static
 
 
 def main() -> None:
@@ -322,7 +324,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.zoo:
         zoo = json.loads(arguments.zoo.read_text())
-        print(f"{len(zoo['models'])} models, {len(zoo['accuracy'])} targets, history alone: tau {replay(zoo):.3f}")
+        print("history alone, tau by pooled effects and by mean accuracies: {:.4f} {:.4f}".format(*replay(zoo)))
     print_tables(run(arguments), range(arguments.targets))
 
 

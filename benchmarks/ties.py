@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
+from scipy.stats import multivariate_normal
 
 from lightning_leep.functional import linear_probe
 from lightning_leep.ranking.ties import MOST_DEPENDENCE, Estimate, compare_with_best
@@ -45,6 +46,16 @@ def separated(estimates: dict[str, Estimate]) -> bool:
     return any(not comparison.tied_with_best for comparison in compare_with_best(estimates).values())
 
 
+def most_power(best: float, n: int, correlation: float) -> tuple[float, float]:
+    """Power of two-sided tests of 5% for a gap of 5 points: McNemar's, and of all tests the best, given the margins."""
+    first, second = place_of(best), place_of(best - 0.05)
+    both = multivariate_normal(cov=[[1, correlation], [correlation, 1]]).cdf([first, second])
+    variance = 2 * (best - both) - 0.05 - 0.05**2  # of the difference in correctness on a row
+    standardised = 0.05 / np.sqrt(variance / n), (first - second) / np.sqrt(2 * (1 - correlation) / n)
+    mcnemar, margin = (1 - NormalDist().cdf(place_of(0.975) - z) for z in standardised)
+    return mcnemar, margin
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rankings", type=int, default=1000)
@@ -71,6 +82,10 @@ def main() -> None:
                 hits += found["0"].gap == 0 and not found["1"].tied_with_best
             rates.append(hits / arguments.rankings)
         print(f"{num_sources:8}{best:6}" + "".join(f"{rate:9.3f}" for rate in rates), flush=True)
+    print("the most that can be found of two sources: by correctness alone (McNemar), by the margins themselves")
+    for best in (0.7, 0.8, 0.9):
+        found = (most_power(best, 500, r) for r in (0.0, 0.5, 0.7, 0.9))
+        print(f"{2:8}{best:6}" + "".join(f"  {mcnemar:.2f} {margin:.2f}" for mcnemar, margin in found))
     print("equal linear probes: share of rankings that separate any, with and without the dependence of the rows")
     for num_sources, (n, c, d), r in itertools.product((2, 4), ((50, 5, 16), (200, 10, 64), (500, 10, 64)), (0.0, 0.8)):
         rng = np.random.default_rng([num_sources, n, int(10 * r)])

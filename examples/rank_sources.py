@@ -11,25 +11,18 @@ import argparse
 from pathlib import Path
 
 import torch
-from digits import TARGET_DIGITS, Digits, load_digits, make_network
+from digits import TARGET_DIGITS, Digits, make_network, pretrain
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_leep import Source, rank_sources
 
 
-def pretrained(digits: tuple[int, ...], width: int, epochs: int) -> nn.Sequential:
+def pretrained(digits: tuple[int, ...], width: int, epochs: int) -> nn.Module:
     """A classifier of these digits with ``width`` features below its head; without epochs it is never trained."""
     torch.manual_seed(0)
     network = nn.Sequential(*make_network(width), nn.ReLU(), nn.Linear(width, len(digits)))
-    images, labels = load_digits(digits)
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(labels)).split(64):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
-            optimizer.step()
-    return network
+    return pretrain(digits, epochs=epochs, network=network)
 
 
 def achieved(network: nn.Sequential, train: TensorDataset, val: TensorDataset) -> float:

@@ -130,6 +130,10 @@ def run_sources(options: argparse.Namespace) -> int:
 
     try:
         return command.rank(options) if options.command == "rank" else command.score(options)
+    except KeyboardInterrupt:
+        folder = getattr(options, "folder", None)
+        _say(f"Interrupted. The same command goes on with what {folder} holds." if folder else "Interrupted.")
+        return command.INTERRUPTED
     except (RuntimeError, SourceError) as error:
         _say(str(error))
         return command.NONE_RANKED
@@ -143,7 +147,8 @@ def add_sources(commands: Any) -> None:
         "rank",
         usage="%(prog)s ZOO [--data DATA] [options]",  # `--trainable` takes all words that follow it
         help="rank pre-trained models for labelled data",
-        epilog="Exit status: 0 all sources are ranked, 3 some failed or were left out, 1 none is ranked, 2 bad input.",
+        epilog="Exit status: 0 all sources are ranked, 3 some failed or were left out, 1 none is ranked, 2 bad input, "
+        "130 interrupted.",
     )
     rank.add_argument("zoo", help="YAML or JSON file with `sources`, and `data` if it names them")
     rank.add_argument("--by", metavar="COLUMN", help="order by this column instead of the forecast")

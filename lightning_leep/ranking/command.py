@@ -19,6 +19,8 @@ from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
 INCOMPLETE, NONE_RANKED = 3, 1
+#: What shells report of a program that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def rank(options: argparse.Namespace) -> int:
@@ -43,12 +45,12 @@ def rank(options: argparse.Namespace) -> int:
         folder=options.folder,
         time_budget=options.time_budget,
     )
-    if options.out is not None:
-        ranking.to_json(options.out)
     if options.json:
         print(ranking.to_json())
     else:
         print_ranking(ranking)
+    if options.out is not None:  # after it was printed, since a file may fail
+        ranking.to_json(options.out)
     if ranking.best is None:
         return NONE_RANKED
     return INCOMPLETE if any(source.rank is None for source in ranking.sources) else 0

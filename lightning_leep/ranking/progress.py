@@ -26,7 +26,9 @@ def ranking_progress(num_sources: int, shown: bool) -> Iterator[Begin | None]:
         return
     text = TextColumn("{task.description}", markup=False)
     columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    is_watched = console.is_terminal or console.is_jupyter
+    with Progress(*columns, console=console, transient=True, disable=not is_watched) as progress:
         sources = progress.add_task("sources", total=num_sources)
         rows = progress.add_task("", total=None, visible=False)
         begun = 0

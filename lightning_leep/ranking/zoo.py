@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from lightning_leep.ranking.hub import LaterTransform
 from lightning_leep.ranking.images import ImageFolder
 from lightning_leep.ranking.source import Source
 from lightning_leep.scoring.options import ScoringOptions
@@ -35,6 +36,10 @@ def read_zoo(path: str) -> tuple[dict[str, Source], Any]:
     return {str(name): as_source(str(name), entry) for name, entry in entries.items()}, values.get("data")
 
 
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
 def as_source(name: str, entry: Any) -> Source:
     """Return the source of an entry of a zoo; see :func:`read_zoo`."""
     values = {"model": entry} if isinstance(entry, str) else entry
@@ -45,7 +50,11 @@ def as_source(name: str, entry: Any) -> Source:
         rest: dict[str, Any] = {key: value for key, value in values.items() if key != "model"}
         hub, _, hub_name = model.partition(":") if isinstance(model, str) else ("", "", "")
         if hub in HUBS and hub_name:
-            source = HUBS[hub](hub_name)
+            try:
+                source = HUBS[hub](hub_name)
+            except ModuleNotFoundError as error:  # said when it is scored, so that the others are ranked
+                fails = partial(_raise, error)
+                source = Source(fails, LaterTransform(fails))
             rest = {"transform": source.transform, **rest}
             model = source.model
         else:
@@ -115,7 +124,7 @@ def _made(spec: Any, call: bool = True) -> Any:
     target = getattr(import_module(module), name, None)
     if target is None:
         raise ValueError(f"`class_path` names {module}.{name}, but {module} has no {name}.")
-    if not call:
+    if not call and not isinstance(target, type):
         return target
     try:
         from jsonargparse import ArgumentError, ArgumentParser
@@ -123,16 +132,16 @@ def _made(spec: Any, call: bool = True) -> Any:
         raise ModuleNotFoundError('`class_path` needs jsonargparse: `pip install "lightning-leep[cli]"`.') from error
     parser, arguments = ArgumentParser(exit_on_error=False), _with_objects(spec.get("init_args") or {})
     (parser.add_class_arguments if isinstance(target, type) else parser.add_function_arguments)(
-        target, "it", fail_untyped=False
+        target, "init_args", fail_untyped=False
     )
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before version 4.49
     try:
-        made = instantiate(parser.parse_object({"it": arguments} if arguments else {}))
+        made = instantiate(parser.parse_object({"init_args": arguments} if arguments else {}))
     except ArgumentError as error:
         raise ValueError(f"{spec['class_path']}: {error}") from error
     if isinstance(target, type):
-        return made.it
-    return target(**vars(made.it) if "it" in made else {})
+        return made.init_args
+    return target(**vars(made.init_args) if "init_args" in made else {})
 
 
 def _with_objects(value: Any) -> Any:

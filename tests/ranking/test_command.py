@@ -158,14 +158,35 @@ BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3
         ({"bad": BROKEN}, 1),
         ({"typed": entry(), "wrong": entry("x")}, 3),
         ({"no transform": {"model": BRIGHT}, "good": entry()}, 3),
+        ({"no package": "timm:resnet18", "good": entry()}, 3),
+        ({"class": {"model": BRIGHT, "transform": "lightning_leep.ranking.ImageToTensor"}}, 0),
     ],
 )
-def test_exit_status(sources, status, zoo, images, capsys):
+def test_exit_status(sources, status, zoo, images, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
     assert main(["rank", zoo(sources), "--data", f"imagefolder:{images}"]) == status
     captured = capsys.readouterr()
     shown = captured.out + captured.err
-    for name, text in {"bad": "no power 3", "wrong": "channels", "no transform": "ImageToTensor"}.items():
+    said = {"bad": "no power 3", "wrong": "channels", "no transform": "ImageToTensor", "no package": "[timm]"}
+    for name, text in said.items():
         assert (text in shown) == (name in sources)
+
+
+def stops() -> nn.Module:
+    raise KeyboardInterrupt
+
+
+def test_interruption_is_one_line_and_says_what_is_kept(zoo, tmp_path, capsys):
+    path = zoo({"a": GOOD, "b": f"{__name__}.stops"})
+    assert main(["rank", path, "--data", ROWS, "--folder", str(tmp_path / "kept")]) == 130
+    assert capsys.readouterr().err == f"Interrupted. The same command goes on with what {tmp_path / 'kept'} holds.\n"
+    assert main(["score", f"{__name__}.stops", "--data", ROWS]) == 130
+
+
+def test_the_table_is_printed_even_if_the_file_cannot_be_written(zoo, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["rank", zoo([GOOD]), "--data", ROWS, "--out", str(tmp_path / "file" / "ranking.json")]) == 2
+    assert "LOO LEEP" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
