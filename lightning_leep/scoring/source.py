@@ -181,7 +181,9 @@ class SourceRun:
             if isinstance(target := read(batch)[1], Tensor):
                 yield target
 
-    def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
+    def outputs(
+        self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs
+    ) -> Generator[Outputs, None, None]:
         """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
         read = self._reader()
