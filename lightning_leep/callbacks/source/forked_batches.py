@@ -23,13 +23,10 @@ PATIENCE = 60
 class ForkedBatches:
     """Batches of a loader, read in a process that is forked for each reading and ends with it.
 
-    Whatever the data set, its transforms, the sampler and the collate function keep or draw from stays as it is here:
-    attributes, counters, caches, random generators, global variables, the state of libraries. What processes share is
-    not protected: files that the data set writes, positions in open ones, shared memory. Network connections are closed
-    in the fork, since two processes cannot use the same one.
-
-    If the first batch cannot be read there within a minute (its tensors are on a GPU, say, or its data set needs a
-    thread or a connection of this process), all batches are read here, and ``notes`` says so.
+    Whatever the data set, its transforms, the sampler and the collate function keep or draw from stays as it is here.
+    What processes share is not protected: files that the data set writes, positions in open ones, shared memory. If the
+    first batch cannot be read there within a minute (its tensors are on a GPU, say, or its data set needs a thread or a
+    connection of this process), all batches are read here, and ``notes`` says so.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
