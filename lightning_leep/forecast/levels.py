@@ -49,17 +49,10 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
 
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
-    Args:
-        history: Transfers, comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained
-            from scratch are references for the others on the same data and are not averaged.
-        levels: Number of levels between the smallest and the largest LEEP.
-        coverage: Coverage of the bands around the means.
-
-    Returns:
-        The levels, lowest LEEP first; levels without a transfer are left out.
-
-    Raises:
-        ValueError: If ``levels`` is not positive.
+    Transfers are comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained from scratch
+    are references for the others on the same data and are not averaged. ``coverage`` is that of the bands around the
+    means. The lowest LEEP comes first; levels without a transfer are left out. ``ValueError`` if ``levels`` is not
+    positive.
     """
     if levels < 1:
         raise ValueError(f"`levels` must be at least 1, got {levels}.")

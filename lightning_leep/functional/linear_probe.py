@@ -179,19 +179,9 @@ def linear_probe(
     discriminant analysis", Technometrics 10 (1968); shrinkage: Friedman, "Regularized discriminant analysis", Journal
     of the American Statistical Association 84 (1989).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point of any dtype.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        ignore_index: Label of the rows that are left out.
-
-    Returns:
-        The probe: accuracy in 0..1 with its standard error, by class and for each row, log-likelihood in nats, numbers
-        of rows, and the chosen shrinkage and scale.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or no class has 2 rows.
+    Arguments and errors are as for :func:`~lightning_leep.functional.h_score.h_score`; it is also an error if no class
+    has 2 rows. The result has the accuracy in 0..1 with its standard error, by class and for each row, the
+    log-likelihood in nats, numbers of rows, and the chosen shrinkage and scale.
 
     Example:
         >>> import torch

@@ -118,13 +118,9 @@ class Advice:
         return asdict(self) | {"choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes)}
 
     def callback(self, learning_rates: "LearningRates" = None) -> "LayerTransfer":
-        """Return the callback that trains as recommended; it needs torch and Lightning.
+        """Return the :class:`~lightning_leep.LayerTransfer` that trains as recommended.
 
-        Args:
-            learning_rates: As in :class:`~lightning_leep.LayerTransfer`.
-
-        Raises:
-            ValueError: If nothing is recommended, or a head on an earlier layer, which needs another module.
+        ``ValueError`` if nothing is recommended, or a head on an earlier layer, which needs another module.
         """
         choice = self.choice
         if choice is None or choice.reads:

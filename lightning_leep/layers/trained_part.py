@@ -11,6 +11,7 @@ from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.parameters import layers_of_parameters, numbers
 from lightning_leep.scoring.source import source_module
+from lightning_leep.utils.checks import check_keys, texts
 
 #: From the least to the most that is trained.
 WORDS = ("head", "part", "all")
@@ -108,23 +109,17 @@ class TrainedPart:
     @classmethod
     def from_dict(cls, values: Any) -> "TrainedPart":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` for other values."""
-        if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
-            raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
-        transferred, changed = values["transferred"], values["changed"]
+        check_keys("trained", values, {f.name for f in fields(cls)})
+        groups, changed = values["transferred"], values["changed"]
         for name in ("first", "by_flags"):
             if values[name] is not None and values[name] not in WORDS:
                 raise ValueError(f"`{name}` must be one of {', '.join(WORDS)}, got {values[name]!r:.200}.")
         if not isinstance(changed, bool):
             raise TypeError(f"`changed` must be True or False, got {changed!r}.")
-        if transferred is not None:
-            groups = transferred if isinstance(transferred, list | tuple) else [None]
-            names = [name for group in groups for name in (group if isinstance(group, list | tuple) else [None])]
-            if not all(isinstance(name, str) for name in names):
-                raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
-            transferred = tuple(tuple(group) for group in transferred)
-        if not isinstance(values["names"], list | tuple) or not all(isinstance(name, str) for name in values["names"]):
-            raise TypeError(f"`names` must hold the names of parameters, got {values['names']!r:.200}.")
-        part = cls(transferred, values["first"], values["by_flags"], changed, tuple(values["names"]))
+        if not isinstance(groups, list | tuple | None):
+            raise TypeError(f"`transferred` must hold the names of parameters, got {groups!r:.200}.")
+        transferred = None if groups is None else tuple(texts("transferred", group) for group in groups)
+        part = cls(transferred, values["first"], values["by_flags"], changed, texts("names", values["names"]))
         part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
         return part
 

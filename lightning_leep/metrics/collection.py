@@ -63,13 +63,8 @@ def transferability_metrics(
     nats, ``eep_accuracy``, ``linear_probe_accuracy`` and ``nearest_neighbour_accuracy`` in 0..1, ``h_score`` without
     a unit.
 
-    Args:
-        num_target_classes: C.
-        num_source_classes: Z.
-        num_features: d.
-        from_logits: Whether ``preds`` are logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        kwargs: Keyword arguments of :class:`torchmetrics.MetricCollection`, such as ``prefix``.
+    The arguments are those of the metrics (C, Z and d first) and of :class:`torchmetrics.MetricCollection`, such as
+    ``prefix``.
 
     Example:
         >>> import torch

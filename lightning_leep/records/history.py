@@ -76,19 +76,11 @@ class History(Sequence[TransferRecord]):
 
 
 def save_record(record: TransferRecord, folder: Folder) -> str:
-    """Write a record into a new file in a folder. The file appears as a whole or not at all.
+    """Write a record into a new file in a folder; return its path, with the protocol if it is not local.
 
-    Any number of processes may write into the same folder at the same time.
-
-    Args:
-        record: The transfer.
-        folder: Path or fsspec URL; it is created if it does not exist.
-
-    Returns:
-        Path of the new file, with the protocol if it is not local.
-
-    Raises:
-        ValueError: If ``folder`` is a chain of file systems or its protocol is unknown.
+    The file appears as a whole or not at all, and any number of processes may write into one folder. ``folder`` is a
+    path or fsspec URL; it is created if it does not exist. ``ValueError`` if it is a chain of file systems or its
+    protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.makedirs(root, exist_ok=True)
@@ -101,13 +93,9 @@ def load_history(folder: Folder) -> History:
     """Read all records in a folder: the files ``*.json`` directly in it.
 
     A file that is truncated, not a record, larger than 16 MiB, or written by a newer version is left out, and so is
-    what is not a regular file (a pipe, a link to a device). One warning names all of them.
-
-    Args:
-        folder: Path or fsspec URL; a folder that does not exist yet is an empty history.
-
-    Raises:
-        ValueError: If ``folder`` is a file or a chain of file systems, or its protocol is unknown.
+    what is not a regular file (a pipe, a link to a device). One warning names all of them. ``folder`` is a path or
+    fsspec URL; one that does not exist yet is an empty history. ``ValueError`` if it is a file or a chain of file
+    systems, or its protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.invalidate_cache()  # another process may have added files

@@ -140,8 +140,7 @@ class TransferabilityReport:
     def leave_one_out_floor(self) -> float:
         r"""The floor of leave-one-out LEEP, :math:`\sum n_y \log(n_y/n) / \sum n_y` over classes of at least 2 rows.
 
-        Leave-one-out LEEP leaves out a row that is the only one of its class. Such rows are the least probable, so this
-        floor is the higher one. NaN if no class has 2 rows.
+        It leaves out the least probable rows, so it is the higher of the two floors. NaN if no class has 2 rows.
         """
         counts = [count for count in self.class_counts if count > 1]
         if not counts:
@@ -180,10 +179,8 @@ class TransferabilityReport:
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferabilityReport":
         """Create a report from the output of :meth:`to_dict`; None becomes NaN where a number is required.
 
-        Raises:
-            TypeError: If ``values`` is not a mapping or a field has the wrong type.
-            ValueError: If a field is unknown, a required field is missing, or a value is impossible, see
-                :func:`check_report`.
+        ``TypeError`` if ``values`` is not a mapping or a field has the wrong type; ``ValueError`` if a field is unknown
+        or missing, or a value impossible.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"`values` must map the field names of a TransferabilityReport to values, got {values!r}.")
@@ -232,9 +229,7 @@ _RANGES: Ranges = {
 def check_report(report: TransferabilityReport) -> None:
     """Check that a report from a file or a user has the right types and possible values; NaN is a missing number.
 
-    Raises:
-        TypeError: If it is not a report, or a field has the wrong type.
-        ValueError: If a score, an accuracy or a size is impossible, or ``class_counts`` do not match the sizes.
+    ``TypeError`` if it is not a report, or a field has the wrong type; ``ValueError`` if a value is impossible.
     """
     if not isinstance(report, TransferabilityReport):
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")

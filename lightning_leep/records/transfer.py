@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
@@ -26,6 +27,11 @@ PARTS: dict[str, Any] = {"forecast": AccuracyForecast, "association": Associatio
 
 def library_versions() -> dict[str, str]:
     """Return the version of Python and of each installed library that may affect a result."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning", "lightning"):
         try:
@@ -157,11 +163,7 @@ class TransferRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
-        """Create a record from the output of :meth:`to_dict`.
-
-        Raises:
-            ValueError: If it is not a record, was written by a newer version, or holds an impossible value.
-        """
+        """Create a record from the output of :meth:`to_dict`; ``ValueError`` if it is none, newer or impossible."""
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not a record of a transfer")
         schema = values.get("schema_version")
@@ -192,9 +194,8 @@ class TransferRecord:
     def to_flat_dict(self) -> dict[str, Any]:
         """Return one row of a table: scalars only; columns of what was not measured are missing.
 
-        The scores keep their names in the report, except that ``seconds`` becomes ``scoring_seconds``.
-        ``achieved_accuracy`` is :attr:`achieved`. :func:`~lightning_leep.records.convergence_scalars` gives the columns
-        of the curve.
+        The scores keep their names in the report, except that ``seconds`` becomes ``scoring_seconds``. The columns of
+        the curve are those of :func:`~lightning_leep.records.convergence_scalars`.
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")

@@ -25,11 +25,9 @@ class TrainerFacts:
     @classmethod
     def of(cls, trainer: Any, monitor: str | None, first_epoch: int = 0) -> "TrainerFacts":
         """Read the facts in ``on_train_start``; ``monitor`` may name one of several validation loaders."""
-        end = _planned_epochs(trainer)
-        end = None if end is None else end - first_epoch
-        optimizer, rate = _first_optimizer(trainer)
+        end, (optimizer, rate) = _planned_epochs(trainer), _first_optimizer(trainer)
         return cls(
-            max_epochs=end,
+            max_epochs=None if end is None else end - first_epoch,
             test_size=_validation_rows(trainer, monitor),
             optimizer=optimizer,
             learning_rate=rate,

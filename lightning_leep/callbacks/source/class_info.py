@@ -12,9 +12,8 @@ LABEL_COLUMNS = ("label", "labels")
 def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int | None:
     """Return the number of target classes C that the datamodule, the module or the data set states.
 
-    It may be an attribute or a hyper-parameter ``num_target_classes``, ``num_classes``, ``n_classes`` or
-    ``num_labels``, the length of ``classes`` or ``class_names``, or the class label in the ``features`` of a Hugging
-    Face data set. ``ValueError`` if places disagree.
+    It may be an attribute or a hyper-parameter, the length of a list of names, or the class label in the ``features``
+    of a Hugging Face data set. ``ValueError`` if places disagree.
     """
     found = list(dict.fromkeys(_statements(datamodule, module, dataset)))
     if len({count for _, count in found}) > 1:

@@ -14,7 +14,7 @@ export function comparison(transfers, chosen, choose, width) {
   const height = Math.min(width, 420);
   const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, `Achieved against predicted accuracy of ${shown.length} transfers; arrows move between them`, "listbox");
   chart.node.append(svg("line", { class: "diagonal", x1: chart.x(range[0]), y1: chart.y(range[0]), x2: chart.x(range[1]), y2: chart.y(range[1]) }));
-  if (!shown.length) chart.node.append(svg("text", { x: (chart.left + chart.right) / 2, y: (chart.top + chart.bottom) / 2, "text-anchor": "middle" }, "A point for each run that has a forecast and an end."));
+  if (!shown.length) chart.node.append(svg("text", { x: chart.left + 12, y: chart.top + 22 }, "No run can be compared yet."));
   const many = shown.length > 150;
   const stop = shown.includes(chosen) ? chosen : shown[0]; // one stop of the Tab key; arrows lead on
   const walk = (event, transfer) => {

@@ -31,7 +31,8 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
     root.replaceChildren(html("h1", {}, "Transfers"), html("p", { class: "empty" }, `Nothing to show yet. ${advice}`));
     return;
   }
-  const key = (t) => [t.run, t.date, t.source, t.target, t.trainable].join("\n");
+  // The date of a run changes when it ends.
+  const key = (t) => t.run ?? [t.date, t.source, t.target, t.trainable].join("\n");
   const columns = transfers.some((t) => t.run) ? [RUN, ...COLUMNS] : COLUMNS;
   const summary = html("p", { class: "summary", role: "status" });
   const body = html("tbody", {});
