@@ -163,9 +163,11 @@ def add_sources(commands: Any) -> None:
     score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a zoo file with one source")
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
-        command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train, as head and all")
+        command.add_argument(
+            "--trainable", nargs="+", metavar="PART", default=["head", "all"], help="what to train: head, all, part"
+        )
         command.add_argument("--max-samples", metavar="N", type=int, help="score a random subset of the rows")
-        command.add_argument("--batch-size", metavar="N", type=int, default=64)
+        command.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows that are read at once")
         command.add_argument("--num-workers", metavar="N", type=int, default=0, help="processes that read the data")
         command.add_argument("--device", help="cpu, cuda, ...; the GPU, if there is one")
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -1,7 +1,9 @@
 """A fault warns once and changes nothing; `strict=True` raises it."""
 
+import gc
 import re
 import sys
+import time
 import warnings
 
 import pytest
@@ -81,6 +83,9 @@ def test_fault_in_scoring(name, recwarn):
     assert re.search(f"^LEEPCallback could not score the source model: .*{message}", warning)
     assert "See the arguments of LEEPCallback" in warning
     assert warning.endswith("Training goes on.")
+    start = time.monotonic()
+    gc.collect()  # finds no process of the loader that has to be waited for
+    assert time.monotonic() - start < 4
     with pytest.raises(Exception, match=message):
         fit(Classifier(), LEEPCallback(**arguments, strict=True))
 

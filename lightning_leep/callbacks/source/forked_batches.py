@@ -4,6 +4,7 @@ import os
 import pickle
 import stat
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -57,6 +58,7 @@ class ForkedBatches:
                 f"({type(error).__name__}). A counter, a cache or a random generator of the data set goes on from "
                 "where scoring left it. A loader with workers (`num_workers=1`) prevents that.",
             )
+            traceback.clear_frames(error.__traceback__)  # which keep the reader, and so its process
             first, batches = [], self.batches
         yield from first
         yield from batches
