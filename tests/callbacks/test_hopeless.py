@@ -22,6 +22,7 @@ from tests._helpers.small_transfer import (
 )
 from tests.callbacks.fit.test_logs import events
 
+pytestmark = pytest.mark.usefixtures("no_forks")
 EPOCHS, PATIENCE = 12, 4
 SHORT = {"max_epochs": EPOCHS, "limit_train_batches": 1}
 
