@@ -12,7 +12,8 @@ export function comparison(transfers, chosen, choose, width) {
   const range = extent(shown.flatMap((t) => [t.achieved, t.forecast.low, t.forecast.high]), 0.1);
   const axis = { range, format: fine(range) };
   const height = Math.min(width, 420);
-  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, `Achieved against predicted accuracy of ${shown.length} transfers; arrows move between them`, "listbox");
+  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, "Achieved against predicted accuracy", "group");
+  const box = svg("g", { role: "listbox", "aria-label": `${shown.length} transfers; arrows lead from point to point` });
   chart.node.append(svg("line", { class: "diagonal", x1: chart.x(range[0]), y1: chart.y(range[0]), x2: chart.x(range[1]), y2: chart.y(range[1]) }));
   if (!shown.length) chart.node.append(svg("text", { x: chart.left + 12, y: chart.top + 22 }, "No run can be compared yet."));
   const many = shown.length > 150;
@@ -28,7 +29,7 @@ export function comparison(transfers, chosen, choose, width) {
     const x = chart.x(transfer.forecast.value), y = chart.y(transfer.achieved), result = outcome(transfer);
     const kind = `${result}${transfer === chosen ? " chosen" : many ? " many" : ""}`;
     const title = `${transfer.source} → ${transfer.target}, ${trained(transfer)}: predicted ${percent(transfer.forecast.value)} (${percent(transfer.forecast.low)} to ${percent(transfer.forecast.high)}), achieved ${percent(transfer.achieved)}`;
-    chart.node.append(
+    box.append(
       svg(
         "g",
         { class: "pick", role: "option", tabindex: transfer === stop ? 0 : -1, "aria-selected": `${transfer === chosen}`, "aria-label": title, onclick: () => choose(transfer), onkeydown: (event) => walk(event, transfer) },
@@ -37,6 +38,7 @@ export function comparison(transfers, chosen, choose, width) {
       ),
     );
   }
+  chart.node.append(box);
   return chart.node;
 }
 
