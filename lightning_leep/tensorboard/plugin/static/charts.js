@@ -1,5 +1,5 @@
 // The charts: each takes data and a width and returns SVG.
-import { cutPlace, error, extent, neighbour, number, outcome, percent, points, trained } from "./arithmetic.js";
+import { cutPlace, epochs, error, extent, neighbour, number, outcome, percent, points, trained } from "./arithmetic.js";
 import { axes, band, line, mark, svg } from "./svg.js";
 
 const whole = (value) => percent(value, 0);
@@ -45,9 +45,9 @@ export function comparison(transfers, chosen, choose, width) {
 /** One run: achieved accuracy over the epochs, above its forecast, its reference and the forecasts during training. */
 export function course(transfer, width) {
   const { forecast, reference, running } = transfer;
-  const [epochs, accuracy] = transfer.curve;
+  const [moments, accuracy] = transfer.curve;
   const curve = Array.isArray(reference) ? reference : null;
-  const end = Math.max(1, ...epochs, ...(curve ? curve[0] : []));
+  const end = Math.max(1, ...moments, ...(curve ? curve[0] : []));
   const levels = [...accuracy, ...running.map((point) => point[1]), ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
   const range = extent(levels, 0.1);
   const chart = axes(width, 300, { range: [0, end], format: (value) => `${value}`, label: "epochs trained" }, { range, format: fine(range) }, "Accuracy over the epochs");
@@ -70,9 +70,9 @@ export function course(transfer, width) {
     const [times, heights] = curve ?? [[0, end], [reference, reference]];
     chart.node.append(line(chart, times, heights, { class: "line reference" }));
   }
-  chart.node.append(line(chart, epochs, accuracy, { class: "line achieved" }));
-  epochs.forEach((epoch, i) =>
-    chart.node.append(mark("circle", chart.x(epoch), chart.y(accuracy[i]), epochs.length > 40 ? 2 : 3.5, { class: "dot achieved" }, `${percent(accuracy[i])} after ${epoch} epochs`)),
+  chart.node.append(line(chart, moments, accuracy, { class: "line achieved" }));
+  moments.forEach((epoch, i) =>
+    chart.node.append(mark("circle", chart.x(epoch), chart.y(accuracy[i]), moments.length > 40 ? 2 : 3.5, { class: "dot achieved" }, `${percent(accuracy[i])} after ${epochs(epoch)}`)),
   );
   return chart.node;
 }
