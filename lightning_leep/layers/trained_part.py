@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
+from os.path import commonprefix
 from typing import Any
 
 from torch import nn
@@ -175,18 +176,9 @@ def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequ
 
 def _trains_inside(names: Sequence[str], transferred: Set[str], trained: Set[str]) -> bool:
     last = max(names.index(name) for name in transferred)
-    container = _common([name.split(".")[:-1] for name in transferred])
+    # Of lists, not of characters; empty for the whole network.
+    container = ".".join(commonprefix([name.split(".")[:-1] for name in transferred]))  # noqa: RUF071
     return any(name in trained and (not container or within(name, [container])) for name in names[:last])
-
-
-def _common(paths: Sequence[Sequence[str]]) -> str:
-    """The innermost module that holds everything at these paths; empty for the whole network."""
-    common = []
-    for steps in zip(*paths, strict=False):
-        if len(set(steps)) > 1:
-            break
-        common.append(steps[0])
-    return ".".join(common)
 
 
 def unfreezes(callback: Any, max_epochs: int | None) -> bool:

@@ -1,6 +1,6 @@
 """Accuracy of a linear probe over the depth of the source."""
 
-from itertools import takewhile
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from lightning_leep.layers.advice import Advice
@@ -73,7 +73,5 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
 
 def _without_common_start(names: list[str]) -> list[str]:
     """The names without the modules that all dotted ones stand in."""
-    paths = [name.split(".")[:-1] for name in names if "." in name]
-    common = list(takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False)))
-    start = "".join(f"{steps[0]}." for steps in common)
-    return [name.removeprefix(start) for name in names]
+    common = commonprefix([name.split(".")[:-1] for name in names if "." in name])  # noqa: RUF071 (of lists)
+    return [name.removeprefix("".join(f"{step}." for step in common)) for name in names]
