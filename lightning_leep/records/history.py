@@ -16,7 +16,7 @@ from lightning_leep.utils.checks import printable
 
 #: Most characters of the reason why a file is left out, which may quote the file.
 MAX_REASON = 200
-#: A record has a few thousand bytes.
+#: A record has up to some ten thousand bytes.
 MAX_BYTES = 2**24
 
 

@@ -19,7 +19,7 @@ const COLUMNS = [
 const RUN = { title: "run", value: (t) => t.run, name: true, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
-  return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})` : "–";
+  return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)}%)` : "–";
 }
 
 /** Fills `root` with the page. `data` is what `page_data` makes; a second call keeps what the user has chosen. */
