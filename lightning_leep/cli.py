@@ -92,13 +92,9 @@ def show_history(path: str, trainable: str | None) -> int:
         fs, root = open_folder(path)
         if not fs.exists(root):
             return _fail(f"There is no folder {path}.")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            history = load_history(path).filter(trainable=trainable)
+        history = load_history(path).filter(trainable=trainable)
     except (ImportError, ValueError, OSError) as error:  # a protocol without its driver, a file, no permission
         return _fail(f"Cannot read {path}: {error}")
-    for warning in caught:
-        _say(f"Warning: {warning.message}")
     if not len(history):
         _say(f"No transfers in {path}.")
         return 0
@@ -116,8 +112,7 @@ def show_history(path: str, trainable: str | None) -> int:
 def show_report(options: argparse.Namespace) -> int:
     """Write the page of a folder of transfers and return the exit status: 0, or 2 if that cannot be done."""
     try:
-        for line in write_report(options):
-            _say(line)
+        _say(write_report(options))
     except (ImportError, ValueError, OSError) as error:
         return _fail(f"Cannot write the report: {error}")
     return 0
@@ -189,15 +184,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold letters that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if options.command == "history":
-            status = show_history(options.path, options.trainable)
-        else:
-            status = show_report(options) if options.command == "report" else run_sources(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            if options.command == "history":
+                status = show_history(options.path, options.trainable)
+            else:
+                status = show_report(options) if options.command == "report" else run_sources(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in the code."""
+    _say(f"Warning: {message}")
 
 
 def _say(message: str) -> None:
