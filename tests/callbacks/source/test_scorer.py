@@ -24,6 +24,8 @@ from tests._helpers.small_transfer import (
     trained_state,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 
 def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
     callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
