@@ -13,22 +13,14 @@ from lightning_leep.records.transfer import TransferRecord
 
 @dataclass(frozen=True)
 class LEEPLevel:
-    """Transfers whose LEEP lies in one level.
+    """Transfers whose LEEP lies in one level."""
 
-    Attributes:
-        level: 1 for the lowest LEEP.
-        low: Lower edge of the level.
-        high: Upper edge of the level.
-        records: The transfers, in the given order.
-        accuracy: Mean accuracy per epoch; None with fewer than two transfers.
-        difference: Mean accuracy minus that of training from scratch, per epoch; None with fewer than two references.
-    """
-
-    level: int
-    low: float
-    high: float
-    records: tuple[TransferRecord, ...]
-    accuracy: MeanCurve | None
+    level: int  #: 1 for the lowest LEEP
+    low: float  #: Lower edge of the level
+    high: float  #: Upper edge of the level
+    records: tuple[TransferRecord, ...]  #: The transfers, in the given order
+    accuracy: MeanCurve | None  #: Mean accuracy per epoch; None with fewer than two transfers
+    #: Mean accuracy minus that of training from scratch, per epoch; None with fewer than two references.
     difference: MeanCurve | None
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 from torchmetrics import MetricCollection
 
-from lightning_leep.metrics.eep_accuracy import EEPAccuracy
-from lightning_leep.metrics.h_score import HScore
-from lightning_leep.metrics.leep import LEEPMetric
+from lightning_leep.metrics.feature_metric import HScore, LogME
+from lightning_leep.metrics.leep import EEPAccuracy, LEEPMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nce import NegativeConditionalEntropy
 from lightning_leep.metrics.nearest_neighbour import NearestNeighbourAccuracy
 

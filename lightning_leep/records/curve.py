@@ -18,10 +18,6 @@ class AccuracyCurve:
     0.5, one before training at 0. Every epoch that a method returns is that of the *first validation* at which
     something holds, never a point between two validations: there the accuracy was not measured.
 
-    Attributes:
-        epochs: Epochs trained before each validation, strictly increasing, at least 0.
-        accuracy: Accuracy in 0..1 at each validation.
-
     Raises:
         TypeError: If an element is not a number.
         ValueError: If the lengths differ, the epochs do not increase, or an accuracy is outside 0..1 (divide a
@@ -33,8 +29,8 @@ class AccuracyCurve:
         (0.8, 1.0, 3.0, None)
     """
 
-    epochs: tuple[float, ...] = ()
-    accuracy: tuple[float, ...] = ()
+    epochs: tuple[float, ...] = ()  #: Epochs trained before each validation, strictly increasing, at least 0
+    accuracy: tuple[float, ...] = ()  #: Accuracy in 0..1 at each validation
 
     def __post_init__(self) -> None:
         epochs, accuracy = real_numbers("epochs", self.epochs), real_numbers("accuracy", self.accuracy)

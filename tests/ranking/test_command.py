@@ -193,6 +193,7 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
     "arguments",
     [
         ["rank", "nowhere.yaml"],
+        ["score", "nowhere.yaml", "--data", ROWS],
         ["score", "no_such_module.model", "--data", "imagefolder:nowhere"],
         ["score", "tests.ranking.test_command.good"],
         ["score", "tests.ranking.test_command.good", "--data", "nowhere.yaml"],
