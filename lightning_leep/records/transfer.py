@@ -186,15 +186,18 @@ class TransferRecord:
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")
+        names = (
+            "created",
+            "target_name",
+            "source_name",
+            "trainable",
+            "optimizer",
+            "learning_rate",
+            "test_size",
+            "complete",
+        )
         return {
-            "created": self.created,
-            "target_name": self.target_name,
-            "source_name": self.source_name,
-            "trainable": self.trainable,
-            "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-            "test_size": self.test_size,
-            "complete": self.complete,
+            **{name: getattr(self, name) for name in names},
             "achieved_accuracy": self.achieved,
             "epochs": self.curve.epochs[-1] if len(self.curve) else None,
             "wall_seconds": self.wall_seconds[-1] if self.wall_seconds else None,

@@ -2,10 +2,9 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
@@ -23,27 +22,22 @@ from lightning_leep.tensorboard.ranking import outcome_of
 MAX_RUNNING = 40
 
 
+@dataclass(eq=False)
 class TransferWatch:
     """Follows one fit, whose state has a report, from its first step to its end; the callback's hooks lead here."""
 
-    def __init__(
-        self,
-        logs: RunLogs,
-        barrier: FaultBarrier,
-        state: FitState,
-        outlook: Outlook,
-        monitor: str | None,
-        reference: Reference | None,
-        keeper: RecordKeeper,
-    ) -> None:
-        self.logs = logs
-        self.barrier = barrier
-        self.state = state
-        self.outlook = outlook
-        self.reference = reference
-        self.keeper = keeper
-        self.reader = None if monitor is None else MonitorReader(monitor)
+    logs: RunLogs
+    state: FitState
+    outlook: Outlook
+    monitor: str | None
+    reference: Reference | None
+    keeper: RecordKeeper
+
+    def __post_init__(self) -> None:
+        self.barrier = self.logs.barrier
+        self.reader = None if self.monitor is None else MonitorReader(self.monitor)
         self.running: list[RunningPoint] = []
+        state = self.state
         self._start = time.perf_counter() - (state.seconds[-1] if state.seconds else 0.0)
         self._epoch_over: float | None = None  # the epoch that has ended, until its accuracy is taken
 

@@ -1,7 +1,6 @@
 """Accuracy of a linear probe over the depth of the source."""
 
 from os.path import commonprefix
-from typing import TYPE_CHECKING
 
 from lightning_leep.layers.advice import Advice
 from lightning_leep.records.report import TransferabilityReport
@@ -10,6 +9,7 @@ from lightning_leep.tensorboard.figures.style import (
     EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
+    Figure,
     legend,
     new_figure,
     percent_axis,
@@ -17,15 +17,12 @@ from lightning_leep.tensorboard.figures.style import (
 )
 from lightning_leep.tensorboard.words import percent, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 #: Layers that are named at the axis: the type has room for so many.
 MOST_NAMES = 18
 
 
 @styled
-def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -> "Figure":
+def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -> Figure:
     """Leave-one-out accuracy of the linear probe on each layer, with its standard error as a band.
 
     The layer whose output goes into the source's head is marked; a line shows the probe on all layers together. With
