@@ -72,7 +72,7 @@ def test_finetune_digits(run_example, tmp_path):
 def test_forecast_digits(run_example, tmp_path, monkeypatch):
     """Without the figures of each run, which are most of its time; those of the example itself are drawn."""
     monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
-    printed = run_example("forecast_digits.py", "--epochs", "2", "--earlier", "9", "--folder", "here")
+    printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "9", "--folder", "here")
     assert "from 9 earlier transfers" in printed
     records = load_history(tmp_path / "here" / "history")
     assert [record.trainable for record in records] == ["head"] * 10

@@ -31,6 +31,7 @@ def run(tmp_path, ranking, name="one", **kwargs):
     return panels(tmp_path / f"run {name}")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_panel_shows_the_place_and_record_keeps_it(tmp_path, ranking):
     path = tmp_path / "ranking.json"
     ranking.to_json(path)
@@ -48,6 +49,7 @@ def test_panel_shows_the_place_and_record_keeps_it(tmp_path, ranking):
     }
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_source_that_is_not_in_the_ranking_has_no_place(tmp_path, ranking):
     before, _ = run(tmp_path, ranking, "a stranger")
     assert "has rank" not in before
