@@ -23,8 +23,7 @@ from cifar_heads import accuracy, logistic_head, sgd_head
 from torch import Tensor
 
 from lightning_leep.functional.h_score import h_score
-from lightning_leep.functional.joint import conditional_probability, eep_correct, joint_probability
-from lightning_leep.functional.leep import leep
+from lightning_leep.functional.leep import conditional_probability, eep_correct, joint_probability, leep
 from lightning_leep.functional.linear_probe import linear_probe
 from lightning_leep.functional.log_me import log_me
 from lightning_leep.functional.nce import nce

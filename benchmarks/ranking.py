@@ -1,6 +1,7 @@
 """Which column orders sources best? A zoo trained on the spot, and the published accuracies of a usual zoo.
 
-    python benchmarks/ranking.py --data DIR --out FILE [--targets 8] [--rescore] [--zoo FILE]
+    python benchmarks/ranking.py --data DIR --out FILE [--targets 8] [--rescore]
+    python benchmarks/ranking.py --zoo FILE
 
 Fifteen small networks are trained on classes of CIFAR-100 at 16 x 16 pixels: they differ in depth, width, epochs, wrong
 labels, number and choice of classes; ten have the same size. Two CIFAR-10 ResNets join them. Targets are classes that
@@ -20,18 +21,18 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from cifar_data import NUM_CLASSES, CifarResNet, load_images, load_network, normalise
-from cifar_finetune import augment, test_accuracy
+from cifar_data import NUM_CLASSES
+from cifar_finetune import test_accuracy
 from cifar_heads import accuracy, logistic_head
+from cifar_sources import NETWORKS, SOURCES, Images, Recipe, load, own_accuracy, source, train
 from scipy.stats import weightedtau
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from lightning_leep import TransferabilityReport, score
+from lightning_leep import TransferabilityReport, score, score_outputs
 from lightning_leep.ranking import rank_reports
 from lightning_leep.ranking.baselines import source_histories
 from lightning_leep.records import AccuracyCurve, TransferRecord
@@ -41,119 +42,6 @@ SOURCE_POOL = 60  # classes that sources learn from; targets come from the other
 SIZES = ((10, 50), (10, 50), (5, 100), (20, 30))  # classes and training images a class of the targets, in turn
 KINDS = {"head": "head", "all": "all layers"}
 COLUMNS = (*SCORES, "num_parameters")
-
-
-class Recipe(NamedTuple):
-    """How a source is made."""
-
-    seed: int = 0
-    blocks: int = 1
-    width: int = 8
-    epochs: int = 8
-    noise: float = 0.0  # share of training labels that are drawn at random
-    classes: int = 20
-    first_class: int = 0
-    images: int = 200
-
-
-SOURCES = {
-    "base": Recipe(),
-    "twin": Recipe(seed=1),
-    "other classes": Recipe(first_class=20),
-    "more other classes": Recipe(first_class=40),
-    "three epochs": Recipe(epochs=3),
-    "sixteen epochs": Recipe(epochs=16),
-    "noise 0.3": Recipe(noise=0.3),
-    "noise 0.6": Recipe(noise=0.6),
-    "40 classes": Recipe(classes=40, images=100),
-    "5 classes": Recipe(classes=5, epochs=32),
-    "narrow": Recipe(width=6),
-    "wide": Recipe(width=12),
-    "wide, noise 0.5": Recipe(width=12, noise=0.5),
-    "deep": Recipe(blocks=2),
-    "deep, three epochs": Recipe(blocks=2, epochs=3),
-}
-NETWORKS = ("resnet20", "resnet32")
-
-
-class Images(NamedTuple):
-    """All images at 16 x 16 pixels, with classes in a random order that is always the same."""
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-
-    def of(self, classes: range, images: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training images and labels of some classes, drawn at random, and all test images and labels of them."""
-        generator = torch.Generator().manual_seed(seed)
-        places = []
-        for label in classes:
-            rows = (self.train_labels == label).nonzero().flatten()
-            places.append(rows[torch.randperm(len(rows), generator=generator)[:images]])
-        chosen = torch.cat(places)
-        tested = ((self.test_labels >= classes.start) & (self.test_labels < classes.stop)).nonzero().flatten()
-        return (self.train[chosen], self.train_labels[chosen] - classes.start, self.test[tested],
-                self.test_labels[tested] - classes.start)  # fmt: skip
-
-
-def load(data: Path) -> Images:
-    order = torch.randperm(NUM_CLASSES, generator=torch.Generator().manual_seed(0))
-    parts = []
-    for split in ("train", "test"):
-        images, labels = load_images(data, split)
-        parts += [functional.avg_pool2d(normalise(images), 2), order[labels]]
-    return Images(*parts)
-
-
-def train(
-    model: nn.Module, images: Tensor, target: Tensor, epochs: int, rate: float, batch_size: int, seed: int
-) -> None:
-    """SGD with momentum and a cosine, flips and shifts."""
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-    steps = epochs * -(-len(images) // batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    model.train()
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images), generator=generator).split(batch_size):
-            optimizer.zero_grad()
-            functional.cross_entropy(model(augment(images[rows], generator)), target[rows]).backward()
-            optimizer.step()
-            schedule.step()
-
-
-def source(name: str, images: Images, data: Path, folder: Path) -> CifarResNet:
-    """A source with its head: trained now, or read from the folder."""
-    if name in NETWORKS:
-        return load_network(data, name)
-    recipe, file = SOURCES[name], folder / f"{name.replace(' ', '_')}.pt"
-    torch.manual_seed(recipe.seed)
-    model = CifarResNet(recipe.blocks, recipe.classes, recipe.width)
-    if file.exists():
-        model.load_state_dict(torch.load(file, weights_only=True))
-        return model.eval()
-    x, y, _, _ = images.of(own_classes(recipe), recipe.images, recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    wrong = torch.rand(len(y), generator=generator) < recipe.noise
-    y = torch.where(wrong, torch.randint(recipe.classes, y.shape, generator=generator), y)
-    train(model, x, y, recipe.epochs, 0.1, 64, recipe.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), file)
-    return model.eval()
-
-
-def own_classes(recipe: Recipe) -> range:
-    return range(recipe.first_class, recipe.first_class + recipe.classes)
-
-
-def own_accuracy(name: str, images: Images, data: Path, folder: Path) -> float | None:
-    """Test accuracy on the source's own classes; None for the CIFAR-10 networks, whose images are not here."""
-    model = source(name, images, data, folder)
-    if name in NETWORKS:
-        return None
-    _, _, x, y = images.of(own_classes(SOURCES[name]), 1, 0)
-    return test_accuracy(model, x, y)
 
 
 def target_of(place: int) -> tuple[range, int]:
@@ -288,17 +176,7 @@ def print_table(
 
 def replay(zoo: dict[str, Any]) -> tuple[float, float]:
     """Mean weighted tau of the orders by the effect and by the mean accuracy in the history of the other targets."""
-    report = TransferabilityReport(
-        num_samples=100,
-        num_target_classes=2,
-        num_source_classes=None,
-        class_counts=(50, 50),
-        **dict.fromkeys(("leep", "leep_standard_error", "leave_one_out_leep", "leave_one_out_leep_standard_error")),
-        **dict.fromkeys(("eep_accuracy", "eep_accuracy_standard_error")),
-        label_entropy=float(np.log(2)),
-        seconds=1.0,
-        samples_per_second=100.0,
-    )
+    report = score_outputs(torch.eye(2).repeat(2, 1), torch.arange(4) % 2, 2)  # nothing is read from it
     history = [
         record(name, target, "all", report, percent / 100, 1000)
         for target, row in zoo["accuracy"].items()
@@ -315,8 +193,8 @@ def replay(zoo: dict[str, Any]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with cifar100/ and weights/")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file of the results; it is continued")
+    parser.add_argument("--data", type=Path, help="folder with cifar100/ and weights/")
+    parser.add_argument("--out", type=Path, help="JSON file of the results; it is continued")
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--rescore", action="store_true", help="score all sources again")
     parser.add_argument("--zoo", type=Path, help="JSON file of published accuracies")
@@ -325,7 +203,10 @@ def main() -> None:
     if arguments.zoo:
         zoo = json.loads(arguments.zoo.read_text())
         print("history alone, tau by pooled effects and by mean accuracies: {:.4f} {:.4f}".format(*replay(zoo)))
-    print_tables(run(arguments), range(arguments.targets))
+    if arguments.data and arguments.out:
+        print_tables(run(arguments), range(arguments.targets))
+    elif not arguments.zoo:
+        parser.error("pass --data and --out, or --zoo")
 
 
 if __name__ == "__main__":

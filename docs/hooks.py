@@ -4,6 +4,7 @@ import ast
 import html
 import re
 import textwrap
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,28 @@ def as_markdown(docstring: str) -> str:
     return ROLE.sub(link, MATH.sub(r"$\1$", docstring))
 
 
+def fields_of(cls: Object) -> str:
+    """Section of a dataclass's docstring with what the comments ``#:`` beside or above its fields say."""
+    lines = Path(str(cls.filepath)).read_text(encoding="utf-8").splitlines()
+    entries = []
+    for name, member in cls.members.items():
+        if member.is_attribute and "property" not in member.labels and member.lineno and member.endlineno:
+            above = takewhile(lambda line: line.strip().startswith("#:"), reversed(lines[: member.lineno - 1]))
+            _, _, beside = lines[member.endlineno - 1].partition("  #: ")
+            said = " ".join([*(line.strip().removeprefix("#:").strip() for line in [*above][::-1]), beside]).strip()
+            if said:
+                entries.append(f"    {name}: {said.removesuffix('.')}.")
+    return "\n".join(["", "", "Attributes:", *entries]) if entries else ""
+
+
 class SphinxRoles(Extension):
     """Rewrite every docstring when griffe has read it."""
 
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         """Called once for each module, class, function and attribute."""
         if obj.docstring is not None:
+            if obj.is_class and "dataclass" in obj.labels:
+                obj.docstring.value += fields_of(obj)
             obj.docstring.value = as_markdown(obj.docstring.value)
 
 

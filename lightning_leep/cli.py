@@ -92,13 +92,9 @@ def show_history(path: str, trainable: str | None) -> int:
         fs, root = open_folder(path)
         if not fs.exists(root):
             return _fail(f"There is no folder {path}.")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            history = load_history(path).filter(trainable=trainable)
+        history = load_history(path).filter(trainable=trainable)
     except (ImportError, ValueError, OSError) as error:  # a protocol without its driver, a file, no permission
         return _fail(f"Cannot read {path}: {error}")
-    for warning in caught:
-        _say(f"Warning: {warning.message}")
     if not len(history):
         _say(f"No transfers in {path}.")
         return 0
@@ -116,8 +112,7 @@ def show_history(path: str, trainable: str | None) -> int:
 def show_report(options: argparse.Namespace) -> int:
     """Write the page of a folder of transfers and return the exit status: 0, or 2 if that cannot be done."""
     try:
-        for line in write_report(options):
-            _say(line)
+        _say(write_report(options))
     except (ImportError, ValueError, OSError) as error:
         return _fail(f"Cannot write the report: {error}")
     return 0
@@ -128,6 +123,7 @@ def run_sources(options: argparse.Namespace) -> int:
     from lightning_leep.ranking import command  # imports torch, for which a history must not wait
     from lightning_leep.ranking.passes import SourceError
 
+    sys.path.append(os.getcwd())  # for dotted paths; behind all that is installed
     try:
         return command.rank(options) if options.command == "rank" else command.score(options)
     except KeyboardInterrupt:
@@ -151,7 +147,7 @@ def add_sources(commands: Any) -> None:
         "130 interrupted.",
     )
     rank.add_argument("zoo", help="YAML or JSON file with `sources`, and `data` if it names them")
-    rank.add_argument("--by", metavar="COLUMN", help="order by this column instead of the forecast")
+    rank.add_argument("--by", metavar="COLUMN", help="order by this column, such as log_me, instead of the forecast")
     rank.add_argument("--history", metavar="FOLDER", help="folder of earlier transfers")
     rank.add_argument("--target", metavar="NAME", help="name of the data in the history")
     rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")
@@ -163,9 +159,11 @@ def add_sources(commands: Any) -> None:
     score.add_argument("source", help="timm:NAME, transformers:NAME, a dotted path, or a zoo file with one source")
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
-        command.add_argument("--trainable", nargs="+", default=["head", "all"], help="parts to train, as head and all")
+        command.add_argument(
+            "--trainable", nargs="+", metavar="PART", default=["head", "all"], help="what to train: head, all, part"
+        )
         command.add_argument("--max-samples", metavar="N", type=int, help="score a random subset of the rows")
-        command.add_argument("--batch-size", metavar="N", type=int, default=64)
+        command.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows that are read at once")
         command.add_argument("--num-workers", metavar="N", type=int, default=0, help="processes that read the data")
         command.add_argument("--device", help="cpu, cuda, ...; the GPU, if there is one")
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -187,15 +185,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold letters that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if options.command == "history":
-            status = show_history(options.path, options.trainable)
-        else:
-            status = show_report(options) if options.command == "report" else run_sources(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            if options.command == "history":
+                status = show_history(options.path, options.trainable)
+            else:
+                status = show_report(options) if options.command == "report" else run_sources(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in the code."""
+    _say(f"Warning: {message}")
 
 
 def _say(message: str) -> None:

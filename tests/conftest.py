@@ -22,3 +22,9 @@ def _seed():
 def no_figures(monkeypatch):
     """Figures take most of the time of a small fit: for tests of what else a run logs."""
     monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
+
+
+@pytest.fixture
+def no_forks(monkeypatch):
+    """A fork for the scored rows is a quarter of a small fit: for tests of what comes after the score."""
+    monkeypatch.setattr("lightning_leep.callbacks.source.scorer.can_fork", lambda batches: False)

@@ -178,3 +178,9 @@ def test_a_file_instead_of_a_folder(folder, capsys):
     (file, *_) = folder.iterdir()
     assert cli.main(["history", str(file)]) == 2
     assert "must be a folder" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("lightning-leep 0.")

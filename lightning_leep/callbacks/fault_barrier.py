@@ -1,6 +1,7 @@
 """What happens after a fault: one warning and training goes on, or an error."""
 
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class FaultBarrier:
         except Exception as error:
             if self.strict if strict is None else strict:
                 raise
+            traceback.clear_frames(error.__traceback__)  # which keep loaders, and so their workers
             if not isinstance(error, OtherProcessError):  # the process with the fault warns
                 self.warn(task, f"LEEPCallback could not {task}: {_described(error)} {advice} Training goes on.")
 

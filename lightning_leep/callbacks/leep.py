@@ -176,7 +176,7 @@ class LEEPCallback(TrainerCallback):
             places = self._keeper.folder(trainer), self._scorer.source
             outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
             asked = self.monitor, self.reference, self._keeper
-            self._watch = TransferWatch(self._logs, self._barrier, state, outlook, *asked)
+            self._watch = TransferWatch(self._logs, state, outlook, *asked)
             self._watch.start(scored, trainable)
             self._keeper.show_ranking(self._logs)
 

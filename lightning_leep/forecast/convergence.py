@@ -28,36 +28,23 @@ LEVELS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ConvergenceForecast:
-    """How fast earlier transfers with a similar LEEP converged.
+    """How fast earlier transfers with a similar LEEP converged."""
 
-    Attributes:
-        relative: Accuracy per epoch as a fraction of the best of the run, with a band.
-        difference: Accuracy per epoch minus that of training from scratch, with a band; None without references.
-        epochs_to_50_percent: Expected epochs until half of the best accuracy.
-        epochs_to_90_percent: Expected epochs until 90% of the best accuracy.
-        epochs_to_99_percent: Expected epochs until 99% of the best accuracy.
-        epoch_passing_reference: Expected epochs until the run is above the reference at the same epoch: the weighted
-            median; None if most runs never were, or without references.
-        trainable: What will be trained.
-        coverage: Coverage of the bands.
-        basis: What the forecast is based on, in words.
-        num_records: Number of earlier transfers, or of earlier runs of this one, that it averages.
-        effective_records: Kish's effective number of records, given their weights.
-        out_of_range: Whether the LEEP (from scratch: the floor of LEEP) lies outside the range of the records.
-    """
-
-    relative: MeanCurve
+    relative: MeanCurve  #: Accuracy per epoch as a fraction of the best of the run, with a band
+    #: Accuracy per epoch minus that of training from scratch, with a band; None without references.
     difference: MeanCurve | None
-    epochs_to_50_percent: float
-    epochs_to_90_percent: float
-    epochs_to_99_percent: float
+    epochs_to_50_percent: float  #: Expected epochs until half of the best accuracy
+    epochs_to_90_percent: float  #: Expected epochs until 90% of the best accuracy
+    epochs_to_99_percent: float  #: Expected epochs until 99% of the best accuracy
+    #: Expected epochs until the run is above the reference at the same epoch: the weighted median; None if most runs
+    #: never were, or without references.
     epoch_passing_reference: float | None
-    trainable: str
-    coverage: float
-    basis: str
-    num_records: int
-    effective_records: float
-    out_of_range: bool
+    trainable: str  #: What will be trained
+    coverage: float  #: Coverage of the bands
+    basis: str  #: What the forecast is based on, in words
+    num_records: int  #: Number of earlier transfers, or of earlier runs of this one, that it averages
+    effective_records: float  #: Kish's effective number of records, given their weights
+    out_of_range: bool  #: Whether the LEEP (from scratch: the floor of LEEP) lies outside the range of the records
 
     def accuracy(self, forecast: AccuracyForecast) -> MeanCurve:
         """Return the expected accuracy per epoch with a band, given a forecast of the accuracy.

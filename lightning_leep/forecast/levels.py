@@ -13,22 +13,14 @@ from lightning_leep.records.transfer import TransferRecord
 
 @dataclass(frozen=True)
 class LEEPLevel:
-    """Transfers whose LEEP lies in one level.
+    """Transfers whose LEEP lies in one level."""
 
-    Attributes:
-        level: 1 for the lowest LEEP.
-        low: Lower edge of the level.
-        high: Upper edge of the level.
-        records: The transfers, in the given order.
-        accuracy: Mean accuracy per epoch; None with fewer than two transfers.
-        difference: Mean accuracy minus that of training from scratch, per epoch; None with fewer than two references.
-    """
-
-    level: int
-    low: float
-    high: float
-    records: tuple[TransferRecord, ...]
-    accuracy: MeanCurve | None
+    level: int  #: 1 for the lowest LEEP
+    low: float  #: Lower edge of the level
+    high: float  #: Upper edge of the level
+    records: tuple[TransferRecord, ...]  #: The transfers, in the given order
+    accuracy: MeanCurve | None  #: Mean accuracy per epoch; None with fewer than two transfers
+    #: Mean accuracy minus that of training from scratch, per epoch; None with fewer than two references.
     difference: MeanCurve | None
 
 
@@ -49,17 +41,10 @@ def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: fl
 
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
-    Args:
-        history: Transfers, comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained
-            from scratch are references for the others on the same data and are not averaged.
-        levels: Number of levels between the smallest and the largest LEEP.
-        coverage: Coverage of the bands around the means.
-
-    Returns:
-        The levels, lowest LEEP first; levels without a transfer are left out.
-
-    Raises:
-        ValueError: If ``levels`` is not positive.
+    Transfers are comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained from scratch
+    are references for the others on the same data and are not averaged. ``coverage`` is that of the bands around the
+    means. The lowest LEEP comes first; levels without a transfer are left out. ``ValueError`` if ``levels`` is not
+    positive.
     """
     if levels < 1:
         raise ValueError(f"`levels` must be at least 1, got {levels}.")

@@ -13,21 +13,13 @@ from lightning_leep.records.transfer import TransferRecord
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A weighted average of curves, with a band.
+    """A weighted average of curves, with a band."""
 
-    Attributes:
-        epochs: Epochs trained.
-        mean: Mean at each epoch.
-        low: Lower end of the band.
-        high: Upper end of the band.
-        num_curves: Number of curves.
-    """
-
-    epochs: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    num_curves: int
+    epochs: tuple[float, ...]  #: Epochs trained
+    mean: tuple[float, ...]  #: Mean at each epoch
+    low: tuple[float, ...]  #: Lower end of the band
+    high: tuple[float, ...]  #: Upper end of the band
+    num_curves: int  #: Number of curves
 
 
 def effective_number(weights: Array) -> float:

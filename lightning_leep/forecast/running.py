@@ -23,24 +23,16 @@ SHARPEST = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class RunningForecast:
-    """What a run is expected to reach, given its validations so far.
+    """What a run is expected to reach, given its validations so far."""
 
-    Attributes:
-        value: Expected best accuracy of the whole run, in 0..1, at least the best so far.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        coverage: Share of such intervals that should contain the best accuracy.
-        eta_epochs: Expected number of further epochs until 99% of the final accuracy; 0 if it is reached, None while it
-            is too uncertain.
-        num_validations: Number of validations so far.
-    """
-
-    value: float
-    low: float
-    high: float
-    coverage: float
+    value: float  #: Expected best accuracy of the whole run, in 0..1, at least the best so far
+    low: float  #: Lower end of the interval
+    high: float  #: Upper end of the interval
+    coverage: float  #: Share of such intervals that should contain the best accuracy
+    #: Expected number of further epochs until 99% of the final accuracy; 0 if it is reached, None while it is too
+    #: uncertain.
     eta_epochs: float | None
-    num_validations: int
+    num_validations: int  #: Number of validations so far
 
 
 def update_forecast(

@@ -129,11 +129,9 @@ def leave_one_out_distances(
     over the degrees of freedom, of which the row takes one.
 
     It takes ``features [n, d]`` among the rows of the discriminant, their labels ``[n]`` and places in ``SHRINKAGES``.
-
-    Yields:
-        For a chunk of rows, without those that are the only one of their class: their places ``[m]``, the places of
-        their classes ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed, and their rounding
-        error ``[m]``.
+    It yields for a chunk of rows, without those that are the only one of their class, their places ``[m]``, those of
+    their classes ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed, and their rounding
+    error ``[m]``.
     """
     counts, centre = discriminant.class_counts, discriminant.centre
     start = 0

@@ -180,19 +180,9 @@ def linear_probe(
     discriminant analysis", Technometrics 10 (1968); shrinkage: Friedman, "Regularized discriminant analysis", Journal
     of the American Statistical Association 84 (1989).
 
-    Args:
-        features: ``[N, d]`` or ``[N, d, d1, ...]`` floating point of any dtype.
-        target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. num_target_classes - 1``.
-        num_target_classes: C; classes without an image are allowed.
-        ignore_index: Label of the rows that are left out.
-
-    Returns:
-        The probe: accuracy in 0..1 with its standard error, by class and for each row, log-likelihood in nats, numbers
-        of rows, and the chosen shrinkage and scale.
-
-    Raises:
-        TypeError: If ``features`` is not floating point or ``target`` is not integer.
-        ValueError: If shapes, labels or values are invalid, or no class has 2 rows.
+    Arguments and errors are as for :func:`~lightning_leep.functional.h_score.h_score`; it is also an error if no class
+    has 2 rows. The result has the accuracy in 0..1 with its standard error, by class and for each row, the
+    log-likelihood in nats, numbers of rows, and the chosen shrinkage and scale.
 
     Example:
         >>> import torch
@@ -207,8 +197,11 @@ def linear_probe(
     space = space_of(rows, labels, num_target_classes)
     discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
-    of_rows = rows.new_full((2, NUM_CANDIDATES, len(rows)), torch.nan, dtype=discriminant.class_means.dtype)
-    sums = linear_probe_sums(rows, labels, discriminant, of_rows=of_rows)
-    correct, log_likelihood = of_rows[:, best_candidate(sums)]  # [n] each
+    sums, counts = linear_probe_sums(rows, labels, discriminant), discriminant.class_counts
+    shrinkage, scale = divmod(best_candidate(sums), len(SCALES))
+    frequency, found = (counts / counts.sum()).unsqueeze(1), sums.new_full((2, len(rows)), torch.nan)
+    # Again for the chosen pair alone: of all pairs the rows' scores would take 768 bytes a row.
+    for places, position, distances in leave_one_out_distances(rows, labels, discriminant, [shrinkage]):
+        found[:, places] = _posterior_scores(*distances[0], position, frequency, [SCALES[scale]])[:, 0]
     result = linear_probe_result(sums, space.class_counts)
-    return result._replace(row_correct=correct, row_log_likelihood=log_likelihood)
+    return result._replace(row_correct=found[0], row_log_likelihood=found[1])

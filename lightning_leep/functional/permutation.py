@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_leep.functional.chunks import accumulation_dtype, joined_blocks
 from lightning_leep.functional.inputs import check_num_classes
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
+from lightning_leep.functional.leep import conditional_probability, eep_likelihood, joint_probability
 
 #: Fewest shuffles for which the p-value (1 + shuffles that score as high) / (1 + shuffles) can be 0.05.
 MIN_PERMUTATIONS = 19

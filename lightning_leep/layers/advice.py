@@ -36,46 +36,28 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-        what: In words.
-        trainable: "head", "part" or "all", as in a :class:`~lightning_leep.records.TransferRecord`.
-        trained_from: "head", the first layer that is trained, or "all".
-        reads: Layer whose output the head reads; empty for the last one.
-        forecast: The accuracy that it will reach.
-        standard_error: Of that accuracy, from the number of scored rows alone.
-        trained_share: Share of the source's parameters, its head left out, that are trained; None if they are unknown.
-        backward_share: Share of the source's layers that the backward pass runs through.
-    """
-
-    what: str
-    trainable: str
-    trained_from: str
-    reads: str = ""
-    forecast: AccuracyForecast
-    standard_error: float
+    what: str  #: In words
+    trainable: str  #: "head", "part" or "all", as in a :class:`~lightning_leep.records.TransferRecord`
+    trained_from: str  #: "head", the first layer that is trained, or "all"
+    reads: str = ""  #: Layer whose output the head reads; empty for the last one
+    forecast: AccuracyForecast  #: The accuracy that it will reach
+    standard_error: float  #: Of that accuracy, from the number of scored rows alone
+    #: Share of the source's parameters, its head left out, that are trained; None if they are unknown.
     trained_share: float | None
-    backward_share: float
+    backward_share: float  #: Share of the source's layers that the backward pass runs through
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Ways to train, what is expected of each, and which of them is recommended.
+    """Ways to train, what is expected of each, and which of them is recommended."""
 
-    Attributes:
-        choices: From the cheapest to the most expensive.
-        recommended: Place of the recommended one; None if nothing can be told.
-        reason: Why this one, or why none; a sentence.
-        data: What a rule of thumb says of data like these.
-        notes: What limits the advice, one sentence each.
-    """
-
-    choices: tuple[Choice, ...]
-    recommended: int | None
-    reason: str
-    data: str
-    notes: tuple[str, ...] = ()
+    choices: tuple[Choice, ...]  #: From the cheapest to the most expensive
+    recommended: int | None  #: Place of the recommended one; None if nothing can be told
+    reason: str  #: Why this one, or why none; a sentence
+    data: str  #: What a rule of thumb says of data like these
+    notes: tuple[str, ...] = ()  #: What limits the advice, one sentence each
 
     @property
     def choice(self) -> Choice | None:
@@ -118,13 +100,9 @@ class Advice:
         return asdict(self) | {"choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes)}
 
     def callback(self, learning_rates: "LearningRates" = None) -> "LayerTransfer":
-        """Return the callback that trains as recommended; it needs torch and Lightning.
+        """Return the :class:`~lightning_leep.LayerTransfer` that trains as recommended.
 
-        Args:
-            learning_rates: As in :class:`~lightning_leep.LayerTransfer`.
-
-        Raises:
-            ValueError: If nothing is recommended, or a head on an earlier layer, which needs another module.
+        ``ValueError`` if nothing is recommended, or a head on an earlier layer, which needs another module.
         """
         choice = self.choice
         if choice is None or choice.reads:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
+from os.path import commonprefix
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.parameters import layers_of_parameters, numbers
 from lightning_leep.scoring.source import source_module
+from lightning_leep.utils.checks import check_keys, texts
 
 #: From the least to the most that is trained.
 WORDS = ("head", "part", "all")
@@ -108,23 +110,17 @@ class TrainedPart:
     @classmethod
     def from_dict(cls, values: Any) -> "TrainedPart":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` for other values."""
-        if not isinstance(values, Mapping) or set(values) != {f.name for f in fields(cls)}:
-            raise ValueError(f"`trained` must be a mapping with the attributes of a TrainedPart, got {values!r}.")
-        transferred, changed = values["transferred"], values["changed"]
+        check_keys("trained", values, {f.name for f in fields(cls)})
+        groups, changed = values["transferred"], values["changed"]
         for name in ("first", "by_flags"):
             if values[name] is not None and values[name] not in WORDS:
                 raise ValueError(f"`{name}` must be one of {', '.join(WORDS)}, got {values[name]!r:.200}.")
         if not isinstance(changed, bool):
             raise TypeError(f"`changed` must be True or False, got {changed!r}.")
-        if transferred is not None:
-            groups = transferred if isinstance(transferred, list | tuple) else [None]
-            names = [name for group in groups for name in (group if isinstance(group, list | tuple) else [None])]
-            if not all(isinstance(name, str) for name in names):
-                raise TypeError(f"`transferred` must hold the names of parameters, got {transferred!r:.200}.")
-            transferred = tuple(tuple(group) for group in transferred)
-        if not isinstance(values["names"], list | tuple) or not all(isinstance(name, str) for name in values["names"]):
-            raise TypeError(f"`names` must hold the names of parameters, got {values['names']!r:.200}.")
-        part = cls(transferred, values["first"], values["by_flags"], changed, tuple(values["names"]))
+        if not isinstance(groups, list | tuple | None):
+            raise TypeError(f"`transferred` must hold the names of parameters, got {groups!r:.200}.")
+        transferred = None if groups is None else tuple(texts("transferred", group) for group in groups)
+        part = cls(transferred, values["first"], values["by_flags"], changed, texts("names", values["names"]))
         part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
         return part
 
@@ -180,18 +176,9 @@ def trained_word(network: nn.Module, source: nn.Module | None, transferred: Sequ
 
 def _trains_inside(names: Sequence[str], transferred: Set[str], trained: Set[str]) -> bool:
     last = max(names.index(name) for name in transferred)
-    container = _common([name.split(".")[:-1] for name in transferred])
+    # Of lists, not of characters; empty for the whole network.
+    container = ".".join(commonprefix([name.split(".")[:-1] for name in transferred]))  # noqa: RUF071
     return any(name in trained and (not container or within(name, [container])) for name in names[:last])
-
-
-def _common(paths: Sequence[Sequence[str]]) -> str:
-    """The innermost module that holds everything at these paths; empty for the whole network."""
-    common = []
-    for steps in zip(*paths, strict=False):
-        if len(set(steps)) > 1:
-            break
-        common.append(steps[0])
-    return ".".join(common)
 
 
 def unfreezes(callback: Any, max_epochs: int | None) -> bool:

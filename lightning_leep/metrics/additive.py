@@ -157,22 +157,14 @@ class AdditiveMetric(Metric):
                     store[name] = store[name].to(dtype)  # sums that return from such a device are float32
         return moved
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # The last argument is the list of error messages.
         states = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
         if states:
             try:
                 self.check_states(states)
             except ValueError as error:
-                error_msgs.append(f"{type(self).__name__}: {error}")
+                rest[-1].append(f"{type(self).__name__}: {error}")
                 return
             for name, state in states.items():
                 default = self._defaults[name]
@@ -180,9 +172,7 @@ class AdditiveMetric(Metric):
             # Otherwise `compute` warns that `update` was never called, or returns the value from before.
             self._computed, self._cache, self._is_synced = None, None, False
             self._update_count = max(1, self._update_count)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot ``compute()``, or given results, on Matplotlib axes; return the figure and the axes."""

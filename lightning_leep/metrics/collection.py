@@ -6,11 +6,9 @@ from typing import Any
 
 from torchmetrics import MetricCollection
 
-from lightning_leep.metrics.eep_accuracy import EEPAccuracy
-from lightning_leep.metrics.h_score import HScore
-from lightning_leep.metrics.leep import LEEPMetric
+from lightning_leep.metrics.feature_metric import HScore, LogME
+from lightning_leep.metrics.leep import EEPAccuracy, LEEPMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.metrics.log_me import LogME
 from lightning_leep.metrics.nce import NegativeConditionalEntropy
 from lightning_leep.metrics.nearest_neighbour import NearestNeighbourAccuracy
 
@@ -63,13 +61,8 @@ def transferability_metrics(
     nats, ``eep_accuracy``, ``linear_probe_accuracy`` and ``nearest_neighbour_accuracy`` in 0..1, ``h_score`` without
     a unit.
 
-    Args:
-        num_target_classes: C.
-        num_source_classes: Z.
-        num_features: d.
-        from_logits: Whether ``preds`` are logits or probabilities.
-        ignore_index: Label of the rows that are left out.
-        kwargs: Keyword arguments of :class:`torchmetrics.MetricCollection`, such as ``prefix``.
+    The arguments are those of the metrics (C, Z and d first) and of :class:`torchmetrics.MetricCollection`, such as
+    ``prefix``.
 
     Example:
         >>> import torch

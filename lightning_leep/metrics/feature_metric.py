@@ -1,4 +1,4 @@
-"""State shared by the metrics that are functions of features."""
+"""Moments of features, and the scores that are functions of them alone: H-score and LogME."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.feature_space import FeatureSpace, space_of_moments
+from lightning_leep.functional.h_score import h_score_of_space
+from lightning_leep.functional.inputs import check_flag
+from lightning_leep.functional.log_me import log_me_of_space
 from lightning_leep.functional.moments import (
     FeatureMoments,
     empty_moments,
@@ -83,3 +86,70 @@ class FeatureMetric(FeatureInputMetric):
         merged = merge_moments(incoming, self.moments)
         super()._reduce_states(incoming_state)  # the states that a subclass adds
         self.moments = merged
+
+
+class HScore(FeatureMetric):
+    """H-score of features: their variance between classes, measured in units of their total variance.
+
+    It is :func:`lightning_leep.functional.h_score.h_score`, where the formula and its source are, computed exactly from
+    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a
+    0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
+    :class:`LogME` and with H-scores of the other ``shrinkage``.
+
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
+
+    Example:
+        >>> import torch
+        >>> metric = HScore(num_target_classes=2, num_features=2, shrinkage=False)
+        >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0]]), torch.tensor([0, 0]))
+        >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))
+        >>> round(metric.compute().item(), 4)
+        0.977
+    """
+
+    plot_lower_bound: float = 0.0
+
+    def __init__(
+        self,
+        num_target_classes: int,
+        num_features: int,
+        shrinkage: bool = True,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_flag("shrinkage", shrinkage)
+        self.shrinkage = shrinkage
+        super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
+
+    def compute(self) -> Tensor:
+        """H-score of all rows seen so far, on all processes: 0-d, without a unit, at least 0; NaN for too few rows."""
+        return self.score(lambda space: h_score_of_space(space, self.shrinkage))
+
+
+class LogME(FeatureMetric):
+    """Logarithm of the maximum evidence, per row, of linear models from features to each class.
+
+    It is :func:`lightning_leep.functional.log_me.log_me`, where the formula and its source are, computed exactly from
+    moments of fixed size. Higher is better. It is a density, so it may be positive, and compares sources on one target,
+    not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
+    ``MetricCollection`` it shares its state with :class:`HScore`.
+
+    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
+    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
+    ``ValueError`` if one is impossible.
+
+    Example:
+        >>> import torch
+        >>> metric = LogME(num_target_classes=2, num_features=2)
+        >>> metric.update(torch.tensor([[0.0, 1.0], [0.2, 0.0], [0.1, 0.9]]), torch.tensor([0, 0, 0]))
+        >>> metric.update(torch.tensor([[1.0, 0.5], [1.2, 0.6]]), torch.tensor([1, 1]))
+        >>> round(metric.compute().item(), 4)
+        -0.666
+    """
+
+    def compute(self) -> Tensor:
+        """LogME of all rows seen so far, on all processes: 0-d, in nats per row; NaN for fewer than two rows."""
+        return self.score(log_me_of_space)

@@ -37,12 +37,8 @@ class LayerScores(LinearProbeAccuracy):
 
     ``compute`` returns a dictionary of tensors ``[L]``: ``probe_accuracy``, ``probe_standard_error``, ``h_score`` and
     ``log_me``, NaN for layers that are left out; and, 0-d, ``multi_layer_probe_accuracy`` and
-    ``multi_layer_probe_standard_error``.
-
-    Args:
-        num_target_classes: C; classes without an image are allowed.
-        widths: Number of features of each layer; D together.
-        kwargs: Other arguments of :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
+    ``multi_layer_probe_standard_error``. ``widths`` are the numbers of features of the layers, D together; the other
+    arguments are those of :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
     """
 
     pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)

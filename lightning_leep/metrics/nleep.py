@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
+from lightning_leep.functional.leep import conditional_probability, eep_likelihood, joint_probability
 from lightning_leep.functional.nleep import (
     MAX_FIT_ROWS,
     fit_mixture,

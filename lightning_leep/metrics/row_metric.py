@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lightning_leep.functional.chunks import joined_blocks
 from lightning_leep.functional.inputs import check_flag
-from lightning_leep.functional.joint import joint_probability
+from lightning_leep.functional.leep import joint_probability
 from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 
 #: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +64,7 @@ def score(options: argparse.Namespace) -> int:
         ValueError: If an argument or a file is not what it should be.
         SourceError: If the source fails.
     """
-    if options.source.endswith((".yaml", ".yml", ".json")) and Path(options.source).is_file():
+    if options.source.endswith((".yaml", ".yml", ".json")):
         sources, data = read_zoo(options.source)
         if len(sources) != 1:
             raise ValueError(f"{options.source} must hold one source, got {sorted(sources)}.")

@@ -19,29 +19,17 @@ SUBJECTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyForecast:
-    """The accuracy that a transfer is expected to reach on held-out data, with an interval.
+    """The accuracy that a transfer is expected to reach on held-out data, with an interval."""
 
-    Attributes:
-        value: Expected accuracy in 0..1.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        coverage: Share of such intervals that should contain the achieved accuracy.
-        trainable: What will be trained, see :class:`~lightning_leep.records.TransferRecord`.
-        basis: What the forecast is based on, in words.
-        num_records: Number of earlier transfers, or of earlier runs of this one, behind it; 0 without a history.
-        out_of_range: Whether the transfer lies outside the range of nearly all earlier transfers.
-        notes: What limits the forecast, one sentence each.
-    """
-
-    value: float
-    low: float
-    high: float
-    coverage: float
-    trainable: str
-    basis: str
-    num_records: int = 0
-    out_of_range: bool = False
-    notes: tuple[str, ...] = ()
+    value: float  #: Expected accuracy in 0..1
+    low: float  #: Lower end of the interval
+    high: float  #: Upper end of the interval
+    coverage: float  #: Share of such intervals that should contain the achieved accuracy
+    trainable: str  #: What will be trained, see :class:`~lightning_leep.records.TransferRecord`
+    basis: str  #: What the forecast is based on, in words
+    num_records: int = 0  #: Number of earlier transfers, or of earlier runs of this one, behind it; 0 without a history
+    out_of_range: bool = False  #: Whether the transfer lies outside the range of nearly all earlier transfers
+    notes: tuple[str, ...] = ()  #: What limits the forecast, one sentence each
 
     def describe(self) -> str:
         """Return the forecast as one sentence, without its notes.

@@ -16,22 +16,16 @@ class Association:
 
     Source: Nguyen et al., ICML 2020, the empirical conditional distribution of LEEP.
 
-    Attributes:
-        targets: Names of the target classes, at most 40.
-        sources: Names of the source classes, at most 20.
-        p: A row for each target class: P(y|z) of each source class, in 0..1.
-        left_out: A sentence that says what is shown of how much.
-
     Raises:
         TypeError: If a name is not a string.
         ValueError: If there are too many classes, a name is too long, or ``p`` is not a matrix of probabilities with a
             row for each target class and a column for each source class.
     """
 
-    targets: tuple[str, ...]
-    sources: tuple[str, ...]
-    p: tuple[tuple[float, ...], ...]
-    left_out: str
+    targets: tuple[str, ...]  #: Names of the target classes, at most 40
+    sources: tuple[str, ...]  #: Names of the source classes, at most 20
+    p: tuple[tuple[float, ...], ...]  #: A row for each target class: P(y|z) of each source class, in 0..1
+    left_out: str  #: A sentence that says what is shown of how much
 
     def __post_init__(self) -> None:
         for name, most in (("targets", MAX_ROWS), ("sources", MAX_COLUMNS)):

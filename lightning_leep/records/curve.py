@@ -18,10 +18,6 @@ class AccuracyCurve:
     0.5, one before training at 0. Every epoch that a method returns is that of the *first validation* at which
     something holds, never a point between two validations: there the accuracy was not measured.
 
-    Attributes:
-        epochs: Epochs trained before each validation, strictly increasing, at least 0.
-        accuracy: Accuracy in 0..1 at each validation.
-
     Raises:
         TypeError: If an element is not a number.
         ValueError: If the lengths differ, the epochs do not increase, or an accuracy is outside 0..1 (divide a
@@ -33,8 +29,8 @@ class AccuracyCurve:
         (0.8, 1.0, 3.0, None)
     """
 
-    epochs: tuple[float, ...] = ()
-    accuracy: tuple[float, ...] = ()
+    epochs: tuple[float, ...] = ()  #: Epochs trained before each validation, strictly increasing, at least 0
+    accuracy: tuple[float, ...] = ()  #: Accuracy in 0..1 at each validation
 
     def __post_init__(self) -> None:
         epochs, accuracy = real_numbers("epochs", self.epochs), real_numbers("accuracy", self.accuracy)
@@ -89,20 +85,13 @@ class AccuracyCurve:
         return next((e for e, a in zip(self.epochs, self.accuracy, strict=True) if a >= level), None)
 
     def epochs_to(self, fraction: float) -> float | None:
-        """Return the epoch of the first validation with at least ``fraction`` of the best accuracy; None if empty.
-
-        Raises:
-            ValueError: If ``fraction`` is outside 0..1.
-        """
+        """Return the epoch of the first validation with at least ``fraction``, in 0..1, of the best; None if empty."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"`fraction` must lie in 0..1, got {fraction}.")
         return self.epoch_reaching(fraction * self.best) if self.epochs else None
 
     def area_under_curve(self) -> float:
-        """Return the mean height of the curve, in 0..1: its area (trapezoids) divided by its length in epochs.
-
-        For a single validation this is its accuracy.
-        """
+        """Return the mean height of the curve, in 0..1: its area (trapezoids) divided by its length in epochs."""
         self._check_not_empty("area under the curve")
         if len(self) == 1:
             return self.accuracy[0]
@@ -153,16 +142,10 @@ def convergence_scalars(
 ) -> dict[str, float]:
     """Return how far and how fast a run came, by name. Accuracies are in 0..1, times in epochs trained.
 
-    Args:
-        curve: Accuracy at each validation.
-        predicted: Accuracy that was predicted before training.
-        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
-
-    Returns:
-        ``best_accuracy``, ``final_accuracy``, ``area_under_curve``, ``epochs_to_50_percent``, ``epochs_to_90_percent``,
-        ``epochs_to_99_percent`` (of the best accuracy), ``epoch_prediction_reached``, ``epoch_reference_passed`` (above
-        the reference at the same epoch) and ``epoch_reference_best_reached`` (at least the best of the reference).
-        Values that do not exist are left out; an empty curve gives an empty dictionary.
+    They are ``best_accuracy``, ``final_accuracy``, ``area_under_curve``, ``epochs_to_50_percent``,
+    ``epochs_to_90_percent``, ``epochs_to_99_percent`` (of the best accuracy), ``epoch_prediction_reached``,
+    ``epoch_reference_passed`` (above the reference at the same epoch) and ``epoch_reference_best_reached`` (at least
+    the best of the reference). What does not exist is left out.
     """
     if not len(curve):
         return {}

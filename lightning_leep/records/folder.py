@@ -15,12 +15,8 @@ ATOMIC_PUT_PROTOCOLS = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az
 def open_folder(folder: Folder) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a folder, a path or fsspec URL, and the path there.
 
-    Two colons are part of a path unless a protocol stands next to them.
-
-    Raises:
-        ValueError: If the protocol is unknown, or the URL chains several file systems: fsspec would ignore a part of
-            it, or read another file than it wrote.
-        ImportError: If the package for a protocol is missing.
+    Two colons are part of a path unless a protocol stands next to them. ``ValueError`` if the protocol is unknown, or
+    the URL chains several file systems: fsspec would ignore a part of it, or read another file than it wrote.
     """
     path = os.fspath(folder)
     if "::" not in path:

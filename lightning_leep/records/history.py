@@ -5,10 +5,10 @@ import os
 import stat
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, overload
+from typing import Any
 
 from lightning_leep.records.folder import Folder, is_local, open_folder, write_whole
 from lightning_leep.records.transfer import TransferRecord
@@ -16,7 +16,7 @@ from lightning_leep.utils.checks import printable
 
 #: Most characters of the reason why a file is left out, which may quote the file.
 MAX_REASON = 200
-#: A record has a few thousand bytes.
+#: A record has up to some ten thousand bytes.
 MAX_BYTES = 2**24
 
 
@@ -26,8 +26,8 @@ def check_records(history: Any) -> None:
         raise TypeError(f"`history` must be records, as load_history(folder) returns them, got {history!r}.")
 
 
-class History(Sequence[TransferRecord]):
-    """An immutable sequence of transfers, sorted with the oldest first.
+class History(tuple[TransferRecord, ...]):
+    """Transfers, sorted with the oldest first.
 
     Example:
         >>> history = History()
@@ -35,25 +35,13 @@ class History(Sequence[TransferRecord]):
         (0, [])
     """
 
-    def __init__(self, records: Iterable[TransferRecord] = ()) -> None:
+    def __new__(cls, records: Iterable[TransferRecord] = ()) -> "History":
+        """Sort the records by their time; their text breaks ties, so that no order of files matters."""
         check_records(records)
         ordered = sorted(records, key=lambda record: record.created)
         if len({record.created for record in ordered}) < len(ordered):
-            # The text breaks ties, so that no result depends on the order of files in a folder.
             ordered.sort(key=lambda record: (record.created, record.to_json()))
-        self._records = tuple(ordered)
-
-    def __len__(self) -> int:
-        """Number of transfers."""
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> TransferRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> "History": ...
-    def __getitem__(self, index: int | slice) -> "TransferRecord | History":
-        """Return one transfer, or a history for a slice."""
-        return History(self._records[index]) if isinstance(index, slice) else self._records[index]
+        return super().__new__(cls, ordered)
 
     def __repr__(self) -> str:
         return f"History of {len(self)} transfers"
@@ -76,19 +64,11 @@ class History(Sequence[TransferRecord]):
 
 
 def save_record(record: TransferRecord, folder: Folder) -> str:
-    """Write a record into a new file in a folder. The file appears as a whole or not at all.
+    """Write a record into a new file in a folder; return its path, with the protocol if it is not local.
 
-    Any number of processes may write into the same folder at the same time.
-
-    Args:
-        record: The transfer.
-        folder: Path or fsspec URL; it is created if it does not exist.
-
-    Returns:
-        Path of the new file, with the protocol if it is not local.
-
-    Raises:
-        ValueError: If ``folder`` is a chain of file systems or its protocol is unknown.
+    The file appears as a whole or not at all, and any number of processes may write into one folder. ``folder`` is a
+    path or fsspec URL; it is created if it does not exist. ``ValueError`` if it is a chain of file systems or its
+    protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.makedirs(root, exist_ok=True)
@@ -101,13 +81,9 @@ def load_history(folder: Folder) -> History:
     """Read all records in a folder: the files ``*.json`` directly in it.
 
     A file that is truncated, not a record, larger than 16 MiB, or written by a newer version is left out, and so is
-    what is not a regular file (a pipe, a link to a device). One warning names all of them.
-
-    Args:
-        folder: Path or fsspec URL; a folder that does not exist yet is an empty history.
-
-    Raises:
-        ValueError: If ``folder`` is a file or a chain of file systems, or its protocol is unknown.
+    what is not a regular file (a pipe, a link to a device). One warning names all of them. ``folder`` is a path or
+    fsspec URL; one that does not exist yet is an empty history. ``ValueError`` if it is a file or a chain of file
+    systems, or its protocol is unknown.
     """
     fs, root = open_folder(folder)
     fs.invalidate_cache()  # another process may have added files

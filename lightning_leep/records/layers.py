@@ -18,29 +18,18 @@ class LayerScore:
     """Scores of one layer's outputs, pooled to one row of features for each image or text.
 
     All are made from the features that are kept. A score is None where it could not be computed.
-
-    Attributes:
-        name: Of the module; "stem" for the input of the first block, "input of NAME" for the input of the head.
-        width: Features before projection.
-        kept_width: Features after it.
-        probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features.
-        probe_standard_error: Standard error of that mean.
-        h_score: H-score with Ledoit-Wolf shrinkage.
-        log_me: LogME.
-        feeds_head: Whether these are the features that go into the source's head.
-        num_parameters: Parameters of the layer and of what is registered between it and the layer before it; None for a
-            layer of a function or of outputs computed before. Shared ones count where they come first. The head counts
-            in no layer.
     """
 
-    name: str
-    width: int
-    kept_width: int
-    probe_accuracy: float | None = None
-    probe_standard_error: float | None = None
-    h_score: float | None = None
-    log_me: float | None = None
-    feeds_head: bool = False
+    name: str  #: Of the module; "stem" for the input of the first block, "input of NAME" for the input of the head
+    width: int  #: Features before projection
+    kept_width: int  #: Features after it
+    probe_accuracy: float | None = None  #: Leave-one-out accuracy of a linear discriminant on the features
+    probe_standard_error: float | None = None  #: Standard error of that mean
+    h_score: float | None = None  #: H-score with Ledoit-Wolf shrinkage
+    log_me: float | None = None  #: LogME
+    feeds_head: bool = False  #: Whether these are the features that go into the source's head
+    #: Parameters of the layer and of what is registered between it and the layer before it; None for a layer of a
+    #: function or of outputs computed before. Shared ones count where they come first. The head counts in no layer.
     num_parameters: int | None = None
 
     def __post_init__(self) -> None:

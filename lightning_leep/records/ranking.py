@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_leep.records.folder import Folder, open_folder
 from lightning_leep.records.ranking_text import ranking_text
-from lightning_leep.utils.checks import check_real, check_size, check_text, plain
+from lightning_leep.utils.checks import MAX_SIZE, Ranges, check_fields, check_real, check_size, check_text, plain, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ SCORES = (
 )
 #: What else is known of a source. An order by one of these is a baseline that a score should beat.
 BASELINES = ("num_parameters", "samples_per_second", "source_accuracy", "history_accuracy")
-COUNTS = ("num_parameters", "history_records", "more_samples")
+COUNTS: Ranges = dict.fromkeys(("num_parameters", "history_records", "more_samples"), (0, MAX_SIZE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,71 +41,46 @@ class SourceForecast:
     confidence: float
 
     def __post_init__(self) -> None:
-        for name in ("accuracy", "low", "high", "confidence"):
-            check_real(name, getattr(self, name), 0, 1, missing=False)
+        check_fields(self, {f.name: (0, 1) for f in fields(self)}, missing=False)
         if not self.low <= self.accuracy <= self.high:
             raise ValueError(f"`accuracy` must lie between `low` and `high`, got {self}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedSource:
-    """One source in a ranking.
+    """One source in a ranking."""
 
-    Attributes:
-        name: Name of the source.
-        rank: 1 for the best. Sources that cannot be told from the best share its rank. None for a source that failed or
-            was left out.
-        tied_with_best: Whether it is the best or cannot be told from it.
-        forecasts: The forecast for each part that may be trained, such as "head" or "all".
-        scores: The scores ``SCORES``; None where the source has none.
-        num_parameters: Parameters of the source.
-        samples_per_second: Rows scored per second.
-        source_accuracy: Accuracy on the source's own task, where it was given.
-        history_accuracy: Mean accuracy that the same source achieved on other targets.
-        history_records: Number of transfers in that mean.
-        gap: How much higher the best source is in the column that orders them.
-        gap_standard_error: Standard error of that difference, from the rows that both were scored on.
-        more_samples: Rows that would have to be added to tell it from the best.
-        error: Why it could not be scored.
-        notes: What limits the numbers, one sentence each.
-    """
-
-    name: str
+    name: str  #: Name of the source
+    #: 1 for the best. Sources that cannot be told from the best share its rank. None for a source that failed or was
+    #: left out.
     rank: int | None = None
-    tied_with_best: bool = False
+    tied_with_best: bool = False  #: Whether it is the best or cannot be told from it
+    #: The forecast for each part that may be trained, such as "head" or "all".
     forecasts: Mapping[str, SourceForecast] = field(default_factory=dict)
+    #: The scores ``SCORES``; None where the source has none.
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    num_parameters: int | None = None
-    samples_per_second: float | None = None
-    source_accuracy: float | None = None
-    history_accuracy: float | None = None
-    history_records: int = 0
-    gap: float | None = None
+    num_parameters: int | None = None  #: Parameters of the source
+    samples_per_second: float | None = None  #: Rows scored per second
+    source_accuracy: float | None = None  #: Accuracy on the source's own task, where it was given
+    history_accuracy: float | None = None  #: Mean accuracy that the same source achieved on other targets
+    history_records: int = 0  #: Number of transfers in that mean
+    gap: float | None = None  #: How much higher the best source is in the column that orders them
+    #: Standard error of that difference, from the rows that both were scored on.
     gap_standard_error: float | None = None
-    more_samples: int | None = None
-    error: str | None = None
-    notes: tuple[str, ...] = ()
+    more_samples: int | None = None  #: Rows that would have to be added to tell it from the best
+    error: str | None = None  #: Why it could not be scored
+    notes: tuple[str, ...] = ()  #: What limits the numbers, one sentence each
 
     def __post_init__(self) -> None:
         check_text("name", self.name, empty=False)
-        if self.rank is not None:
-            check_size("rank", self.rank)
-        if not isinstance(self.tied_with_best, bool):
-            raise TypeError(f"`tied_with_best` must be True or False, got {self.tied_with_best!r}.")
-        for name in COUNTS:
-            if getattr(self, name) is not None:
-                check_size(name, getattr(self, name), 0)
+        check_fields(self, COUNTS, missing=True)
         if unknown := sorted(set(self.scores) - set(SCORES)):
             raise ValueError(f"`scores` must be some of {', '.join(SCORES)}, got {unknown} as well.")
-        reals = {name: getattr(self, name) for name in (*BASELINES[1:], "gap", "gap_standard_error")} | {**self.scores}
-        for name, value in reals.items():
+        for name, value in self.scores.items():
             if value is not None:
                 check_real(name, value)
         object.__setattr__(self, "scores", {name: self.scores.get(name) for name in SCORES})
-        if self.error is not None:
-            check_text("error", self.error)
-        for note in self.notes:
-            check_text("notes", note)
+        texts("notes", self.notes)
 
     def value(self, by: str) -> float | None:
         """What the source is ordered by: a forecast, a score or a baseline; None if it has none."""
@@ -119,25 +94,17 @@ class RankedSource:
 class Ranking:
     """Sources of a transfer, best first. It is immutable and can be saved as JSON.
 
-    Attributes:
-        sources: The sources in order; those that failed or were left out come last.
-        by: What they are ordered by: a part that will be trained (its forecast), a score, or a baseline.
-        trainable: Parts that may be trained, for which there are forecasts.
-        num_samples: Rows that the sources were scored on; of the first source if they differ.
-        target: Name of the target data.
-        notes: What limits the order, one sentence each.
-
     Raises:
         TypeError: If a value has the wrong type.
         ValueError: If there is no source, a name comes twice, or ``by`` is unknown.
     """
 
-    sources: tuple[RankedSource, ...]
-    by: str
-    trainable: tuple[str, ...]
-    num_samples: int
-    target: str | None = None
-    notes: tuple[str, ...] = ()
+    sources: tuple[RankedSource, ...]  #: The sources in order; those that failed or were left out come last
+    by: str  #: What they are ordered by: a part that will be trained (its forecast), a score, or a baseline
+    trainable: tuple[str, ...]  #: Parts that may be trained, for which there are forecasts
+    num_samples: int  #: Rows that the sources were scored on; of the first source if they differ
+    target: str | None = None  #: Name of the target data
+    notes: tuple[str, ...] = ()  #: What limits the order, one sentence each
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
@@ -193,12 +160,7 @@ class Ranking:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Ranking":
-        """Create a ranking from the output of :meth:`to_dict`.
-
-        Raises:
-            TypeError: If a value has the wrong type.
-            ValueError: If it is not a ranking, or something is missing, unknown or impossible.
-        """
+        """Create a ranking from the output of :meth:`to_dict`; ``ValueError`` if it is none, or damaged."""
         if not isinstance(values, Mapping) or values.get("kind") != "ranking":
             raise ValueError(f"not a ranking: `kind` must be 'ranking', got {values!r:.100}.")
         try:
@@ -208,14 +170,8 @@ class Ranking:
                 forecasts = {name: SourceForecast(**forecast) for name, forecast in source["forecasts"].items()}
                 notes = tuple(source["notes"])
                 sources.append(RankedSource(**{**source, "forecasts": forecasts, "notes": notes}))
-            return cls(
-                **{
-                    **rest,
-                    "sources": tuple(sources),
-                    "trainable": tuple(rest["trainable"]),
-                    "notes": tuple(rest["notes"]),
-                }
-            )
+            tuples = {"sources": tuple(sources), "trainable": tuple(rest["trainable"]), "notes": tuple(rest["notes"])}
+            return cls(**{**rest, **tuples})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a damaged ranking ({type(error).__name__}: {error})") from error
 
@@ -223,9 +179,7 @@ class Ranking:
     def from_json(cls, path: Folder) -> "Ranking":
         """Read a ranking from a file that :meth:`to_json` wrote, a path or fsspec URL.
 
-        Raises:
-            OSError: If the file cannot be read.
-            ValueError: If it is not a ranking.
+        ``OSError`` if the file cannot be read, ``ValueError`` if it is not a ranking.
         """
         folder, name = os.path.split(os.fspath(path))
         fs, root = open_folder(folder or ".")
@@ -235,11 +189,7 @@ class Ranking:
             raise ValueError(f"Cannot read the ranking {os.fspath(path)}: {error}") from error
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row a source, best first, with a column for each forecast and its ends, score and baseline.
-
-        Raises:
-            ImportError: If pandas is not installed.
-        """
+        """Return one row a source, best first, with a column for each forecast and its ends, score and baseline."""
         try:
             import pandas as pd
         except ImportError as error:

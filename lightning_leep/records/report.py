@@ -32,98 +32,67 @@ class TransferabilityReport:
     r"""Scores of a source model on target data. It is immutable and can be saved as JSON.
 
     Scores are in nats, accuracies in 0..1, times in seconds.
-
-    Attributes:
-        num_samples: Number of scored rows n.
-        num_target_classes: Number of target classes C.
-        num_source_classes: Number of source classes Z. None for a source without a head, a source of features alone; so
-            are all scores of its outputs: ``leep``, ``leave_one_out_leep``, ``eep_accuracy``, ``nce`` and what belongs
-            to them.
-        class_counts: Rows of each target class.
-        leep: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020).
-        leep_standard_error: Standard error of that mean over the rows, with P(y|z) taken as given. Between samples of
-            images, each with its own P(y|z), LEEP varies up to twice as much.
-        leave_one_out_leep: LEEP with each row predicted from the other rows only: its out-of-sample value.
-        leave_one_out_leep_standard_error: Standard error of that mean, with P(y|z) taken as given.
-        label_entropy: Entropy of the labels H(Y). A source whose output says nothing has LEEP -H(Y).
-        eep_accuracy: Accuracy of the expected empirical predictor, on the rows that it was computed from.
-        eep_accuracy_standard_error: Standard error of that mean.
-        seconds: Wall time of the scoring pass.
-        samples_per_second: Rows of all processes per second.
-        permutation_mean: Mean LEEP with shuffled labels; None when the rows were not kept.
-        permutation_standard_deviation: Standard deviation of LEEP with shuffled labels.
-        permutation_p_value: :math:`(1 + \#\{\text{shuffles with at least this LEEP}\}) / (1 + \#\text{shuffles})`.
-        nce: Negative conditional entropy -H(Y|Z) of the source's most probable class (Tran et al., ICCV 2019).
-        num_features: Size d of the features; all scores below are computed from features.
-        feature_layer: Name of the layer that the features come from.
-        h_score: H-score with Ledoit-Wolf shrinkage (Ibrahim et al., 2021).
-        h_score_unshrunk: H-score as first defined (Bao et al., ICIP 2019).
-        log_me: LogME, the maximum evidence per row (You et al., ICML 2021).
-        nleep: N-LEEP (Li et al., CVPR 2021); None unless requested.
-        linear_probe_accuracy: Leave-one-out accuracy of a linear discriminant on the features: the best single
-            predictor of the accuracy of a re-trained head.
-        linear_probe_accuracy_standard_error: Standard error of that mean.
-        linear_probe_balanced_accuracy: Mean of ``linear_probe_class_accuracy`` over the classes that have one.
-        linear_probe_class_accuracy: Leave-one-out accuracy on the rows of each class; None for a class with fewer than
-            2 rows.
-        linear_probe_log_likelihood: Leave-one-out log-likelihood of the same discriminant.
-        linear_probe_samples: Rows in that mean: those that are not the only one of their class.
-        linear_probe_shrinkage: Weight of the scaled identity in the within-class covariance.
-        linear_probe_rows: Outcome of that probe on each of up to 10,000 rows; a record of a transfer does not keep it.
-        nearest_neighbour_accuracy: Leave-one-out accuracy of the 5 nearest neighbours by cosine, on a balanced sample.
-        layers: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
-        multi_layer_probe_accuracy: As ``linear_probe_accuracy``, on the features of all layers side by side: the best
-            single predictor of the accuracy of a source that is fine-tuned as a whole.
-        multi_layer_probe_standard_error: Standard error of that mean.
-        multi_layer_probe_rows: Outcome of that probe on each row, as ``linear_probe_rows``.
-        rows_per_image: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the
-            first batch. Rows of one image are not independent.
-        num_parameters: Parameters of the source, with its head; None for a function.
-        memory: Where the rows were kept.
-        notes: What limits the numbers, one sentence each.
-        joint: Sum of the source distributions of each target class, ``[C, Z]``. It is not saved as JSON.
     """
 
-    num_samples: int
-    num_target_classes: int
+    num_samples: int  #: Number of scored rows n
+    num_target_classes: int  #: Number of target classes C
+    #: Number of source classes Z. None for a source without a head, a source of features alone; so are all scores of
+    #: its outputs: ``leep``, ``leave_one_out_leep``, ``eep_accuracy``, ``nce`` and what belongs to them.
     num_source_classes: int | None
-    class_counts: tuple[int, ...]
-    leep: float | None
+    class_counts: tuple[int, ...]  #: Rows of each target class
+    leep: float | None  #: LEEP, :math:`\frac1n \sum_i \log \sum_z P(y_i|z) \theta_i(z)` (Nguyen et al., ICML 2020)
+    #: Standard error of that mean over the rows, with P(y|z) taken as given. Between samples of images, each with its
+    #: own P(y|z), LEEP varies up to twice as much.
     leep_standard_error: float | None
-    leave_one_out_leep: float | None
-    leave_one_out_leep_standard_error: float | None
-    label_entropy: float
-    eep_accuracy: float | None
-    eep_accuracy_standard_error: float | None
-    seconds: float
-    samples_per_second: float
-    permutation_mean: float | None = None
-    permutation_standard_deviation: float | None = None
+    leave_one_out_leep: float | None  #: LEEP with each row predicted from the other rows only: its out-of-sample value
+    leave_one_out_leep_standard_error: float | None  #: Standard error of that mean, with P(y|z) taken as given
+    label_entropy: float  #: Entropy of the labels H(Y). A source whose output says nothing has LEEP -H(Y)
+    eep_accuracy: float | None  #: Accuracy of the expected empirical predictor, on the rows that it was computed from
+    eep_accuracy_standard_error: float | None  #: Standard error of that mean
+    seconds: float  #: Wall time of the scoring pass
+    samples_per_second: float  #: Rows of all processes per second
+    permutation_mean: float | None = None  #: Mean LEEP with shuffled labels; None when the rows were not kept
+    permutation_standard_deviation: float | None = None  #: Standard deviation of LEEP with shuffled labels
+    #: :math:`(1 + \#\{\text{shuffles with at least this LEEP}\}) / (1 + \#\text{shuffles})`.
     permutation_p_value: float | None = None
+    #: Negative conditional entropy -H(Y|Z) of the source's most probable class (Tran et al., ICCV 2019).
     nce: float | None = None
-    num_features: int | None = None
-    feature_layer: str | None = None
-    h_score: float | None = None
-    h_score_unshrunk: float | None = None
-    log_me: float | None = None
-    nleep: float | None = None
+    num_features: int | None = None  #: Size d of the features; all scores below are computed from features
+    feature_layer: str | None = None  #: Name of the layer that the features come from
+    h_score: float | None = None  #: H-score with Ledoit-Wolf shrinkage (Ibrahim et al., 2021)
+    h_score_unshrunk: float | None = None  #: H-score as first defined (Bao et al., ICIP 2019)
+    log_me: float | None = None  #: LogME, the maximum evidence per row (You et al., ICML 2021)
+    nleep: float | None = None  #: N-LEEP (Li et al., CVPR 2021); None unless requested
+    #: Leave-one-out accuracy of a linear discriminant on the features: the best single predictor of the accuracy of a
+    #: re-trained head.
     linear_probe_accuracy: float | None = None
-    linear_probe_accuracy_standard_error: float | None = None
+    linear_probe_accuracy_standard_error: float | None = None  #: Standard error of that mean
+    #: Mean of ``linear_probe_class_accuracy`` over the classes that have one.
     linear_probe_balanced_accuracy: float | None = None
+    #: Leave-one-out accuracy on the rows of each class; None for a class with fewer than 2 rows.
     linear_probe_class_accuracy: tuple[float | None, ...] | None = None
-    linear_probe_log_likelihood: float | None = None
-    linear_probe_samples: int | None = None
-    linear_probe_shrinkage: float | None = None
+    linear_probe_log_likelihood: float | None = None  #: Leave-one-out log-likelihood of the same discriminant
+    linear_probe_samples: int | None = None  #: Rows in that mean: those that are not the only one of their class
+    linear_probe_shrinkage: float | None = None  #: Weight of the scaled identity in the within-class covariance
+    #: Leave-one-out accuracy of the 5 nearest neighbours by cosine, on a balanced sample.
     nearest_neighbour_accuracy: float | None = None
+    #: Scores of the source's layers, in the order in which they run; empty if none were requested or found.
     layers: tuple[LayerScore, ...] = ()
+    #: As ``linear_probe_accuracy``, on the features of all layers side by side: the best single predictor of the
+    #: accuracy of a source that is fine-tuned as a whole.
     multi_layer_probe_accuracy: float | None = None
-    multi_layer_probe_standard_error: float | None = None
+    multi_layer_probe_standard_error: float | None = None  #: Standard error of that mean
+    #: Outcome of that probe on each of up to 10,000 rows; a record of a transfer does not keep it.
     linear_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
+    #: Outcome of that probe on each row, as ``linear_probe_rows``.
     multi_layer_probe_rows: RowOutcomes | None = field(default=None, repr=False, compare=False)
+    #: Rows per image or text: 1, or with dense prediction the number of its pixels or tokens in the first batch. Rows
+    #: of one image are not independent.
     rows_per_image: int = 1
-    num_parameters: int | None = None
-    memory: str | None = None
-    notes: tuple[str, ...] = ()
+    num_parameters: int | None = None  #: Parameters of the source, with its head; None for a function
+    memory: str | None = None  #: Where the rows were kept
+    notes: tuple[str, ...] = ()  #: What limits the numbers, one sentence each
+    #: Sum of the source distributions of each target class, ``[C, Z]``. It is not saved as JSON.
     joint: "Tensor | None" = field(default=None, repr=False, compare=False)
 
     @property
@@ -140,8 +109,7 @@ class TransferabilityReport:
     def leave_one_out_floor(self) -> float:
         r"""The floor of leave-one-out LEEP, :math:`\sum n_y \log(n_y/n) / \sum n_y` over classes of at least 2 rows.
 
-        Leave-one-out LEEP leaves out a row that is the only one of its class. Such rows are the least probable, so this
-        floor is the higher one. NaN if no class has 2 rows.
+        It leaves out the least probable rows, so it is the higher of the two floors. NaN if no class has 2 rows.
         """
         counts = [count for count in self.class_counts if count > 1]
         if not counts:
@@ -180,10 +148,8 @@ class TransferabilityReport:
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferabilityReport":
         """Create a report from the output of :meth:`to_dict`; None becomes NaN where a number is required.
 
-        Raises:
-            TypeError: If ``values`` is not a mapping or a field has the wrong type.
-            ValueError: If a field is unknown, a required field is missing, or a value is impossible, see
-                :func:`check_report`.
+        ``TypeError`` if ``values`` is not a mapping or a field has the wrong type; ``ValueError`` if a field is unknown
+        or missing, or a value impossible.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"`values` must map the field names of a TransferabilityReport to values, got {values!r}.")
@@ -232,9 +198,7 @@ _RANGES: Ranges = {
 def check_report(report: TransferabilityReport) -> None:
     """Check that a report from a file or a user has the right types and possible values; NaN is a missing number.
 
-    Raises:
-        TypeError: If it is not a report, or a field has the wrong type.
-        ValueError: If a score, an accuracy or a size is impossible, or ``class_counts`` do not match the sizes.
+    ``TypeError`` if it is not a report, or a field has the wrong type; ``ValueError`` if a value is impossible.
     """
     if not isinstance(report, TransferabilityReport):
         raise TypeError(f"`report` must be a TransferabilityReport, got {report!r}.")

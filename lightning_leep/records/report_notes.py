@@ -28,13 +28,9 @@ def notes(
 ) -> tuple[str, ...]:
     """Return what limits the numbers of a report, the most important sentence first; empty if nothing does.
 
-    Args:
-        report: The report; its own ``notes`` are ignored.
-        feature_scores: Whether scores of features were requested.
-        nleep_rows: Largest number of rows that the mixture of N-LEEP is fitted to; None if N-LEEP was not requested.
-        misread: Why the scores of the outputs are wrong, as sentences.
-        remarks: What else was noticed about the outputs, as sentences.
-        layers_left_out: Layers without scores, each with the reason, which goes on after the name of the layer.
+    ``nleep_rows`` are the most that the mixture of N-LEEP is fitted to, None if N-LEEP was not requested. ``misread``
+    sentences say why the scores of the outputs are wrong, ``remarks`` what else was noticed about the outputs.
+    ``layers_left_out`` are layers without scores, each with the reason, which goes on after the name of the layer.
     """
     without_outputs = "The source has no head (`head=False`): LEEP, NCE and the EEP are left out."
     remarks = [without_outputs, *remarks] if report.leep is None else remarks
@@ -62,9 +58,8 @@ def _layers(left_out: Sequence[tuple[str, str]]) -> list[str]:
 def explained_share(report: TransferabilityReport) -> float | None:
     r"""Share of the label entropy that the source explains out of sample; None if that is unknown.
 
-    :math:`\max(0, 1 - L / L_0)` with the leave-one-out LEEP L and :math:`L_0`, the leave-one-out LEEP of a source that
-    says nothing, over the same rows. (LEEP itself is in-sample: with many source classes and few samples it would
-    explain pure noise.)
+    :math:`\max(0, 1 - L / L_0)` with the leave-one-out LEEP L and that of a source that says nothing, :math:`L_0`, over
+    the same rows. (LEEP itself is in-sample, and would explain pure noise.)
     """
     floor = report.leave_one_out_floor
     score = or_nan(report.leave_one_out_leep)

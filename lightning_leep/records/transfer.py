@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
@@ -26,6 +27,11 @@ PARTS: dict[str, Any] = {"forecast": AccuracyForecast, "association": Associatio
 
 def library_versions() -> dict[str, str]:
     """Return the version of Python and of each installed library that may affect a result."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning", "lightning"):
         try:
@@ -43,34 +49,6 @@ def _now() -> str:
 class TransferRecord:
     """What one transfer was predicted to achieve and what it achieved. It is immutable and can be saved as JSON.
 
-    Attributes:
-        report: Scores of the source on the target data, computed before training.
-        curve: Accuracy on held-out target data at each validation.
-        trainable: What was trained: "head" (a new head on a frozen network), "all" (every parameter), "part" (some
-            parameters, or adapters), "gradual" (more and more parameters), "scratch" (every parameter, from random
-            weights) or a word of your own. Only transfers with the same word are compared.
-        trained_from: With "part", the first layer that was trained, as ``report.layers`` names it; empty if unknown.
-        forecast: The accuracy that was forecast before training; None if there was none.
-        running: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
-        recommended: What the advice before training was: "head", the first layer to train, or "all"; empty if there was
-            none.
-        association: What the source classes stand for, P(y|z) with class names; None if unknown.
-        ranking: The ranking that the source was chosen from, as :meth:`~lightning_leep.records.ranking.Ranking.brief`
-            gives it; None if there was none.
-        order_held: Whether the order of that ranking held, in words; empty if unknown.
-        wall_seconds: Seconds of training before each validation; empty if unknown.
-        reference: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
-        test_size: Number of labelled rows in each validation; None if unknown.
-        optimizer: Class name of the optimizer; empty if unknown.
-        learning_rate: Initial learning rate.
-        target_name: Name of the target data; empty if unknown.
-        source_name: Name of the source model; empty if unknown.
-        versions: Library versions, see :func:`library_versions`.
-        complete: Whether training ran to its end. False if it was stopped because it seemed hopeless, or before it had
-            seen all data once: such a run could have achieved more, and no forecast uses it.
-        created: Time of creation, ISO 8601 in UTC, so that sorting the texts sorts by time. A time in another zone is
-            converted; a time without a zone is read as UTC.
-
     Raises:
         TypeError: If a value, or a value in the report, has the wrong type.
         ValueError: If the report holds an impossible value, ``trainable`` is empty, a size is not positive,
@@ -78,25 +56,40 @@ class TransferRecord:
             empty nor one finite number per validation, never decreasing.
     """
 
-    report: TransferabilityReport
-    curve: AccuracyCurve
+    report: TransferabilityReport  #: Scores of the source on the target data, computed before training
+    curve: AccuracyCurve  #: Accuracy on held-out target data at each validation
+    #: What was trained: "head" (a new head on a frozen network), "all" (every parameter), "part" (some parameters, or
+    #: adapters), "gradual" (more and more parameters), "scratch" (every parameter, from random weights) or a word of
+    #: your own. Only transfers with the same word are compared.
     trainable: str
-    wall_seconds: tuple[float, ...] = ()
+    wall_seconds: tuple[float, ...] = ()  #: Seconds of training before each validation; empty if unknown
+    #: Accuracy of the same network trained from scratch on the same data: a curve, or one final accuracy.
     reference: Reference | None = None
-    test_size: int | None = None
-    optimizer: str = ""
-    learning_rate: float | None = None
-    target_name: str = ""
-    source_name: str = ""
+    test_size: int | None = None  #: Number of labelled rows in each validation; None if unknown
+    optimizer: str = ""  #: Class name of the optimizer; empty if unknown
+    learning_rate: float | None = None  #: Initial learning rate
+    target_name: str = ""  #: Name of the target data; empty if unknown
+    source_name: str = ""  #: Name of the source model; empty if unknown
+    #: Whether training ran to its end. False if it was stopped because it seemed hopeless, or before it had seen all
+    #: data once: such a run could have achieved more, and no forecast uses it.
     complete: bool = True
+    #: With "part", the first layer that was trained, as ``report.layers`` names it; empty if unknown.
     trained_from: str = ""
-    forecast: AccuracyForecast | None = None
+    forecast: AccuracyForecast | None = None  #: The accuracy that was forecast before training; None if there was none
+    #: Forecasts of the best accuracy during training: epochs trained, value, lower and upper end of each.
     running: tuple[RunningPoint, ...] = ()
+    #: What the advice before training was: "head", the first layer to train, or "all"; empty if there was none.
     recommended: str = ""
+    #: What the source classes stand for, P(y|z) with class names; None if unknown.
     association: Association | None = None
+    #: The ranking that the source was chosen from, as :meth:`~lightning_leep.records.ranking.Ranking.brief` gives it;
+    #: None if there was none.
     ranking: Ranking | None = None
-    order_held: str = ""
+    order_held: str = ""  #: Whether the order of that ranking held, in words; empty if unknown
+    #: Library versions, see :func:`library_versions`.
     versions: Mapping[str, str] = field(default_factory=library_versions)
+    #: Time of creation, ISO 8601 in UTC, so that sorting the texts sorts by time. A time in another zone is converted;
+    #: a time without a zone is read as UTC.
     created: str = field(default_factory=_now)
 
     def __post_init__(self) -> None:
@@ -157,11 +150,7 @@ class TransferRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
-        """Create a record from the output of :meth:`to_dict`.
-
-        Raises:
-            ValueError: If it is not a record, was written by a newer version, or holds an impossible value.
-        """
+        """Create a record from the output of :meth:`to_dict`; ``ValueError`` if it is none, newer or impossible."""
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not a record of a transfer")
         schema = values.get("schema_version")
@@ -192,21 +181,14 @@ class TransferRecord:
     def to_flat_dict(self) -> dict[str, Any]:
         """Return one row of a table: scalars only; columns of what was not measured are missing.
 
-        The scores keep their names in the report, except that ``seconds`` becomes ``scoring_seconds``.
-        ``achieved_accuracy`` is :attr:`achieved`. :func:`~lightning_leep.records.convergence_scalars` gives the columns
-        of the curve.
+        The scores keep their names in the report, except that ``seconds`` becomes ``scoring_seconds``. The columns of
+        the curve are those of :func:`~lightning_leep.records.convergence_scalars`.
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")
+        what, how = ("created", "target_name", "source_name"), ("trainable", "optimizer", "learning_rate", "test_size")
         return {
-            "created": self.created,
-            "target_name": self.target_name,
-            "source_name": self.source_name,
-            "trainable": self.trainable,
-            "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-            "test_size": self.test_size,
-            "complete": self.complete,
+            **{name: getattr(self, name) for name in (*what, *how, "complete")},
             "achieved_accuracy": self.achieved,
             "epochs": self.curve.epochs[-1] if len(self.curve) else None,
             "wall_seconds": self.wall_seconds[-1] if self.wall_seconds else None,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -104,7 +104,8 @@ def score(
             )
             layers = stack.enter_context(capture_layers(module, chosen.scored_layers, chosen.pooling))
             readers = captured, OutputReader(chosen.class_dim), layers
-            batches = run.outputs(*readers)
+            # Closed after an error too: a worker of the loader that is left over is waited for, seconds, at its end.
+            batches = stack.enter_context(closing(run.outputs(*readers)))
             first = next(batches, None)
             plan = replace(plan.with_batch(first, *readers), num_parameters=parameters_of(module))
             return plan, partial(run.outputs, *readers), batches, first

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -181,7 +181,9 @@ class SourceRun:
             if isinstance(target := read(batch)[1], Tensor):
                 yield target
 
-    def outputs(self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs) -> Iterator[Outputs]:
+    def outputs(
+        self, captured: HeadInput, reader: OutputReader, layers: LayerOutputs
+    ) -> Generator[Outputs, None, None]:
         """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
         read = self._reader()

@@ -83,9 +83,11 @@ def _among_forecasts(record: TransferRecord, placed: Sequence[RankedSource]) -> 
     if not above + below:
         return ""
     held = all(value >= achieved for _, value in above) and all(value <= achieved for _, value in below)
-    named = " and ".join(f"{name} {percent(value)}" for name, value in above + below)
-    said = "is where the ranking put it" if held else "is not where the ranking put it"
-    return f"`{record.source_name}` achieved {percent(achieved)}; beside the forecasts of {named} that {said}."
+    named = ", ".join(f"{name} {percent(value)}" for name, value in above + below)
+    text = (
+        f"`{record.source_name}` achieved {percent(achieved)}. The forecasts of its neighbours in the ranking: {named}."
+    )
+    return f"{text} By these the order {'held' if held else 'did not hold'}."
 
 
 def others(count: int) -> str:

@@ -54,17 +54,8 @@ def report_markdown(
 ) -> str:
     """One transfer in Markdown: what was scored, predicted and achieved, the notes, and a table of the scores.
 
-    Args:
-        report: Result of the scoring pass.
-        forecast: The forecast that was made before training.
-        curve: Accuracy per validation; None or empty before the first one.
-        reference: Curve or final accuracy to compare with, such as the same network trained from scratch.
-        source_name: Name of the source model.
-        convergence: How fast the run was expected to converge.
-        stopped: Why training was stopped early, as a sentence.
-
-    Returns:
-        Markdown that TensorBoard's text plugin renders.
+    ``forecast`` and ``convergence`` were made before training, ``curve`` is the accuracy per validation, ``reference``
+    a curve or final accuracy to compare with, ``stopped`` a sentence that says why training was stopped early.
     """
     curve = curve if curve is not None else AccuracyCurve()
     source = "the source model" if source_name is None else code(source_name)

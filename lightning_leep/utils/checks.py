@@ -69,9 +69,7 @@ def check_fields(record: Any, ranges: Ranges, *, missing: bool, needed: Collecti
 def real_numbers(name: str, values: Any) -> tuple[float, ...]:
     """Return the elements of any sequence, array or tensor of numbers as floats.
 
-    Raises:
-        TypeError: If an element is not a number; "0.5" and True are not.
-        ValueError: If a number does not fit a float.
+    ``TypeError`` if one is not a number ("0.5" and True are not), ``ValueError`` if one does not fit a float.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"`{name}` must be a sequence of numbers, got {values!r}.")

@@ -18,12 +18,8 @@ class OtherProcessError(RuntimeError):
 def on_every_process(action: Callable[[], T], device: torch.device) -> T:
     """Run an action on every process; if it fails on one, raise on all, so that none waits forever.
 
-    The action may contain collectives only if they handle failing processes themselves. ``device`` is that of the
-    tensor that is reduced.
-
-    Raises:
-        Exception: The error of the action, on the lowest rank where it failed.
-        OtherProcessError: On the other processes.
+    The action may contain collectives only if they handle failing processes themselves. Its error is raised on the
+    lowest rank where it failed, ``OtherProcessError`` on the others. ``device`` is that of the tensor that is reduced.
     """
     fault: Exception | None = None
     try:
@@ -70,10 +66,8 @@ def gather_rows(
 ) -> list[Tensor]:
     """Rows ``[n, ...]`` of all processes, joined in the order of their ranks, where they were before.
 
-    Args:
-        values: Tensors with the same number of rows, which may be another on each process.
-        gather: Function from a tensor to those of all processes; it needs tensors of one shape.
-        device: Where ``gather`` takes them.
+    ``values`` have one number of rows here, maybe another on each process. ``gather`` returns the tensors of all
+    processes for a tensor on ``device``; it needs one shape.
     """
     counts = [int(count) for count in gather(torch.tensor([len(values[0])], device=device))]
     gathered = []

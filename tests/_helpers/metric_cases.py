@@ -72,7 +72,7 @@ CASES = {
         NLEEP,
         {"num_components": 3},
         True,
-        lambda x, y: nleep(torch.from_numpy(x), torch.from_numpy(y), C, num_components=3).item(),
+        lambda x, y: nleep(torch.tensor(x), torch.tensor(y), C, num_components=3).item(),
     ),
 }
 OUTPUTS = [name for name, case in CASES.items() if not case.of_features]

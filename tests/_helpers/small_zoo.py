@@ -2,7 +2,9 @@
 
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_leep import rank_sources, score
 
 C, D, N = 3, 8, 150
 
@@ -32,3 +34,16 @@ class Sees(nn.Module):
 def zoo() -> dict[str, Sees]:
     """A good source, one that sees two of three classes' signs, and one that sees noise; not in this order."""
     return {"blind": Sees(5, 6, 7), "good": Sees(0, 1, 2), "half": Sees(0, 6, 7)}
+
+
+def rank(sources, data=None, **kwargs):
+    """The ranking of sources on the rows, without a progress bar."""
+    return rank_sources(sources, make_rows() if data is None else data, **{"progress": False, **kwargs})
+
+
+def names(ranking):
+    return [source.name for source in ranking.sources]
+
+
+def scored(source, data=None, **kwargs):
+    return score(source, DataLoader(make_rows() if data is None else data, 64), C, progress=False, **kwargs)

@@ -209,8 +209,18 @@ def plain_remembering(change, hidden):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        *((change, "function") for change in CHANGES),
+        *(
+            (change, kind)
+            for kind in SOURCES
+            if kind != "function"
+            for change in (draws, changes_tensors, adds_a_layer)
+        ),
+    ],
+)
 def test_what_modules_keep(change, kind):
     hidden = "list" in kind
     module = Remembering(change, hidden)

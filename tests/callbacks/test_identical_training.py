@@ -52,8 +52,9 @@ def plain(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    ("name", "shared"), [*((name, True) for name in LOADERS), ("shuffled", False), ("augmented by torch", False)]
+)
 def test_loader(name, shared):
     assert run(LOADERS[name](), callback=True, shared=shared) == plain(name)
 

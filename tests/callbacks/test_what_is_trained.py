@@ -13,6 +13,8 @@ from lightning_leep.layers.trained_part import trained_parameters
 from lightning_leep.records import load_history
 from tests._helpers.small_transfer import Classifier, D, Z, fit
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 
 def make_source() -> nn.Sequential:
     torch.manual_seed(1)
@@ -149,7 +151,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_record_and_forecast(name, tmp_path):

@@ -1,6 +1,5 @@
 """Every example runs as its first lines say, in a small setting, and leaves what it promises."""
 
-import multiprocessing as mp
 import os
 import re
 import runpy
@@ -17,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_leep.records import load_history
 from lightning_leep.records.ranking import Ranking
+from tests._helpers.distributed import fork_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -72,7 +72,7 @@ def test_finetune_digits(run_example, tmp_path):
 def test_forecast_digits(run_example, tmp_path, monkeypatch):
     """Without the figures of each run, which are most of its time; those of the example itself are drawn."""
     monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
-    printed = run_example("forecast_digits.py", "--epochs", "2", "--earlier", "9", "--folder", "here")
+    printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "9", "--folder", "here")
     assert "from 9 earlier transfers" in printed
     records = load_history(tmp_path / "here" / "history")
     assert [record.trainable for record in records] == ["head"] * 10
@@ -107,7 +107,7 @@ def test_custom_loop_on_two_processes_gives_the_value_of_one(run_example, tmp_pa
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     files = [tmp_path / "0", tmp_path / "1"]
-    processes = [mp.get_context("forkserver").Process(target=run_loop, args=(r, port, files[r])) for r in (0, 1)]
+    processes = [fork_server().Process(target=run_loop, args=(r, port, files[r])) for r in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

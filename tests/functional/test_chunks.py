@@ -5,7 +5,7 @@ import torch
 
 from lightning_leep.functional import chunks as chunks_module
 from lightning_leep.functional.chunks import accumulation_dtype, joined_blocks, row_chunks
-from lightning_leep.functional.joint import conditional_probability, eep_likelihood, joint_probability
+from lightning_leep.functional.leep import conditional_probability, eep_likelihood, joint_probability
 
 
 def test_devices_without_float64_get_float32():

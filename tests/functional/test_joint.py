@@ -1,6 +1,7 @@
 """The joint, the conditional and the EEP against the paper's formulas, a row at a time in float64."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,8 +9,7 @@ import torch
 from hypothesis import assume, given
 
 from lightning_leep.functional import chunks as chunks_module
-from lightning_leep.functional import joint as joint_module
-from lightning_leep.functional.joint import (
+from lightning_leep.functional.leep import (
     conditional_probability,
     eep_correct,
     eep_likelihood,
@@ -133,7 +133,7 @@ def test_tied_classes_share_the_row_exactly(num_target_classes):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_classes_that_differ_by_rounding_alone_are_tied(monkeypatch, dtype):
-    for module in (chunks_module, joint_module):
+    for module in (chunks_module, sys.modules["lightning_leep.functional.leep"]):
         monkeypatch.setattr(module, "accumulation_dtype", lambda device: dtype)
     rows = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).to(dtype).softmax(dim=1)
     theta = torch.cat([rows, rows.flip(0), rows.roll(77, dims=0)])  # the same rows, summed in three orders

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_leep import EEPScores, LEEPMetric
 from lightning_leep.functional import leep
-from lightning_leep.functional.joint import (
+from lightning_leep.functional.leep import (
     conditional_probability,
     eep_likelihood,
     joint_probability,

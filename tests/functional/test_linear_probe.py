@@ -1,7 +1,5 @@
 """Linear probe against refitting the discriminant once for every row that is left out."""
 
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,7 +13,9 @@ from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
 from lightning_leep.functional.linear_probe import SCALES, linear_probe, linear_probe_result, linear_probe_sums
 from lightning_leep.functional.moments import feature_moments, merge_moments
+from tests._helpers.distributed import run_processes
 from tests._helpers.feature_references import reference_probe_scores, scatter_within
+from tests._helpers.peak_memory import needs_peak_memory, peak_extra_bytes, return_freed_blocks
 
 
 def make(n, d, C, seed=0, signal=1.0):
@@ -196,25 +196,24 @@ def test_time_of_2048_features_is_that_of_few_refits():
     assert result.num_rows == n
 
 
-MEMORY = """
-import resource, torch
-from lightning_leep.functional.linear_probe import linear_probe
-n, d, C = 100_000, 64, 10
-features = torch.randn(n, d).half()
-target = torch.randint(C, (n,))
-linear_probe(features[:5000], target[:5000], C)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-linear_probe(features, target, C)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
+def memory_of_a_probe(rank, world_size):
+    n, d, C = 100_000, 64, 10
+    return_freed_blocks()
+    features, target = torch.randn(n, d).half(), torch.randint(C, (n,))
+    moments = feature_moments(features, target, C)
+    discriminant = linear_discriminant(space_of_moments(moments))
+    linear_probe_sums(features[:1000], target[:1000], discriminant)
+    of_moments = peak_extra_bytes(feature_moments, features, target, C)
+    return max(of_moments, peak_extra_bytes(linear_probe_sums, features, target, discriminant))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.distributed
+@needs_peak_memory
 def test_no_copy_of_the_rows_in_double_precision():
-    """Peak memory grows by less than half of an n x d float64 array (51 MB), let alone n x C x d."""
-    grown = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True).stdout
-    assert int(grown) * 1024 < 100_000 * 64 * 8 / 2
+    """Moments and sums over rows take less than half of an n x d float64 array (51 MB), let alone n x C x d."""
+    (taken,) = run_processes(memory_of_a_probe, 1)
+    assert taken < 100_000 * 64 * 8 / 2
 
 
 def test_chunks_change_nothing(monkeypatch):

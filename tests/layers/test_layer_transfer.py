@@ -12,6 +12,8 @@ from lightning_leep.records import load_history
 from tests._helpers.distributed import run_processes
 from tests._helpers.small_transfer import C, Classifier, D, fit, make_trainer, train_loader, val_loader
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 
 class Block(nn.Module):
     """A residual block with a normalisation that keeps statistics."""

@@ -27,6 +27,8 @@ from tests._helpers.small_transfer import (
 )
 from tests.layers.test_trained_part import only
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 
 class CopiedBody(Classifier):
     """Trains a copy of the source's layers, of which some are frozen."""

@@ -8,7 +8,7 @@ from lightning_leep import FeatureScores, HScore, LinearProbeAccuracy, LogME
 from tests._helpers.distributed import run_processes
 from tests._helpers.feature_references import reference_h_score, reference_log_me, reference_probe
 
-N, D, C = 22, 90, 3
+N, D, C = 22, 40, 3
 
 
 def rows(seed=0):
@@ -46,7 +46,7 @@ def test_kept_rows_in_any_batches_and_as_their_number_grows():
     for size in (1, 8, N):
         assert values_of(filled(rows(), size)) == expected(rows())
     metric = filled(rows())
-    for seed in range(1, 5):  # up to more rows than features
+    for seed in (1, 2):  # up to more rows than features
         metric.update(*rows(seed))
         assert values_of(metric) == expected(*(rows(s) for s in range(seed + 1)))
 

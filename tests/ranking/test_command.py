@@ -10,7 +10,6 @@ import termios
 from fcntl import ioctl
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,13 +17,12 @@ from torch import nn
 
 from lightning_leep import TransferabilityReport
 from lightning_leep.cli import main
-from lightning_leep.ranking import ImageFolder, ImageToTensor, rank_sources
+from lightning_leep.ranking import rank_sources
 from lightning_leep.ranking.command import print_ranking
 from lightning_leep.ranking.zoo import read_data, read_zoo
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.small_zoo import Sees, make_rows
 
-Image = pytest.importorskip("PIL.Image")
 TENSOR = {"class_path": "lightning_leep.ranking.ImageToTensor", "init_args": {"size": 4, "mean": [0.5], "std": [0.5]}}
 
 
@@ -50,25 +48,6 @@ def broken(power: int):
 
 BRIGHT = f"{__name__}.Bright"
 GOOD, ROWS = f"{__name__}.good", json.dumps({"class_path": f"{__name__}.rows"})
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """20 images of each of three colours, of several sizes and kinds, in folders."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("blue", "green", "red")):
-        (root / name / "more").mkdir(parents=True)
-        for i in range(20):
-            pixels = rng.integers(0, 120, (8 + i % 3, 8, 3), dtype=np.uint8)
-            pixels[..., 2 - label] += 100
-            image = Image.fromarray(pixels)
-            folder = root / name / ("more" if i % 2 else "")
-            (image.convert("RGBA") if i % 5 == 0 else image).save(folder / f"{i}.{'PNG' if i % 5 == 0 else 'bmp'}")
-    (root / "red" / "notes.txt").write_text("not an image")
-    (root / "red" / ".hidden.png").write_text("not an image")
-    (root / "empty").mkdir()
-    return root
 
 
 @pytest.fixture
@@ -139,12 +118,6 @@ def test_a_word_of_ones_own_is_told_from_a_slip(zoo, capsys):
     for command in (["rank", zoo([GOOD])], ["score", GOOD]):
         assert main([*command, "--data", ROWS, "--trainable", "haed", "all"]) == 0
         assert "'haed' is none of head, all, part, gradual, scratch" in capsys.readouterr().out
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
-    assert capsys.readouterr().out.startswith("lightning-leep 0.")
 
 
 BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3}}, "transform": TENSOR}
@@ -220,6 +193,7 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
     "arguments",
     [
         ["rank", "nowhere.yaml"],
+        ["score", "nowhere.yaml", "--data", ROWS],
         ["score", "no_such_module.model", "--data", "imagefolder:nowhere"],
         ["score", "tests.ranking.test_command.good"],
         ["score", "tests.ranking.test_command.good", "--data", "nowhere.yaml"],
@@ -231,6 +205,13 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
 def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "models_of_mine.py").write_text("from torch.nn import Linear\ndef make(): return Linear(8, 4)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["score", "models_of_mine.make", "--data", ROWS]) == 0
 
 
 def test_a_folder_without_its_prefix_is_told_the_prefix(images, capsys):
@@ -266,30 +247,6 @@ def test_score_prints_numbers_in_80_columns(capsys):
 def test_score_of_a_source_that_fails(images, capsys):
     assert main(["score", f"{__name__}.Bright", "--data", json.dumps({"class_path": f"{__name__}.rows"})]) == 1
     assert "dim" in capsys.readouterr().err.lower()
-
-
-def test_image_folder(images):
-    data = ImageFolder(images)
-    assert data.classes == ["blue", "green", "red"]
-    assert len(data) == 60
-    assert {data[i][0].mode for i in range(60)} == {"RGB"}
-    assert [data[i][1] for i in range(60)] == sorted([0, 1, 2] * 20)
-    pixels = np.asarray(data[0][0])
-    tensor = ImageToTensor(pixels.shape[0], (0.0,), (1.0,))(data[0][0])
-    assert tensor.shape == (3, *(pixels.shape[0],) * 2)
-    with pytest.raises(ValueError, match="must be a folder"):
-        ImageFolder(images / "nowhere")
-    with pytest.raises(ValueError, match="at least 2 subfolders"):
-        ImageFolder(images / "red")
-    with pytest.raises(ValueError, match="size"):
-        ImageToTensor(0)
-
-
-def test_square_image_of_that_size_only_changes_its_scale():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-    tensor = ImageToTensor(5, (0.25, 0.5, 0.75), (0.5, 1.0, 2.0))(Image.fromarray(pixels))
-    expected = (pixels / 255 - (0.25, 0.5, 0.75)) / (0.5, 1.0, 2.0)
-    np.testing.assert_allclose(tensor.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
 
 
 def test_zoo_makes_models_when_they_are_scored(zoo):

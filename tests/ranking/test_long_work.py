@@ -6,13 +6,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_leep import ScoringOptions, Source, rank_sources
+from lightning_leep import ScoringOptions, Source
 from lightning_leep.ranking import data as ranking_data
-from tests._helpers.small_zoo import D, N, Sees, make_rows, zoo
-
-
-def rank(sources, data=None, **kwargs):
-    return rank_sources(sources, make_rows() if data is None else data, **{"progress": False, **kwargs})
+from tests._helpers.small_zoo import D, N, Sees, make_rows, rank, zoo
 
 
 class Counts(Sees):

@@ -75,7 +75,7 @@ def check_use(record: TransferRecord) -> None:
     history = History([record, *OTHERS])
     assert [TransferRecord.from_json(r.to_json()) for r in history[:1]]
     for report in (make_report(), make_report(probe=None)):
-        for trainable in ("head", "scratch", record.trainable):
+        for trainable in {"head", "scratch", record.trainable}:
             check_forecast(forecast_accuracy(report, history, trainable=trainable))
             check_forecast(forecast_accuracy(report, [record] * 12, trainable=trainable))
             forecast_convergence(report, [record] * 6, trainable=trainable)
@@ -88,7 +88,7 @@ def check_use(record: TransferRecord) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [with_other_values, with_another_digit, with_other_bytes])
 def test_whatever_is_read_can_be_used(change, tmp_path):
-    num_files = 300
+    num_files = 200
     for seed in range(num_files):
         rng = random.Random(seed)
         content = change(rng, rng.choice(TEXTS))

@@ -129,8 +129,6 @@ def test_filters():
     assert list(history.filter()) == records
     assert list(history.filter(trainable="all")) == records[1:]
     assert list(history.filter(target_name="a", source_name="n")) == [records[1]]
-    assert isinstance(history[1:], History)
-    assert list(history[1:]) == records[1:]
     assert history[-1] is records[2]
 
 

@@ -1,6 +1,7 @@
 """A source without a head gives features: these are scored, LEEP is left out, and readers of a report live with it."""
 
 import math
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,12 @@ X = torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.fl
 BATCHES = list(zip(X.split(50), Y.split(50), strict=True))
 
 
+@cache
+def references():
+    x, y = X.numpy(), Y.numpy()
+    return reference_h_score(x, y, shrinkage=True), reference_probe(x, y)["linear_probe_accuracy"]
+
+
 def run(source=lambda x: x, **options):
     return score(source, BATCHES, C, progress=False, head=False, **options)
 
@@ -37,10 +44,10 @@ def run(source=lambda x: x, **options):
 )
 def test_features_are_scored_and_outputs_are_not(wrap, memory):
     report = run(wrap, memory=memory)
-    x, y = X.numpy(), Y.numpy()
+    h_score, probe = references()
     assert report.num_features == D
-    assert report.h_score == pytest.approx(reference_h_score(x, y, shrinkage=True), rel=1e-9)
-    assert report.linear_probe_accuracy == pytest.approx(reference_probe(x, y)["linear_probe_accuracy"], abs=1e-12)
+    assert report.h_score == pytest.approx(h_score, rel=1e-9)
+    assert report.linear_probe_accuracy == pytest.approx(probe, abs=1e-12)
     assert [getattr(report, name) for name in OUTPUT_SCORES] == [None] * len(OUTPUT_SCORES)
     assert (report.nce, report.joint, report.permutation_p_value) == (None, None, None)
     assert report.notes == ("The source has no head (`head=False`): LEEP, NCE and the EEP are left out.",)

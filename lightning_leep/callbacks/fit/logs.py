@@ -17,10 +17,7 @@ from lightning_leep.records.curve import Reference
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.figures.achieved import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.figures.association import (
-    association_figure,
-    strongest_sources_figure,
-)
+from lightning_leep.tensorboard.figures.association import association_figure, strongest_sources_figure
 from lightning_leep.tensorboard.figures.history import history_figure, levels_figure
 from lightning_leep.tensorboard.figures.layers import layers_figure
 from lightning_leep.tensorboard.plugin import RANKING_TAG, SO_FAR_TAG, TRANSFER_TAG
@@ -128,16 +125,10 @@ class RunLogs:
         report, curve, forecast = state.report, state.curve, outlook.accuracy
         history = shown_transfers(outlook.history)
         if forecast is not None:
+            interval, basis = (forecast.low, forecast.high), f"from {forecast.basis}"
+            shown = curve, forecast.value, basis, interval, reference
             self._figure(
-                "predicted_vs_achieved",
-                lambda: predicted_vs_achieved_figure(
-                    curve,
-                    forecast.value,
-                    f"from {forecast.basis}",
-                    (forecast.low, forecast.high),
-                    reference,
-                    expected=outlook.expected,
-                ),
+                "predicted_vs_achieved", lambda: predicted_vs_achieved_figure(*shown, expected=outlook.expected)
             )
         if history and report is not None:
             self._figure("history", lambda: history_figure(report, history, forecast, curve))
@@ -149,9 +140,7 @@ class RunLogs:
         self.trainer.callback_metrics.update(
             {tag: torch.tensor(value, dtype=torch.float32) for tag, value in values.items()}
         )
-        self._log(values)
 
-    def _log(self, values: Mapping[str, float]) -> None:
         def log(logger: Any) -> None:
             logger.log_metrics(dict(values), step=self._step)
             logger.save()

@@ -7,6 +7,7 @@ from torchmetrics import Metric
 
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.curve import Reference
+from lightning_leep.utils.checks import check_real
 
 #: How far above 1 rounding may take a mean of float32 accuracies.
 ROUNDING = 1e-5
@@ -107,12 +108,11 @@ def as_reference(reference: AccuracyCurve | Sequence[float] | float | None) -> R
         raise TypeError(
             f"`reference` must be an AccuracyCurve, a sequence of accuracies or a number, got {reference!r}."
         )
+    if isinstance(reference, int | float):
+        check_real("reference", reference, 0, 1, missing=False)
+        return float(reference)
     if isinstance(reference, Sequence):
         reference = AccuracyCurve(tuple(range(1, len(reference) + 1)), tuple(reference))
-    if isinstance(reference, AccuracyCurve):
-        if not len(reference):
-            raise ValueError("`reference` must hold at least one accuracy, got none.")
-        return reference
-    if reference is not None and not 0 <= reference <= 1:
-        raise ValueError(f"`reference` must lie in 0..1, got {reference}.")
-    return None if reference is None else float(reference)
+    if reference is not None and not len(reference):
+        raise ValueError("`reference` must hold at least one accuracy, got none.")
+    return reference

@@ -2,27 +2,21 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from lightning_leep.callbacks.fit.logs import RunLogs
-from lightning_leep.callbacks.fit.outlook import Outlook
-from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.records import TransferRecord, save_record
-from lightning_leep.records.curve import Reference
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
-from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.ranking import ranking_markdown
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
-#: Forecasts during training that a record keeps.
-MAX_RUNNING = 40
 
 
 @dataclass(frozen=True)
@@ -43,18 +37,12 @@ class RecordKeeper:
             text = getattr(self, argument)
             if text is not None and (not isinstance(text, str) or not text):
                 raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
-
         if self.ranking is not None and not isinstance(self.ranking, Ranking | str | os.PathLike):
             raise TypeError(f"`ranking` must be a Ranking, the path of one or None, got {self.ranking!r:.100}.")
 
     @cached_property
     def known_ranking(self) -> Ranking | None:
-        """The ranking, read once.
-
-        Raises:
-            OSError: If its file cannot be read.
-            ValueError: If it holds no ranking.
-        """
+        """The ranking, read once; ``OSError`` if its file cannot be read, ``ValueError`` if it holds no ranking."""
         return self.ranking if isinstance(self.ranking, Ranking | None) else Ranking.from_json(self.ranking)
 
     def show_ranking(self, logs: RunLogs, order_held: str = "") -> None:
@@ -77,42 +65,9 @@ class RecordKeeper:
         holder = pl_module if source is None else source
         return getattr(holder, "__name__", type(holder).__name__)
 
-    def record(
-        self,
-        state: FitState,
-        outlook: Outlook,
-        source_name: str,
-        trainable: str,
-        reference: Reference | None,
-        running: Sequence[RunningPoint],
-        complete: bool,
-    ) -> TransferRecord | None:
-        """What is known of a fit, as a record; None without a report. Of many running forecasts some are kept."""
-        facts = outlook.facts
-        if state.report is None:
-            return None
-        return TransferRecord(
-            report=state.report,
-            curve=state.curve,
-            trainable=trainable,
-            trained_from=outlook.trained_from if trainable == "part" else "",
-            recommended=state.recommended,
-            association=state.association,
-            forecast=state.forecast,
-            running=tuple(running[:: -(-len(running) // MAX_RUNNING) or 1]),
-            wall_seconds=state.seconds,
-            reference=reference,
-            test_size=facts.test_size,
-            optimizer=facts.optimizer,
-            learning_rate=facts.learning_rate,
-            target_name=self.target_name or facts.target_name,
-            source_name=source_name,
-            complete=complete,
-            ranking=self._readable_ranking(),
-        )
-
-    def _readable_ranking(self) -> Ranking | None:
-        with suppress(OSError, ValueError):  # said when the ranking is shown
+    def readable_ranking(self) -> Ranking | None:
+        """The ranking; None for one that cannot be read, which is said when it is shown."""
+        with suppress(OSError, ValueError):
             return self.known_ranking
         return None
 

@@ -25,11 +25,9 @@ class TrainerFacts:
     @classmethod
     def of(cls, trainer: Any, monitor: str | None, first_epoch: int = 0) -> "TrainerFacts":
         """Read the facts in ``on_train_start``; ``monitor`` may name one of several validation loaders."""
-        end = _planned_epochs(trainer)
-        end = None if end is None else end - first_epoch
-        optimizer, rate = _first_optimizer(trainer)
+        end, (optimizer, rate) = _planned_epochs(trainer), _first_optimizer(trainer)
         return cls(
-            max_epochs=end,
+            max_epochs=None if end is None else end - first_epoch,
             test_size=_validation_rows(trainer, monitor),
             optimizer=optimizer,
             learning_rate=rate,
@@ -49,18 +47,12 @@ def _planned_epochs(trainer: Any) -> float | None:
 
 
 def _validation_rows(trainer: Any, monitor: str | None) -> int | None:
-    loaders = trainer.val_dataloaders
-    limits = trainer.num_val_batches
+    loaders, limits = trainer.val_dataloaders, trainer.num_val_batches
     if isinstance(loaders, list | tuple):
-        index = 0
-        if len(loaders) > 1:
-            _, _, number = (monitor or "").rpartition("/dataloader_idx_")
-            if not number.isdigit() or int(number) >= len(loaders):
-                return None
-            index = int(number)
-        if not loaders:
+        number = (monitor or "").rpartition("/dataloader_idx_")[2] if len(loaders) > 1 else "0"
+        if not number.isdigit() or int(number) >= len(loaders):
             return None
-        loaders, limits = loaders[index], limits[index : index + 1]
+        loaders, limits = loaders[int(number)], limits[int(number) :]
     try:
         rows = len(loaders.dataset)
         if limits[0] < len(loaders):

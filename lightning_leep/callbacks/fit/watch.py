@@ -2,10 +2,9 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_leep.callbacks.fault_barrier import FaultBarrier
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
 from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
@@ -19,28 +18,26 @@ from lightning_leep.records.transfer import RunningPoint
 from lightning_leep.tensorboard.figures.association import association_of
 from lightning_leep.tensorboard.ranking import outcome_of
 
+#: Forecasts during training that a record keeps.
+MAX_RUNNING = 40
 
+
+@dataclass(eq=False)
 class TransferWatch:
     """Follows one fit, whose state has a report, from its first step to its end; the callback's hooks lead here."""
 
-    def __init__(
-        self,
-        logs: RunLogs,
-        barrier: FaultBarrier,
-        state: FitState,
-        outlook: Outlook,
-        monitor: str | None,
-        reference: Reference | None,
-        keeper: RecordKeeper,
-    ) -> None:
-        self.logs = logs
-        self.barrier = barrier
-        self.state = state
-        self.outlook = outlook
-        self.reference = reference
-        self.keeper = keeper
-        self.reader = None if monitor is None else MonitorReader(monitor)
+    logs: RunLogs
+    state: FitState
+    outlook: Outlook
+    monitor: str | None
+    reference: Reference | None
+    keeper: RecordKeeper
+
+    def __post_init__(self) -> None:
+        self.barrier = self.logs.barrier
+        self.reader = None if self.monitor is None else MonitorReader(self.monitor)
         self.running: list[RunningPoint] = []
+        state = self.state
         self._start = time.perf_counter() - (state.seconds[-1] if state.seconds else 0.0)
         self._epoch_over: float | None = None  # the epoch that has ended, until its accuracy is taken
 
@@ -122,8 +119,29 @@ class TransferWatch:
             self.keeper.show_ranking(self.logs, "" if record is None else record.order_held)
 
     def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
-        known = self.logs.source_name, trainable, self.reference, self.running, complete
-        return self.keeper.record(self.state, self.outlook, *known)
+        """What is known of the fit, as a record; None without a report. Of many running forecasts some are kept."""
+        state, facts, step = self.state, self.outlook.facts, -(-len(self.running) // MAX_RUNNING) or 1
+        if state.report is None:
+            return None
+        return TransferRecord(
+            report=state.report,
+            curve=state.curve,
+            trainable=trainable,
+            trained_from=self.outlook.trained_from if trainable == "part" else "",
+            recommended=state.recommended,
+            association=state.association,
+            forecast=state.forecast,
+            running=tuple(self.running[::step]),
+            wall_seconds=state.seconds,
+            reference=self.reference,
+            test_size=facts.test_size,
+            optimizer=facts.optimizer,
+            learning_rate=facts.learning_rate,
+            target_name=self.keeper.target_name or facts.target_name,
+            source_name=self.logs.source_name,
+            complete=complete,
+            ranking=self.keeper.readable_ranking(),
+        )
 
     def _take(self, epoch: float, accuracy: float) -> None:
         self.logs.achieved(accuracy)  # before anything is computed that may fail

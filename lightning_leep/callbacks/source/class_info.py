@@ -12,9 +12,8 @@ LABEL_COLUMNS = ("label", "labels")
 def find_num_target_classes(datamodule: Any, module: Any, dataset: Any) -> int | None:
     """Return the number of target classes C that the datamodule, the module or the data set states.
 
-    It may be an attribute or a hyper-parameter ``num_target_classes``, ``num_classes``, ``n_classes`` or
-    ``num_labels``, the length of ``classes`` or ``class_names``, or the class label in the ``features`` of a Hugging
-    Face data set. ``ValueError`` if places disagree.
+    It may be an attribute or a hyper-parameter, the length of a list of names, or the class label in the ``features``
+    of a Hugging Face data set. ``ValueError`` if places disagree.
     """
     found = list(dict.fromkeys(_statements(datamodule, module, dataset)))
     if len({count for _, count in found}) > 1:
@@ -43,21 +42,16 @@ def find_source_class_names(source: Any, num_source_classes: int | None) -> tupl
 
 
 def _statements(datamodule: Any, module: Any, dataset: Any) -> Iterator[tuple[str, int]]:
-    for place, holder in (("datamodule", datamodule), ("module", module)):
+    data = ((type(layer).__name__, layer) for layer in _layers(dataset))
+    for place, holder in (("datamodule", datamodule), ("module", module), *data):
         hparams = attribute(holder, "hparams")
         for name in COUNT_NAMES:
             if (count := _count(attribute(holder, name))) is not None:
                 yield f"{place}.{name}", count
             if isinstance(hparams, Mapping) and (count := _count(hparams.get(name))) is not None:
                 yield f"{place}.hparams.{name}", count
-        if place == "datamodule" and (names := _names(holder)) is not None:
-            yield f"names of {place}", len(names)
-    for layer in _layers(dataset):
-        for name in COUNT_NAMES:
-            if (count := _count(attribute(layer, name))) is not None:
-                yield f"{type(layer).__name__}.{name}", count
-        if (names := _names(layer)) is not None:
-            yield f"class names of {type(layer).__name__}", len(names)
+        if holder is not module and (names := _names(holder)) is not None:
+            yield f"class names of {place}", len(names)
 
 
 def _layers(dataset: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import os
 import pickle
 import stat
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -22,13 +23,10 @@ PATIENCE = 60
 class ForkedBatches:
     """Batches of a loader, read in a process that is forked for each reading and ends with it.
 
-    Whatever the data set, its transforms, the sampler and the collate function keep or draw from stays as it is here:
-    attributes, counters, caches, random generators, global variables, the state of libraries. What processes share is
-    not protected: files that the data set writes, positions in open ones, shared memory. Network connections are closed
-    in the fork, since two processes cannot use the same one.
-
-    If the first batch cannot be read there within a minute (its tensors are on a GPU, say, or its data set needs a
-    thread or a connection of this process), all batches are read here, and ``notes`` says so.
+    Whatever the data set, its transforms, the sampler and the collate function keep or draw from stays as it is here.
+    What processes share is not protected: files that the data set writes, positions in open ones, shared memory. If the
+    first batch cannot be read there within a minute (its tensors are on a GPU, say, or its data set needs a thread or a
+    connection of this process), all batches are read here, and ``notes`` says so.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
@@ -60,6 +58,7 @@ class ForkedBatches:
                 f"({type(error).__name__}). A counter, a cache or a random generator of the data set goes on from "
                 "where scoring left it. A loader with workers (`num_workers=1`) prevents that.",
             )
+            traceback.clear_frames(error.__traceback__)  # which keep the reader, and so its process
             first, batches = [], self.batches
         yield from first
         yield from batches

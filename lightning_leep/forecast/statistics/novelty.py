@@ -30,8 +30,7 @@ def usual_distance(x: Array) -> float:
     r"""Return the largest usual distance of a point to its second nearest record of ``x [n, p]``, n at least 1.
 
     It is ``MARGIN`` times the :math:`\lceil 0.9 (n + 1) \rceil`-th smallest of the distances of each record to its
-    second nearest other record, but at least ``SLACK``. The largest never decides, so an outlier in the
-    history (or a tenth of a long history) does not make everything between it and the rest look usual.
+    second nearest other record, but at least ``SLACK``. The largest, maybe that of an outlier, never decides.
     """
     n = len(x)
     if n == 1:

@@ -1,7 +1,5 @@
 """One figure of the accuracy that was predicted before training and of the accuracy that training achieved."""
 
-from typing import TYPE_CHECKING
-
 from lightning_leep.forecast.mean_curve import MeanCurve
 from lightning_leep.records.curve import AccuracyCurve, Reference
 from lightning_leep.tensorboard.figures.style import (
@@ -9,16 +7,14 @@ from lightning_leep.tensorboard.figures.style import (
     EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
+    Axes,
+    Figure,
     legend,
     new_figure,
     percent_axis,
     styled,
 )
 from lightning_leep.tensorboard.words import percent, progress_sentence
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Curves with more validations than this are drawn without markers.
 MARKED_VALIDATIONS = 40
@@ -32,7 +28,7 @@ def predicted_vs_achieved_figure(
     interval: tuple[float, float] | None = None,
     reference: Reference | None = None,
     expected: MeanCurve | None = None,
-) -> "Figure":
+) -> Figure:
     """Validation accuracy against the epochs trained, with the prediction as a line and its interval as a band.
 
     With an empty curve it shows the prediction alone. ``predicted_label`` says in a few words what the prediction is;
@@ -66,14 +62,14 @@ def predicted_vs_achieved_figure(
     return figure
 
 
-def _draw_curve(axes: "Axes", curve: AccuracyCurve, label: str, color: str, form: str) -> None:
+def _draw_curve(axes: Axes, curve: AccuracyCurve, label: str, color: str, form: str) -> None:
     if len(curve):
         form = form if len(curve) <= MARKED_VALIDATIONS else form[1:]
         axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
 
 
 def _scale(
-    axes: "Axes",
+    axes: Axes,
     curve: AccuracyCurve,
     reference: Reference | None,
     levels: tuple[float, ...],

@@ -1,17 +1,13 @@
 """Which source classes correspond to which target classes: P(y|z) as a heat map, the strongest ones as a table."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lightning_leep.records.association import MAX_COLUMNS, MAX_NAME, MAX_ROWS, Association
-from lightning_leep.tensorboard.figures.style import HEAT_MAP, new_figure, styled
+from lightning_leep.tensorboard.figures.style import HEAT_MAP, Figure, new_figure, styled
 from lightning_leep.tensorboard.words import percent, shorten
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_TABLE_ROWS = 25
 RANKS = ("strongest", "2nd", "3rd")
@@ -22,7 +18,7 @@ MASS_SHOWN = 0.99
 @styled
 def association_figure(
     joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
-) -> "Figure":
+) -> Figure:
     r"""Heat map of :math:`P(y|z) = J(y,z) / \sum_y J(y,z)`: target classes as rows, source classes as columns.
 
     The rows are the target classes, the 40 heaviest ones if there are more. Each row has the column of its own source
@@ -54,7 +50,7 @@ def association_figure(
 @styled
 def strongest_sources_figure(
     joint: Tensor, target_names: Sequence[str] | None = None, source_names: Sequence[str] | None = None
-) -> "Figure":
+) -> Figure:
     r"""Table of the three source classes that the source model sees most in each target class, strongest first.
 
     A cell holds a source class z and :math:`P(z|y) = J(y,z) / \sum_z J(y,z)`, its mean probability over the rows of the

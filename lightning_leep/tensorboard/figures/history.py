@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.levels import LEEPLevel, leep_levels, shown_transfers
@@ -12,16 +12,14 @@ from lightning_leep.records.transfer import TransferRecord
 from lightning_leep.tensorboard.figures.style import (
     ACHIEVED_COLOR,
     PREDICTED_COLOR,
+    Axes,
+    Figure,
     legend,
     new_figure,
     percent_axis,
     styled,
 )
 from lightning_leep.tensorboard.words import percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
 LEVELS = 5
@@ -36,7 +34,7 @@ def history_figure(
     history: Sequence[TransferRecord],
     forecast: AccuracyForecast | None = None,
     curve: AccuracyCurve | None = None,
-) -> "Figure":
+) -> Figure:
     """Best accuracy of each earlier transfer against its LEEP, and this run among them.
 
     This run is drawn at its own LEEP, with the interval of its forecast and, after the first validation, its best
@@ -61,7 +59,7 @@ def history_figure(
 
 
 @styled
-def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None = None) -> "Figure":
+def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None = None) -> Figure:
     """Mean accuracy per epoch of earlier transfers, one line for each level of LEEP, and the curve of this run.
 
     The levels are those of the LEEP paper (:func:`~lightning_leep.forecast.leep_levels`); a short history has fewer.
@@ -118,7 +116,7 @@ def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
 
 
 def _draw_this_run(
-    axes: "Axes", report: TransferabilityReport, forecast: AccuracyForecast | None, curve: AccuracyCurve
+    axes: Axes, report: TransferabilityReport, forecast: AccuracyForecast | None, curve: AccuracyCurve
 ) -> None:
     if report.leep is None or not math.isfinite(report.leep):
         return
@@ -132,7 +130,7 @@ def _draw_this_run(
         axes.plot([report.leep], [curve.best], "*", label="this run, achieved", **form)
 
 
-def _percent_axis(axes: "Axes") -> None:
+def _percent_axis(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     percent_axis(axes.yaxis)

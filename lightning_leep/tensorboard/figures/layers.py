@@ -1,7 +1,6 @@
 """Accuracy of a linear probe over the depth of the source."""
 
-from itertools import takewhile
-from typing import TYPE_CHECKING
+from os.path import commonprefix
 
 from lightning_leep.layers.advice import Advice
 from lightning_leep.records.report import TransferabilityReport
@@ -10,6 +9,7 @@ from lightning_leep.tensorboard.figures.style import (
     EXPECTED_COLOR,
     PREDICTED_COLOR,
     REFERENCE_COLOR,
+    Figure,
     legend,
     new_figure,
     percent_axis,
@@ -17,15 +17,12 @@ from lightning_leep.tensorboard.figures.style import (
 )
 from lightning_leep.tensorboard.words import percent, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 #: Layers that are named at the axis: the type has room for so many.
 MOST_NAMES = 18
 
 
 @styled
-def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -> "Figure":
+def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -> Figure:
     """Leave-one-out accuracy of the linear probe on each layer, with its standard error as a band.
 
     The layer whose output goes into the source's head is marked; a line shows the probe on all layers together. With
@@ -73,7 +70,5 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
 
 def _without_common_start(names: list[str]) -> list[str]:
     """The names without the modules that all dotted ones stand in."""
-    paths = [name.split(".")[:-1] for name in names if "." in name]
-    common = list(takewhile(lambda steps: len(set(steps)) == 1, zip(*paths, strict=False)))
-    start = "".join(f"{steps[0]}." for steps in common)
-    return [name.removeprefix(start) for name in names]
+    common = commonprefix([name.split(".")[:-1] for name in names if "." in name])  # noqa: RUF071 (of lists)
+    return [name.removeprefix("".join(f"{step}." for step in common)) for name in names]

@@ -1,12 +1,11 @@
 """The forecasts of sources, best first."""
 
-from typing import TYPE_CHECKING
-
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.tensorboard.figures.style import (
     ACHIEVED_COLOR,
     EXPECTED_COLOR,
     PREDICTED_COLOR,
+    Figure,
     legend,
     new_figure,
     percent_axis,
@@ -15,15 +14,12 @@ from lightning_leep.tensorboard.figures.style import (
 from lightning_leep.tensorboard.ranking import others
 from lightning_leep.tensorboard.words import percent, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 COLORS = (ACHIEVED_COLOR, PREDICTED_COLOR, EXPECTED_COLOR)
 MARKERS = ("o", "s", "D")
 
 
 @styled
-def ranking_figure(ranking: Ranking) -> "Figure":
+def ranking_figure(ranking: Ranking) -> Figure:
     """The forecast of each source with its interval, best first; those that cannot be told from the best are shaded.
 
     The figure is not registered in pyplot. ``ValueError`` if no source has a forecast.

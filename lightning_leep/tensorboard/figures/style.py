@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from functools import wraps
 from textwrap import wrap
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+else:  # it is imported when a figure is drawn
+    Axes = Axis = Figure = Any
 
 P = ParamSpec("P")
 
@@ -40,14 +43,14 @@ STYLE = {
 }
 
 
-def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw with matplotlib's defaults and :data:`STYLE`; the user's own style is ignored and restored afterwards.
 
     Without matplotlib the function raises ``ImportError``, which says how to install it.
     """
 
     @wraps(draw)
-    def draw_styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+    def draw_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         try:
             from matplotlib import style
             from matplotlib.backends import backend_agg  # noqa: F401
@@ -59,7 +62,7 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
     return draw_styled
 
 
-def new_figure(height: float, title: str, subtitle: str) -> "Figure":
+def new_figure(height: float, title: str, subtitle: str) -> Figure:
     """A figure with a heading and ``height`` inches below it, unknown to pyplot; use it inside :func:`styled`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -75,13 +78,13 @@ def new_figure(height: float, title: str, subtitle: str) -> "Figure":
     return figure
 
 
-def legend(figure: "Figure", columns: int = 2) -> None:
+def legend(figure: Figure, columns: int = 2) -> None:
     """Put a legend below the axes, with lines that are long enough to tell their styles apart."""
     spaces = {"handlelength": 2.0, "columnspacing": 0.9, "handletextpad": 0.4}
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, **spaces)
 
 
-def percent_axis(axis: "Axis") -> None:
+def percent_axis(axis: Axis) -> None:
     """Write the numbers of an axis as percentages."""
     from matplotlib.ticker import PercentFormatter
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import warnings
 from typing import Any
 
 from lightning_leep.records.folder import open_folder
@@ -18,8 +17,8 @@ def add_report(commands: Any) -> None:
     command.add_argument("-o", "--output", metavar="FILE", default="report.html", help="file to write, report.html")
 
 
-def write_report(options: argparse.Namespace) -> list[str]:
-    """Write the page and return what has to be said, one line about the page at the end."""
+def write_report(options: argparse.Namespace) -> str:
+    """Write the page and return a line about it."""
     from lightning_leep.tensorboard.plugin.page_data import page_data
     from lightning_leep.tensorboard.plugin.report_html import report_html
 
@@ -27,13 +26,9 @@ def write_report(options: argparse.Namespace) -> list[str]:
     if not fs.exists(root):
         raise ValueError(f"There is no folder {options.path}.")
     rankings = [] if options.ranking is None else [Ranking.from_json(options.ranking)]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        history = load_history(options.path)
+    history = load_history(options.path)
     page = report_html(page_data(history, rankings))
     with open(options.output, "w", encoding="utf-8") as file:
         file.write(page)
-    said = [f"Warning: {warning.message}" for warning in caught]
     count = f"{len(history)} transfer{'' if len(history) == 1 else 's'}"
-    said.append(f"{os.path.abspath(options.output)}: {count}, {len(page) / 1000:.0f} kB. Open it in a browser.")
-    return said
+    return f"{os.path.abspath(options.output)}: {count}, {len(page) / 1000:.0f} kB. Open it in a browser."

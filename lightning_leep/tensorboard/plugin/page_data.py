@@ -14,9 +14,10 @@ from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint, TransferRecord
 from lightning_leep.utils.checks import printable
 
-#: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer points of each, so
-#: that the page of a thousand has less than 2 MB.
-MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 12, 12_000
+#: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer of each, so that the
+#: data of a thousand have at most this many bytes.
+MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 4, 12_000
+MOST_BYTES = 1_900_000
 #: The same of a run that is under way, which writes them again and again.
 SO_FAR_POINTS = 40
 #: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
@@ -37,29 +38,39 @@ def page_data(
     others refer to them by index) and ``rankings``. What is not printable is escaped: a name could turn
     the text after it.
     """
-    history = with_references(records)
+    history, rankings = with_references(records), list(rankings)
+    extras = more or [{}] * len(history)
+    points = min(MOST_POINTS, ALL_POINTS // max(len(history), 1))
+    while True:
+        found: dict[str, Any] = clean(_content(history, rankings, extras, max(FEWEST_POINTS, points)))
+        if points <= FEWEST_POINTS or len(json.dumps(found, separators=(",", ":"))) <= MOST_BYTES:
+            return found
+        points = points * 3 // 4
+
+
+def _content(
+    history: Sequence[TransferRecord],
+    rankings: Sequence[Ranking],
+    extras: Sequence[Mapping[str, Any]],
+    points: int,
+) -> dict[str, Any]:
     texts = Texts()
-    points = min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(len(history), 1)))
     transfers = [
-        {**transfer_data(record, texts, points), **extra}
-        for record, extra in zip(history, more or [{}] * len(history), strict=True)
+        {**transfer_data(record, texts, points), **extra} for record, extra in zip(history, extras, strict=True)
     ]
     free = ASSOCIATION_BYTES
-    for record, transfer in sorted(
-        zip(history, transfers, strict=True), key=lambda pair: pair[0].created, reverse=True
-    ):
+    pairs = zip(history, transfers, strict=True)
+    for record, transfer in sorted(pairs, key=lambda pair: pair[0].created, reverse=True):
         if (association := record.association) is not None:
             shown = association.to_dict()
             free -= len(json.dumps(shown))
             transfer["association"] = shown if free >= 0 else "left out"
-    content = {
+    return {
         "transfers": transfers,
         "levels": levels_data(history),
         "rankings": [ranking.to_dict() for ranking in rankings],
         "texts": texts.known,
     }
-    found: dict[str, Any] = clean(content)
-    return found
 
 
 class Texts:

@@ -142,6 +142,7 @@ def test_csv(tmp_path):
     assert predicted == {callback.forecast.value}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_hparams_are_those_of_a_run_without(tmp_path):
     class Tuned(Classifier):
         def __init__(self):

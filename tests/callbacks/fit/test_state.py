@@ -189,6 +189,7 @@ def test_round_trip():
     other.load_state_dict(callback.state_dict())
     assert (other.report, other.forecast, other.curve) == (callback.report, callback.forecast, callback.curve)
     assert other.state_dict() == callback.state_dict()
+    assert other.state_dict()["association"]["targets"] == ("0", "1", "2")  # a resumed run does not score again
     other.load_state_dict(LEEPCallback().state_dict())
     assert (other.report, other.forecast, len(other.curve)) == (None, None, 0)
 

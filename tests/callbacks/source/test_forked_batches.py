@@ -131,10 +131,8 @@ class Breaks(IterableDataset):
 
 def test_an_error_on_the_way():
     """It is the data set's own, and reading starts nowhere anew."""
-    with pytest.raises(KeyError, match="third row"):
-        list(ForkedBatches(DataLoader(Breaks(), batch_size=1)))
     module, callback = Classifier(), LEEPCallback(make_source(), dataloader=DataLoader(Breaks()))
-    with pytest.warns(UserWarning, match="third row"):
+    with pytest.warns(UserWarning, match="KeyError.*third row"):
         fit(module, callback)
     assert trained_state(module) == plain_state()
 

@@ -18,6 +18,7 @@ from torch.utils.data import (
 from tests._helpers.recording_source import score
 from tests._helpers.small_transfer import DATA, train_loader
 
+pytestmark = pytest.mark.usefixtures("no_forks")
 LOADERS = {
     "subset sampler": (lambda: train_loader(DATA, shuffle=False, sampler=SubsetRandomSampler([4, 2, 30])), [4, 2, 30]),
     "subset": (lambda: train_loader(Subset(DATA, [4, 2, 30])), [4, 2, 30]),

@@ -24,6 +24,8 @@ from tests._helpers.small_transfer import (
     trained_state,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 
 def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
     callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
@@ -235,7 +237,7 @@ def test_scored_once_before_the_first_step():
         ({"target_class_names": "cat"}, TypeError, "`target_class_names` must be a sequence of names, got str"),
         ({"reference": "a"}, TypeError, "`reference` must be an AccuracyCurve"),
         ({"reference": True}, TypeError, "`reference` must be an AccuracyCurve"),
-        ({"reference": 71.0}, ValueError, r"`reference` must lie in 0..1, got 71.0"),
+        ({"reference": 71.0}, ValueError, r"`reference` must lie in 0..1, got 71"),
         ({"reference": []}, ValueError, "`reference` must hold at least one accuracy"),
         ({"reference": [0.5, 50]}, ValueError, "divide a percentage by 100"),
     ],

@@ -18,6 +18,7 @@ test("numbers explain themselves", () => {
   assert.equal(a.number(-0.5, 2), "−0.50");
   assert.equal(a.epochs(1), "1 epoch");
   assert.equal(a.epochs(0.25), "0.25 epochs");
+  assert.equal(a.epochs(1234), "1234 epochs");
   assert.equal(a.short(11_700_000), "11.7 M");
   assert.equal(a.short(999), "999");
   assert.equal(a.time("2026-01-02T03:04:05+00:00"), "2026-01-02 03:04 UTC");

@@ -101,17 +101,14 @@ def test_page_of_a_thousand_transfers_has_less_than_two_megabytes():
     accuracy = [0.9 - 0.7 / (k + 1.2345) for k in range(100)]
     curve = AccuracyCurve(tuple(range(1, 101)), tuple(accuracy))
     running = tuple((k + 1, a, a - 0.0123, a + 0.0123) for k, a in enumerate(accuracy[:40]))
-    report = make_report(layers=layers, notes=("A note of some length that limits the numbers in some way.",) * 3)
-    names = {
-        "source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k",
-        "target_name": "TensorDataset",
-        "test_size": 500,
-    }
+    note = "Note %d of some length, which limits the numbers in some way that no other transfer has."
+    reports = [make_report(layers=layers, notes=tuple(note % (3 * i + k) for k in range(3))) for i in range(1000)]
     classes = [tuple(f"class < {i} > of some length, {kind}" for i in range(n)) for kind, n in (("t", 40), ("s", 20))]
     association = Association(*classes, ((0.123,) * 20,) * 40, "Shown: all.")
-    values = {"report": report, "curve": curve, "running": running, "reference": curve, "association": association}
-    values |= names
-    records = [make_record(created=f"2026-01-02T03:{i // 60:02}:{i % 60:02}+00:00", **values) for i in range(1000)]
+    values = {"curve": curve, "running": running, "reference": curve, "association": association, "test_size": 500}
+    values |= {"source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k", "target_name": "TensorDataset"}
+    times = [f"2026-01-02T03:{i // 60:02}:{i % 60:02}+00:00" for i in range(1000)]
+    records = [make_record(report=report, created=time, **values) for report, time in zip(reports, times, strict=True)]
     data = page_data(records)
     assert len(report_html(data).encode()) < 2_000_000
     assert data["transfers"][-1]["association"]["targets"] == list(classes[0])

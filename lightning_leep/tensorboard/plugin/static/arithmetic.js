@@ -19,7 +19,7 @@ export function number(value, digits = 3) {
 
 /** A number of epochs, shortest form. */
 export function epochs(value) {
-  return value == null ? "–" : `${Number(value.toPrecision(3))} ${value === 1 ? "epoch" : "epochs"}`;
+  return value == null ? "–" : `${Number(value < 100 ? value.toPrecision(3) : value.toFixed(0))} ${value === 1 ? "epoch" : "epochs"}`;
 }
 
 /** A time in UTC, to the minute. */

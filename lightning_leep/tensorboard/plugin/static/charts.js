@@ -1,5 +1,5 @@
 // The charts: each takes data and a width and returns SVG.
-import { cutPlace, error, extent, neighbour, number, outcome, percent, points, trained } from "./arithmetic.js";
+import { cutPlace, epochs, error, extent, neighbour, number, outcome, percent, points, trained } from "./arithmetic.js";
 import { axes, band, line, mark, svg } from "./svg.js";
 
 const whole = (value) => percent(value, 0);
@@ -12,9 +12,10 @@ export function comparison(transfers, chosen, choose, width) {
   const range = extent(shown.flatMap((t) => [t.achieved, t.forecast.low, t.forecast.high]), 0.1);
   const axis = { range, format: fine(range) };
   const height = Math.min(width, 420);
-  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, `Achieved against predicted accuracy of ${shown.length} transfers; arrows move between them`, "listbox");
+  const chart = axes(width, height, { ...axis, label: "predicted accuracy, with its interval" }, axis, "Achieved against predicted accuracy", "group");
+  const box = svg("g", { role: "listbox", "aria-label": `${shown.length} transfers; arrows lead from point to point` });
   chart.node.append(svg("line", { class: "diagonal", x1: chart.x(range[0]), y1: chart.y(range[0]), x2: chart.x(range[1]), y2: chart.y(range[1]) }));
-  if (!shown.length) chart.node.append(svg("text", { x: (chart.left + chart.right) / 2, y: (chart.top + chart.bottom) / 2, "text-anchor": "middle" }, "A point for each run that has a forecast and an end."));
+  if (!shown.length) chart.node.append(svg("text", { x: chart.left + 12, y: chart.top + 22 }, "No run can be compared yet."));
   const many = shown.length > 150;
   const stop = shown.includes(chosen) ? chosen : shown[0]; // one stop of the Tab key; arrows lead on
   const walk = (event, transfer) => {
@@ -28,7 +29,7 @@ export function comparison(transfers, chosen, choose, width) {
     const x = chart.x(transfer.forecast.value), y = chart.y(transfer.achieved), result = outcome(transfer);
     const kind = `${result}${transfer === chosen ? " chosen" : many ? " many" : ""}`;
     const title = `${transfer.source} → ${transfer.target}, ${trained(transfer)}: predicted ${percent(transfer.forecast.value)} (${percent(transfer.forecast.low)} to ${percent(transfer.forecast.high)}), achieved ${percent(transfer.achieved)}`;
-    chart.node.append(
+    box.append(
       svg(
         "g",
         { class: "pick", role: "option", tabindex: transfer === stop ? 0 : -1, "aria-selected": `${transfer === chosen}`, "aria-label": title, onclick: () => choose(transfer), onkeydown: (event) => walk(event, transfer) },
@@ -37,15 +38,16 @@ export function comparison(transfers, chosen, choose, width) {
       ),
     );
   }
+  chart.node.append(box);
   return chart.node;
 }
 
 /** One run: achieved accuracy over the epochs, above its forecast, its reference and the forecasts during training. */
 export function course(transfer, width) {
   const { forecast, reference, running } = transfer;
-  const [epochs, accuracy] = transfer.curve;
+  const [moments, accuracy] = transfer.curve;
   const curve = Array.isArray(reference) ? reference : null;
-  const end = Math.max(1, ...epochs, ...(curve ? curve[0] : []));
+  const end = Math.max(1, ...moments, ...(curve ? curve[0] : []));
   const levels = [...accuracy, ...running.map((point) => point[1]), ...(curve ? curve[1] : [reference]), ...(forecast ? [forecast.low, forecast.high] : [])];
   const range = extent(levels, 0.1);
   const chart = axes(width, 300, { range: [0, end], format: (value) => `${value}`, label: "epochs trained" }, { range, format: fine(range) }, "Accuracy over the epochs");
@@ -68,9 +70,9 @@ export function course(transfer, width) {
     const [times, heights] = curve ?? [[0, end], [reference, reference]];
     chart.node.append(line(chart, times, heights, { class: "line reference" }));
   }
-  chart.node.append(line(chart, epochs, accuracy, { class: "line achieved" }));
-  epochs.forEach((epoch, i) =>
-    chart.node.append(mark("circle", chart.x(epoch), chart.y(accuracy[i]), epochs.length > 40 ? 2 : 3.5, { class: "dot achieved" }, `${percent(accuracy[i])} after ${epoch} epochs`)),
+  chart.node.append(line(chart, moments, accuracy, { class: "line achieved" }));
+  moments.forEach((epoch, i) =>
+    chart.node.append(mark("circle", chart.x(epoch), chart.y(accuracy[i]), moments.length > 40 ? 2 : 3.5, { class: "dot achieved" }, `${percent(accuracy[i])} after ${epochs(epoch)}`)),
   );
   return chart.node;
 }

@@ -19,7 +19,7 @@ const COLUMNS = [
 const RUN = { title: "run", value: (t) => t.run, name: true, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
-  return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})` : "–";
+  return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)}%)` : "–";
 }
 
 /** Fills `root` with the page. `data` is what `page_data` makes; a second call keeps what the user has chosen. */
@@ -31,7 +31,8 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
     root.replaceChildren(html("h1", {}, "Transfers"), html("p", { class: "empty" }, `Nothing to show yet. ${advice}`));
     return;
   }
-  const key = (t) => [t.run, t.date, t.source, t.target, t.trainable].join("\n");
+  // The date of a run changes when it ends.
+  const key = (t) => t.run ?? [t.date, t.source, t.target, t.trainable].join("\n");
   const columns = transfers.some((t) => t.run) ? [RUN, ...COLUMNS] : COLUMNS;
   const summary = html("p", { class: "summary", role: "status" });
   const body = html("tbody", {});

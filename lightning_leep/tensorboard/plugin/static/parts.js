@@ -158,7 +158,7 @@ export function rankingPart(ranking) {
 
 function forecastCell(forecast, range, best) {
   if (!forecast) return "–";
-  return html("span", { class: "forecast" }, forecastBar(forecast, range, best, 120), ` ${percent(forecast.accuracy)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)})`);
+  return html("span", { class: "forecast" }, forecastBar(forecast, range, best, 120), ` ${percent(forecast.accuracy)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)}%)`);
 }
 
 function remarks(source) {

@@ -9,7 +9,7 @@ export async function render() {
   followTheme();
   document.title = "Transfers";
   document.head.append(html("link", { rel: "stylesheet", href: "./page.css" }));
-  const status = html("span", { class: "muted", role: "status" });
+  const status = html("div", { class: "muted", role: "status" });
   const button = html("button", { type: "button", class: "reload", onclick: () => load() }, "Reload");
   const page = html("div", { id: "page" });
   document.body.append(html("main", { class: "leep" }, html("div", { class: "bar" }, status, button), page));
@@ -22,7 +22,7 @@ export async function render() {
       if (!answer.ok) throw new Error(`TensorBoard answered ${answer.status}`);
       const data = await answer.json();
       show(page, data, ADVICE);
-      status.textContent = data.problems.join(" ");
+      status.replaceChildren(...data.problems.map((words) => html("div", {}, `${words}.`)));
     } catch (error) {
       status.textContent = `The transfers cannot be read: ${error.message}.`;
     } finally {
