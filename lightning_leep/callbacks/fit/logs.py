@@ -11,7 +11,7 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
-from lightning_leep.forecast.levels import shown_transfers
+from lightning_leep.forecast.mean_curve import shown_transfers
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.ranking import Ranking
