@@ -54,18 +54,11 @@ __all__ = [
 
 #: Packages that public names are imported from, if not from ``metrics``.
 _PACKAGES = {
-    "LEEPCallback": "callbacks",
-    "LayerTransfer": "callbacks",
-    "ScoringOptions": "scoring",
-    "Source": "ranking",
-    "SourceRanking": "ranking",
-    "StopWhenHopeless": "callbacks",
+    **dict.fromkeys(("LEEPCallback", "LayerTransfer", "StopWhenHopeless"), "callbacks"),
+    **dict.fromkeys(("Source", "SourceRanking", "rank_reports", "rank_sources"), "ranking"),
+    **dict.fromkeys(("ScoringOptions", "score", "score_outputs"), "scoring"),
     "TransferabilityReport": "records",
     "advise": "layers",
-    "rank_reports": "ranking",
-    "rank_sources": "ranking",
-    "score": "scoring",
-    "score_outputs": "scoring",
 }
 
 if not TYPE_CHECKING:  # a type checker would accept every name

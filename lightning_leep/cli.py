@@ -123,6 +123,7 @@ def run_sources(options: argparse.Namespace) -> int:
     from lightning_leep.ranking import command  # imports torch, for which a history must not wait
     from lightning_leep.ranking.passes import SourceError
 
+    sys.path.append(os.getcwd())  # for dotted paths; behind all that is installed
     try:
         return command.rank(options) if options.command == "rank" else command.score(options)
     except KeyboardInterrupt:
@@ -146,7 +147,7 @@ def add_sources(commands: Any) -> None:
         "130 interrupted.",
     )
     rank.add_argument("zoo", help="YAML or JSON file with `sources`, and `data` if it names them")
-    rank.add_argument("--by", metavar="COLUMN", help="order by this column instead of the forecast")
+    rank.add_argument("--by", metavar="COLUMN", help="order by this column, such as log_me, instead of the forecast")
     rank.add_argument("--history", metavar="FOLDER", help="folder of earlier transfers")
     rank.add_argument("--target", metavar="NAME", help="name of the data in the history")
     rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")

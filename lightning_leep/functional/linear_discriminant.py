@@ -159,26 +159,31 @@ def _squared_distances(
     residuals = rows - means[position]  # [m, p], r
     precisions = discriminant.precisions[list(shrinkages)]  # [s, p]
     lengths, across, own = (precisions @ product.T for product in (rows.square(), rows * residuals, residuals.square()))
+    unit = (freedom - 1).clamp(min=1) / freedom
     for i, shrinkage in enumerate(shrinkages):
         length, crossed, squared = lengths[i], across[i], own[i]  # [m], x'Ax, x'Ar and r'Ar
         share = (1 - SHRINKAGES[shrinkage]) / freedom
         weighted = means * precisions[i]  # [K, p]
-        with_rows = weighted @ rows.T  # [K, m], mu'Ax, or mu'Px at first
-        if discriminant.corrections is None or discriminant.products is None:
-            with_residuals = weighted @ residuals.T  # [K, m], mu'Ar
-        else:
+        with_rows = with_residuals = None  # [K, m], mu'Ax and mu'Ar, where products of [K, p] do not give them
+        if discriminant.corrections is not None and discriminant.products is not None:
             of_own, corrected_of_own = discriminant.products[:, shrinkage].index_select(2, position)  # [K, m] each
-            plain, plain_residuals = with_rows, with_rows - of_own
+            plain = weighted @ rows.T  # [K, m], mu'Px
             with_rows = discriminant.corrections[shrinkage] @ plain
             with_residuals = with_rows - corrected_of_own
             length = length + share * (counts @ (plain * with_rows))
             crossed = crossed + share * (counts @ (plain * with_residuals))
-            squared = squared + share * (counts @ (plain_residuals * with_residuals))
-        distances = with_rows.mul_(-2).add_(length).add_(discriminant.class_norms[shrinkage].unsqueeze(1))  # [K, m]
+            squared = squared + share * (counts @ (plain.sub_(of_own).mul_(with_residuals)))
         weight = share * leverage  # [m], b in units of the covariance
         # b r'Ar is below 1 by the shrunk part; the bound only meets rounding.
         remaining = (1 - weight * squared).clamp(min=1e-12)
-        distances.addcmul_((crossed - with_residuals).square_(), weight / remaining)
-        distances.scatter_(0, position.unsqueeze(0), (leverage.square() * squared / remaining).unsqueeze(0))
-        unit = (freedom - 1).clamp(min=1) / freedom
-        yield distances.mul_(unit), length.mul(64 * torch.finfo(rows.dtype).eps * unit)
+        root = (unit * weight / remaining).sqrt()  # [m]
+        distances = (unit * discriminant.class_norms[shrinkage]).unsqueeze(1) + unit * length  # [K, m]
+        if with_rows is None or with_residuals is None:
+            distances.addmm_(-2 * unit * weighted, rows.T)
+            with_residuals = weighted @ residuals.T
+        else:
+            distances.sub_(with_rows.mul_(2 * unit))
+        across_own = with_residuals.sub_(crossed).mul_(root)
+        distances.addcmul_(across_own, across_own)
+        distances.scatter_(0, position.unsqueeze(0), (unit * leverage.square() * squared / remaining).unsqueeze(0))
+        yield distances, length.mul(64 * torch.finfo(rows.dtype).eps * unit)

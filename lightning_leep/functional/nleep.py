@@ -66,7 +66,7 @@ def nleep(
         )
     moments = feature_moments(rows, labels, num_target_classes)
     projected = project(rows, moments.mean, principal_axes(moments))  # [n, k]
-    fitted = projected[row_order(rows, seed)[:max_fit_rows]]  # [m, k]
+    fitted = projected[row_keys(rows, seed).argsort()[:max_fit_rows]]  # [m, k]
     posteriors = mixture_posteriors(fit_mixture(fitted, num_components, seed), projected)  # [n, V]
     return leep(posteriors, labels, num_target_classes, from_logits=False)
 
@@ -116,11 +116,6 @@ def row_keys(features: Tensor, seed: int) -> Tensor:
     chunks = row_chunks(features.cpu(), features[:, 0].cpu())
     # + 0.0 makes -0.0 the same as 0.0.
     return torch.cat([((chunk + 0.0).view(torch.long) * factors).sum(dim=1) for chunk, _ in chunks])
-
-
-def row_order(features: Tensor, seed: int) -> Tensor:
-    """``[n]`` indices that sort the rows of ``features [n, d]`` by `row_keys`."""
-    return row_keys(features, seed).argsort()
 
 
 def require_scikit_learn() -> Any:

@@ -21,8 +21,6 @@ def check_learning_rates(rates: Any) -> None:
     values = {"": rates} if not isinstance(rates, Mapping) else rates
     for name, value in values.items():
         label = f"learning_rates[{name!r}]" if isinstance(rates, Mapping) else "learning_rates"
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"`{label}` must be a number, got {value!r}.")
         check_real(label, value, 0.0, 1.0 if not isinstance(rates, Mapping) else 1e6, missing=False)
         if value == 0:
             raise ValueError(f"`{label}` must be above 0, got 0. Layers that are not to be trained are frozen.")

@@ -13,8 +13,7 @@ from lightning_leep.functional.h_score import h_score_of_space
 from lightning_leep.functional.inputs import largest_feature
 from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
-    ALL_CANDIDATES,
-    FEW_CANDIDATES,
+    ENOUGH_CANDIDATES,
     NUM_CANDIDATES,
     LinearProbe,
     linear_probe_result,
@@ -25,8 +24,6 @@ from lightning_leep.functional.moments import FeatureMoments, central_moments
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
 
-#: With at least so many rows for each feature there are fewer candidates for shrinkage and scale.
-MANY_ROWS = 25
 #: Scores of each layer.
 LAYER_SCORES = ("probe_accuracy", "probe_standard_error", "h_score", "log_me")
 
@@ -97,7 +94,8 @@ class LayerScores(LinearProbeAccuracy):
             probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
             for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
                 part_rows = rows[:, part]
-                tried = FEW_CANDIDATES if num_rows >= MANY_ROWS * part_rows.shape[1] else ALL_CANDIDATES
+                width = part_rows.shape[1]
+                tried = next(few for least, few in ENOUGH_CANDIDATES.items() if num_rows >= least * width)
                 of_rows = self.new_outcomes(target) if place == -1 else None
                 probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried, of_rows)
             quartic = mean.new_zeros(num_layers)

@@ -1,6 +1,5 @@
 """A report as text: the numbers that matter, or all of them."""
 
-from collections.abc import Iterator
 from dataclasses import fields
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -13,21 +12,22 @@ if TYPE_CHECKING:
 
 def summary(report: "TransferabilityReport") -> str:
     """The five numbers that matter, as far as the report has them, one a line, and the notes."""
-    lines = [
-        f"{report.num_samples} rows of {report.num_target_classes} target classes",
-        *_line("LEEP", report.leep, None, f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
-        *_line(
-            "leave-one-out LEEP", report.leave_one_out_leep, report.leave_one_out_leep_standard_error, "as on new data"
-        ),
-        *_line("EEP accuracy", report.eep_accuracy, report.eep_accuracy_standard_error, "of LEEP's own predictor"),
-        *_line(
+    lines = [f"{report.num_samples} rows of {report.num_target_classes} target classes"]
+    for title, name, meaning in (
+        ("LEEP", "leep", f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
+        ("leave-one-out LEEP", "leave_one_out_leep", "as on new data"),
+        ("EEP accuracy", "eep_accuracy", "of LEEP's own predictor"),
+        (
             "linear probe accuracy",
-            report.linear_probe_accuracy,
-            report.linear_probe_accuracy_standard_error,
+            "linear_probe_accuracy",
             f"leave-one-out; largest class {report.largest_class_rate:.3f}",
         ),
-        *_line("permutation p-value", report.permutation_p_value, None, "of LEEP with shuffled labels"),
-    ]
+        ("permutation p-value", "permutation_p_value", "of LEEP with shuffled labels"),
+    ):
+        value, error = getattr(report, name), getattr(report, f"{name}_standard_error", None)
+        if value is not None and isfinite(value):
+            spread = f" ± {error:.3f}" if error is not None and isfinite(error) and name != "leep" else ""
+            lines.append(f"{title:<21} {value:>7.3f}{spread} ({meaning})")
     return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
 
 
@@ -39,12 +39,6 @@ def description(report: "TransferabilityReport") -> str:
     width = max(len(name) for name in shown)
     lines = [f"{name:<{width}}  {_shown(value)}" for name, value in shown.items()]
     return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
-
-
-def _line(name: str, value: float | None, error: float | None, meaning: str) -> Iterator[str]:
-    if value is not None and isfinite(value):
-        spread = f" ± {error:.3f}" if error is not None and isfinite(error) else ""
-        yield f"{name:<21} {value:>7.3f}{spread} ({meaning})"
 
 
 def _shown(value: object) -> str:

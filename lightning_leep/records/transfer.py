@@ -186,18 +186,9 @@ class TransferRecord:
         """
         report = {n: v for n, v in self.report.to_dict().items() if not isinstance(v, list | dict)}
         report["scoring_seconds"] = report.pop("seconds")
-        names = (
-            "created",
-            "target_name",
-            "source_name",
-            "trainable",
-            "optimizer",
-            "learning_rate",
-            "test_size",
-            "complete",
-        )
+        what, how = ("created", "target_name", "source_name"), ("trainable", "optimizer", "learning_rate", "test_size")
         return {
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in (*what, *how, "complete")},
             "achieved_accuracy": self.achieved,
             "epochs": self.curve.epochs[-1] if len(self.curve) else None,
             "wall_seconds": self.wall_seconds[-1] if self.wall_seconds else None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_leep.scoring.answer import rows_of_answer, rows_of_several_heads
-from lightning_leep.scoring.pooling import pool
+from lightning_leep.scoring.pooling import layout_of, pool
 
 #: Last parts of the names under which common models keep their classifier or its last layer.
 HEAD_NAMES = ("fc", "classifier", "head", "linear")
@@ -135,7 +135,7 @@ class HeadInput:
                 features = rows_of_answer(run.value, run.output, preds)
         if features is None and self._head is not None and self._runs[head.name] == 1 and target.ndim == 1:
             with suppress(ValueError):  # no pooling fits
-                features = pool(head.value, head.layer, len(target)).mean
+                features = pool(head.value, layout_of(head.layer), len(target)).mean
         return head.name, features
 
     def _choose(self, num_source_classes: int) -> LayerRun | None:

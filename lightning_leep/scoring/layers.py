@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import layer_parameters
-from lightning_leep.scoring.pooling import Pooled, Pooling, pool
+from lightning_leep.scoring.pooling import Layout, Pooled, Pooling, layout_of, pool
 from lightning_leep.scoring.reading import ReadToken, TokenReader
 from lightning_leep.utils.checks import error_text
 
@@ -35,6 +36,7 @@ class LayerOutputs:
         self.modules = {} if source is None else self._find(source)
         self._reader = TokenReader(source) if source is not None and self.modules and pooling == "auto" else None
         self._pooled: dict[str, Pooled] = {}
+        self._layouts: dict[nn.Module, Layout] = {}
         self._runs: Counter[str] = Counter()
         self._inputs: set[int] = set()
         self._num_rows = 0
@@ -83,7 +85,7 @@ class LayerOutputs:
             if callable(self.pooling):
                 self._pooled[name] = Pooled(_one_row_each(self.pooling(output), self._num_rows))
                 return
-            pooled = pool(output, layer, self._num_rows, self._mask)
+            pooled = pool(output, self._layout(layer), self._num_rows, self._mask)
         except ValueError as error:
             self.left_out[name] = error_text(error) or f"fails with {type(error).__name__}"
             return
@@ -92,6 +94,14 @@ class LayerOutputs:
         else:
             token = {"mean": None, "first": pooled.first, "last": pooled.last}[self.pooling]
             self._pooled[name] = Pooled(pooled.mean if token is None else token)
+
+    def _layout(self, layer: nn.Module) -> Layout:
+        if layer not in self._layouts:
+            layout = layout_of(layer)
+            if any(map(is_lazy, layer.parameters())):
+                return layout
+            self._layouts[layer] = layout
+        return self._layouts[layer]
 
     def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
         """Return the pooled outputs in the order in which the layers were done, and forget them.
@@ -111,7 +121,7 @@ class LayerOutputs:
                 self.left_out[name] = "does not run as a module (what is compiled or scripted is not seen)"
         kept = {name: value for name, value in pooled.items() if not _holds(name, head)}
         if self.modules and not self.named and features is not None and features.ndim == 2:
-            kept[HEAD_INPUT] = pool(features, nn.Identity(), len(features))
+            kept[HEAD_INPUT] = pool(features, layout_of(nn.Identity()), len(features))
         return kept
 
     def parameters(self, layers: Sequence[str], head: str | None) -> dict[str, int]:

@@ -22,7 +22,30 @@ class Pooled(NamedTuple):
     length: int = 0  #: tokens
 
 
-def pool(output: Any, layer: nn.Module, num_rows: int, mask: Tensor | None = None) -> Pooled:
+class Layout(NamedTuple):
+    """What a module's parts say of the layout of its output."""
+
+    sizes: set[int]  #: of the first two dimensions of its parameters
+    convolutions: set[int]  #: dimensions of its convolutions' weights, which are those of their outputs
+    has_other: bool  #: whether it has linear layers or the like
+    sequence_first: bool  #: whether torch's recurrent and attention layers in it take ``[T, n, d]``
+
+
+def layout_of(layer: nn.Module) -> Layout:
+    """Read the layout off a module, for the output it returns or, for the input of a layer, that it takes."""
+    sizes, convolutions, has_other = set[int](), set[int](), False
+    for part in layer.modules():
+        shapes = [p.shape for p in part.parameters(recurse=False) if not is_lazy(p)]
+        sizes.update(size for shape in shapes for size in shape[:2])
+        if isinstance(part, nn.modules.conv._ConvNd):
+            convolutions.add(part.weight.ndim)
+        else:
+            has_other |= any(len(shape) == 2 for shape in shapes) or isinstance(part, nn.LayerNorm)
+    sequence_first = next((not part.batch_first for part in layer.modules() if hasattr(part, "batch_first")), False)
+    return Layout(sizes, convolutions, has_other, bool(sequence_first))
+
+
+def pool(output: Any, layout: Layout, num_rows: int, mask: Tensor | None = None) -> Pooled:
     """Pool the first tensor in ``output`` that has a row for each image or text.
 
     ``[n, d]`` stays as it is. In ``[n, d, ...]`` and ``[n, ..., d]`` the features are the dimension whose size is among
@@ -31,7 +54,7 @@ def pool(output: Any, layer: nn.Module, num_rows: int, mask: Tensor | None = Non
 
     Args:
         output: A tensor, a packed sequence, or a tuple, list or mapping of such.
-        layer: The module that returned it or, for the input of a layer, that takes it.
+        layout: That of the module that returned it or, for the input of a layer, that takes it.
         num_rows: n.
         mask: ``[n, T]``, non-zero for the tokens that count; used for sequences of T tokens.
 
@@ -40,8 +63,8 @@ def pool(output: Any, layer: nn.Module, num_rows: int, mask: Tensor | None = Non
     """
     tensors = list(_tensors(output, mask))
     for value, counted in tensors:
-        if value.is_floating_point() and (rows := _rows_first(value, layer, num_rows)) is not None:
-            return _pool_rows(rows, layer, counted)
+        if value.is_floating_point() and (rows := _rows_first(value, layout, num_rows)) is not None:
+            return _pool_rows(rows, layout, counted)
     if not tensors:
         raise ValueError(f"returns no tensor but {type(output).__name__}")
     value = next((value for value, _ in tensors if value.is_floating_point()), tensors[0][0])
@@ -67,25 +90,20 @@ def _tensors(output: Any, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor 
             yield from _tensors(part, mask)
 
 
-def _rows_first(value: Tensor, layer: nn.Module, num_rows: int) -> Tensor | None:
+def _rows_first(value: Tensor, layout: Layout, num_rows: int) -> Tensor | None:
     """``[n, ...]``; None if no dimension has a place for each row."""
     fits = [axis for axis in (0, 1) if value.ndim > axis + 1 and value.shape[axis] == num_rows]
-    if 1 in fits and (value.ndim != 3 or (0 in fits and not _is_sequence_first(layer))):
+    if 1 in fits and (value.ndim != 3 or (0 in fits and not layout.sequence_first)):
         fits.remove(1)
     return value.movedim(fits[-1], 0) if fits else None
 
 
-def _is_sequence_first(layer: nn.Module) -> bool:
-    """Whether torch's recurrent and attention layers in a module take ``[T, n, d]``."""
-    return next((not part.batch_first for part in layer.modules() if hasattr(part, "batch_first")), False)
-
-
-def _pool_rows(rows: Tensor, layer: nn.Module, mask: Tensor | None) -> Pooled:
+def _pool_rows(rows: Tensor, layout: Layout, mask: Tensor | None) -> Pooled:
     # Sums over many pixels or tokens would overflow or round in half precision.
     dtype = torch.float32 if rows.dtype.itemsize < 4 else None
     if rows.ndim == 2:
         return Pooled(rows.to(dtype or rows.dtype, copy=True))
-    axis = _feature_axis(rows, layer)
+    axis = _feature_axis(rows, layout)
     if rows.ndim > 3 or axis == 1:
         return Pooled(rows.mean(dim=[i for i in range(1, rows.ndim) if i != axis], dtype=dtype))
     length = rows.shape[1]  # [n, T, d]
@@ -100,19 +118,10 @@ def _pool_rows(rows: Tensor, layer: nn.Module, mask: Tensor | None) -> Pooled:
     return Pooled(mean, rows[:, 0].clone(), rows[torch.arange(len(rows)), places], length)
 
 
-def _feature_axis(rows: Tensor, layer: nn.Module) -> int:
+def _feature_axis(rows: Tensor, layout: Layout) -> int:
     """Dimension of the features in ``[n, d, ...]`` or ``[n, ..., d]``."""
-    last = rows.ndim - 1
-    sizes: set[int] = set()
-    convolution = other = False
-    for part in layer.modules():
-        shapes = [p.shape for p in part.parameters(recurse=False) if not is_lazy(p)]
-        sizes.update(size for shape in shapes for size in shape[:2])
-        if isinstance(part, nn.modules.conv._ConvNd):
-            convolution |= part.weight.ndim == rows.ndim
-        else:
-            other |= any(len(shape) == 2 for shape in shapes) or isinstance(part, nn.LayerNorm)
-    fits = [axis for axis in (1, last) if rows.shape[axis] in sizes]
-    if len(fits) == 1 and (other or not convolution):
+    last, convolution = rows.ndim - 1, rows.ndim in layout.convolutions
+    fits = [axis for axis in (1, last) if rows.shape[axis] in layout.sizes]
+    if len(fits) == 1 and (layout.has_other or not convolution):
         return fits[0]
-    return 1 if convolution or (rows.ndim > 3 and not other) else last
+    return 1 if convolution or (rows.ndim > 3 and not layout.has_other) else last

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_leep.scoring.pooling import Pooled, pool
+from lightning_leep.scoring.pooling import Pooled, layout_of, pool
 
 
 class ReadToken(NamedTuple):
@@ -68,7 +68,7 @@ class TokenReader:
         if isinstance(output, Tensor) and output.ndim != 3:
             return
         try:
-            pooled = pool(output, layer, self._num_rows, self._mask)
+            pooled = pool(output, layout_of(layer), self._num_rows, self._mask)
         except ValueError:
             return
         if pooled.length > 1:

@@ -202,6 +202,13 @@ def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "models_of_mine.py").write_text("from torch.nn import Linear\ndef make(): return Linear(8, 4)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["score", "models_of_mine.make", "--data", ROWS]) == 0
+
+
 def test_a_folder_without_its_prefix_is_told_the_prefix(images, capsys):
     assert main(["score", GOOD, "--data", str(images)]) == 2
     assert f"imagefolder:{images}" in capsys.readouterr().err

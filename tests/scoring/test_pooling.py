@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lightning_leep.scoring.pooling import pool
+from lightning_leep.scoring.pooling import layout_of, pool
 
 N, T, D = 3, 5, 4
 X = torch.randn(N, T, D, generator=torch.Generator().manual_seed(0))
@@ -45,29 +45,29 @@ LAYOUTS = {
 def test_mean(name):
     output, layer, expected = LAYOUTS[name]
     expected = output.mean((2, 3)) if expected is None else expected
-    pooled = pool(output, layer, N)
+    pooled = pool(output, layout_of(layer), N)
     torch.testing.assert_close(pooled.mean, expected)
 
 
 def test_only_tokens_that_count():
     poisoned = torch.where(MASK.bool().unsqueeze(2), X, torch.nan)
-    pooled = pool(poisoned, LINEAR, N, MASK)
+    pooled = pool(poisoned, layout_of(LINEAR), N, MASK)
     torch.testing.assert_close(pooled.mean, torch.stack([X[0].mean(0), X[1, :2].mean(0), X[2, 2:].mean(0)]))
     assert pooled.last.equal(torch.stack([X[0, -1], X[1, 1], X[2, -1]]))
     assert pooled.length == T
     # A mask of another length says nothing about these tokens; nor is there one for images.
-    torch.testing.assert_close(pool(X[:, :3], LINEAR, N, MASK).mean, X[:, :3].mean(1))
-    torch.testing.assert_close(pool(IMAGES, CONV, N, MASK).mean, IMAGES.mean((2, 3)))
+    torch.testing.assert_close(pool(X[:, :3], layout_of(LINEAR), N, MASK).mean, X[:, :3].mean(1))
+    torch.testing.assert_close(pool(IMAGES, layout_of(CONV), N, MASK).mean, IMAGES.mean((2, 3)))
 
 
 def test_first_and_last_token_are_copies():
     tokens = X.clone()
-    pooled = pool(tokens, LINEAR, N)
+    pooled = pool(tokens, layout_of(LINEAR), N)
     tokens.zero_()
     assert pooled.first.equal(X[:, 0])
     assert pooled.last.equal(X[:, -1])
     rows = X[:, 0].clone()
-    kept = pool(rows, LINEAR, N).mean
+    kept = pool(rows, layout_of(LINEAR), N).mean
     rows.zero_()
     assert kept.equal(X[:, 0])
 
@@ -75,7 +75,7 @@ def test_first_and_last_token_are_copies():
 def test_packed_sequences_tell_their_lengths():
     lengths = torch.tensor([5, 2, 3])
     packed = pack_padded_sequence(X, lengths, batch_first=True, enforce_sorted=False)
-    pooled = pool((packed, None), LINEAR, N)
+    pooled = pool((packed, None), layout_of(LINEAR), N)
     means = [row[:length].mean(0) for row, length in zip(X, lengths, strict=True)]
     torch.testing.assert_close(pooled.mean, torch.stack(means))
     assert pooled.last.equal(torch.stack([X[0, 4], X[1, 1], X[2, 2]]))
@@ -83,7 +83,7 @@ def test_packed_sequences_tell_their_lengths():
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_nested_tensors_tell_their_lengths():
-    pooled = pool(torch.nested.nested_tensor([X[0], X[1, :2], X[2, :3]]), LINEAR, N)
+    pooled = pool(torch.nested.nested_tensor([X[0], X[1, :2], X[2, :3]]), layout_of(LINEAR), N)
     torch.testing.assert_close(pooled.mean, torch.stack([X[0].mean(0), X[1, :2].mean(0), X[2, :3].mean(0)]))
 
 
@@ -99,4 +99,4 @@ def test_nested_tensors_tell_their_lengths():
 )
 def test_outputs_that_no_pooling_fits(output, message):
     with pytest.raises(ValueError, match=message):
-        pool(output, LINEAR, N)
+        pool(output, layout_of(LINEAR), N)

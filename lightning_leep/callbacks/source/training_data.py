@@ -20,23 +20,18 @@ def training_data(trainer: Any, max_samples: int | None) -> ScoringData:
     as many rows are scored as these batches hold: the same rows if they come in order, else random ones. ``ValueError``
     if the rows cannot be read without disturbing training.
     """
-    loader = trainer.train_dataloader
+    loader, obstacle = trainer.train_dataloader, ""
+    name = type(loader).__name__
     if not isinstance(loader, DataLoader):
-        raise ValueError(
-            "The training data must come from one torch DataLoader to be scored from a copy of it, got "
-            f"{type(loader).__name__}. Pass `dataloader=`, a loader of the labelled training data, to LEEPCallback."
-        )
-    if makes_its_own_batches(loader):
-        raise ValueError(
-            f"{type(loader).__name__}, the training loader, makes its batches in its own way, which a copy of it would "
-            "not. Pass `dataloader=`, another loader of the labelled training data, to LEEPCallback."
-        )
-    if not has_index(loader):
-        raise ValueError(
-            f"The rows of {type(loader.dataset).__name__}, the training data, cannot be read a second time by index "
-            "(it is iterable, or yields whole batches). Pass `dataloader=`, a loader of the labelled training data, to "
-            "LEEPCallback."
-        )
+        obstacle = f"The training data must come from one torch DataLoader to be scored from a copy of it, got {name}."
+    elif makes_its_own_batches(loader):
+        obstacle = f"{name}, the training loader, makes its batches in its own way, which a copy of it would not."
+    elif not has_index(loader):
+        data = type(loader.dataset).__name__
+        obstacle = f"The rows of {data}, the training data, cannot be read a second time by index (it is iterable, or "
+        obstacle += "yields whole batches)."
+    if obstacle:
+        raise ValueError(f"{obstacle} Pass `dataloader=`, a loader of the labelled training data, to LEEPCallback.")
     try:
         length: float = len(loader)
     except TypeError:  # a batch sampler without a length
