@@ -69,11 +69,7 @@ def _draw_curve(axes: Axes, curve: AccuracyCurve, label: str, color: str, form: 
 
 
 def _scale(
-    axes: Axes,
-    curve: AccuracyCurve,
-    reference: Reference | None,
-    levels: tuple[float, ...],
-    epochs: tuple[float, ...],
+    axes: Axes, curve: AccuracyCurve, reference: Reference | None, levels: tuple[float, ...], epochs: tuple[float, ...]
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
