@@ -1,19 +1,15 @@
 """The command line, through a pipe and in terminals of several widths."""
 
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-from fcntl import ioctl
 
 import pytest
 
 from lightning_leep import cli
 from lightning_leep.records import AccuracyCurve, save_record
 from tests._helpers.simulated_transfers import make_record, make_report
+from tests._helpers.terminal import in_shell, in_terminal
 
 CURVE = AccuracyCurve((1, 2), (0.5, 0.8125))
 TITLES = [column.title for column in cli.COLUMNS]
@@ -35,33 +31,6 @@ def wide(tmp_path):
         report = make_report(1000, 1300, probe=probe, leep=leep, leave_one_out_leep=leep - 0.111)
         save_record(make_record(achieved, "scratch", report=report, complete=achieved > 0.5, **names), tmp_path)
     return tmp_path
-
-
-def in_shell(*arguments, **options):
-    environment = {**os.environ, "COLUMNS": "", "TERM": "xterm", **options.pop("environment", {})}
-    program = options.pop("program", ["-m", "lightning_leep"])
-    return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)],
-        env=environment,
-        check=True,
-        **{"capture_output": True, "text": True, **options},
-    )
-
-
-def in_terminal(width: int, *arguments, **options) -> list[str]:
-    """The lines that a terminal of so many columns shows."""
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    in_shell(*arguments, capture_output=False, stdout=theirs, **options)
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:  # how Linux says that nothing more will come
-        pass
-    os.close(ours)
-    return shown.decode().splitlines()
 
 
 def test_a_pipe_gets_every_transfer_with_whole_names(folder):

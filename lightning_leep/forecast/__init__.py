@@ -2,8 +2,7 @@
 
 from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
 from lightning_leep.forecast.convergence import ConvergenceForecast, forecast_convergence
-from lightning_leep.forecast.levels import LEEPLevel, leep_levels
-from lightning_leep.forecast.mean_curve import MeanCurve
+from lightning_leep.forecast.mean_curve import LEEPLevel, MeanCurve, leep_levels
 from lightning_leep.forecast.running import RunningForecast, update_forecast
 
 __all__ = [

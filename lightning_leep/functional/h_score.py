@@ -18,11 +18,7 @@ LEAST_SHRUNK = 1e-7
 
 
 def h_score(
-    features: Tensor,
-    target: Tensor,
-    num_target_classes: int,
-    shrinkage: bool = True,
-    ignore_index: int | None = None,
+    features: Tensor, target: Tensor, num_target_classes: int, shrinkage: bool = True, ignore_index: int | None = None
 ) -> Tensor:
     r"""H-score of features, plain or with the covariance shrunk.
 

@@ -43,16 +43,11 @@ class FeatureMoments(NamedTuple):
 
 def empty_moments(num_target_classes: int, num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
     """Moments of no rows: all zero, the neutral element of `merge_moments`."""
-    device = torch.device(device)
-    dtype = accumulation_dtype(device)
-    return FeatureMoments(
-        centre=torch.zeros(num_features, dtype=dtype, device=device),
-        class_counts=torch.zeros(num_target_classes, dtype=torch.long, device=device),
-        class_sums=torch.zeros(num_target_classes, num_features, dtype=dtype, device=device),
-        scatter=torch.zeros(num_features, num_features, dtype=dtype, device=device),
-        cubic=torch.zeros(num_features, dtype=dtype, device=device),
-        quartic=torch.zeros((), dtype=dtype, device=device),
-    )
+    device, d = torch.device(device), num_features
+    dtype, shapes = accumulation_dtype(device), ((d,), (num_target_classes, d), (d, d), (d,), ())
+    centre, sums, scatter, cubic, quartic = (torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
+    counts = torch.zeros(num_target_classes, dtype=torch.long, device=device)
+    return FeatureMoments(centre, counts, sums, scatter, cubic, quartic)
 
 
 def feature_moments(

@@ -8,11 +8,7 @@ from lightning_leep.functional.inputs import check_flag, labelled_rows, probabil
 
 
 def nce(
-    preds: Tensor,
-    target: Tensor,
-    num_target_classes: int,
-    from_logits: bool = True,
-    ignore_index: int | None = None,
+    preds: Tensor, target: Tensor, num_target_classes: int, from_logits: bool = True, ignore_index: int | None = None
 ) -> Tensor:
     r"""Negative conditional entropy of the target labels given the source's most probable classes.
 

@@ -14,15 +14,8 @@ from lightning_leep.utils.checks import MAX_SIZE, Ranges, check_fields, check_re
 if TYPE_CHECKING:  # plain data: reading a history must not cost an import of torch
     from torch import Tensor
 #: Fields that a report of a source without a head lacks.
-OUTPUT_SCORES = (
-    "num_source_classes",
-    "leep",
-    "leep_standard_error",
-    "leave_one_out_leep",
-    "leave_one_out_leep_standard_error",
-    "eep_accuracy",
-    "eep_accuracy_standard_error",
-)
+_SCORES = "leep", "leave_one_out_leep", "eep_accuracy"
+OUTPUT_SCORES = ("num_source_classes", *_SCORES, *(f"{name}_standard_error" for name in _SCORES))
 #: Fields that hold outcomes of single rows.
 ROW_FIELDS = ("linear_probe_rows", "multi_layer_probe_rows")
 

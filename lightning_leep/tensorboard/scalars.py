@@ -13,11 +13,8 @@ PREFIX = "leep/"
 
 def forecast_tags(forecast: AccuracyForecast, prefix: str = PREFIX) -> dict[str, float]:
     """The accuracy forecast before training, by tag: ``predicted_accuracy``, ``predicted_low``, ``predicted_high``."""
-    return {
-        f"{prefix}predicted_accuracy": forecast.value,
-        f"{prefix}predicted_low": forecast.low,
-        f"{prefix}predicted_high": forecast.high,
-    }
+    values = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
+    return {f"{prefix}predicted_{name}": value for name, value in values.items()}
 
 
 def validation_tags(

@@ -132,20 +132,12 @@ def _outcome(curve: AccuracyCurve, forecast: AccuracyForecast | None) -> str:
         text += f" ({percent(curve.final)} after {epochs(curve.epochs[-1])})"
     if forecast is not None:
         points = 100 * (curve.best - forecast.value)
-        inside = forecast.low <= curve.best <= forecast.high
-        text += (
-            f": {abs(points):.1f} points {'above' if points >= 0 else 'below'} the prediction, "
-            f"{'inside' if inside else 'outside'} its interval"
-        )
+        side = "above" if points >= 0 else "below"
+        place = "inside" if forecast.low <= curve.best <= forecast.high else "outside"
+        text += f": {abs(points):.1f} points {side} the prediction, {place} its interval"
         reached = curve.epoch_reaching(forecast.value)
-        text += (
-            "; the prediction was not reached"
-            if reached is None
-            else f"; the prediction was reached after {epochs(reached)}"
-        )
-    steps = [
-        f"{name} after {epochs(curve.epochs_to(f) or 0)}" for name, f in (("50%", 0.5), ("90%", 0.9), ("99%", 0.99))
-    ]
+        text += "; the prediction was " + ("not reached" if reached is None else f"reached after {epochs(reached)}")
+    steps = [f"{share}% after {epochs(curve.epochs_to(share / 100) or 0)}" for share in (50, 90, 99)]
     return f"{text}. Of its best accuracy it reached {steps[0]}, {steps[1]} and {steps[2]}."
 
 

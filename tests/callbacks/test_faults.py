@@ -199,7 +199,7 @@ PARTS_OF_HOOKS = [
     "leep.leep_callbacks",
     "leep.RunLogs",
     "leep.RunLogs.transfer",
-    "leep.RecordKeeper.record",
+    "fit.watch.TransferRecord",
     "leep.SourceScorer.run",
     "leep.TrainerFacts.of",
     "leep.look_ahead",

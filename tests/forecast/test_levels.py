@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_leep.forecast.levels import leep_levels
+from lightning_leep.forecast.mean_curve import leep_levels
 from lightning_leep.records.curve import AccuracyCurve
 from tests._helpers.simulated_transfers import make_record, make_report
 

@@ -1,14 +1,8 @@
 """The commands `rank` and `score`, with a zoo in a file and images in a folder."""
 
 import json
-import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
-from fcntl import ioctl
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +16,7 @@ from lightning_leep.ranking.command import print_ranking
 from lightning_leep.ranking.zoo import read_data, read_zoo
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.small_zoo import Sees, make_rows
+from tests._helpers.terminal import in_terminal
 
 TENSOR = {"class_path": "lightning_leep.ranking.ImageToTensor", "init_args": {"size": 4, "mean": [0.5], "std": [0.5]}}
 
@@ -278,18 +273,6 @@ class Module:
 @pytest.mark.slow
 def test_table_fits_a_terminal_of_80_columns(zoo, images):
     path = zoo({"a source with a very long name, longer than any": entry(), "short [b]": entry(1)})
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "lightning_leep", "rank", path, "--data", f"imagefolder:{images}"]
-    environment = {**os.environ, "COLUMNS": "", "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run(command, env=environment, check=True, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:
-        pass
-    lines = shown.decode().replace("\r", "").splitlines()
+    lines = in_terminal(80, "rank", path, "--data", f"imagefolder:{images}", stderr=subprocess.DEVNULL)
     assert any("short [b]" in line for line in lines)
     assert all(len(line) <= 80 + line.count("\x1b") * 8 for line in lines)

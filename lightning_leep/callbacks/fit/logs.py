@@ -11,7 +11,7 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.source.scorer import ScoredSource
 from lightning_leep.forecast import RunningForecast
-from lightning_leep.forecast.levels import shown_transfers
+from lightning_leep.forecast.mean_curve import shown_transfers
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.curve import Reference
 from lightning_leep.records.ranking import Ranking
@@ -51,11 +51,9 @@ class RunLogs:
         if report is None:
             return
         described = "" if forecast is None else f" {forecast.describe()}"
-        leep = (
-            "no LEEP, since it has no head"
-            if report.leep is None
-            else f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
-        )
+        leep = "no LEEP, since it has no head"
+        if report.leep is not None:
+            leep = f"LEEP {report.leep:.3f} (0 is perfect, {report.floor:.3f} says nothing about the labels)"
         rank_zero_info(f"LEEPCallback: {self.source_name} has {leep}.{described}")
         if (advice := outlook.advice) is not None and advice.choices:
             rank_zero_info(f"LEEPCallback: {advice.describe()}")
@@ -137,9 +135,8 @@ class RunLogs:
 
     def _numbers(self, values: Mapping[str, float]) -> None:
         # For other callbacks, at once: `self.log` would show them at the end of the epoch, and not in every hook.
-        self.trainer.callback_metrics.update(
-            {tag: torch.tensor(value, dtype=torch.float32) for tag, value in values.items()}
-        )
+        tensors = {tag: torch.tensor(value, dtype=torch.float32) for tag, value in values.items()}
+        self.trainer.callback_metrics.update(tensors)
 
         def log(logger: Any) -> None:
             logger.log_metrics(dict(values), step=self._step)

@@ -49,22 +49,16 @@ class Outlook:
             return None
         curve = self.convergence.accuracy(self.accuracy)
         kept = sum(epoch <= (self.facts.max_epochs or math.inf) for epoch in curve.epochs)
-        if not kept:
-            return None
-        return replace(
-            curve, epochs=curve.epochs[:kept], mean=curve.mean[:kept], low=curve.low[:kept], high=curve.high[:kept]
-        )
+        columns = {name: getattr(curve, name)[:kept] for name in ("epochs", "mean", "low", "high")}
+        return replace(curve, **columns) if kept else None
 
     def update(self, curve: AccuracyCurve) -> RunningForecast | None:
         """The forecast given the validations so far. Without a forecast before training it needs a few of them."""
         if self.accuracy is None and len(curve) < MIN_VALIDATIONS:
             return None
+        facts, convergence = self.facts, self.convergence
         return update_forecast(
-            self.accuracy,
-            curve,
-            max_epochs=self.facts.max_epochs,
-            convergence=self.convergence,
-            test_size=self.facts.test_size,
+            self.accuracy, curve, max_epochs=facts.max_epochs, convergence=convergence, test_size=facts.test_size
         )
 
 
@@ -88,12 +82,8 @@ def look_ahead(
             trained_from = state.trained.first_layer(source, report)
     history = History()
     if folder is not None:
-
-        def load() -> History:
-            return load_history(folder) if trainer.is_global_zero else History()
-
         with barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
-            history = on_every_process(load, device)
+            history = on_every_process(lambda: load_history(folder) if trainer.is_global_zero else History(), device)
 
     def forecast() -> tuple[AccuracyForecast | None, ConvergenceForecast | None, Advice | None]:
         if report is None or not trainer.is_global_zero:

@@ -12,6 +12,8 @@ from lightning_leep.records.association import Association
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
 NOTHING_MEASURED = AccuracyCurve()
+#: Fields that have their own plain form, if there is something.
+PARTS: dict[str, Any] = {"report": TransferabilityReport, "forecast": AccuracyForecast, "association": Association}
 
 
 @dataclass
@@ -37,29 +39,22 @@ class FitState:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values; nothing of the source."""
-        return {
-            "report": None if self.report is None else self.report.to_dict(),
-            "forecast": None if self.forecast is None else self.forecast.to_dict(),
-            "association": None if self.association is None else self.association.to_dict(),
-            "curve": asdict(self.curve),
-            "seconds": self.seconds,
-            "first_epoch": self.first_epoch,
-            "recommended": self.recommended,
-            "trained": self.trained.to_dict(),
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts = {name: part.to_dict() for name in (*PARTS, "trained") if (part := values[name]) is not None}
+        return values | parts | {"curve": asdict(self.curve)}
 
     @classmethod
     def from_dict(cls, values: Any) -> "FitState":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
         check_keys("the state of a fit", values, {f.name for f in fields(cls)})
-        report, forecast, curve, association = (values[n] for n in ("report", "forecast", "curve", "association"))
+        curve, seconds = values["curve"], _numbers("seconds", values["seconds"])
         check_keys("curve", curve, {"epochs", "accuracy"})
-        seconds = _numbers("seconds", values["seconds"])
         check_size("first_epoch", values["first_epoch"], 0)
+        parts: dict[str, Any] = {
+            name: kind.from_dict(values[name]) for name, kind in PARTS.items() if values[name] is not None
+        }
         state = cls(
-            report=None if report is None else TransferabilityReport.from_dict(report),
-            forecast=None if forecast is None else AccuracyForecast.from_dict(forecast),
-            association=None if association is None else Association.from_dict(association),
+            **parts,
             curve=AccuracyCurve(_numbers("epochs", curve["epochs"]), _numbers("accuracy", curve["accuracy"])),
             seconds=seconds,
             first_epoch=values["first_epoch"],

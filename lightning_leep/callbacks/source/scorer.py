@@ -76,15 +76,14 @@ class SourceScorer:
                 source = self.find_source(pl_module)
                 _check_weights(trainer, pl_module, source_module(source))
                 data = self.find_data(trainer)
-                classes = self.num_target_classes or find_num_target_classes(
-                    trainer.datamodule, pl_module, data.dataset
-                )
+                places = trainer.datamodule, pl_module, data.dataset
+                classes = self.num_target_classes or find_num_target_classes(*places)
                 if self.target_class_names is not None:
-                    num_names = len(self.target_class_names)
-                    classes = classes or num_names
-                    if num_names != classes:
+                    given = len(self.target_class_names)
+                    classes = classes or given
+                    if given != classes:
                         raise ValueError(
-                            f"`target_class_names` must name the {classes} target classes, got {num_names} names."
+                            f"`target_class_names` must name the {classes} target classes, got {given} names."
                         )
                 stack.callback(lent.give_back)
                 if isinstance(generator := getattr(data.batches, "generator", None), torch.Generator):
@@ -151,18 +150,14 @@ def _check_weights(trainer: Any, pl_module: nn.Module, module: nn.Module | None)
     """Raise ``ValueError`` if a source with the module's own weights would be misread, or would hang."""
     if module is not None and not shares_weights(module, pl_module):
         return
-    strategy = trainer.strategy
+    strategy, steps, obstacle = trainer.strategy, trainer.global_step, ""
     names = {cls.__name__ for cls in type(strategy).__mro__}
     if SHARDING_STRATEGIES & names or getattr(strategy, "zero_stage_3", False):
-        raise ValueError(
-            f"{type(strategy).__name__} spreads the module's weights over the processes. Pass `source=`, a module with "
-            "weights of its own, to LEEPCallback."
-        )
-    if trainer.ckpt_path is not None and trainer.global_step > 0:
-        raise ValueError(
-            f"The checkpoint holds no report, and the source's weights may have been trained for {trainer.global_step} "
-            "steps already. Pass `source=`, a module with weights of its own, to LEEPCallback."
-        )
+        obstacle = f"{type(strategy).__name__} spreads the module's weights over the processes."
+    elif trainer.ckpt_path is not None and steps > 0:
+        obstacle = f"The checkpoint holds no report, and the source may have been trained for {steps} steps already."
+    if obstacle:
+        raise ValueError(f"{obstacle} Pass `source=`, a module with weights of its own, to LEEPCallback.")
 
 
 def _to_device(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,11 +48,10 @@ class CurveShapes:
         saturating = self._saturating(epochs)
         if math.isinf(self.end):
             return saturating
-        at_the_end = self._saturating(np.array([self.end]))  # [k, 1]
         done = epochs / self.end
         scheduled = np.where(self.straight[:, None], 1 - done, (1 + np.cos(np.pi * done)) / 2)
         share = self.share[:, None]
-        return (1 - share) * (saturating - at_the_end) / (1 - at_the_end) + share * scheduled
+        return (1 - share) * (saturating - self._at_the_end) / (1 - self._at_the_end) + share * scheduled
 
     def epoch_of(self, left: Array) -> Array:
         """Return the epochs ``[k]`` at which the part ``left [k]`` in 0..1 is left; at least 1% without an end."""
@@ -61,6 +61,10 @@ class CurveShapes:
             later = self.left(middle[:, None])[:, 0] > left
             low, high = np.where(later, middle, low), np.where(later, high, middle)
         return (low + high) / 2
+
+    @cached_property
+    def _at_the_end(self) -> Array:
+        return self._saturating(np.array([self.end]))  # [k, 1]
 
     def _saturating(self, epochs: Array) -> Array:
         units, c = epochs / self.time_scale[:, None], self.exponent[:, None]

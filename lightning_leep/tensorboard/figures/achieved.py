@@ -51,12 +51,15 @@ def predicted_vs_achieved_figure(
     _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
     spread = "" if interval is None else f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
     axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}{spread}")
-    if isinstance(reference, AccuracyCurve):
-        _draw_curve(axes, reference, "reference", REFERENCE_COLOR, "s:")
-    elif reference is not None:
+    other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
+    _draw_curve(axes, other, "reference", REFERENCE_COLOR, "s:")
+    heights = [*curve.accuracy, *other.accuracy, predicted, *(interval or ())]
+    if isinstance(reference, int | float):
         axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
-    band = () if expected is None else (*expected.low, *expected.high)
-    _scale(axes, curve, reference, (predicted, *(interval or ()), *band), expected.epochs if expected else ())
+        heights.append(reference)
+    if expected is not None:
+        heights += [*expected.low, *expected.high]
+    _scale(axes, heights, max([*curve.epochs, *other.epochs, *(expected.epochs if expected else ()), 1.0]))
     axes.set(xlabel="epochs trained", ylabel="accuracy")
     legend(figure)
     return figure
@@ -68,24 +71,13 @@ def _draw_curve(axes: Axes, curve: AccuracyCurve, label: str, color: str, form: 
         axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
 
 
-def _scale(
-    axes: Axes,
-    curve: AccuracyCurve,
-    reference: Reference | None,
-    levels: tuple[float, ...],
-    epochs: tuple[float, ...],
-) -> None:
+def _scale(axes: Axes, heights: list[float], last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
-    if reference is not None and not isinstance(reference, AccuracyCurve):
-        levels = (*levels, reference)
-    heights = (*curve.accuracy, *other.accuracy, *levels)
     # The axis spans at least 10 points, so that a flat curve looks flat.
     margin = max(0.08 * (max(heights) - min(heights)), 0.05)
     # A line at 0% or 100% is not cut off.
     axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
-    last = max((*curve.epochs, *other.epochs, *epochs, 1.0))
     axes.set_xlim(-0.03 * last, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     percent_axis(axes.yaxis)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast
-from lightning_leep.forecast.levels import LEEPLevel, leep_levels, shown_transfers
+from lightning_leep.forecast.mean_curve import LEEPLevel, leep_levels, shown_transfers
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_leep.forecast.accuracy import forecast_accuracy
-from lightning_leep.forecast.levels import LEEPLevel, leep_levels
-from lightning_leep.forecast.mean_curve import MeanCurve, with_references
+from lightning_leep.forecast.mean_curve import LEEPLevel, MeanCurve, leep_levels, with_references
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.ranking import Ranking
