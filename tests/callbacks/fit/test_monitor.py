@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve
 from tests._helpers.small_transfer import (
+    FEW_SCORES,
     Classifier,
     TrainingOnly,
     fit,
@@ -93,7 +94,7 @@ class BesideValidation(Scripted):
 
 
 def curve_of(module, monitor="val_acc", loader=None, **kwargs):
-    callback = LEEPCallback(make_source(), monitor, strict=True, num_target_classes=3)
+    callback = LEEPCallback(make_source(), monitor, strict=True, num_target_classes=3, scoring=FEW_SCORES)
     fit(module, callback, loader=loader, **{"max_epochs": 3, **kwargs})
     return callback.curve
 
