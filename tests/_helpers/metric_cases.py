@@ -95,7 +95,11 @@ WRONG_BATCHES = (
     (lambda rows, y: (rows[:, 1:], y), ValueError, "dimension 1"),
     (lambda rows, y: (rows[:, 0], y), ValueError, r"must have shape \[N, "),
     (lambda rows, y: (rows.long(), y), TypeError, "floating point, got torch.int64"),
+    (lambda rows, y: (rows * 1j, y), TypeError, "floating point, got torch.complex"),
     (lambda rows, y: (rows.tolist(), y), TypeError, "must be a torch.Tensor, got list"),
+    (lambda rows, y: (rows, y.tolist()), TypeError, "`target` must be a torch.Tensor, got list"),
+    (lambda rows, y: (rows, y[0]), ValueError, "`target` must have shape"),
+    (lambda rows, y: (rows.T.reshape(1, -1, 1, 9), y.reshape(1, 9, 1)), ValueError, r"must have shape \[1, 1, 9\]"),
     (lambda rows, y: (rows.clone().fill_(torch.nan), y), ValueError, "finite"),
     (lambda rows, y: (rows.clone().fill_(torch.inf), y), ValueError, "finite"),
 )

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import DATA, Classifier, D, Z, fit, make_source, train_loader
+from tests._helpers.small_transfer import DATA, FEW_SCORES, Classifier, D, Z, fit, make_source, train_loader
 
 
 class Counting(nn.Module):
@@ -58,6 +58,6 @@ class Recorder(nn.Module):
 def score(loader=None, source=None, trainer_options=None, **kwargs):
     """Fit with the callback; return it and its source."""
     source = source or Recorder()
-    callback = LEEPCallback(source, strict=True, **kwargs)
+    callback = LEEPCallback(source, strict=True, **{"scoring": FEW_SCORES, **kwargs})
     fit(Classifier(), callback, loader=train_loader(DATA) if loader is None else loader, **(trainer_options or {}))
     return callback.report, source

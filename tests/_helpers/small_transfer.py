@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_leep import ScoringOptions
+
 C, Z, D = 3, 5, 6
 
 
@@ -24,6 +26,10 @@ def make_data(n: int = 50, seed: int = 0) -> TensorDataset:
     centres = torch.randn(C, D, generator=torch.Generator().manual_seed(99))
     labels = torch.randint(C, (n,), generator=generator)
     return TensorDataset(centres[labels] + 0.7 * torch.randn(n, D, generator=generator), labels)
+
+
+#: Features take two thirds of the time of a small score: for tests of what else a fit does.
+FEW_SCORES = ScoringOptions(feature_scores=False, num_permutations=0)
 
 
 #: The training data of every test.

@@ -15,7 +15,17 @@ from torch import nn
 
 from lightning_leep import LEEPCallback, ScoringOptions
 from tests._helpers.compared_training import plain_state
-from tests._helpers.small_transfer import Classifier, D, Z, fit, make_data, make_source, train_loader, trained_state
+from tests._helpers.small_transfer import (
+    FEW_SCORES,
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_data,
+    make_source,
+    train_loader,
+    trained_state,
+)
 from tests.callbacks.fit.test_logs import Recording, events
 
 
@@ -228,7 +238,7 @@ def test_fault_anywhere_in_a_hook(part, errors, monkeypatch, tmp_path, caplog):
     def broken(*args, **kwargs):
         raise UnprintableError
 
-    module, callback = Classifier(), LEEPCallback(make_source())
+    module, callback = Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES)
     saver = pl.callbacks.ModelCheckpoint(tmp_path / "saved", save_last=True)
     with monkeypatch.context() as patch, warnings.catch_warnings(record=not errors) as caught:
         patch.setattr(f"lightning_leep.callbacks.{part}", broken)

@@ -11,7 +11,17 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import DATA, Classifier, D, Z, fit, make_source, train_loader, trained_state
+from tests._helpers.small_transfer import (
+    DATA,
+    FEW_SCORES,
+    Classifier,
+    D,
+    Z,
+    fit,
+    make_source,
+    train_loader,
+    trained_state,
+)
 
 
 class Stateful(Dataset):
@@ -98,7 +108,7 @@ def plain_on(name):
 def test_what_data_keep(name, given):
     module, loader = Classifier(), LOADERS[name]()
     other = DataLoader(loader.dataset, batch_size=10, collate_fn=loader.collate_fn) if given else None
-    callback = LEEPCallback(make_source(), strict=True, dataloader=other)
+    callback = LEEPCallback(make_source(), strict=True, dataloader=other, scoring=FEW_SCORES)
     fit(module, callback, loader=loader)
     assert callback.report is not None
     assert (trained_state(module), kept(loader)) == plain_on(name)

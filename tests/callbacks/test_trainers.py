@@ -12,6 +12,7 @@ from pytorch_lightning.cli import LightningCLI
 
 from lightning_leep import LEEPCallback
 from tests._helpers.small_transfer import (
+    FEW_SCORES,
     C,
     Classifier,
     D,
@@ -42,7 +43,7 @@ QUIET = {
     [pytest.param(pl, id="pytorch_lightning"), pytest.param(lightning.pytorch, id="lightning.pytorch", marks=slow)],
 )
 def test_trainer_of_either_package(package, form, tmp_path):
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     saver = package.callbacks.ModelCheckpoint(tmp_path, monitor="val_acc", mode="max")
     stopper = package.callbacks.EarlyStopping("val_acc", mode="max", stopping_threshold=0.1)
     base = Classifier if package is pl else LightningClassifier
@@ -163,7 +164,8 @@ def test_command_line(style, name, tmp_path):
     ids=str,
 )
 def test_option_of_the_trainer(options):
-    callback = LEEPCallback(make_source(), monitor="train_loss" if "limit_val_batches" in options else "val_acc")
+    monitor = "train_loss" if "limit_val_batches" in options else "val_acc"
+    callback = LEEPCallback(make_source(), monitor, scoring=FEW_SCORES)
     trainer = fit(Classifier(), callback, **options)
     assert callback.report is not None
     assert trainer.state.finished
@@ -171,21 +173,21 @@ def test_option_of_the_trainer(options):
 
 def test_no_training_no_score():
     for options in ({"max_epochs": 0}, {"limit_train_batches": 0}):
-        callback = LEEPCallback(make_source(), strict=True)
+        callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
         fit(Classifier(), callback, **options)
         assert callback.report is None
 
 
 @pytest.mark.slow
 def test_progress_bar_follows_the_trainer(capsys):
-    fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=False)
+    fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES), enable_progress_bar=False)
     assert "Scoring the source model" not in capsys.readouterr().err
-    fit(Classifier(), LEEPCallback(make_source()), enable_progress_bar=True)
+    fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES), enable_progress_bar=True)
     assert "Scoring the source model" in capsys.readouterr().err
 
 
 def test_pickle_after_fit():
-    callback = LEEPCallback(make_source(), dataloader=train_loader(make_data()), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, dataloader=train_loader(make_data()), strict=True)
     fit(Classifier(), callback)
     again = pickle.loads(pickle.dumps(callback))
     assert (again.report, again.curve, again.state_key) == (callback.report, callback.curve, callback.state_key)

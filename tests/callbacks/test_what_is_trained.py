@@ -11,7 +11,7 @@ from torch import nn
 from lightning_leep import LEEPCallback
 from lightning_leep.layers.trained_part import trained_parameters
 from lightning_leep.records import load_history
-from tests._helpers.small_transfer import Classifier, D, Z, fit
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, D, Z, fit
 
 pytestmark = pytest.mark.usefixtures("no_forks")
 
@@ -156,7 +156,8 @@ CASES = {
 def test_record_and_forecast(name, tmp_path):
     model, callbacks, word = CASES[name]
     source = make_source()
-    callback, module = LEEPCallback(source, history=tmp_path, strict=True), model(source)
+    callback = LEEPCallback(source, history=tmp_path, strict=True, scoring=FEW_SCORES)
+    module = model(source)
     fit(module, *[make() for make in callbacks], callback)
     (record,) = load_history(tmp_path)
     assert (record.trainable, callback.forecast.trainable) == (word, word)

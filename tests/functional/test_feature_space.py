@@ -81,8 +81,9 @@ def test_routes_equal_the_definitions(n, d, C):
     routes = by_every_route(features, target)
     assert (("moments", True) in routes) == (2 * (n + 8) <= d)
     assert (("rows", False) in routes) == (n <= d)
+    wanted = {k: pytest.approx(v, rel=1e-6) for k, v in expected(features, target).items()}
     for route, found in routes.items():
-        assert found == {k: pytest.approx(v, rel=1e-6) for k, v in expected(features, target).items()}, route
+        assert found == wanted, route
 
 
 def repeated(features, target):

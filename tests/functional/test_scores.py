@@ -86,8 +86,14 @@ def test_bad_input_is_named(name):
                 FUNCTIONS[name](*change(*batch(name, 9)), C)
     width = "features" if CASES[name].of_features else "classes"
     for arguments, message in [
-        ({"num_target_classes": 0}, "`num_target_classes` must be an integer of at least 1, got 0"),
-        ({"ignore_index": 1.5}, "`ignore_index` must be an integer or None, got 1.5"),
+        *(
+            ({"num_target_classes": value}, "`num_target_classes` must be an integer of at least 1, got")
+            for value in (0, -1, 2.0, "3", True, torch.tensor(3))
+        ),
+        *(
+            ({"ignore_index": value}, "`ignore_index` must be an integer or None, got")
+            for value in (1.5, "void", True, [255])
+        ),
         ({"preds": torch.rand(9, 0)}, f"at least 1 of the {width} in dimension 1"),
     ]:
         rows = arguments.pop("preds", batch(name, 9)[0])

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve
 from tests._helpers.small_transfer import (
+    FEW_SCORES,
     Classifier,
     TrainingOnly,
     fit,
@@ -93,7 +94,7 @@ class BesideValidation(Scripted):
 
 
 def curve_of(module, monitor="val_acc", loader=None, **kwargs):
-    callback = LEEPCallback(make_source(), monitor, strict=True, num_target_classes=3)
+    callback = LEEPCallback(make_source(), monitor, strict=True, num_target_classes=3, scoring=FEW_SCORES)
     fit(module, callback, loader=loader, **{"max_epochs": 3, **kwargs})
     return callback.curve
 
@@ -115,7 +116,7 @@ def test_metric_object():
 
 
 def test_one_of_several_validation_loaders():
-    callback = LEEPCallback(make_source(), "val_acc/dataloader_idx_1", strict=True)
+    callback = LEEPCallback(make_source(), "val_acc/dataloader_idx_1", scoring=FEW_SCORES, strict=True)
     make_trainer(callback).fit(TwoValidationLoaders(), train_loader(), [val_loader(), val_loader()])
     assert callback.curve == AccuracyCurve((1, 2), VALUES[:2])
 
@@ -148,7 +149,7 @@ class Endless(IterableDataset):
 
 
 def test_validations_of_an_endless_epoch_are_counted():
-    callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True, dataloader=train_loader())
     loader = DataLoader(Endless(), batch_size=10)
     fit(Scripted(), callback, loader=loader, max_steps=6, max_epochs=-1, val_check_interval=2)
     assert callback.curve.epochs == (1.0, 2.0, 3.0)
@@ -171,7 +172,7 @@ class Finite(IterableDataset):
     ids=str,
 )
 def test_place_in_epochs_of_unknown_length(options, epochs):
-    callback = LEEPCallback(make_source(), strict=True, dataloader=train_loader())
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True, dataloader=train_loader())
     fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=10), **options)
     assert callback.curve.epochs == pytest.approx(epochs)
     assert callback.curve.accuracy == tuple(VALUES[: len(epochs)])
@@ -187,7 +188,7 @@ def test_place_in_epochs_of_unknown_length(options, epochs):
     ],
 )
 def test_missing_monitor_lists_what_is_logged(kind, options, recwarn):
-    callback = LEEPCallback(make_source(), "accuracy")
+    callback = LEEPCallback(make_source(), "accuracy", scoring=FEW_SCORES)
     fit(kind(), callback, **options)
     messages = [str(w.message) for w in recwarn if "monitor='accuracy'" in str(w.message)]
     assert len(messages) == 1
@@ -196,18 +197,18 @@ def test_missing_monitor_lists_what_is_logged(kind, options, recwarn):
     assert f"Logged so far: {listed}. Call `self.log('accuracy', accuracy)`" in messages[0]
     assert len(callback.curve) == 0
     with pytest.raises(ValueError, match="`monitor='accuracy'` was not logged"):
-        fit(kind(), LEEPCallback(make_source(), "accuracy", strict=True), **options)
+        fit(kind(), LEEPCallback(make_source(), "accuracy", scoring=FEW_SCORES, strict=True), **options)
 
 
 def test_missing_monitor_is_noticed_after_the_first_validation():
     module = Classifier()
     with pytest.raises(ValueError, match="was not logged"):
-        fit(module, LEEPCallback(make_source(), "accuracy", strict=True), max_epochs=50)
+        fit(module, LEEPCallback(make_source(), "accuracy", scoring=FEW_SCORES, strict=True), max_epochs=50)
     assert len(module.losses) == 5
 
 
 def test_monitor_none_compares_nothing(recwarn):
-    callback = LEEPCallback(make_source(), None, strict=True)
+    callback = LEEPCallback(make_source(), None, scoring=FEW_SCORES, strict=True)
     trainer = fit(Classifier(), callback)
     assert len(callback.curve) == 0
     assert "leep/predicted_accuracy" in trainer.callback_metrics
@@ -220,7 +221,7 @@ def test_values_that_are_no_accuracy(value, words, recwarn):
         def next_value(self):
             return torch.tensor(value)
 
-    callback = LEEPCallback(make_source())
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES)
     fit(Wrong(), callback)
     messages = [str(w.message) for w in recwarn if "'val_acc'" in str(w.message)]
     assert len(messages) == 1
@@ -259,7 +260,7 @@ def test_a_value_of_training_is_new_although_it_is_older_than_the_validation():
 
 
 def test_a_run_without_a_validation_is_told_so():
-    callback = LEEPCallback(make_source())
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES)
     with pytest.warns(UserWarning, match="No validation ran, so that `monitor='val_acc'` has no value") as caught:
         fit(Classifier(), callback, max_steps=3)
     assert not [w for w in caught if "self.log(" in str(w.message)]

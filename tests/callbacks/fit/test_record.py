@@ -15,6 +15,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
+    FEW_SCORES,
     Classifier,
     fit,
     make_data,
@@ -27,7 +28,7 @@ from tests._helpers.small_transfer import (
 
 
 def scored(folder, **kwargs):
-    return LEEPCallback(make_source(), history=folder, strict=True, **kwargs)
+    return LEEPCallback(make_source(), history=folder, strict=True, scoring=FEW_SCORES, **kwargs)
 
 
 class BrokenError(Exception):

@@ -10,6 +10,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.recording_source import Counting
 from tests._helpers.small_transfer import (
+    FEW_SCORES,
     Classifier,
     fit,
     make_source,
@@ -40,12 +41,12 @@ def checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_resumed_training_is_the_same_with_and_without(checkpoint):
-    path = checkpoint(LEEPCallback(make_source(), strict=True))
-    module, _ = resume(path, LEEPCallback(make_source(), strict=True))
+    path = checkpoint(LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True))
+    module, _ = resume(path, LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True))
     plain, _ = resume(path)
     assert trained_state(module) == trained_state(plain)
     # A source with weights of its own may be scored late, and that changes nothing either.
-    late = LEEPCallback(make_source(), strict=True)
+    late = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     module, _ = resume(checkpoint(), late)
     assert trained_state(module) == trained_state(plain)
     assert late.report is not None
@@ -61,8 +62,9 @@ def test_source_that_was_trained_already_is_not_scored(checkpoint):
 
 def test_checkpoint_before_the_last_validations_takes_the_curve_back_there(tmp_path):
     saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
-    fit(Classifier(), LEEPCallback(make_source(), strict=True), saver, enable_checkpointing=True, max_epochs=3)
-    callback = LEEPCallback(make_source(), strict=True)
+    first = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
+    fit(Classifier(), first, saver, enable_checkpointing=True, max_epochs=3)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     resume(tmp_path / "epoch=0.ckpt", callback)
     assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
 
@@ -78,8 +80,8 @@ class LogsAtTheEnd(Classifier):
 
 def test_checkpoint_has_the_accuracy_of_the_epoch_that_it_ends(tmp_path):
     saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
-    fit(LogsAtTheEnd(), LEEPCallback(make_source(), strict=True), saver, enable_checkpointing=True)
-    callback = LEEPCallback(make_source(), strict=True)
+    fit(LogsAtTheEnd(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), saver, enable_checkpointing=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     make_trainer(callback, max_epochs=4).fit(LogsAtTheEnd(), train_loader(), ckpt_path=saver.last_model_path)
     assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
     assert callback.curve.accuracy == pytest.approx((0.5, 0.6, 0.7, 0.8))
@@ -96,9 +98,9 @@ def test_resumed_in_the_middle_of_an_epoch(tmp_path):
             self.log("val_acc", torch.tensor(0.1 * (self.current_epoch + 1)))
 
     saver = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")
-    first = LEEPCallback(make_source(), strict=True)
+    first = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     fit(AtTheEndOfTheEpoch(), first, saver, enable_checkpointing=True)
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     trainer = make_trainer(callback, max_epochs=3)
     trainer.fit(AtTheEndOfTheEpoch(), train_loader(), val_loader(), ckpt_path=tmp_path / "step=7.ckpt")
     assert callback.report == first.report
@@ -193,7 +195,7 @@ def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
 
 def test_a_second_fit_from_a_checkpoint_takes_what_the_checkpoint_holds(tmp_path):
     saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
-    callback, module = LEEPCallback(make_source(), strict=True), Classifier()
+    callback, module = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), Classifier()
     trainer = fit(module, callback, saver, enable_checkpointing=True)
     report, curve = callback.report, callback.curve
     trainer.fit_loop.max_epochs = 3
@@ -243,7 +245,7 @@ def test_nothing_happens_without_fit(task, recwarn):
 
 
 def test_validation_after_fit_is_no_part_of_it():
-    callback = LEEPCallback(Counting(), strict=True)
+    callback = LEEPCallback(Counting(), scoring=FEW_SCORES, strict=True)
     module = Classifier()
     trainer = fit(module, callback)
     before = callback.state_dict()

@@ -95,6 +95,7 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.slow  # it waits until the reader is given up
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_what_a_fork_cannot_read_is_read_here(kind, monkeypatch):
     monkeypatch.setattr(forked_batches, "PATIENCE", 2)

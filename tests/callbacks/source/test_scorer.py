@@ -14,6 +14,7 @@ from lightning_leep import LEEPCallback, ScoringOptions, score
 from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
     DATA,
+    FEW_SCORES,
     Classifier,
     D,
     Z,
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_forks")
 
 
 def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
-    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
+    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options or FEW_SCORES)
     fit(module or Classifier(), callback, loader=loader or train_loader(DATA), **(trainer_options or {}))
     return callback.report
 
