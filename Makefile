@@ -54,7 +54,7 @@ wheel:
 	rm -rf dist .venv-wheel
 	.venv-test/bin/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install $(PIP_FLAGS) dist/*.whl
+	.venv-wheel/bin/python -m pip install $(PIP_FLAGS) --no-compile dist/*.whl
 	cd dist && ../.venv-wheel/bin/python ../.ci/wheel_check.py
 
 # The oldest pytorch-lightning and torchmetrics that pyproject.toml admits, with the same torch. They want older

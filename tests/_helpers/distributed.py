@@ -1,5 +1,6 @@
 """Start real gloo processes from a test, and count what crosses between them."""
 
+import gc
 import multiprocessing as mp
 import os
 import tempfile
@@ -108,6 +109,7 @@ def _work(
     function: Callable[..., Any], rank: int, world_size: int, folder: str, timeout: float, args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # what the server imported need not be looked through for garbage
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     try:
         dist.init_process_group(

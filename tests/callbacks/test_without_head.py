@@ -11,6 +11,7 @@ from tests._helpers.small_transfer import Classifier, fit, make_source
 from tests.callbacks.fit.test_logs import events
 
 
+@pytest.mark.slow
 def test_fit_logs_and_records_what_there_is(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         for run in range(2):  # the second one has a history to draw

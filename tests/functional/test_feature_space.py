@@ -122,6 +122,7 @@ def few_that_vary(features, target):
 AWKWARD = (repeated, nearly_repeated, constant, one_scale_for_each, nearly_dependent, few_that_vary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", AWKWARD)
 @pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (24, 40, 4), (20, 90, 4)])
 def test_awkward_features(change, n, d, C):

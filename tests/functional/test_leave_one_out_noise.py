@@ -107,6 +107,7 @@ def test_noise_stays_at_the_floor(n, num_source_classes, kind, seed):
         assert scores["leep"] > floor + 5 * scores["leep_standard_error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 def test_noise_stays_at_the_floor_with_many_rows(kind):
     theta, labels = noise(10_000, 1000, kind, seed=3)

@@ -243,6 +243,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path):
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(("trained_from", "word"), [("head", "head"), ("blocks.1", "part"), (None, "all")])
 def test_forecast_and_record_are_of_what_is_trained(tmp_path, trained_from, word, first):

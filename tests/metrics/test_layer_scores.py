@@ -54,6 +54,7 @@ def test_scores_of_each_layer_and_of_all(keep_rows):
     assert_same(fill(LayerScores(C, WIDTHS, keep_rows=keep_rows)).compute(), expected())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_rows", [True, False])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -1e200])
 def test_a_layer_that_is_not_finite_does_not_touch_the_others(keep_rows, value):

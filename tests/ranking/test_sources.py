@@ -12,6 +12,7 @@ from lightning_leep import ScoringOptions, Source
 from tests._helpers.small_zoo import D, N, Sees, make_rows, names, rank, zoo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

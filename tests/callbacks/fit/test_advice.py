@@ -65,6 +65,7 @@ def frozen(module, *parts):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "first"),
     [
@@ -122,6 +123,7 @@ def test_with_layer_transfer_the_record_has_its_name(tmp_path):
     assert load_history(tmp_path)[0].trained_from == "layer2.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", ["head", "part", "all"])
 def test_what_the_callback_trains_is_what_was_recommended(trainable, tmp_path):
     source = Source()
@@ -172,6 +174,7 @@ def panel(logger, tag="leep/advice/text_summary"):
     return [event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)]
 
 
+@pytest.mark.slow
 def test_it_is_said_before_training_and_recorded(tmp_path, caplog):
     source, logger = Source(), TensorBoardLogger(tmp_path)
     callback = LEEPCallback(source, history=tmp_path / "history", strict=True)

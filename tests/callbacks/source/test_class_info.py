@@ -100,6 +100,7 @@ def report_of(**kwargs):
     return callback.report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"max_samples": 30}, {"scoring": ScoringOptions(memory="second_pass")}])
 def test_labels_tell_where_nothing_else_does(kwargs):
     """A larger number would have changed no score."""

@@ -45,6 +45,7 @@ def test_command_writes_the_page_and_says_where(tmp_path):
     assert "resnet" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["no folder", "no ranking", "not a ranking", "cannot be written"])
 def test_command_says_what_is_wrong(tmp_path, kind):
     save_record(make_record(), tmp_path / "history")
