@@ -18,10 +18,7 @@ if TYPE_CHECKING:  # a page shows advice without torch
 
 #: A forecast cannot be told from the best if it is lower by less than this many standard errors of the difference, or
 #: by less than ``MARGIN``. Chosen on ResNet-20, checked on ResNet-32 (benchmarks/layer_advice.py).
-STANDARD_ERRORS, MARGIN = 0.5, 0.005
-#: The best of the earlier layers was chosen for its accuracy: it is the best by luck unless it is above the last layer
-#: by so many standard errors, and is then compared with the other ways at an accuracy that is lower by one.
-EARLIER_ERRORS = 2.0
+STANDARD_ERRORS, MARGIN = 0.25, 0.005
 #: The table of CS231n has no numbers. From so many rows a class on, data are called much here, and from this share of
 #: the labels' entropy on that leave-one-out LEEP explains, similar.
 MUCH_DATA, SIMILAR = 50, 0.25
@@ -122,9 +119,9 @@ def advise(
     all layers. A stage is a row of layers under one name ("layer3.0", "layer3.1"), or the last third of them. Each has
     the forecast of :func:`~lightning_leep.forecast.forecast_accuracy`. Recommended is the first whose forecast p is not
     below the best one :math:`p^*` by more than
-    :math:`\max(0.005, \tfrac12 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
-    are the same, so that the difference varies less than that. A head on an earlier layer must be better than one on
-    the last by two standard errors, and is compared at one standard error less, since the layer is the best of many.
+    :math:`\max(0.005, \tfrac14 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
+    are the same, so that the difference varies less than that. The best of L earlier layers was picked for its
+    accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`: no more than that can be expected of luck.
 
     Nothing is recommended without scores of features and of layers, and if no way is better than always naming the
     largest class by two standard errors.
@@ -147,19 +144,20 @@ def advise(
     if not choices:
         why = "the source has no scores of features and layers; score it with `layers='auto'`."
         return Advice(choices=(), recommended=None, reason=why, data=_rule(report))
-    head = choices[0]
-    luck = {c.what for c in choices if c.reads and _lead(c, head) < (EARLIER_ERRORS - 1) * c.standard_error}
-    counted = [choice for choice in choices if choice.what not in luck]
-    best = max(counted, key=_compared)
+    luck = math.sqrt(2 * math.log(max(1, len(_earlier(report)))))  # in standard errors
+    compared = {c.what: c.forecast.value - (luck * c.standard_error if c.reads else 0.0) for c in choices}
+    best = max(choices, key=lambda choice: compared[choice.what])
     error = best.standard_error
     as_good = [
-        c for c in counted if _lead(best, c) <= max(MARGIN, STANDARD_ERRORS * math.hypot(error, c.standard_error))
+        c
+        for c in choices
+        if compared[best.what] - compared[c.what] <= max(MARGIN, STANDARD_ERRORS * math.hypot(error, c.standard_error))
     ]
     found: int | None = choices.index(as_good[0])
-    if _compared(best) - 2 * error <= report.largest_class_rate:
+    if compared[best.what] - 2 * error <= report.largest_class_rate:
         found = None
         reason = f"none is clearly above {report.largest_class_rate:.3f}, the share of the largest class."
-    elif len(as_good) == len(counted):
+    elif all(choice in as_good for choice in choices if not choice.reads):
         reason = f"The ways to train cannot be told apart on {report.num_samples} rows; this is the cheapest."
     elif as_good[0] is best:
         other = "costlier way is expected to reach more" if found == 0 else "cheaper way is expected to reach as much"
@@ -174,12 +172,8 @@ def advise(
     return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))
 
 
-def _lead(choice: Choice, other: Choice) -> float:
-    return _compared(choice) - _compared(other)
-
-
-def _compared(choice: Choice) -> float:
-    return choice.forecast.value - (choice.standard_error if choice.reads else 0.0)
+def _earlier(report: TransferabilityReport) -> list[LayerScore]:
+    return [layer for layer in report.layers if layer.probe_accuracy is not None and not layer.feeds_head]
 
 
 def _choices(report: TransferabilityReport, history: list[TransferRecord], test_size: int | None) -> list[Choice]:
@@ -207,8 +201,7 @@ def _choices(report: TransferabilityReport, history: list[TransferRecord], test_
         )
 
     choices = [choice("a linear head on the last features", "head", len(layers))]
-    earlier = [layer for layer in layers if layer.probe_accuracy is not None and not layer.feeds_head]
-    if earlier:
+    if earlier := _earlier(report):
         best = max(earlier, key=lambda layer: or_nan(layer.probe_accuracy))
         scores = replace(report, linear_probe_accuracy=best.probe_accuracy, feature_layer=best.name)
         choices.append(choice(f"a linear head on {best.name}", "head", len(layers), best.name, scores))

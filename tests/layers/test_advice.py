@@ -90,7 +90,7 @@ def test_two_layers_have_no_stages():
     ("scores", "chosen", "why"),
     [
         ({"head": 0.6, "together": 0.8}, "all layers", "No cheaper way is expected to reach as much"),
-        ({"head": 0.76, "together": 0.8}, "from layer3.0 on", "cannot be told from the best, all layers (0.800)"),
+        ({"head": 0.785, "together": 0.8}, "from layer3.0 on", "cannot be told from the best, all layers (0.800)"),
         ({"head": 0.75, "together": 0.75}, "a linear head on the last features", "cannot be told apart on 1000 rows"),
         (
             {"head": 0.8, "together": 0.7},
@@ -98,8 +98,8 @@ def test_two_layers_have_no_stages():
             "No costlier way",
         ),
         ({"head": 0.6, "together": 0.64, "earlier": 0.75}, "a linear head on layer1.1", "cheaper way"),
-        # A standard error is 0.015: the best of many layers is better than the last one by luck.
-        ({"head": 0.6, "together": 0.6, "earlier": 0.625}, "a linear head on the last features", "told apart"),
+        # A standard error is 0.015: the best of seven layers may be better than the last one by two of them by luck.
+        ({"head": 0.6, "together": 0.6, "earlier": 0.629}, "a linear head on the last features", "told apart"),
     ],
 )
 def test_the_cheapest_that_cannot_be_told_from_the_best(scores, chosen, why):
@@ -117,7 +117,7 @@ def test_a_higher_forecast_that_was_passed_over_is_explained(earlier, said):
 
 
 def test_with_few_rows_more_cannot_be_told_apart():
-    scores = {"head": 0.7, "together": 0.73}
+    scores = {"head": 0.7, "together": 0.72}  # with 50 rows a standard error is 0.064
     assert advise(report(**scores, rows_per_class=2000)).choice.what != "a linear head on the last features"
     assert advise(report(**scores, rows_per_class=10)).choice.what == "a linear head on the last features"
 
@@ -173,7 +173,7 @@ def test_the_row_of_the_table_in_words(rows_per_class, leep, words):
     ("scores", "first"),
     [
         ({"head": 0.7, "together": 0.7}, "head"),
-        ({"head": 0.76, "together": 0.8}, "layer3.0"),
+        ({"head": 0.785, "together": 0.8}, "layer3.0"),
         ({"together": 0.9}, None),
     ],
 )
