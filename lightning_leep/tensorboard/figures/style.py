@@ -88,4 +88,4 @@ def percent_axis(axis: Axis) -> None:
     """Write the numbers of an axis as percentages."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axis.set_major_formatter(PercentFormatter(xmax=1))
