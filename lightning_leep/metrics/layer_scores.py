@@ -89,6 +89,7 @@ class LayerScores(LinearProbeAccuracy):
         discriminants = [linear_discriminant(space).to(device) for space in spaces]
         num_rows = int(self.class_counts.sum())
         mean = central.centre.to(device)  # [D]
+        member = torch.block_diag(*(mean.new_ones(part.stop - part.start, 1) for part in self.columns))  # [D, L]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
             probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
@@ -100,9 +101,8 @@ class LayerScores(LinearProbeAccuracy):
                 probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried, of_rows)
             quartic = mean.new_zeros(num_layers)
             for chunk, _ in row_chunks(rows, target):
-                squares = (chunk - mean).square()  # [m, D]
-                norms = torch.stack([squares[:, columns].sum(dim=1) for columns in self.columns])  # [L, m]
-                quartic += norms.square().sum(dim=1)
+                norms = (chunk - mean).square_() @ member  # [m, D] @ [D, L]
+                quartic += norms.square_().sum(dim=0)
             return torch.cat([probes.flatten(), quartic])
 
         return score

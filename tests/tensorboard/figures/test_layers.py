@@ -48,7 +48,7 @@ def test_line_band_and_marks(report):
 
 
 @pytest.mark.parametrize(
-    ("probe", "together", "start"), [(0.5, 0.9, -0.5), (0.885, 0.9, 3.5), (0.9, 0.9, 5.5)], ids=["all", "part", "head"]
+    ("probe", "together", "start"), [(0.5, 0.9, -0.5), (0.875, 0.9, 3.5), (0.9, 0.9, 5.5)], ids=["all", "part", "head"]
 )
 def test_the_recommended_cut(report, probe, together, start):
     report = with_layers(report, 6, linear_probe_accuracy=probe)
