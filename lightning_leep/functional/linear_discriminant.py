@@ -164,8 +164,9 @@ def _squared_distances(
         length, crossed, squared = lengths[i], across[i], own[i]  # [m], x'Ax, x'Ar and r'Ar
         share = (1 - SHRINKAGES[shrinkage]) / freedom
         weighted = means * precisions[i]  # [K, p]
-        with_rows = with_residuals = None  # [K, m], mu'Ax and mu'Ar, where products of [K, p] do not give them
-        if discriminant.corrections is not None and discriminant.products is not None:
+        if discriminant.corrections is None or discriminant.products is None:
+            with_rows, with_residuals = weighted @ rows.T, weighted @ residuals.T  # [K, m] each, mu'Ax and mu'Ar
+        else:
             of_own, corrected_of_own = discriminant.products[:, shrinkage].index_select(2, position)  # [K, m] each
             plain = weighted @ rows.T  # [K, m], mu'Px
             with_rows = discriminant.corrections[shrinkage] @ plain
@@ -178,11 +179,7 @@ def _squared_distances(
         remaining = (1 - weight * squared).clamp(min=1e-12)
         root = (unit * weight / remaining).sqrt()  # [m]
         distances = (unit * discriminant.class_norms[shrinkage]).unsqueeze(1) + unit * length  # [K, m]
-        if with_rows is None or with_residuals is None:
-            distances.addmm_(-2 * unit * weighted, rows.T)
-            with_residuals = weighted @ residuals.T
-        else:
-            distances.sub_(with_rows.mul_(2 * unit))
+        distances.addcmul_(with_rows, unit, value=-2)
         across_own = with_residuals.sub_(crossed).mul_(root)
         distances.addcmul_(across_own, across_own)
         distances.scatter_(0, position.unsqueeze(0), (unit * leverage.square() * squared / remaining).unsqueeze(0))

@@ -13,9 +13,9 @@ from lightning_leep.functional.h_score import h_score_of_space
 from lightning_leep.functional.inputs import largest_feature
 from lightning_leep.functional.linear_discriminant import linear_discriminant
 from lightning_leep.functional.linear_probe import (
-    ENOUGH_CANDIDATES,
     NUM_CANDIDATES,
     LinearProbe,
+    enough_candidates,
     linear_probe_result,
     linear_probe_sums,
 )
@@ -88,17 +88,15 @@ class LayerScores(LinearProbeAccuracy):
         spaces = (space_of_moments(_moments_of(central, part)) for part in parts)
         discriminants = [linear_discriminant(space).to(device) for space in spaces]
         num_rows = int(self.class_counts.sum())
+        tried = [enough_candidates(num_rows, len(discriminant.basis)) for discriminant in discriminants]
         mean = central.centre.to(device)  # [D]
         member = torch.block_diag(*(mean.new_ones(part.stop - part.start, 1) for part in self.columns))  # [D, L]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
             probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
-            for place, part, discriminant in zip([-1, *layers], parts, discriminants, strict=False):
-                part_rows = rows[:, part]
-                width = part_rows.shape[1]
-                tried = next(few for least, few in ENOUGH_CANDIDATES.items() if num_rows >= least * width)
+            for place, part, discriminant, few in zip([-1, *layers], parts, discriminants, tried, strict=False):
                 of_rows = self.new_outcomes(target) if place == -1 else None
-                probes[1 + place] = linear_probe_sums(part_rows, target, discriminant, tried, of_rows)
+                probes[1 + place] = linear_probe_sums(rows[:, part], target, discriminant, few, of_rows)
             quartic = mean.new_zeros(num_layers)
             for chunk, _ in row_chunks(rows, target):
                 norms = (chunk - mean).square_() @ member  # [m, D] @ [D, L]

@@ -31,6 +31,8 @@ def check_real(name: str, value: Any, low: float = -math.inf, high: float = math
 
     NaN passes if it may be ``missing``.
     """
+    if type(value) is float and low <= value <= high:  # nearly always; some lists are long
+        return
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
     try:
