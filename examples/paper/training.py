@@ -64,21 +64,23 @@ def train_network(
     flip: bool = True,
     batch_size: int = 16,
     learning_rate: float = 0.01,
+    only_last: bool = False,
 ) -> list[float]:
-    """Train what requires a gradient by SGD and return the test accuracy after each epoch.
+    """Train what requires a gradient by SGD and return the test accuracy after each epoch, or after the last only.
 
     Momentum 0.9, weight decay 5e-4, a learning rate that falls to 0 by a cosine. Layers without a trainable parameter
     stay in evaluation mode. Data and model are on one device; random numbers come from the CPU, so that they are the
     same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
+    model = model.to(memory_format=torch.channels_last)  # a third faster on a CPU
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     frozen = [part for part in model.modules() if not any(p.requires_grad for p in part.parameters())]
     optimizer = torch.optim.SGD(trained, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
     steps = epochs * -(-len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     curve = []
-    for _ in range(epochs):
+    for epoch in range(1, epochs + 1):
         model.train()
         for part in frozen:
             part.training = False
@@ -88,7 +90,8 @@ def train_network(
             functional.cross_entropy(model(batch), target[rows]).backward()
             optimizer.step()
             schedule.step()
-        curve.append(network_accuracy(model, test, test_target))
+        if epoch == epochs or not only_last:
+            curve.append(network_accuracy(model, test, test_target))
     return curve
 
 
