@@ -53,7 +53,8 @@ def _content(
 ) -> dict[str, Any]:
     texts: dict[str, int] = {}
     pairs = [
-        (record, transfer_data(record, texts, points) | extra) for record, extra in zip(history, extras, strict=True)
+        (record, {**transfer_data(record, texts, points), **extra})
+        for record, extra in zip(history, extras, strict=True)
     ]
     free = ASSOCIATION_BYTES
     for record, transfer in sorted(pairs, key=lambda pair: pair[0].created, reverse=True):
