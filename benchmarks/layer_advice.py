@@ -3,10 +3,11 @@
     python benchmarks/layer_advice.py --finetune finetune.json --data DIR [--splits 20] [--write docs/layers.md]
 
 `finetune.json` is what `cifar_finetune.py` writes. The first table compares forecasts with the accuracy after the last
-epoch. Regret, in the second one, is the best of the accuracies of a new head, one on the best earlier layer (trained
-here), the last stage and all layers minus that of the choice that a rule makes, with a 90% interval from 2,000
-bootstrap samples of the tasks. The constants of forecasts and advice were chosen on ResNet-20; ResNet-32 checks them.
-`--write` puts both tables into a page.
+epoch. Beside the mean error stands the part that sampling alone makes, of the scored rows and of the test rows, even
+under a forecast that is right on average. Regret, in the second one, is the best of the accuracies of a new head, one
+on the best earlier layer (trained here), the last stage and all layers minus that of the choice that a rule makes, with
+a 90% interval from 2,000 bootstrap samples of the tasks. The constants of forecasts and advice were chosen on
+ResNet-20; ResNet-32 checks them. `--write` puts both tables into a page.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from cifar_data import NETWORKS, CifarResNet, Task, load_images, load_network, normalise
 from cifar_heads import accuracy, logistic_head
-from forecast_cifar import forecast, random_splits, statistics, trained
+from forecast_cifar import forecast, random_splits, sampling_error, statistics, trained
 from torch import Tensor
 
 from lightning_leep import TransferabilityReport, advise
@@ -59,14 +60,16 @@ def forecasts(rows: Sequence[Row], splits: int) -> str:
         for network, of in by_network(rows).items():
             records = trained(of)[what]
             found = [statistics([forecast(record, None) for record in records], records)]
-            lines.append([what, network, "none", str(len(of)), *_numbers(found)])
-        found = []
+            lines.append([what, network, "none", str(len(of)), *_numbers(found), f"{sampling_error(records):.3f}"])
+        found, least = [], []
         for past, rest in random_splits(len(rows), size, splits):
             history, unseen = [records[i] for i in past], [records[i] for i in rest]
             found.append(statistics([forecast(record, history) for record in unseen], unseen))
-        lines.append([what, "both", f"{size} others", str(len(rows) - size), *_numbers(found)])
+            least.append(sampling_error(unseen))
+        numbers = [*_numbers(found), f"{np.mean(least):.3f}"]
+        lines.append([what, "both", f"{size} others", str(len(rows) - size), *numbers])
     head = ["trained", "network", "history", "tasks", "mean error", "bias", "90% interval holds", "its width"]
-    return table(head, lines)
+    return table([*head, "error of sampling alone"], lines)
 
 
 def _numbers(found: Sequence[dict[str, float]]) -> list[str]:

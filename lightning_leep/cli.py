@@ -123,12 +123,13 @@ def run_sources(options: argparse.Namespace) -> int:
     from lightning_leep.ranking import command  # imports torch, for which a history must not wait
     from lightning_leep.ranking.passes import SourceError
 
-    sys.path.append(os.getcwd())  # for dotted paths; behind all that is installed
+    if (folder := os.getcwd()) not in sys.path:  # for dotted paths; behind all that is installed
+        sys.path.append(folder)
     try:
         return command.rank(options) if options.command == "rank" else command.score(options)
     except KeyboardInterrupt:
-        folder = getattr(options, "folder", None)
-        _say(f"Interrupted. The same command goes on with what {folder} holds." if folder else "Interrupted.")
+        kept = getattr(options, "folder", None)
+        _say(f"Interrupted. The same command goes on with what {kept} holds." if kept else "Interrupted.")
         return command.INTERRUPTED
     except (RuntimeError, SourceError) as error:
         _say(str(error))

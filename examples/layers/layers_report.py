@@ -57,15 +57,35 @@ def foretold(results: list[dict[str, Any]]) -> dict[str, float | None] | None:
 
     The drop of the probe is the accuracy of the probe on the last kept layer of A's network, minus the same for B's.
     """
-    values = []
-    for result in (result for result in results if result["kind"] == "scores"):
-        mine = [other for other in results if other["seed"] == result["seed"]]
-        drops = changes(mine, "AnB")
-        probes = list(zip(result["probe_A"], result["probe_B"], strict=True))
-        pairs = [(probes[n - 1][0] - probes[n - 1][1], drops[n][0]) for n in drops if None not in probes[n - 1]]
-        if len(pairs) > 2:
-            values.append(float(stats.spearmanr(*zip(*pairs, strict=True)).statistic))
+    values = [rank_correlation(list(drops.values())) for drops in pairs_of_drops(results).values() if len(drops) > 2]
     return estimate(values) if values else None
+
+
+def foretold_between(similar: list[dict[str, Any]], dissimilar: list[dict[str, Any]]) -> dict[str, float | None] | None:
+    """The same for what AnB and the probe lose more on dissimilar halves than on similar ones."""
+    values = []
+    there = pairs_of_drops(dissimilar)
+    for seed, drops in pairs_of_drops(similar).items():
+        more = [np.subtract(there[seed][n], drops[n]).tolist() for n in drops if n in there.get(seed, {})]
+        if len(more) > 2:
+            values.append(rank_correlation(more))
+    return estimate(values) if values else None
+
+
+def pairs_of_drops(results: list[dict[str, Any]]) -> dict[int, dict[int, tuple[float, float]]]:
+    """The drop of the probe and that of AnB, by seed and cut."""
+    found = {}
+    for result in (result for result in results if result["kind"] == "scores"):
+        drops = changes([other for other in results if other["seed"] == result["seed"]], "AnB")
+        probes = list(zip(result["probe_A"], result["probe_B"], strict=True))
+        known = {n: probes[n - 1] for n in drops if None not in probes[n - 1]}
+        found[result["seed"]] = {n: (of_a - of_b, drops[n][0]) for n, (of_a, of_b) in known.items()}
+    return found
+
+
+def rank_correlation(pairs: list[tuple[float, float]]) -> float:
+    """Spearman's rank correlation."""
+    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def write_report(results: Any, out: Path, curve: Path | None = None) -> str:
@@ -81,9 +101,13 @@ def write_report(results: Any, out: Path, curve: Path | None = None) -> str:
             "readings": readings(rows),
             "probe_foretells_drop": foretold(rows),
         }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1))
     draw(summary, out / "layers.png", paper)
     text = "\n\n".join(table(split, part, paper) for split, part in summary.items())
+    between = foretold_between(results.of("random"), results.of("man-made"))
+    if between is not None:
+        text += "\n\n**both**: the same rank correlation, of what each loses more on man-made against natural halves: "
+        text += shown(between, 1, "+.2f")
+    (out / "summary.json").write_text(json.dumps(summary | {"both": {"probe_foretells_drop": between}}, indent=1))
     (out / "table.md").write_text(text + "\n")
     return text
 

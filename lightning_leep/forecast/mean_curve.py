@@ -12,6 +12,9 @@ from lightning_leep.records.history import History
 from lightning_leep.records.report import or_nan
 from lightning_leep.records.transfer import TransferRecord
 
+#: Levels of LEEP, as in the LEEP paper, and the transfers in each that a short history should have.
+LEVELS, RECORDS_PER_LEVEL = 5, 4
+
 
 @dataclass(frozen=True)
 class MeanCurve:
@@ -127,19 +130,23 @@ def shown_transfers(history: Iterable[TransferRecord]) -> list[TransferRecord]:
     ]
 
 
-def leep_levels(history: Iterable[TransferRecord], levels: int = 5, coverage: float = 0.8) -> tuple[LEEPLevel, ...]:
+def leep_levels(
+    history: Iterable[TransferRecord], levels: int | None = LEVELS, coverage: float = 0.8
+) -> tuple[LEEPLevel, ...]:
     """Divide transfers into levels of equal width in LEEP and average the curves in each level.
 
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
     Transfers are comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained from scratch
-    are references for the others on the same data and are not averaged. ``coverage`` is that of the bands around the
-    means. The lowest LEEP comes first; levels without a transfer are left out. ``ValueError`` if ``levels`` is not
-    positive.
+    are references for the others on the same data and are not averaged. Without a number of ``levels`` there are as
+    many as give four transfers to each, 2 to 5. ``coverage`` is that of the bands around the means. The lowest LEEP
+    comes first; levels without a transfer are left out. ``ValueError`` if ``levels`` is not positive.
     """
+    records = shown_transfers(with_references(history))
+    if levels is None:
+        levels = min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL))
     if levels < 1:
         raise ValueError(f"`levels` must be at least 1, got {levels}.")
-    records = shown_transfers(with_references(history))
     if not records:
         return ()
     scores = np.array([record.report.leep for record in records])

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from lightning_leep.utils.checks import real_numbers
 
 #: No run trains for so long; from here on floating-point numbers skip whole epochs.
@@ -74,11 +76,7 @@ class AccuracyCurve:
         """Return the accuracy after ``epoch`` epochs, interpolated linearly; None outside the measured range."""
         if not self.epochs or not self.epochs[0] <= epoch <= self.epochs[-1]:
             return None
-        right = next(i for i, measured in enumerate(self.epochs) if measured >= epoch)
-        if self.epochs[right] == epoch:
-            return self.accuracy[right]
-        weight = (epoch - self.epochs[right - 1]) / (self.epochs[right] - self.epochs[right - 1])
-        return (1 - weight) * self.accuracy[right - 1] + weight * self.accuracy[right]
+        return float(np.interp(epoch, self.epochs, self.accuracy))
 
     def epoch_reaching(self, level: float) -> float | None:
         """Return the epoch of the first validation with an accuracy of at least ``level``; None if there is none."""
@@ -95,13 +93,9 @@ class AccuracyCurve:
         self._check_not_empty("area under the curve")
         if len(self) == 1:
             return self.accuracy[0]
-        pieces = (
-            (self.epochs[i] - self.epochs[i - 1]) * (self.accuracy[i] + self.accuracy[i - 1]) / 2
-            for i in range(1, len(self))
-        )
+        middles = (np.array(self.accuracy[1:]) + self.accuracy[:-1]) / 2
         # Rounding may carry the mean past the values that it is a mean of.
-        mean = math.fsum(pieces) / (self.epochs[-1] - self.epochs[0])
-        return min(max(mean, min(self.accuracy)), max(self.accuracy))
+        return float(np.average(middles, weights=np.diff(self.epochs)).clip(min(self.accuracy), max(self.accuracy)))
 
     def difference_to(self, reference: "Reference") -> tuple[float | None, ...]:
         """Return the accuracy minus that of the reference after the same number of epochs, for each validation.

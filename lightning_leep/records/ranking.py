@@ -152,10 +152,9 @@ class Ranking:
         """Return the ranking as a JSON object, and write it to a file, if a path or fsspec URL is given."""
         text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
         if path is not None:
-            folder, name = os.path.split(os.fspath(path))
-            fs, root = open_folder(folder or ".")
-            fs.makedirs(root, exist_ok=True)
-            fs.pipe_file(f"{root.rstrip('/')}/{name}", text.encode())
+            fs, file = open_folder(path)
+            fs.makedirs(os.path.dirname(file), exist_ok=True)
+            fs.pipe_file(file, text.encode())
         return text
 
     @classmethod
@@ -181,10 +180,9 @@ class Ranking:
 
         ``OSError`` if the file cannot be read, ``ValueError`` if it is not a ranking.
         """
-        folder, name = os.path.split(os.fspath(path))
-        fs, root = open_folder(folder or ".")
+        fs, file = open_folder(path)
         try:
-            return cls.from_dict(json.loads(fs.cat_file(f"{root.rstrip('/')}/{name}")))
+            return cls.from_dict(json.loads(fs.cat_file(file)))
         except ValueError as error:
             raise ValueError(f"Cannot read the ranking {os.fspath(path)}: {error}") from error
 

@@ -1,18 +1,18 @@
 """How each single row fared under a leave-one-out probe: what two sources are compared by on the same rows."""
 
-import binascii
 import math
-import struct
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
-#: Least finite number of half precision.
-LEAST = -65504.0
+#: Little-endian half precision, and its least finite number.
+HALF, LEAST = "<f2", -65504.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,19 +62,19 @@ class RowOutcomes:
 
 def labels_checksum(labels: Sequence[int]) -> int:
     """Return the CRC-32 of labels in their order."""
-    return zlib.crc32(struct.pack(f"<{len(labels)}q", *labels))
+    return zlib.crc32(np.array(labels, "<i8").tobytes())
 
 
 def _packed(values: Sequence[float]) -> str:
-    kept = (max(value, LEAST) if math.isfinite(value) else value for value in values)
-    return b64encode(struct.pack(f"<{len(values)}e", *kept)).decode()
+    numbers = np.array(values)
+    kept = np.where(np.isfinite(numbers), numbers.clip(min=LEAST), numbers)
+    return b64encode(kept.astype(HALF).tobytes()).decode()
 
 
 def _unpacked(name: str, text: Any) -> tuple[float, ...]:
     if not isinstance(text, str):
         raise TypeError(f"`{name}` must be a text, got {text!r:.200}.")
     try:
-        content = b64decode(text, validate=True)
-        return struct.unpack(f"<{len(content) // 2}e", content)
-    except (binascii.Error, struct.error) as error:
+        return tuple(np.frombuffer(b64decode(text, validate=True), HALF).tolist())
+    except ValueError as error:
         raise ValueError(f"`{name}` must hold numbers of half precision in base 64: {error}.") from None

@@ -4,9 +4,9 @@ import json
 import math
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
@@ -27,17 +27,10 @@ PARTS: dict[str, Any] = {"forecast": AccuracyForecast, "association": Associatio
 
 def library_versions() -> dict[str, str]:
     """Return the version of Python and of each installed library that may affect a result."""
-    return dict(_installed())
-
-
-@cache
-def _installed() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("lightning-leep", "torch", "torchmetrics", "pytorch-lightning", "lightning"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

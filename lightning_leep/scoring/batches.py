@@ -47,8 +47,6 @@ def call_source(source: Callable[..., Any], inputs: Any) -> Any:
 
 def _takes(source: Callable[..., Any], arguments: Mapping[Any, Any]) -> bool:
     """Whether a source takes these keyword arguments; True if it does not say what it takes."""
-    if not all(isinstance(name, str) for name in arguments):
-        return False
     try:
         signature = inspect.signature(source.forward if isinstance(source, nn.Module) else source)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -89,9 +89,13 @@ class PassPlan:
         _check_same("The number of classes that `source` returns", widths)
 
         proposals = list(plans.values())
-        common = proposals[0].with_layers_of_all(proposals)
+        first = proposals[0]
+        layers = tuple(layer for layer in first.layers if all(layer in plan.layers for plan in proposals))
+        differ = [(layer.name, "is not the same on all processes") for layer in first.layers if layer not in layers]
         common = replace(
-            common,
+            first,
+            layers=layers,
+            layers_left_out=(*first.layers_left_out, *differ),
             rows_per_image=max(plan.rows_per_image for plan in proposals),
             classes_seen=max(plan.classes_seen for plan in proposals),
         )
@@ -105,12 +109,6 @@ class PassPlan:
         if common.num_source_classes <= MAX_FEATURES and common.options.feature_scores:
             return replace(common, feature_layer=LOGITS, num_features=common.num_source_classes)
         return replace(common, feature_layer=None, num_features=0)
-
-    def with_layers_of_all(self, plans: Sequence["PassPlan"]) -> "PassPlan":
-        """Leave out the layers that are not the same in all plans."""
-        layers = tuple(layer for layer in self.layers if all(layer in plan.layers for plan in plans))
-        differ = [(layer.name, "is not the same on all processes") for layer in self.layers if layer not in layers]
-        return replace(self, layers=layers, layers_left_out=(*self.layers_left_out, *differ))
 
     def read_classes(self, batches: Iterable[Outputs], device: torch.device) -> tuple["PassPlan", Iterable[Outputs]]:
         """Read all batches if C is not known; return the plan with C, the same on all processes, and the batches."""

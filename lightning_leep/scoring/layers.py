@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
@@ -59,7 +59,9 @@ class LayerOutputs:
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         self._mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
         self._num_rows = len(target) if isinstance(target, Tensor) and target.ndim == 1 else 0
-        self._inputs = set(_addresses(inputs))
+        # A mapping that is not a plain dictionary (of a tokenizer, say) is a leaf for torch.
+        leaves = tree_leaves(dict(inputs) if isinstance(inputs, Mapping) else inputs)
+        self._inputs = {leaf.data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
         self._pooled = {}
         self._runs.clear()
         if self._reader is not None:
@@ -85,7 +87,9 @@ class LayerOutputs:
             if callable(self.pooling):
                 self._pooled[name] = Pooled(_one_row_each(self.pooling(output), self._num_rows))
                 return
-            pooled = pool(output, self._layout(layer), self._num_rows, self._mask)
+            if layer not in self._layouts:
+                self._layouts[layer] = layout_of(layer)
+            pooled = pool(output, self._layouts[layer], self._num_rows, self._mask)
         except ValueError as error:
             self.left_out[name] = error_text(error) or f"fails with {type(error).__name__}"
             return
@@ -94,14 +98,6 @@ class LayerOutputs:
         else:
             token = {"mean": None, "first": pooled.first, "last": pooled.last}[self.pooling]
             self._pooled[name] = Pooled(pooled.mean if token is None else token)
-
-    def _layout(self, layer: nn.Module) -> Layout:
-        if layer not in self._layouts:
-            layout = layout_of(layer)
-            if any(map(is_lazy, layer.parameters())):
-                return layout
-            self._layouts[layer] = layout
-        return self._layouts[layer]
 
     def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
         """Return the pooled outputs in the order in which the layers were done, and forget them.
@@ -138,15 +134,6 @@ class LayerOutputs:
 def _holds(name: str, head: str | None) -> bool:
     heads = [] if head is None else head.split(" + ")
     return any(part == name or part.startswith(f"{name}.") for part in heads)
-
-
-def _addresses(inputs: Any) -> Iterator[int]:
-    """Where the tensors of a batch lie."""
-    if isinstance(inputs, Tensor):
-        yield inputs.data_ptr()
-    elif isinstance(inputs, Mapping | tuple | list):
-        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
-            yield from _addresses(part)
 
 
 def _one_row_each(rows: Any, num_rows: int) -> Tensor:

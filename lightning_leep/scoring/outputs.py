@@ -165,33 +165,29 @@ class ValuesSeen:
     """Whether all outputs that were read as logits look like what a softmax or a sigmoid returns."""
 
     def __init__(self) -> None:
-        self.batches = 0
-        self.within_unit = 0  #: batches whose values are all in 0..1
-        self.sum_to_one = 0  #: batches of which also every row sums to 1
+        self.batches = self.outside = self.not_one = 0  #: with values outside 0..1; with a row whose sum is not 1
 
     def add(self, preds: Tensor) -> None:
         """Look at one batch ``[N, Z, ...]``. After one that holds other values, nothing is read any more."""
-        if not preds.numel():
+        if not preds.numel() or self.outside:
             return
-        if self.batches == self.within_unit:
-            low, high = torch.aminmax(preds)
-            if float(low) >= 0 and float(high) <= 1 + SUM_TOLERANCE:
-                self.within_unit += 1
-                tolerance = HALF_SUM_TOLERANCE if preds.dtype.itemsize < 4 else SUM_TOLERANCE
-                self.sum_to_one += bool(((preds.float().sum(dim=1) - 1).abs() <= tolerance).all())
+        low, high = torch.aminmax(preds)
+        tolerance = HALF_SUM_TOLERANCE if preds.dtype.itemsize < 4 else SUM_TOLERANCE
         self.batches += 1
+        self.outside += not (float(low) >= 0 and float(high) <= 1 + SUM_TOLERANCE)
+        self.not_one += not ((preds.float().sum(dim=1) - 1).abs() <= tolerance).all()
 
     def remarks(self, reduce: Callable[[Tensor], Tensor], device: torch.device, single: bool) -> list[str]:
         """What the batches of all processes, summed by ``reduce`` on ``device``, show, as sentences; empty for logits.
 
         ``single`` says whether the two classes are made of one output.
         """
-        seen = torch.tensor([self.batches, self.within_unit, self.sum_to_one], device=device)
-        batches, within_unit, sum_to_one = reduce(seen).tolist()
-        read = "was read as logits (`from_logits=True`), so LEEP and all scores of the outputs are wrong."
-        if not batches or within_unit < batches:
+        seen = torch.tensor([self.batches, self.outside, self.not_one], device=device)
+        batches, outside, not_one = reduce(seen).tolist()
+        if not batches or outside:
             return []
-        if sum_to_one == batches:
+        read = "was read as logits (`from_logits=True`), so LEEP and all scores of the outputs are wrong."
+        if not not_one:
             return [
                 f"Every row of outputs is non-negative and sums to 1, as probabilities do, but {read} Pass "
                 "`from_logits=False`, or a source that returns logits."

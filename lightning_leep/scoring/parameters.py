@@ -13,11 +13,6 @@ def numbers(parameters: Iterable[Tensor]) -> int:
     return sum(p.numel() for p in parameters if not is_lazy(p))
 
 
-def parameters_of(source: nn.Module | None) -> int | None:
-    """How many parameters a source has; None for a function."""
-    return None if source is None else numbers(source.parameters())
-
-
 def layer_parameters(
     source: nn.Module, layers: Sequence[str], modules: Collection[str], head: str | None
 ) -> dict[str, int]:
@@ -51,14 +46,12 @@ def layers_of_parameters(
         layer = next((layer for layer in layers if layer in modules and name.startswith(f"{layer}.")), None)
         if layer is None and not any(owner == part or owner.startswith(f"{part}.") for part in heads):
             later = [layer for layer in in_order if places[layer] > places[owner]]
-            layer = _first_within(later[0], layers) if later else HEAD_INPUT
             if later == in_order and STEM in layers:
                 layer = STEM
+            elif later:  # the layer that is done first of the next one and those inside it
+                layer = next(name for name in layers if f"{name}.".startswith(f"{later[0]}."))
+            else:
+                layer = HEAD_INPUT
         if layer in layers:
             found[name] = str(layer)
     return found
-
-
-def _first_within(layer: str, layers: Sequence[str]) -> str:
-    """The layer that is done first of one and those inside it."""
-    return next(name for name in layers if name == layer or name.startswith(f"{layer}."))

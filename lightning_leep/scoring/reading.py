@@ -48,11 +48,13 @@ class TokenReader:
         sequence = self._sequence
         if sequence is None or not isinstance(value, Tensor) or value.ndim != 2 or len(value) != self._num_rows:
             return
-        self.found, self._sequence = None, None
-        for which, token in (("first", sequence.first), ("last", sequence.last)):
-            if token is not None and token.dtype == value.dtype and token.equal(value):
-                self.found = ReadToken(which, sequence.length)
-                return
+        tokens = {"first": sequence.first, "last": sequence.last}
+        same = [
+            name
+            for name, token in tokens.items()
+            if token is not None and token.dtype == value.dtype and token.equal(value)
+        ]
+        self.found, self._sequence = ReadToken(same[0], sequence.length) if same else None, None
 
     def close(self) -> None:
         """Remove the hooks."""

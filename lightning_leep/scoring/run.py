@@ -22,7 +22,7 @@ from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
 from lightning_leep.scoring.outputs import OutputReader, two_classes
-from lightning_leep.scoring.parameters import parameters_of
+from lightning_leep.scoring.parameters import numbers
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (
     Outputs,
@@ -99,15 +99,15 @@ def score(
                     "scores them and leaves LEEP out, or the source with its original head."
                 )
             plan = _first_plan(num_target_classes, chosen, run.labels())
-            captured = stack.enter_context(
-                capture_head_input(None) if chosen.head is False else capture_head_input(module, chosen.head)
-            )
+            hooked = (None,) if chosen.head is False else (module, chosen.head)
+            captured = stack.enter_context(capture_head_input(*hooked))
             layers = stack.enter_context(capture_layers(module, chosen.scored_layers, chosen.pooling))
             readers = captured, OutputReader(chosen.class_dim), layers
             # Closed after an error too: a worker of the loader that is left over is waited for, seconds, at its end.
             batches = stack.enter_context(closing(run.outputs(*readers)))
             first = next(batches, None)
-            plan = replace(plan.with_batch(first, *readers), num_parameters=parameters_of(module))
+            size = None if module is None else numbers(module.parameters())
+            plan = replace(plan.with_batch(first, *readers), num_parameters=size)
             return plan, partial(run.outputs, *readers), batches, first
 
         plan, read_again, batches, first = on_every_process(begin, device)

@@ -19,7 +19,6 @@ from torch.utils.data import (
 
 #: Rows of a batch if the loader's own batch sampler has no fixed size.
 DEFAULT_BATCH_SIZE = 32
-PLAIN_ITERATORS = {cls.__iter__ for cls in (list, tuple, range, Sequence)}
 #: Seed of random subsets, which are therefore the same in every run and on every process.
 SUBSET_SEED = 0
 
@@ -32,21 +31,14 @@ def sampled_rows(loader: DataLoader, num_batches: int | None) -> tuple[Sequence[
         num_batches: Batches of an epoch of all processes, if they are fewer than the loader has. As many rows are
             returned as these hold: the same rows if they come in order, else random ones. None for all rows.
     """
-    batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
+    batch_sampler = _batch_sampler(loader)
     # A batch sampler of the user's may do anything with its sampler.
     sampler: Any = undistributed(batch_sampler.sampler) if type(batch_sampler) is BatchSampler else batch_sampler
-    num_rows = None if num_batches is None else num_batches * batch_size(loader)
-    batches = _listed_batches(batch_sampler)
-    if batches is not None:
-        sampler = [row for batch in batches for row in batch]
-        num_rows = None if num_batches is None else sum(map(len, batches[:num_batches]))
     # A single row cannot be scored, whatever the size of a batch.
-    limit = None if num_rows is None else max(2, num_rows)
-    name = type(batch_sampler if batches is not None else sampler).__name__
-    repeats = f"Each row counts once, however often the training loader's {name} draws it, if at all."
+    limit = None if num_batches is None else max(2, num_batches * batch_size(loader))
+    repeats = f"Each row counts once, however often the training loader's {type(sampler).__name__} draws it, if at all."
 
-    listed = _as_list(sampler)
-    if listed is not None:
+    if sampler is not batch_sampler and (listed := _as_list(sampler)) is not None:
         drawn = listed[:limit]
         indices = list(dict.fromkeys(drawn))
         return indices, (repeats if len(indices) < len(drawn) else None)
@@ -57,14 +49,8 @@ def sampled_rows(loader: DataLoader, num_batches: int | None) -> tuple[Sequence[
 
     population, note = _population(sampler), None
     if population is None:
-        num_rows = len(loader.dataset)  # type: ignore[arg-type]
-        population, note = range(num_rows), repeats
-        draws = _num_draws(sampler, in_batches=sampler is batch_sampler)
-        if draws is not None and draws < num_rows:
-            note = (
-                f"The training loader's {name} draws {draws} rows an epoch, but the scored rows come from all "
-                f"{num_rows} of the data set. If it holds some out, pass `dataloader=`, a loader of the others."
-            )
+        population = range(len(loader.dataset))  # type: ignore[arg-type]
+        note = f"{repeats} If it holds rows out, pass `dataloader=`, a loader of the others."
     elif _draws_as(sampler, WeightedRandomSampler):
         note = repeats
     return population if limit is None else random_subset(population, limit), note
@@ -86,12 +72,13 @@ def undistributed(sampler: Any) -> Any:
 
 
 def batch_size(loader: DataLoader) -> int:
-    """Return the number of rows of a batch, of the largest one if the batches are listed."""
-    batch_sampler = undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
-    size = getattr(batch_sampler, "batch_size", None)
-    if isinstance(size, int) and size > 0:
-        return size
-    return max(map(len, _listed_batches(batch_sampler) or ()), default=0) or DEFAULT_BATCH_SIZE
+    """Return the number of rows of a batch."""
+    size = getattr(_batch_sampler(loader), "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else DEFAULT_BATCH_SIZE
+
+
+def _batch_sampler(loader: DataLoader) -> Any:
+    return undistributed(loader.sampler) if loader.batch_sampler is None else loader.batch_sampler
 
 
 def _population(sampler: Any) -> Sequence[int] | None:
@@ -115,23 +102,5 @@ def _draws_as(sampler: Any, cls: type[Sampler]) -> bool:
 def _as_list(rows: Any) -> list[Any] | None:
     if isinstance(rows, Tensor | np.ndarray):
         return rows.tolist()
-    return list(rows) if _is_sequence(rows) else None
-
-
-def _is_sequence(rows: Any) -> bool:
-    """Whether reading the rows is looking them up: a list with an iterator of its own may draw, or count."""
-    return isinstance(rows, Sequence) and type(rows).__iter__ in PLAIN_ITERATORS
-
-
-def _listed_batches(batch_sampler: Any) -> list[list[Any]] | None:
-    batches = [_as_list(batch) for batch in batch_sampler] if _is_sequence(batch_sampler) else [None]
-    return None if None in batches else batches  # type: ignore[return-value]
-
-
-def _num_draws(sampler: Any, in_batches: bool) -> int | None:
-    """Rows that all processes draw in an epoch, where a sampler of the user's own tells."""
-    rows: Any = getattr(sampler, "batch_size", None) if in_batches else 1
-    try:
-        return len(sampler) * rows * getattr(sampler, "num_replicas", 1)
-    except TypeError:  # without a length, or with batches of no fixed size
-        return None
+    # A class of the user's may draw, or count, when it is read.
+    return list(rows) if type(rows) in (list, tuple, range) else None

@@ -42,19 +42,21 @@ class MonitorReader:
         self.num_validations += 1
         value = self._new(metrics, self._before_validation)
         self._from_validation = self._from_validation or value is not None
-        return None if value is None else _accuracy(value)
+        return value
 
     def after_epoch(self, metrics: Mapping[str, Any]) -> float | None:
         """The accuracy that this epoch logged outside validation, if it did; call it after the module's own hooks."""
-        value = None if self._from_validation else self._new(metrics, self._before_epoch)
-        return None if value is None else _accuracy(value)
+        return None if self._from_validation else self._new(metrics, self._before_epoch)
 
-    def _new(self, metrics: Mapping[str, Any], old: Any) -> Any:
+    def _new(self, metrics: Mapping[str, Any], old: Any) -> float | None:
         value = metrics.get(self.monitor)
         if value is None or value is old:
             return None
         self.found = True
-        return value
+        accuracy = float(value)
+        if not 0 <= accuracy <= 1 + ROUNDING:
+            raise ValueError(f"The accuracy must lie in 0..1 (divide a percentage by 100), got {accuracy:g}.")
+        return min(accuracy, 1.0)
 
     def explain_missing(self, logged: Iterable[str], validates: bool) -> str:
         """Why nothing can be compared, and what to do, given what was logged and whether the Trainer ``validates``."""
@@ -93,13 +95,6 @@ def explain_metric(trainer: Any, monitor: str, report: TransferabilityReport) ->
         f"`monitor={monitor!r}` is a macro average, the mean of the accuracies of classes that are not equally large. "
         f"The forecast is of the share of rows that are right: compare it with `average='micro'`.{hint}"
     )
-
-
-def _accuracy(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number <= 1 + ROUNDING:
-        raise ValueError(f"The accuracy must lie in 0..1 (divide a percentage by 100), got {number:g}.")
-    return min(number, 1.0)
 
 
 def as_reference(reference: AccuracyCurve | Sequence[float] | float | None) -> Reference | None:

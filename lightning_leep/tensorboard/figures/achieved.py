@@ -2,18 +2,8 @@
 
 from lightning_leep.forecast.mean_curve import MeanCurve
 from lightning_leep.records.curve import AccuracyCurve, Reference
-from lightning_leep.tensorboard.figures.style import (
-    ACHIEVED_COLOR,
-    EXPECTED_COLOR,
-    PREDICTED_COLOR,
-    REFERENCE_COLOR,
-    Axes,
-    Figure,
-    legend,
-    new_figure,
-    percent_axis,
-    styled,
-)
+from lightning_leep.tensorboard.figures import style
+from lightning_leep.tensorboard.figures.style import Axes, Figure, styled
 from lightning_leep.tensorboard.words import percent, progress_sentence
 
 #: Curves with more validations than this are drawn without markers.
@@ -41,27 +31,25 @@ def predicted_vs_achieved_figure(
     if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"`interval` must be (low, high) with 0 <= low <= high <= 1, got {interval}.")
     subtitle = f"{progress_sentence(curve, predicted, interval)}\nPrediction: {predicted_label}."
-    figure = new_figure(3.0, "Predicted and achieved accuracy", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = style.new_figure(3.0, "Predicted and achieved accuracy", subtitle)
     if interval is not None:
-        axes.axhspan(*interval, color=PREDICTED_COLOR, alpha=0.15, lw=0)
+        axes.axhspan(*interval, color=style.PREDICTED_COLOR, alpha=0.15, lw=0)
     if expected is not None:
-        axes.fill_between(expected.epochs, expected.low, expected.high, color=EXPECTED_COLOR, alpha=0.18, lw=0)
-        axes.plot(expected.epochs, expected.mean, "-.", color=EXPECTED_COLOR, label="expected on the way")
-    _draw_curve(axes, curve, "achieved", ACHIEVED_COLOR, "o-")
+        axes.fill_between(expected.epochs, expected.low, expected.high, color=style.EXPECTED_COLOR, alpha=0.18, lw=0)
+        axes.plot(expected.epochs, expected.mean, "-.", color=style.EXPECTED_COLOR, label="expected on the way")
+    _draw_curve(axes, curve, "achieved", style.ACHIEVED_COLOR, "o-")
     spread = "" if interval is None else f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f}%)"
-    axes.axhline(predicted, color=PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}{spread}")
-    other = reference if isinstance(reference, AccuracyCurve) else AccuracyCurve()
-    _draw_curve(axes, other, "reference", REFERENCE_COLOR, "s:")
-    heights = [*curve.accuracy, *other.accuracy, predicted, *(interval or ())]
-    if isinstance(reference, int | float):
-        axes.axhline(reference, color=REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
-        heights.append(reference)
-    if expected is not None:
-        heights += [*expected.low, *expected.high]
-    _scale(axes, heights, max([*curve.epochs, *other.epochs, *(expected.epochs if expected else ()), 1.0]))
+    axes.axhline(predicted, color=style.PREDICTED_COLOR, ls="--", label=f"predicted {percent(predicted)}{spread}")
+    if isinstance(reference, AccuracyCurve):
+        _draw_curve(axes, reference, "reference", style.REFERENCE_COLOR, "s:")
+    elif reference is not None:
+        axes.axhline(reference, color=style.REFERENCE_COLOR, ls=":", label=f"reference {percent(reference)}")
+    last = max(axes.dataLim.x1, 1.0)
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.locator_params(axis="x", integer=True, nbins=8)
+    style.accuracy_axis(axes)
     axes.set(xlabel="epochs trained", ylabel="accuracy")
-    legend(figure)
+    style.legend(figure)
     return figure
 
 
@@ -69,15 +57,3 @@ def _draw_curve(axes: Axes, curve: AccuracyCurve, label: str, color: str, form: 
     if len(curve):
         form = form if len(curve) <= MARKED_VALIDATIONS else form[1:]
         axes.plot(curve.epochs, curve.accuracy, form, color=color, label=f"{label}, best {percent(curve.best)}")
-
-
-def _scale(axes: Axes, heights: list[float], last: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    # The axis spans at least 10 points, so that a flat curve looks flat.
-    margin = max(0.08 * (max(heights) - min(heights)), 0.05)
-    # A line at 0% or 100% is not cut off.
-    axes.set_ylim(max(-0.02, min(heights) - margin), min(1.02, max(heights) + margin))
-    axes.set_xlim(-0.03 * last, 1.03 * last)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    percent_axis(axes.yaxis)

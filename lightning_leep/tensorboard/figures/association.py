@@ -36,8 +36,7 @@ def association_figure(
     from matplotlib.ticker import PercentFormatter
 
     subtitle = f"P(target y | source z) of {_rows_left_out(joint, rows)}; {_columns_left_out(joint, rows, columns)}"
-    figure = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = new_figure(1.9 + 0.22 * max(len(rows), 6), "What each source class stands for", subtitle)
     axes.grid(False)
     image = axes.imshow(conditional.numpy(), cmap=HEAT_MAP, vmin=0, aspect="auto")
     axes.set_xticks(range(len(columns)), [shorten(sources[j], 16) for j in columns], rotation=90, fontsize=11)
@@ -61,8 +60,7 @@ def strongest_sources_figure(
     shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     shares = shares[:, : len(RANKS)]  # [rows, 3]
     subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
-    figure = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = new_figure(0.5 + 0.44 * len(rows), "What the source sees in each class", subtitle)
     axes.grid(False)
     axes.imshow(shares.numpy(), cmap=HEAT_MAP, vmin=0, vmax=1, aspect="auto")
     for i, row in enumerate(shares.tolist()):

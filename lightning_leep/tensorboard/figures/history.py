@@ -9,21 +9,11 @@ from lightning_leep.forecast.mean_curve import LEEPLevel, leep_levels, shown_tra
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.transfer import TransferRecord
-from lightning_leep.tensorboard.figures.style import (
-    ACHIEVED_COLOR,
-    PREDICTED_COLOR,
-    Axes,
-    Figure,
-    legend,
-    new_figure,
-    percent_axis,
-    styled,
-)
+from lightning_leep.tensorboard.figures import style
+from lightning_leep.tensorboard.figures.style import Axes, Figure, styled
 from lightning_leep.tensorboard.words import percent
 
-#: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
-LEVELS = 5
-RECORDS_PER_LEVEL = 4
+#: One for each level, the lowest first.
 LEVEL_MARKERS = "ovs^D"
 LEVEL_LINES = (":", "-.", "--", (0, (5, 1, 1, 1)), "-")
 
@@ -43,18 +33,17 @@ def history_figure(
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
-    figure = new_figure(3.2, "This run among earlier transfers", _subtitle(levels, forecast, curve))
-    axes = figure.add_subplot()
-    colors = _level_colors(levels)
+    figure, axes = style.new_figure(3.2, "This run among earlier transfers", _subtitle(levels, forecast, curve))
     for level in levels:
         points = [(record.report.leep, record.curve.best) for record in level.records]
-        marker = LEVEL_MARKERS[level.level - 1]
-        axes.plot(*zip(*points, strict=True), marker, color=colors[level.level], markersize=6, alpha=0.8)
+        marker, color = LEVEL_MARKERS[level.level - 1], _color(level, levels)
+        axes.plot(*zip(*points, strict=True), marker, color=color, markersize=6, alpha=0.8)
     _draw_this_run(axes, report, forecast, curve)
     axes.set(xlabel="LEEP (0 is perfect)", ylabel="best accuracy")
-    _percent_axis(axes)
+    axes.locator_params(axis="x", nbins=6)  # a number such as -1.025 is wide
+    style.accuracy_axis(axes)
     if axes.get_legend_handles_labels()[0]:
-        legend(figure)
+        style.legend(figure)
     return figure
 
 
@@ -67,25 +56,24 @@ def levels_figure(history: Sequence[TransferRecord], curve: AccuracyCurve | None
     """
     curve = curve if curve is not None else AccuracyCurve()
     levels = _levels(history)
-    colors = _level_colors(levels)
     subtitle = "Mean accuracy of earlier transfers by their LEEP; the bands show single runs."
-    figure = new_figure(3.2, "How fast earlier transfers were", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = style.new_figure(3.2, "How fast earlier transfers were", subtitle)
     for level in levels:
         mean = level.accuracy
         if mean is None:
             continue
-        color, number = colors[level.level], f"{mean.num_curves} runs"
-        label = f"{_signed(level.low)} to {_signed(level.high)} ({number})"
+        color = _color(level, levels)
+        label = f"{level.low:.2f} to {level.high:.2f} ({mean.num_curves} runs)".replace("-", "\N{MINUS SIGN}")
         axes.plot(mean.epochs, mean.mean, ls=LEVEL_LINES[level.level - 1], color=color, label=label)
         axes.fill_between(mean.epochs, mean.low, mean.high, color=color, alpha=0.1, lw=0)
     if len(curve):
         form = "-" if len(curve) > 1 else "*"
-        axes.plot(curve.epochs, curve.accuracy, form, color=ACHIEVED_COLOR, lw=3.2, zorder=4, label="this run")
+        axes.plot(curve.epochs, curve.accuracy, form, color=style.ACHIEVED_COLOR, lw=3.2, zorder=4, label="this run")
     axes.set(xlabel="epochs trained", ylabel="accuracy")
-    _percent_axis(axes)
+    axes.locator_params(axis="x", nbins=6)  # a number such as -1.025 is wide
+    style.accuracy_axis(axes)
     if axes.lines:
-        legend(figure)
+        style.legend(figure)
     return figure
 
 
@@ -93,7 +81,7 @@ def _levels(history: Sequence[TransferRecord]) -> tuple[LEEPLevel, ...]:
     records = shown_transfers(history)
     if not records:
         raise ValueError("`history` must hold at least one complete transfer with a validation and a LEEP, got none.")
-    return leep_levels(records, min(LEVELS, max(2, len(records) // RECORDS_PER_LEVEL)))
+    return leep_levels(records, levels=None)
 
 
 def _subtitle(levels: Sequence[LEEPLevel], forecast: AccuracyForecast | None, curve: AccuracyCurve) -> str:
@@ -106,13 +94,12 @@ def _subtitle(levels: Sequence[LEEPLevel], forecast: AccuracyForecast | None, cu
     return f"{text}\n{expected}{achieved}."
 
 
-def _level_colors(levels: Sequence[LEEPLevel]) -> dict[int, str]:
+def _color(level: LEEPLevel, levels: Sequence[LEEPLevel]) -> Any:
     """A darker colour for a higher level; the light end of the map is left out because it is invisible on white."""
     from matplotlib import colormaps
-    from matplotlib.colors import to_hex
 
-    last = max(level.level for level in levels)
-    return {level.level: to_hex(colormaps["plasma"](0.8 * (last - level.level) / max(last - 1, 1))) for level in levels}
+    last = levels[-1].level
+    return colormaps["plasma"](0.8 * (last - level.level) / max(last - 1, 1))
 
 
 def _draw_this_run(
@@ -121,26 +108,10 @@ def _draw_this_run(
     if report.leep is None or not math.isfinite(report.leep):
         return
     if forecast is not None:
-        below, above = forecast.value - forecast.low, forecast.high - forecast.value
-        form: dict[str, Any] = {"fmt": "_", "ms": 14, "mew": 2.2, "capsize": 5, "zorder": 3, "color": PREDICTED_COLOR}
-        ends = [[max(below, 0)], [max(above, 0)]]
-        axes.errorbar([report.leep], [forecast.value], yerr=ends, label="this run, predicted", **form)
+        ends = [[forecast.value - forecast.low], [forecast.high - forecast.value]]
+        form: dict[str, Any] = {"fmt": "_", "ms": 14, "mew": 2.2, "capsize": 5, "zorder": 3}
+        form |= {"color": style.PREDICTED_COLOR, "label": "this run, predicted"}
+        axes.errorbar([report.leep], [forecast.value], yerr=ends, **form)
     if len(curve):
-        form = {"ms": 15, "mec": "white", "zorder": 4, "color": ACHIEVED_COLOR}
+        form = {"ms": 15, "mec": "white", "zorder": 4, "color": style.ACHIEVED_COLOR}
         axes.plot([report.leep], [curve.best], "*", label="this run, achieved", **form)
-
-
-def _percent_axis(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    percent_axis(axes.yaxis)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # a number such as -1.025 is wide
-    low, high = axes.get_ylim()
-    # The axis spans at least 10 points, so that equal runs look equal.
-    margin = max(0.0, 0.05 - (high - low) / 2)
-    axes.set_ylim(max(-0.02, low - margin), min(1.02, high + margin))
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -4,17 +4,8 @@ from os.path import commonprefix
 
 from lightning_leep.layers.advice import Advice
 from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.tensorboard.figures.style import (
-    ACHIEVED_COLOR,
-    EXPECTED_COLOR,
-    PREDICTED_COLOR,
-    REFERENCE_COLOR,
-    Figure,
-    legend,
-    new_figure,
-    percent_axis,
-    styled,
-)
+from lightning_leep.tensorboard.figures import style
+from lightning_leep.tensorboard.figures.style import Figure, styled
 from lightning_leep.tensorboard.words import percent, shorten
 
 #: Layers that are named at the axis: the type has room for so many.
@@ -41,30 +32,29 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
     subtitle += percent(accuracy[best]) + ("." if together is None else f"; all layers together {percent(together)}.")
     choice = None if advice is None else advice.choice
     subtitle += "" if choice is None else f" Recommended: {shorten(choice.what, 40)}."
-    figure = new_figure(3.4, "Linear probe by layer", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = style.new_figure(3.4, "Linear probe by layer", subtitle)
     places = range(len(layers))
     low, high = zip(*((a - e, a + e) for a, e in zip(accuracy, error, strict=True)), strict=True)
-    axes.fill_between(places, low, high, color=ACHIEVED_COLOR, alpha=0.18, lw=0)
-    axes.plot(places, accuracy, "o-", color=ACHIEVED_COLOR, label="each layer (± standard error)")
+    axes.fill_between(places, low, high, color=style.ACHIEVED_COLOR, alpha=0.18, lw=0)
+    axes.plot(places, accuracy, "o-", color=style.ACHIEVED_COLOR, label="each layer (± standard error)")
     if together is not None:
-        axes.axhline(together, color=PREDICTED_COLOR, ls="--", label="all layers together")
+        axes.axhline(together, color=style.PREDICTED_COLOR, ls="--", label="all layers together")
     if choice is not None:
         cut = {layer.name: place for place, layer in enumerate(layers)} | {"all": 0, "head": len(layers)}
         start = cut.get(choice.trained_from, 0) - 0.5
-        axes.axvspan(start, len(layers) - 0.4, color=REFERENCE_COLOR, alpha=0.12, lw=0)
-        axes.axvline(start, color=REFERENCE_COLOR, ls=":", label="recommended cut")
+        axes.axvspan(start, len(layers) - 0.4, color=style.REFERENCE_COLOR, alpha=0.12, lw=0)
+        axes.axvline(start, color=style.REFERENCE_COLOR, ls=":", label="recommended cut")
     head = [place for place in places if layers[place].feeds_head]
     if head:
         values = [accuracy[place] for place in head]
-        axes.plot(head, values, "D", ms=10, color=EXPECTED_COLOR, label="input of the head")
-    percent_axis(axes.yaxis)
+        axes.plot(head, values, "D", ms=10, color=style.EXPECTED_COLOR, label="input of the head")
+    style.percent_axis(axes.yaxis)
     step = -(-len(layers) // MOST_NAMES)
     shown = places[::step]
     names = _without_common_start([layer.name for layer in layers])
     axes.set_xticks(shown, [shorten(names[place], 16) for place in shown], rotation=90, fontsize=11)
     axes.set(ylabel="accuracy", xlim=(-0.6, len(layers) - 0.4))
-    legend(figure)
+    style.legend(figure)
     return figure
 
 

@@ -1,20 +1,12 @@
 """The forecasts of sources, best first."""
 
 from lightning_leep.records.ranking import Ranking
-from lightning_leep.tensorboard.figures.style import (
-    ACHIEVED_COLOR,
-    EXPECTED_COLOR,
-    PREDICTED_COLOR,
-    Figure,
-    legend,
-    new_figure,
-    percent_axis,
-    styled,
-)
+from lightning_leep.tensorboard.figures import style
+from lightning_leep.tensorboard.figures.style import Figure, styled
 from lightning_leep.tensorboard.ranking import others
 from lightning_leep.tensorboard.words import percent, shorten
 
-COLORS = (ACHIEVED_COLOR, PREDICTED_COLOR, EXPECTED_COLOR)
+COLORS = (style.ACHIEVED_COLOR, style.PREDICTED_COLOR, style.EXPECTED_COLOR)
 MARKERS = ("o", "s", "D")
 
 
@@ -33,11 +25,10 @@ def ranking_figure(ranking: Ranking) -> Figure:
     if ranking.by in best.forecasts:
         subtitle += f", {percent(best.forecasts[ranking.by].accuracy)}"
     subtitle += f"; {others(len(ranking.tied))} cannot be told from it." if ranking.tied else "."
-    figure = new_figure(1.4 + 0.32 * len(sources), "Which source?", subtitle)
-    axes = figure.add_subplot()
+    figure, axes = style.new_figure(1.4 + 0.32 * len(sources), "Which source?", subtitle)
     for place, source in enumerate(sources):
         if source.rank == 1 and ranking.tied:
-            axes.axhspan(place - 0.5, place + 0.5, color=EXPECTED_COLOR, alpha=0.12, lw=0)
+            axes.axhspan(place - 0.5, place + 0.5, color=style.EXPECTED_COLOR, alpha=0.12, lw=0)
     for number, part in enumerate(ranking.trainable):
         shown = [(place, source.forecasts[part]) for place, source in enumerate(sources) if part in source.forecasts]
         if not shown:
@@ -50,6 +41,6 @@ def ranking_figure(ranking: Ranking) -> Figure:
         axes.errorbar(values, places, xerr=ends, label=part, fmt=marker, color=color, capsize=3, ms=7)
     axes.set_yticks(range(len(sources)), [shorten(source.name, 20) for source in sources])
     axes.set(ylim=(len(sources) - 0.5, -0.5), xlabel="accuracy")
-    percent_axis(axes.xaxis)
-    legend(figure, columns=3)
+    style.percent_axis(axes.xaxis)
+    style.legend(figure, columns=3)
     return figure

@@ -62,8 +62,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return draw_styled
 
 
-def new_figure(height: float, title: str, subtitle: str) -> Figure:
-    """A figure with a heading and ``height`` inches below it, unknown to pyplot; use it inside :func:`styled`."""
+def new_figure(height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
+    """A figure with a heading and ``height`` inches of axes below it, unknown to pyplot; use it in :func:`styled`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -75,7 +75,7 @@ def new_figure(height: float, title: str, subtitle: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.text(0.02, 1 - 0.08 / full, title, va="top", fontsize=15, weight="bold")
     figure.text(0.02, 1 - 0.38 / full, "\n".join(lines), va="top", fontsize=12)
-    return figure
+    return figure, figure.add_subplot()
 
 
 def legend(figure: Figure, columns: int = 2) -> None:
@@ -89,3 +89,13 @@ def percent_axis(axis: Axis) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(xmax=1))
+
+
+def accuracy_axis(axes: Axes) -> None:
+    """Percentages upwards over at least 10 points, so that a flat curve looks flat."""
+    percent_axis(axes.yaxis)
+    axes.locator_params(axis="y", nbins=6)
+    low, high = axes.get_ylim()
+    margin = max(0.0, 0.055 - (high - low) / 2)
+    # A line at 0% or 100% is not cut off.
+    axes.set_ylim(max(-0.02, low - margin), min(1.02, high + margin))

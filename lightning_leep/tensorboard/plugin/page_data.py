@@ -19,8 +19,9 @@ MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 4, 12_000
 MOST_BYTES = 1_900_000
 #: The same of a run that is under way, which writes them again and again.
 SO_FAR_POINTS = 40
-#: Levels of LEEP, as many as in the LEEP paper; a short history has fewer, with this many transfers in each.
-LEVELS, RECORDS_PER_LEVEL = 5, 4
+#: What the page shows of a record under the same name.
+RECORD_FIELDS = ("trainable", "trained_from", "recommended", "complete", "achieved")
+SETTINGS = ("test_size", "optimizer", "learning_rate")
 #: Bytes of P(y|z) that a page has; the newest transfers have theirs.
 ASSOCIATION_BYTES = 300_000
 
@@ -48,99 +49,70 @@ def page_data(
 
 
 def _content(
-    history: Sequence[TransferRecord],
-    rankings: Sequence[Ranking],
-    extras: Sequence[Mapping[str, Any]],
-    points: int,
+    history: Sequence[TransferRecord], rankings: Sequence[Ranking], extras: Sequence[Mapping[str, Any]], points: int
 ) -> dict[str, Any]:
-    texts = Texts()
-    transfers = [
-        {**transfer_data(record, texts, points), **extra} for record, extra in zip(history, extras, strict=True)
+    texts: dict[str, int] = {}
+    pairs = [
+        (record, {**transfer_data(record, texts, points), **extra})
+        for record, extra in zip(history, extras, strict=True)
     ]
     free = ASSOCIATION_BYTES
-    pairs = zip(history, transfers, strict=True)
     for record, transfer in sorted(pairs, key=lambda pair: pair[0].created, reverse=True):
         if (association := record.association) is not None:
             shown = association.to_dict()
             free -= len(json.dumps(shown))
             transfer["association"] = shown if free >= 0 else "left out"
     return {
-        "transfers": transfers,
+        "transfers": [transfer for _, transfer in pairs],
         "levels": levels_data(history),
         "rankings": [ranking.to_dict() for ranking in rankings],
-        "texts": texts.known,
+        "texts": list(texts),
     }
 
 
-class Texts:
-    """Texts that occur more than once, by index."""
+def transfer_data(record: TransferRecord, texts: dict[str, int], points: int) -> dict[str, Any]:
+    """What the page shows of one transfer; accuracies in 0..1, LEEP in nats, times in epochs trained.
 
-    def __init__(self) -> None:
-        self.known: list[str] = []
-        self._places: dict[str, int] = {}
+    ``texts`` are the sentences and names so far, each with its index.
+    """
 
-    def place(self, text: str) -> int:
-        """Index of a text."""
-        if text not in self._places:
-            self._places[text] = len(self.known)
-            self.known.append(text)
-        return self._places[text]
+    def place(text: str) -> int:
+        return texts.setdefault(text, len(texts))
 
-
-def transfer_data(record: TransferRecord, texts: Texts, points: int) -> dict[str, Any]:
-    """What the page shows of one transfer; accuracies in 0..1, LEEP in nats, times in epochs trained."""
-    report, forecast, curve = record.report, record.forecast, record.curve
-    made_again = forecast is None
-    if forecast is None:
-        forecast = _forecast_again(record)
-    reference = record.reference
-    notes = dict.fromkeys((*report.notes, *(forecast.notes if forecast is not None else ())))
+    report, curve, reference = record.report, record.curve, record.reference
+    forecast = record.forecast or _forecast_again(record)
+    notes = dict.fromkeys((*report.notes, *(forecast.notes if forecast else ())))
     layers = [layer for layer in report.layers if layer.probe_accuracy is not None]
-    special = [
-        i
-        for i, layer in enumerate(layers)
-        if layer.feeds_head or layer.name in (record.recommended, record.trained_from)
-    ]
+    marked = (record.recommended, record.trained_from)
+    special = [i for i, layer in enumerate(layers) if layer.feeds_head or layer.name in marked]
     return {
         "source": record.source_name,
         "target": record.target_name,
-        "trainable": record.trainable,
-        "trained_from": record.trained_from,
-        "recommended": record.recommended,
         "date": record.created,
-        "complete": record.complete,
-        "leep": report.leep,
-        "leave_one_out_leep": report.leave_one_out_leep,
-        "floor": report.floor,
+        **{name: getattr(record, name) for name in (*RECORD_FIELDS, *SETTINGS)},
+        **{name: getattr(report, name) for name in ("leep", "leave_one_out_leep", "floor")},
         "probe": report.linear_probe_accuracy,
         "together": report.multi_layer_probe_accuracy,
         "rows": report.num_samples,
         "classes": report.num_target_classes,
-        "test_size": record.test_size,
-        "optimizer": record.optimizer,
-        "learning_rate": record.learning_rate,
         "seconds": record.wall_seconds[-1] if record.wall_seconds else None,
         "forecast": None
         if forecast is None
         else {
-            "value": forecast.value,
-            "low": forecast.low,
-            "high": forecast.high,
-            "coverage": forecast.coverage,
-            "basis": texts.place(forecast.basis),
-            "made_again": made_again,
+            **{name: getattr(forecast, name) for name in ("value", "low", "high", "coverage")},
+            "basis": place(forecast.basis),
+            "made_again": record.forecast is None,
         },
-        "achieved": record.achieved,
         "epochs": curve.epochs[-1] if len(curve) else None,
         "to90": curve.epochs_to(0.9),
         "curve": _curve_data(curve, points),
         "reference": _curve_data(reference, points) if isinstance(reference, AccuracyCurve) else reference,
         "running": [record.running[i] for i in thinned(len(record.running), points)],
         "layers": [
-            [texts.place(layer.name), layer.probe_accuracy, layer.probe_standard_error, layer.feeds_head]
+            [place(layer.name), layer.probe_accuracy, layer.probe_standard_error, layer.feeds_head]
             for layer in (layers[i] for i in thinned(len(layers), points, special))
         ],
-        "notes": [texts.place(note) for note in notes],
+        "notes": [place(note) for note in notes],
     }
 
 
@@ -158,8 +130,7 @@ def levels_data(history: Sequence[TransferRecord]) -> list[dict[str, Any]]:
     for trainable in dict.fromkeys(record.trainable for record in history if record.trainable != "scratch"):
         # Those from scratch are the references of the others.
         records = [record for record in history if record.trainable in (trainable, "scratch")]
-        count = sum(record.trainable == trainable and record.complete and len(record.curve) > 0 for record in records)
-        levels = leep_levels(records, min(LEVELS, max(2, count // RECORDS_PER_LEVEL)))
+        levels = leep_levels(records, levels=None)
         if any(level.accuracy is not None for level in levels):
             result.append({"trainable": trainable, "levels": [_level_data(level) for level in levels]})
     return result
@@ -205,13 +176,8 @@ def _curve_data(curve: AccuracyCurve, points: int) -> list[list[float]]:
 
 
 def _level_data(level: LEEPLevel) -> dict[str, Any]:
-    return {
-        "low": level.low,
-        "high": level.high,
-        "count": len(level.records),
-        "accuracy": _mean_data(level.accuracy),
-        "difference": _mean_data(level.difference),
-    }
+    means = {"accuracy": _mean_data(level.accuracy), "difference": _mean_data(level.difference)}
+    return {"low": level.low, "high": level.high, "count": len(level.records), **means}
 
 
 def _mean_data(mean: MeanCurve | None) -> list[list[float]] | None:

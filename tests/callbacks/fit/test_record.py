@@ -215,7 +215,7 @@ def test_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.warns(UserWarning, match="could not use the history of transfers: OSError: disk full") as caught:
         fit(Classifier(), LEEPCallback(make_source(), history=tmp_path))
     assert sum("disk full" in str(w.message) for w in caught) == 1
