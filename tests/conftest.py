@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("tests")
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, trained_state
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_data, make_source, trained_state
 
 
 class Noisy(Dataset):
@@ -35,13 +35,14 @@ def plain_state(**kwargs):
     return trained_state(module)
 
 
-def run(loader, callback, module_class=Classifier, shared=True, dataloader=None, **kwargs):
+def run(loader, callback, module_class=Classifier, shared=True, dataloader=None, scoring=FEW_SCORES, **kwargs):
     """Everything that training leaves behind; ``shared`` if the source's body is what is trained."""
     source = make_source()
     module = module_class(source)
     callbacks = []
     if callback:
-        callbacks.append(LEEPCallback(source if shared else make_source(seed=8), strict=True, dataloader=dataloader))
+        scored = source if shared else make_source(seed=8)
+        callbacks.append(LEEPCallback(scored, strict=True, dataloader=dataloader, scoring=scoring))
     fit(module, *callbacks, loader=loader, **kwargs)
     if callback:
         assert callbacks[0].report is not None

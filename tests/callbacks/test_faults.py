@@ -227,7 +227,7 @@ PARTS_OF_HOOKS = [
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("no_figures", "no_forks")
 @pytest.mark.parametrize(
     ("part", "errors"),
     [*((part, False) for part in PARTS_OF_HOOKS), ("leep.SourceScorer.run", True), ("leep.TransferWatch.end", True)],

@@ -219,6 +219,7 @@ def plain_remembering(change, hidden):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_forks")
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
@@ -234,7 +235,7 @@ def plain_remembering(change, hidden):
 def test_what_modules_keep(change, kind):
     hidden = "list" in kind
     module = Remembering(change, hidden)
-    callback = LEEPCallback(SOURCES[kind](module), strict=True)
+    callback = LEEPCallback(SOURCES[kind](module), strict=True, scoring=FEW_SCORES)
     assert left_by(module, callback) == plain_remembering(change, hidden)
     assert callback.report is not None
 

@@ -122,8 +122,10 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("style", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize(
+    ("style", "name"),
+    [("pytorch_lightning", "single"), ("pytorch_lightning", "all options"), ("lightning.pytorch", "all options")],
+)
 def test_command_line(style, name, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"trainer": {**QUIET, "callbacks": CONFIGURATIONS[name]}}))

@@ -1,15 +1,11 @@
 """In a MetricCollection: who shares a state, who must not, and that sharing changes no value."""
 
-import copy
-import pickle
-
 import pytest
 import torch
 from torchmetrics import MetricCollection
 
 from lightning_leep import EEPAccuracy, HScore, LEEPMetric, LinearProbeAccuracy, LogME
 from tests._helpers.metric_cases import C, D, Z, batch, build, expected, values_of
-from tests._helpers.metric_state import assert_unchanged, snapshot
 
 GROUPS = [("leep", "leave_one_out_leep", "eep_accuracy"), ("h_score", "h_score_plain", "log_me")]
 groups = pytest.mark.parametrize("names", GROUPS, ids=["outputs", "features"])
@@ -135,16 +131,6 @@ def test_metric_added_later():
 
 
 @groups
-def test_metric_taken_out_is_a_copy(names):
-    first, second, _ = batches_of(names)
-    collection = collection_of(names, first)
-    taken = collection[names[0]]
-    assert values_of(taken.compute()) == expected(names[0], first)
-    taken.update(*second)
-    assert values_of(collection[names[2]].compute()) == expected(names[2], first)
-
-
-@groups
 def test_reset(names):
     first, second, third = batches_of(names)
     collection = collection_of(names, first)
@@ -161,45 +147,6 @@ def test_reset(names):
 
 
 @groups
-@pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c)), lambda c: c.clone(prefix="val/")]
-)
-def test_copies_are_independent(names, duplicate):
-    first, second, third = batches_of(names)
-    collection = collection_of(names, first)
-    copied = duplicate(collection)
-    copied.update(*second)
-    collection.update(*third)
-    assert values_of(copied.compute()) == answers(names, first, second, prefix=copied.prefix or "")
-    assert values_of(collection.compute()) == answers(names, first, third)
-
-
-@groups
-def test_state_dict(names):
-    first, second, _ = batches_of(names)
-    collection, loaded = collection_of(names, first), collection_of(names)
-    collection.persistent(True)
-    loaded.load_state_dict(collection.state_dict())
-    assert values_of(loaded.compute()) == answers(names, first)
-    loaded.update(*second)
-    assert values_of(loaded.compute()) == answers(names, first, second)
-
-
-@groups
-@pytest.mark.parametrize("method", ["update", "forward"])
-def test_bad_batch_changes_no_member(names, method):
-    first, second, _ = batches_of(names)
-    collection = collection_of(names, first)
-    before = {name: snapshot(metric) for name, metric in collection.items(copy_state=False)}
-    with pytest.raises(ValueError, match="labels in"):
-        getattr(collection, method)(second[0], torch.full((21,), C))
-    for name, metric in collection.items(copy_state=False):
-        assert_unchanged(metric, before[name])
-    collection.update(*second)
-    assert values_of(collection.compute()) == answers(names, first, second)
-
-
-@groups
 def test_pooled_values_of_members_that_share(names):
     gather = {"dist_sync_fn": lambda value, group: [value] * 3, "distributed_available_fn": lambda: True}
     first, second, _ = batches_of(names)
@@ -209,8 +156,3 @@ def test_pooled_values_of_members_that_share(names):
     collection.update(*second)
     assert values_of(collection.compute()) == answers(names, *[first, second] * 3)
     assert int(collection[names[0]].class_counts.sum()) == 51
-
-
-def test_plots_of_all_members():
-    pytest.importorskip("matplotlib.pyplot").switch_backend("agg")
-    assert len(collection_of(GROUPS[0], batches_of(GROUPS[0])[0]).plot()) == 3

@@ -111,9 +111,7 @@ def traffic(rank, world_size):
     sent_by = {}
     for name in CASES:
         for n in (40, 4000):
-            metric = build(
-                name, **{"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows": 15}}.get(name, {})
-            )
+            metric = build(name, **SMALL_SAMPLES.get(name, {}))
             rows, labels = batch(name, n)
             fill(metric, *zip(rows.split(500), labels.split(500), strict=True))
             with counted_traffic() as sent:

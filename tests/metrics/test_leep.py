@@ -11,7 +11,6 @@ from lightning_leep import LEEPMetric
 from lightning_leep.functional import leep
 from tests._helpers.references import random_task, reference_leep, reference_nce, reference_softmax, tasks
 
-FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 EXACT = {"rel": 1e-12, "abs": 1e-12}
 
 
@@ -39,19 +38,6 @@ def test_float32_rows_do_not_depend_on_their_batch():
     preds[1::5] *= 1 + 1.2e-6
     values = [filled(preds, labels, 3, size, from_logits=False).compute().item() for size in (1, 4, 60)]
     assert values == pytest.approx([values[0]] * 3, **EXACT)
-
-
-@pytest.mark.slow
-@given(tasks(), st.randoms(use_true_random=False))
-def test_order_of_rows_and_batches_does_not_matter(task, random):
-    theta, labels, num_target_classes = task
-    order = list(range(len(labels)))
-    random.shuffle(order)
-    metrics = [
-        filled(theta, labels, num_target_classes, 3, from_logits=False),
-        filled(theta[order], labels[order], num_target_classes, 2, from_logits=False),
-    ]
-    assert metrics[0].compute().item() == pytest.approx(metrics[1].compute().item(), **EXACT)
 
 
 def test_mistake_no_logarithm():

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lightning_leep import LinearProbeAccuracy
 from lightning_leep.functional import linear_probe
-from tests._helpers.metric_state import assert_unchanged, snapshot
 
 C, D = 4, 6
 EXACT = {"rel": 1e-9, "abs": 1e-12}
@@ -71,24 +70,6 @@ def test_nothing_can_be_said_of_single_rows():
 
 
 class TestWithoutRows:
-    def test_two_passes_equal_kept_rows(self):
-        metric = filled(keep_rows=False)
-        score_batch = metric.second_pass()
-        for batch, labels in zip(*(t.split(13) for t in rows()), strict=True):
-            score_batch(batch, labels)
-        assert metric.rows == [] == metric.labels
-        assert_same_probe(metric.result(), linear_probe(*rows(), C))
-
-    def test_without_a_second_pass_there_is_no_answer(self):
-        metric = filled(keep_rows=False)
-        before = snapshot(metric)
-        for call in (metric.compute, metric.result):
-            with pytest.raises(RuntimeError, match=r"`second_pass\(\)`"):
-                call()
-        assert_unchanged(metric, before)
-        with pytest.raises(RuntimeError, match="keep_rows=False"):
-            filled().second_pass()
-
     def test_single_rows_alone_need_no_second_answer(self):
         """No row can be scored, in the second pass either: that is NaN, not a missing second pass."""
         metric = LinearProbeAccuracy(C, D, keep_rows=False)

@@ -12,6 +12,7 @@ from lightning_leep.callbacks.fit.outlook import Outlook
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, update_forecast
 from lightning_leep.records import AccuracyCurve, load_history, save_record
+from tests._helpers.compared_training import plain_state
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.simulated_transfers import make_record
 from tests._helpers.small_transfer import (
@@ -33,8 +34,8 @@ def run(tmp_path_factory):
     history = save_earlier(folder / "history")
     board = TensorBoardLogger(folder)
     callback = LEEPCallback(make_source(), history=folder / "history", source_name="a small <net>", strict=True)
-    trainer = fit(Classifier(), callback, logger=board, max_epochs=4, log_every_n_steps=1)
-    return callback, history, trainer, events(board.log_dir)
+    fit(module := Classifier(), callback, logger=board, max_epochs=4, log_every_n_steps=1)
+    return callback, history, trained_state(module), events(board.log_dir)
 
 
 def values(board, tag):
@@ -130,14 +131,9 @@ def test_figures_while_it_trains_and_at_the_end(run):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_with_a_history_and_without(tmp_path):
-    save_earlier(tmp_path / "history")
-    module, plain = Classifier(), Classifier()
-    callback = LEEPCallback(make_source(), history=tmp_path / "history", strict=True)
-    fit(module, callback, logger=TensorBoardLogger(tmp_path), max_epochs=3)
-    assert callback.forecast.num_records == 12
-    fit(plain, max_epochs=3)
-    assert trained_state(module) == trained_state(plain)
+def test_training_is_the_same_with_a_history_and_without(run):
+    _, _, trained, _ = run
+    assert trained == plain_state(max_epochs=4)
 
 
 @pytest.mark.parametrize(("size", "trainable"), [(0, "all"), (8, "all"), (12, "head")])
