@@ -25,12 +25,10 @@ ALL = 0.9
 class TrainedPart:
     """What one fit trains, as a word.
 
-    What came from the source is found before the first step changes it
-    (:func:`~lightning_leep.layers.transferred.find_transferred`). What of it is trained is first read off the flags
-    ``requires_grad`` and the groups of the optimizers. The first step shows more: what has no gradient (because it runs
-    under ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start:
-    not all parts of a network may run in each step. If something else is trained in a later epoch, the word is
-    "gradual".
+    What came from the source is found before the first step changes it. What of it is trained is first read off the
+    flags ``requires_grad`` and the groups of the optimizers; what has no gradient at the first step (it runs under
+    ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start: not
+    all parts of a network may run in each step. If something else is trained in a later epoch, the word is "gradual".
     """
 
     transferred: tuple[Copies, ...] | None = None  #: the parameters that came from the source; None before :meth:`look`

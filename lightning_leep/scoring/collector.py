@@ -63,13 +63,17 @@ class ScoreCollector:
         for probe in (self.features, self.layers):
             if probe is not None:
                 probe.keep_outcomes()
-        metrics = (self.outputs, self.features, self.neighbours, self.nce, self.nleep, self.layers)
-        self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
-        fed = ("preds", "features", "features", "preds", "", "layer_features")  # N-LEEP takes over the features' rows
-        given = zip(metrics, fed, strict=True)
-        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in given if metric is not None and name]
-        for metric in self.metrics:
-            metric.to(device)
+        fed: list[tuple[Any, str]] = [
+            (self.outputs, "preds"),
+            (self.features, "features"),
+            (self.neighbours, "features"),
+            (self.nce, "preds"),
+            (self.layers, "layer_features"),
+        ]
+        self._fed = [(metric.to(device), name) for metric, name in fed if metric is not None]
+        self.metrics: list[Metric] = [metric for metric, _ in self._fed]
+        if self.nleep is not None:  # it takes over the features' rows
+            self.metrics.append(self.nleep.to(device))
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
@@ -98,11 +102,7 @@ class ScoreCollector:
         return second_pass
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
-        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began.
-
-        Raises:
-            ValueError: If there are fewer than 2 labelled rows, or the second pass read other rows than the first.
-        """
+        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began."""
         plan = self.plan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch

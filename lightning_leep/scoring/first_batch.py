@@ -51,7 +51,7 @@ class PassPlan:
         if batch is None:
             return self
         rows_per_image = max(1, batch.target.shape[1:].numel())
-        layers = layer_columns(batch.layers, outputs.token)
+        layers = layer_columns(batch.layers, outputs.reader.found)
         reason = looks_new(captured.layers.get(captured.name or ""))
         plan = replace(
             self,

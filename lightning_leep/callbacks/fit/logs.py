@@ -43,10 +43,7 @@ class RunLogs:
         self.source_name = source_name
 
     def start(self, state: FitState, outlook: Outlook, scored: ScoredSource | None) -> None:
-        """Log the report and what is expected, before the first step of training.
-
-        The figures of the joint need the scoring pass; it is None if it was in an earlier, interrupted run.
-        """
+        """Log the report and what is expected; figures of the joint only after a scoring pass in this run."""
         report, forecast = state.report, outlook.accuracy
         if report is None:
             return

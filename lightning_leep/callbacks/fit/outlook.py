@@ -73,8 +73,7 @@ def look_ahead(
 ) -> Outlook:
     """Forecast on the first process and tell the others, which may not see the folder.
 
-    The state, which has a report, gets the forecast; one that it has already stays as it was. After a fault of the
-    folder the forecast rests on the report alone.
+    The state gets the forecast; one that it has already stays. After a fault of the folder the report is enough.
     """
     device, report, trained_from = trainer.strategy.root_device, state.report, ""
     if trainable == "part" and report is not None:

@@ -70,9 +70,10 @@ class TransferWatch:
         if self.reader is not None:
             with self._measuring(self.reader):
                 accuracy = self.reader.after_validation(trainer.callback_metrics)
-                if accuracy is not None:
+                if accuracy is not None and self.state.report is not None:
                     self._take(epoch_of_validation(trainer, self.state), accuracy)
-                    self._explain_metric(trainer, self.reader.monitor)
+                    if text := explain_metric(trainer, self.reader.monitor, self.state.report):
+                        self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
 
     def start_epoch(self, trainer: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
@@ -153,10 +154,6 @@ class TransferWatch:
                 self.running.append((epoch, running.value, running.low, running.high))
         self.logs.validation(self.state.curve, self.outlook, self.reference, running)
         self.logs.transfer_so_far(self.state.curve, self.running)
-
-    def _explain_metric(self, trainer: Any, monitor: str) -> None:
-        if self.state.report is not None and (text := explain_metric(trainer, monitor, self.state.report)):
-            self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
 
     def _explain_missing(self, trainer: Any, last: bool) -> None:
         reader = self.reader
