@@ -10,9 +10,8 @@ from correlations import Results, correlation, finite, gain, interval, markdown,
 from scipy import stats
 
 from lightning_leep import TransferabilityReport
-from lightning_leep.forecast import forecast_accuracy, forecast_convergence
+from lightning_leep.forecast import LEEPLevel, forecast_accuracy, forecast_convergence, leep_levels
 from lightning_leep.records import AccuracyCurve, History, TransferRecord
-from lightning_leep.tensorboard import levels_figure
 
 #: Columns of the table, and where a score is in a report. The forecast is of what is trained.
 SCORES = {
@@ -37,8 +36,10 @@ PAPER = {
     ("imbalanced", "all"): {"LEEP": 0.597, "NCE": 0.582, "H-score": 0.758},
     ("few_shot", "mahalanobis"): {"LEEP": 0.591},
 }
-COLUMNS = ("experiment", "trained", "score", "paper", "here", "95% interval", "n", "given C", "minus LEEP")
-LEVELS = 5
+COLUMNS = (
+    *("experiment", "trained", "score", "paper", "here", "95% interval", "p", "n"),
+    *("given C", "95% interval of r minus LEEP's", "command"),
+)
 
 
 def column(results: list[dict[str, Any]], score: str, trained: str) -> list[float | None]:
@@ -93,13 +94,14 @@ def convergence(results: Results, out: Path) -> dict[str, Any] | None:
         return None
     records = []
     for task in tasks:
-        epochs = tuple(range(1, len(task["curves"]["all"]) + 1))
-        curve, reference = (AccuracyCurve(epochs, tuple(task["curves"][name])) for name in ("all", "scratch"))
-        report = TransferabilityReport.from_dict(task["report"])
-        records.append(TransferRecord(report=report, curve=curve, trainable="all", reference=reference))
-    last = len(epochs)
-    # The paper looks for the epoch at which the transferred model passes the reference's final accuracy.
-    passed = [record.curve.epoch_reaching(record.reference.final) or last + 1 for record in records]
+        achieved, report = task["curves"]["all"], TransferabilityReport.from_dict(task["report"])
+        curve = AccuracyCurve(tuple(range(1, len(achieved) + 1)), tuple(achieved))
+        # As in the paper: the accuracy that the network from random weights ends with, on all images of the classes.
+        records.append(
+            TransferRecord(report=report, curve=curve, trainable="all", reference=task["curves"]["scratch"][-1])
+        )
+    last = len(achieved)
+    passed = [record.curve.epoch_reaching(record.reference) or last + 1 for record in records]
     leep = [record.report.leep for record in records]
     rank = stats.spearmanr(leep, passed)
     low, high = resampled((np.array(leep), np.array(passed, float)), spearman)
@@ -112,7 +114,7 @@ def convergence(results: Results, out: Path) -> dict[str, Any] | None:
             band = forecast.relative
             share = [a / record.curve.best for a in record.curve.accuracy]
             inside += [low_ <= s <= high_ for s, low_, high_ in zip(share, band.low, band.high, strict=False)]
-    levels_figure(History(records)).savefig(out / "convergence.png")
+    draw_levels(leep_levels(records), out / "convergence.png")
     return {
         "n": len(tasks),
         "never_passed": sum(epoch > last for epoch in passed),
@@ -123,6 +125,25 @@ def convergence(results: Results, out: Path) -> dict[str, Any] | None:
         "epochs_to_90_percent_error": float(np.mean(errors)) if errors else None,
         "inside_80_percent_band": float(np.mean(inside)) if inside else None,
     }
+
+
+def draw_levels(levels: tuple[LEEPLevel, ...], path: Path) -> None:
+    """Accuracy minus that of the reference after each epoch, averaged within levels of LEEP."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="#888888", linewidth=0.8, linestyle="--")
+    for level in levels:
+        if level.difference is not None:
+            mean = [100 * value for value in level.difference.mean]
+            color = colormaps["plasma"](0.85 - 0.17 * (level.level - 1))
+            label = f"LEEP {level.low:.2f} to {level.high:.2f} ({len(level.records)} tasks)"
+            axes.plot(level.difference.epochs, mean, "o-", markersize=3, color=color, label=label)
+    axes.set(xlabel="epochs of fine-tuning", ylabel="accuracy minus reference, points")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -208,9 +229,11 @@ def write_report(results: Results, out: Path, ranking: Path | None = None, compa
             number(row["paper"] if compared else None),
             number(row["r"]),
             interval(row["low"], row["high"]),
+            f"{row['p']:.0e}",
             str(row["n"]),
             number(row["given_classes"]),
             interval(row["minus_leep"]["low"], row["minus_leep"]["high"]) if row["score"] != "LEEP" else "-",
+            f"`--only {row['experiment']}`",
         )
         for row in summary["correlations"]
     ]
