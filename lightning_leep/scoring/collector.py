@@ -56,7 +56,8 @@ class ScoreCollector:
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
-        self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
+        each: dict[str, Any] = {"widths": self.widths, "each_layer": options.each_layer}
+        self.layers = LayerScores(**each, **common, **rows) if plan.layers else None
         self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
         for probe in (self.features, self.layers):
             if probe is not None:
