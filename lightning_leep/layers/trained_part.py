@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_leep.layers.transferred import Copies, find_transferred, source_names, whole_copies, within
+from lightning_leep.layers.transferred import Copies, find_transferred, whole_copies, within
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.parameters import layers_of_parameters, numbers
@@ -68,8 +68,8 @@ class TrainedPart:
         if module is pl_module:
             module = None  # any function of the network may be the source unless it is a module of its own
         if self.transferred is None:
-            self.transferred = () if module is None else find_transferred(pl_module, module)
-            self._source_names = () if module is None else source_names(self.transferred, pl_module, module)
+            found = {} if module is None else find_transferred(pl_module, module)
+            self.transferred, self._source_names = tuple(found), tuple(found.values())
         flagged = trained_parameters(pl_module, trainer.optimizers)
         # Some strategies show no gradients at all.
         moved = flagged & self._reached or flagged
