@@ -143,9 +143,11 @@ class RowMetric(AdditiveMetric):
 
     def total_scores(self) -> Tensor:
         """Sums of the scores of pooled rows and of rows held here, in the shape of ``score_sums``."""
-        total, scorer = self.score_sums, self.row_scorer() if self.rows else None
-        for rows, target in joined_blocks(self.rows, self.labels) if scorer else ():
-            total = total + scorer(rows.to(self.device), target.to(self.device)).to(total)
+        total = self.score_sums
+        if self.rows:
+            scorer = self.row_scorer()
+            for rows, target in joined_blocks(self.rows, self.labels):
+                total = total + scorer(rows.to(self.device), target.to(self.device)).to(total)
         return total
 
     def check_second_pass(self) -> None:
