@@ -22,10 +22,9 @@ Copies: TypeAlias = tuple[str, ...]
 def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...]:
     """Find the tensors of a network that came from the source, another module, before any step has changed them.
 
-    They are in the network's order, each as the names of all its copies. A parameter came from the source if it is one
-    of the source's own, or has the same shape and values as one. Equal tensors whose values are all the same do not
-    count: fresh biases and normalisations look like that everywhere. If one parameter of a layer was transferred, the
-    layer's other parameters were too. A copy of the whole source that stands beside layers taken from it adds nothing.
+    They are in the network's order, each as the names of all its copies. Equal tensors whose values are all the same do
+    not count: fresh biases and normalisations look like that everywhere. If one parameter of a layer was transferred,
+    the layer's others were too. A copy of the whole source that stands beside layers taken from it adds nothing.
     """
     equal = _EqualParameters(source)
     copies: defaultdict[int, list[str]] = defaultdict(list)
