@@ -1,6 +1,7 @@
 """The callback: which hook does what."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,6 +22,7 @@ from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.scoring.options import ScoringOptions
+from lightning_leep.utils.checks import check_name
 from lightning_leep.utils.trainer_callback import TrainerCallback
 
 if TYPE_CHECKING:
@@ -116,9 +118,8 @@ class LEEPCallback(TrainerCallback):
         ranking: Ranking | Folder | None = None,
         strict: bool = False,
     ) -> None:
-        for argument, text in (("monitor", monitor), ("name", name)):
-            if text is not None and (not isinstance(text, str) or not text):
-                raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+        check_name("monitor", monitor)
+        check_name("name", name)
         super().__init__()
         self.name = name
         self.strict = strict
@@ -174,9 +175,9 @@ class LEEPCallback(TrainerCallback):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             trainable = self._trainable(trainer, pl_module)  # again: the module's hooks have run since
             places = self._keeper.folder(trainer), self._scorer.source
-            outlook = look_ahead(trainer, self._barrier, state, facts, trainable, *places)
+            look = partial(look_ahead, trainer, self._barrier, state, facts, *places)
             asked = self.monitor, self.reference, self._keeper
-            self._watch = TransferWatch(self._logs, state, outlook, *asked)
+            self._watch = TransferWatch(self._logs, state, look, look(trainable), *asked)
             self._watch.start(scored, trainable)
             self._keeper.show_ranking(self._logs)
 

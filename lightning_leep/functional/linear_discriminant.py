@@ -42,10 +42,6 @@ class LinearDiscriminant(NamedTuple):
     corrections: Tensor | None = None  #: ``[S, K, K]``, Phi, if A is not diagonal
     products: Tensor | None = None  #: ``[2, S, K, K]``, M P M' and M A M', if A is not diagonal
 
-    def to(self, device: torch.device) -> "LinearDiscriminant":
-        """The same discriminant on another device."""
-        return LinearDiscriminant(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
-
 
 def linear_discriminant(space: FeatureSpace) -> LinearDiscriminant:
     """Linear discriminant of the rows of a space, for features or, if the space was made from rows, for its rows."""

@@ -11,8 +11,7 @@ HEAD = "head"
 def network_of(module: nn.Module) -> str:
     """Name of the part of a module that holds all blocks: one of its attributes, or "" for the module itself.
 
-    What lies beside such an attribute (the head of a module that keeps backbone and head apart, losses, metrics) is
-    never frozen. A plain container of blocks is a part of its holder: the stem lies beside it.
+    What lies beside it (a head apart, losses) is never frozen. Beside a plain container of blocks lies the stem.
     """
     firsts = {name.partition(".")[0] for name in find_blocks(module)}
     first = firsts.pop() if len(firsts) == 1 else ""
@@ -38,10 +37,7 @@ def find_layer(module: nn.Module, name: str) -> str:
 
 
 def frozen_parts(module: nn.Module, trained_from: str) -> tuple[list[nn.Module], list[nn.Parameter]]:
-    """What lies before a layer (:func:`find_layer`; ``HEAD`` is what follows the last block), as it is registered.
-
-    These are modules that lie before it whole, and single parameters of the modules that hold it (a class token, say).
-    """
+    """What lies before a layer as it is registered: whole modules, and single parameters of those that hold it."""
     network = network_of(module)
     layer = find_head(module) if trained_from == HEAD else find_layer(module, trained_from)
     if layer is None and not network:

@@ -18,10 +18,11 @@ def check_learning_rates(rates: Any) -> None:
     """Raise unless ``rates`` is a decay in (0, 1], a mapping from names to positive factors, or None."""
     if rates is None:
         return
-    values = {"": rates} if not isinstance(rates, Mapping) else rates
-    for name, value in values.items():
-        label = f"learning_rates[{name!r}]" if isinstance(rates, Mapping) else "learning_rates"
-        check_real(label, value, 0.0, 1.0 if not isinstance(rates, Mapping) else 1e6, missing=False)
+    values, high = {"learning_rates": rates}, 1.0
+    if isinstance(rates, Mapping):
+        values, high = {f"learning_rates[{name!r}]": factor for name, factor in rates.items()}, 1e6
+    for label, value in values.items():
+        check_real(label, value, 0.0, high, missing=False)
         if value == 0:
             raise ValueError(f"`{label}` must be above 0, got 0. Layers that are not to be trained are frozen.")
 

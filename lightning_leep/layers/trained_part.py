@@ -25,12 +25,10 @@ ALL = 0.9
 class TrainedPart:
     """What one fit trains, as a word.
 
-    What came from the source is found before the first step changes it
-    (:func:`~lightning_leep.layers.transferred.find_transferred`). What of it is trained is first read off the flags
-    ``requires_grad`` and the groups of the optimizers. The first step shows more: what has no gradient (because it runs
-    under ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start:
-    not all parts of a network may run in each step. If something else is trained in a later epoch, the word is
-    "gradual".
+    What came from the source is found before the first step changes it. What of it is trained is first read off the
+    flags ``requires_grad`` and the groups of the optimizers; what has no gradient at the first step (it runs under
+    ``no_grad``, say) is not trained. A gradient that first comes later in the first epoch counts from the start: not
+    all parts of a network may run in each step. If something else is trained in a later epoch, the word is "gradual".
     """
 
     transferred: tuple[Copies, ...] | None = None  #: the parameters that came from the source; None before :meth:`look`
@@ -42,7 +40,6 @@ class TrainedPart:
 
     def __post_init__(self) -> None:
         self._reached: set[str] = set()  # parameters that have had a gradient
-        self._waiting: list[tuple[str, nn.Parameter]] | None = None  # the others; None if they must be listed
         self._stepped = self._unfreezes = False
         self._epochs = 0
         self._source_names: tuple[str, ...] = ()  # of what was transferred
@@ -59,10 +56,8 @@ class TrainedPart:
 
     def see_gradients(self, pl_module: nn.Module) -> bool:
         """Note which parameters have a gradient, before an optimizer makes a step; return whether it is the first."""
-        if self._waiting is None:
-            self._waiting = list(pl_module.named_parameters(remove_duplicate=False))
-        self._reached.update(name for name, parameter in self._waiting if parameter.grad is not None)
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] not in self._reached]
+        parameters = pl_module.named_parameters(remove_duplicate=False)
+        self._reached.update(name for name, parameter in parameters if parameter.grad is not None)
         is_first, self._stepped = self.by_flags is None and not self._stepped, True
         return is_first
 
@@ -101,7 +96,6 @@ class TrainedPart:
     def end_epoch(self) -> None:
         """Note that an epoch is over."""
         self._epochs += 1
-        self._waiting = None  # a network may get new layers
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values."""

@@ -22,10 +22,9 @@ Copies: TypeAlias = tuple[str, ...]
 def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...]:
     """Find the tensors of a network that came from the source, another module, before any step has changed them.
 
-    They are in the network's order, each as the names of all its copies. A parameter came from the source if it is one
-    of the source's own, or has the same shape and values as one. Equal tensors whose values are all the same do not
-    count: fresh biases and normalisations look like that everywhere. If one parameter of a layer was transferred, the
-    layer's other parameters were too. A copy of the whole source that stands beside layers taken from it adds nothing.
+    They are in the network's order, each as the names of all its copies. Equal tensors whose values are all the same do
+    not count: fresh biases and normalisations look like that everywhere. If one parameter of a layer was transferred,
+    the layer's others were too. A copy of the whole source that stands beside layers taken from it adds nothing.
     """
     equal = _EqualParameters(source)
     copies: defaultdict[int, list[str]] = defaultdict(list)
@@ -85,37 +84,28 @@ class _EqualParameters:
     def __init__(self, module: nn.Module) -> None:
         self.parameters = list(module.parameters())
         self.identities = {id(p): i for i, p in enumerate(self.parameters)}
-        self.samples: dict[torch.dtype, dict[tuple, list[int]]] = {}
+        self.of_shape: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for index, parameter in enumerate(self.parameters):
+            if _comparable(parameter):
+                self.of_shape[parameter.shape].append(index)
 
     def find(self, parameter: Tensor) -> int | None:
         """Its index among the module's parameters; None if it is not there."""
         if id(parameter) in self.identities:
             return self.identities[id(parameter)]
-        if not _comparable(parameter) or (sample := _sample(parameter, parameter.dtype)) is None:
+        if not _comparable(parameter) or not parameter.numel():
             return None
-        for index in self._with_samples_of(parameter.dtype).get(sample, ()):
-            # The Trainer's precision may have rounded the copy.
-            original = self.parameters[index].detach().to(parameter.device, parameter.dtype)
-            if torch.equal(original, parameter.detach()):
+        values = parameter.detach().flatten()
+        if bool((values == values[0]).all()):
+            return None
+        for index in self.of_shape[parameter.shape]:
+            original = self.parameters[index].detach().flatten()
+            # The Trainer's precision may have rounded the copy, or moved it: most originals differ in the first values.
+            if all(torch.equal(original[:n].to(values), values[:n]) for n in (SAMPLE_SIZE, None)):
                 return index
         return None
-
-    def _with_samples_of(self, dtype: torch.dtype) -> dict[tuple, list[int]]:
-        if dtype not in self.samples:
-            table = self.samples[dtype] = defaultdict(list)
-            for index, parameter in enumerate(self.parameters):
-                if _comparable(parameter) and (sample := _sample(parameter, dtype)) is not None:
-                    table[sample].append(index)
-        return self.samples[dtype]
 
 
 def _comparable(parameter: Tensor) -> bool:
     # Only all processes together could read a tensor that is spread over them.
     return not is_lazy(parameter) and type(parameter.data) is Tensor and parameter.device.type != "meta"
-
-
-def _sample(parameter: Tensor, dtype: torch.dtype) -> tuple | None:
-    """Shape and some values of a tensor, rounded to a type; None if the values are all the same."""
-    flat = parameter.detach().reshape(-1)
-    values = flat[:: max(1, len(flat) // SAMPLE_SIZE)].to(dtype).tolist()
-    return (parameter.shape, *values) if len(set(values)) > 1 else None

@@ -37,15 +37,17 @@ class LayerScores(LinearProbeAccuracy):
 
     ``compute`` returns a dictionary of tensors ``[L]``: ``probe_accuracy``, ``probe_standard_error``, ``h_score`` and
     ``log_me``, NaN for layers that are left out; and, 0-d, ``multi_layer_probe_accuracy`` and
-    ``multi_layer_probe_standard_error``. ``widths`` are the numbers of features of the layers, D together; the other
-    arguments are those of :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
+    ``multi_layer_probe_standard_error``. ``widths`` are the numbers of features of the layers, D together; without
+    ``each_layer`` the scores of each are NaN. The other arguments are those of
+    :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
     """
 
     pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
     unusable: Tensor
     together: LinearProbe  #: on all layers, once computed
 
-    def __init__(self, num_target_classes: int, widths: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, num_target_classes: int, widths: Sequence[int], each_layer: bool = True, **kwargs: Any) -> None:
+        self.each_layer = each_layer
         self.columns = [slice(start, end) for start, end in pairwise(accumulate(widths, initial=0))]  #: of each layer
         super().__init__(num_target_classes, sum(widths), validate_args=False, **kwargs)
 
@@ -77,28 +79,33 @@ class LayerScores(LinearProbeAccuracy):
         """Places of the layers that can be used, by what is known so far."""
         return (self.unusable == 0).nonzero().flatten().tolist()
 
-    def row_scorer(self, device: torch.device) -> RowScorer:
+    def scored_layers(self) -> list[int]:
+        """Places of the layers that are scored one by one."""
+        return self.usable_layers() if self.each_layer else []
+
+    def row_scorer(self) -> RowScorer:
         """Scores of a row on all layers and on each, under every candidate, given the moments of all rows."""
         central, layers, num_layers = central_moments(self.moments), self.usable_layers(), len(self.columns)
-        parts: list[slice | Tensor] = [self.columns[layer] for layer in layers]
+        scored = self.scored_layers()
+        parts: list[slice | Tensor] = [self.columns[layer] for layer in scored]
         if layers:  # the probe on all comes first
-            places = torch.arange(self.num_features, device=device)
+            places = torch.arange(self.num_features, device=self.device)
             usable = torch.cat([places[self.columns[layer]] for layer in layers])
             parts.insert(0, slice(None) if len(layers) == num_layers else usable)
         spaces = (space_of_moments(_moments_of(central, part)) for part in parts)
-        discriminants = [linear_discriminant(space).to(device) for space in spaces]
+        discriminants = [linear_discriminant(space) for space in spaces]
         num_rows = int(self.class_counts.sum())
         tried = [enough_candidates(num_rows, len(discriminant.basis)) for discriminant in discriminants]
-        mean = central.centre.to(device)  # [D]
+        mean = central.centre  # [D]
         member = torch.block_diag(*(mean.new_ones(part.stop - part.start, 1) for part in self.columns))  # [D, L]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
             probes = mean.new_zeros(1 + num_layers, 2 + self.num_target_classes, NUM_CANDIDATES)
-            for place, part, discriminant, few in zip([-1, *layers], parts, discriminants, tried, strict=False):
+            for place, part, discriminant, few in zip([-1, *scored], parts, discriminants, tried, strict=False):
                 of_rows = self.new_outcomes(target) if place == -1 else None
                 probes[1 + place] = linear_probe_sums(rows[:, part], target, discriminant, few, of_rows)
             quartic = mean.new_zeros(num_layers)
-            for chunk, _ in row_chunks(rows, target):
+            for chunk, _ in row_chunks(rows, target) if scored else ():
                 norms = (chunk - mean).square_() @ member  # [m, D] @ [D, L]
                 quartic += norms.square_().sum(dim=0)
             return torch.cat([probes.flatten(), quartic])
@@ -111,14 +118,13 @@ class LayerScores(LinearProbeAccuracy):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Scores of all rows seen so far, on all processes."""
-        layers, num_layers = self.usable_layers(), len(self.columns)
-        sums, counts = self.total_scores(), self.class_counts * bool(layers)
-        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
-            self.check_second_pass(sums)
+        num_layers = len(self.columns)
+        sums, counts = self.total_scores(), self.class_counts * bool(self.usable_layers())
+        self.check_second_pass()
         probes, quartic = sums[:-num_layers].view(1 + num_layers, -1, NUM_CANDIDATES), sums[-num_layers:]
         found = {name: sums.new_full((num_layers,), torch.nan) for name in LAYER_SCORES}
         central = central_moments(self.moments)
-        for layer in layers:
+        for layer in self.scored_layers():
             probe = linear_probe_result(probes[1 + layer], counts)
             space = space_of_moments(_moments_of(central, self.columns[layer], quartic[layer]))
             scores = (probe.accuracy, probe.standard_error, h_score_of_space(space), log_me_of_space(space))

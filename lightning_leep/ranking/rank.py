@@ -49,9 +49,10 @@ def rank_sources(
 ) -> SourceRanking:
     """Score pre-trained models on the same labelled target data, and rank them by the accuracy that each forecasts.
 
-    The sources are scored one after the other, as by :func:`~lightning_leep.score`. One that fails is listed with its
-    error, and the others go on; if memory runs out, it is tried again with half as many rows at a time. Under an
-    initialised process group all processes share the rows of each source and return the same ranking.
+    The sources are scored one after the other, as by :func:`~lightning_leep.score`, without the permutation test and
+    the scores of single layers, which no ranking shows. One that fails is listed with its error, and the others go on;
+    if memory runs out, it is tried again with half as many rows at a time. Under an initialised process group all
+    processes share the rows of each source and return the same ranking.
 
     Args:
         sources: Modules, functions or :class:`~lightning_leep.Source` by name.
@@ -92,7 +93,8 @@ def rank_sources(
         >>> ranking.best, ranking.num_samples
         ('identity', 60)
     """
-    known, rows = as_sources(sources), TargetData(data, max_samples, batch_size, num_workers)
+    known = {name: _without_unshown(source) for name, source in as_sources(sources).items()}
+    rows = TargetData(data, max_samples, batch_size, num_workers)
     wanted = Wanted(trainable, by, history, rows.name if target is None else target)
     check_flag("progress", progress)
     if num_target_classes is not None:
@@ -166,6 +168,11 @@ def _score_all(
             except Exception as error:  # such as a full disk; the ranking matters more
                 reason = getattr(error, "strerror", None) or described(error)
                 found.notes[f"Reports could not be kept: {reason}. After an interruption they are made again."] = None
+
+
+def _without_unshown(source: Source) -> Source:
+    """The source without the scores that no ranking shows."""
+    return replace(source, options=replace(source.options, num_permutations=0, each_layer=False))
 
 
 def _why_left_out(needed: float, left: float) -> str:

@@ -15,8 +15,7 @@ ROUNDING_OF_HALF = 2e-2
 def rows_of_answer(value: Tensor, output: Tensor, preds: Tensor) -> Tensor | None:
     """Features ``[N, d]`` or ``[N, d, d1, ...]`` at the places where the head's output is what the source returned.
 
-    The head was given ``value [N, ..., d]`` and returned ``output [N, ..., Z]``; the source returned ``preds``. None
-    unless every row of ``preds`` is a row of the output.
+    The head was given ``value [N, ..., d]`` and returned ``output [N, ..., Z]``. None unless all ``preds`` are in that.
     """
     answer = preds.movedim(1, -1)  # [N, ..., Z]
     if value.shape[:-1] != output.shape[:-1] or not value.is_floating_point() or len(output) != len(answer):
@@ -39,8 +38,8 @@ def rows_of_answer(value: Tensor, output: Tensor, preds: Tensor) -> Tensor | Non
 def rows_of_several_heads(runs: Sequence[tuple[Tensor, Tensor | None]], preds: Tensor) -> Tensor | None:
     """Features of heads whose outputs the source adds or averages, side by side: ``[N, k d]``.
 
-    ``runs`` are what linear layers with as many outputs as the source were given, ``[N, d]``, and what they returned.
-    None unless there are at least two on features of one width, and ``preds [N, Z]`` is their sum or mean.
+    ``runs`` are what linear layers were given, ``[N, d]``, and returned. None unless ``preds [N, Z]`` is the sum or
+    mean of at least two.
     """
     outputs = [output for _, output in runs if output is not None and output.shape == preds.shape]
     if len(outputs) < max(2, len(runs)) or len({value.shape for value, _ in runs}) > 1:

@@ -31,11 +31,7 @@ def split_pair_or_mapping(batch: Any) -> tuple[Any, Tensor]:
 
 
 def call_source(source: Callable[..., Any], inputs: Any) -> Any:
-    """Call a source with the inputs of a batch, and return what it returns.
-
-    A mapping is passed as keyword arguments. If the source does not take them, a mapping of one entry is passed as that
-    entry. Anything else is one positional argument.
-    """
+    """Call a source with the inputs of a batch: a mapping by keywords, or as its only entry; else one argument."""
     if not isinstance(inputs, Mapping):
         return source(inputs)
     if _takes(source, inputs):

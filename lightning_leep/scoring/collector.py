@@ -17,7 +17,6 @@ from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
-from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.outputs import ValuesSeen
@@ -57,23 +56,28 @@ class ScoreCollector:
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
-        self.layers = LayerScores(widths=self.widths, **common, **rows) if plan.layers else None
+        each: dict[str, Any] = {"widths": self.widths, "each_layer": options.each_layer}
+        self.layers = LayerScores(**each, **common, **rows) if plan.layers else None
         self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
         for probe in (self.features, self.layers):
             if probe is not None:
                 probe.keep_outcomes()
-        metrics = (self.outputs, self.features, self.neighbours, self.nce, self.nleep, self.layers)
-        self.metrics: list[Metric] = [metric for metric in metrics if metric is not None]
-        fed = ("preds", "features", "features", "preds", "", "layer_features")  # N-LEEP takes over the features' rows
-        given = zip(metrics, fed, strict=True)
-        self._fed: list[tuple[Any, str]] = [(metric, name) for metric, name in given if metric is not None and name]
-        for metric in self.metrics:
-            metric.to(device)
+        fed: list[tuple[Any, str]] = [
+            (self.outputs, "preds"),
+            (self.features, "features"),
+            (self.neighbours, "features"),
+            (self.nce, "preds"),
+            (self.layers, "layer_features"),
+        ]
+        self._fed = [(metric.to(device), name) for metric, name in fed if metric is not None]
+        self.metrics: list[Metric] = [metric for metric, _ in self._fed]
+        if self.nleep is not None:  # it takes over the features' rows
+            self.metrics.append(self.nleep.to(device))
 
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
-            batch = moved(batch, self.device)  # back from the CPU, if they were kept there
+            batch = batch.to(self.device)  # back from the CPU, if they were kept there
             self.places.add(batch.target)
             if self.outputs is not None and self.plan.options.from_logits:
                 self.values.add(batch.preds)
@@ -97,11 +101,7 @@ class ScoreCollector:
         return second_pass
 
     def report(self, seconds: Callable[[], float]) -> TransferabilityReport:
-        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began.
-
-        Raises:
-            ValueError: If there are fewer than 2 labelled rows, or the second pass read other rows than the first.
-        """
+        """Return the scores of the rows of all processes; ``seconds`` returns the wall time since the pass began."""
         plan = self.plan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a process may well have seen no batch

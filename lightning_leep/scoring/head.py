@@ -81,18 +81,11 @@ class HeadInput:
         return recent if latest is None or latest in recent else [*recent, latest]
 
     def take(self, preds: Tensor, target: Tensor) -> Tensor | None:
-        """Return the features if they have one row for each label, and forget them.
+        """Return the features ``[N, d]`` or ``[N, d, d1, ...]`` if they have one row for each label, and forget them.
 
         A head that runs on every token, or several times, has its features where its output is what the source
-        returned. Those of several heads, whose outputs the source adds or averages, stand side by side.
-
-        Returns:
-            ``[N, d]`` or ``[N, d, d1, ...]``. A copy: a view would keep its whole base alive (all tokens, say), and a
-            model may reuse its memory. None without a head that is known to make the outputs, or if it ran more than
-            once and none of its outputs is what the source returned.
-
-        Raises:
-            ValueError: If the user named the head and it did not run, ran more than once, or was given something else.
+        returned. Those of several heads, whose outputs the source adds or averages, stand side by side. None if no head
+        is known to make the outputs; ``ValueError`` if that is one that the user named.
         """
         for run in self._common.values():
             if isinstance(run.layer, nn.Identity) and run.output is not None and torch.equal(run.output, preds):
@@ -114,7 +107,7 @@ class HeadInput:
         if features is None or self.name not in (None, name):
             return None  # features of another layer than before do not count
         self.name = name
-        return features.clone()
+        return features.clone()  # a view would keep all tokens alive, and a model may use the memory again
 
     def _find(self, preds: Tensor, target: Tensor) -> tuple[str, Tensor | None]:
         """Return the name of the head, or of several, and the features."""
@@ -218,17 +211,11 @@ def looks_new(head: nn.Module | None) -> str:
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
     """Record the input of the source's head at every forward pass within the context; of a plain callable nothing.
 
-    Without ``head``, a name as in ``module.get_submodule``, it is the first of these that has as many outputs as the
-    source:
+    Without ``head``, a name as in ``module.get_submodule``, it is the first with as many outputs as the source of
 
-    1. the linear layer whose name ends in ``fc``, ``classifier``, ``head`` or ``linear``: the least deep one of each
-       name, and of these the last to run;
-    2. the linear layer that runs last. If a module with such a name has as many outputs too, the layer must be inside
-       it. It does not count if another linear layer of the same submodule has as many outputs, since the two are then
-       added (LoRA);
+    1. the linear layer with a name of ``HEAD_NAMES``: the least deep one of each, and of these the last to run;
+    2. the linear layer that runs last, inside the module with such a name if that has as many outputs too;
     3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
-
-    If the source returns the sum or the mean of what several linear layers return, all of them are the head.
     """
     # A module may have several names, and a user may give any of them.
     named = () if module is None else module.named_modules(remove_duplicate=head is None)

@@ -30,9 +30,8 @@ class LayerColumns(NamedTuple):
 def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -> tuple[LayerColumns, ...]:
     """Choose what is kept of each layer, given the first batch, in the order in which the layers were done.
 
-    What goes into the head is left out if a layer's mean or token is the same. Nothing is kept if that is all there is,
-    since the features of the head are scored anyway. The ``token`` that the head reads stands beside the mean in every
-    layer that has as many tokens.
+    The ``token`` that the head reads stands beside the mean in every layer that has as many tokens. What goes into the
+    head is scored anyway: it is left out if a layer's mean or token is the same, and nothing is kept beside it alone.
     """
     columns = []
     for name, layer in batch.items():
@@ -49,11 +48,7 @@ def layer_columns(batch: Mapping[str, Pooled], token: ReadToken | None = None) -
 
 
 class LayerFeatures:
-    """Brings the layers of any batch to one matrix ``[n, D]``, D at most ``MAX_WIDTH``.
-
-    A layer that is wider than its share is projected by a random matrix with orthonormal columns, the same in every
-    process and run.
-    """
+    """Brings the layers of any batch to one matrix ``[n, D]``, D at most ``MAX_WIDTH``; wide ones by projection."""
 
     def __init__(self, columns: Sequence[LayerColumns]) -> None:
         self.columns = tuple(columns)
@@ -81,10 +76,9 @@ class LayerFeatures:
         return torch.cat(parts, dim=1)
 
     def _project(self, rows: Tensor, column: LayerColumns, kept: int) -> Tensor:
-        projection = self._projections.get(column.name)
-        if projection is None or projection.device != rows.device or projection.dtype != rows.dtype:
-            projection = random_projection(column.name, column.width, kept).to(rows)
-            self._projections[column.name] = projection
+        if column.name not in self._projections:
+            self._projections[column.name] = random_projection(column.name, column.width, kept)
+        projection = self._projections[column.name] = self._projections[column.name].to(rows)
         with torch.autocast(device_type=rows.device.type, enabled=False):
             return rows @ projection  # [n, d] @ [d, k]
 

@@ -14,27 +14,26 @@ from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import layer_parameters
 from lightning_leep.scoring.pooling import Layout, Pooled, Pooling, layout_of, pool
-from lightning_leep.scoring.reading import ReadToken, TokenReader
+from lightning_leep.scoring.reading import TokenReader
 from lightning_leep.utils.checks import error_text
 
 
 class LayerOutputs:
     """What the layers returned when the source last ran; of a function, whose layers are unknown, nothing.
 
-    ``layers`` is "auto" for the stem and the blocks (:func:`~lightning_leep.scoring.blocks.find_blocks`), or names of
-    submodules, with ``STEM`` perhaps among them; ``ValueError`` if the source has no submodule of a name.
+    ``layers`` is "auto" for the stem and the blocks, or names of submodules, with ``STEM`` perhaps among them.
     """
 
     def __init__(self, source: nn.Module | None, layers: str | Sequence[str], pooling: Pooling = "auto") -> None:
         self.source = source
         self.pooling = pooling
         self.left_out: dict[str, str] = {}  #: why, by name: the end of a sentence that begins with the name
-        self.token: ReadToken | None = None  #: what the source's head reads of a sequence, known after the first batch
         self.blocks = [] if source is None else find_blocks(source)
         self.named = () if isinstance(layers, str) else tuple(layers)
         self.has_stem = isinstance(layers, str) or STEM in layers
         self.modules = {} if source is None else self._find(source)
-        self._reader = TokenReader(source) if source is not None and self.modules and pooling == "auto" else None
+        #: What the source's head reads of a sequence, known after the first batch.
+        self.reader = TokenReader(source if self.modules and pooling == "auto" else None)
         self._pooled: dict[str, Pooled] = {}
         self._layouts: dict[nn.Module, Layout] = {}
         self._runs: Counter[str] = Counter()
@@ -64,8 +63,7 @@ class LayerOutputs:
         self._inputs = {leaf.data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
         self._pooled = {}
         self._runs.clear()
-        if self._reader is not None:
-            self._reader.begin(self._num_rows, self._mask)
+        self.reader.begin(self._num_rows, self._mask)
 
     def record_stem(self, layer: nn.Module, values: Sequence[Any]) -> None:
         """Keep the input of the first block that runs, unless it is that of the source."""
@@ -102,13 +100,11 @@ class LayerOutputs:
     def take(self, preds: Tensor, head: str | None, features: Tensor | None) -> dict[str, Pooled]:
         """Return the pooled outputs in the order in which the layers were done, and forget them.
 
-        Left out are the layers named ``head`` (with " + " between several), which make ``preds``, and what contains
-        them. ``features [n, d]``, what they were given, come last unless layers are named.
+        Left out are the layers named ``head`` (with " + " between several) and what contains them; ``features [n, d]``,
+        what they were given, come last unless layers are named.
         """
-        if self._reader is not None:
-            self._reader.compare(preds)
-            self.token = self._reader.found
-            self.close()
+        self.reader.compare(preds)
+        self.reader.close()
         pooled, self._pooled, self._mask = self._pooled, {}, None
         for name in self.named:
             if not self._num_rows:
@@ -123,12 +119,6 @@ class LayerOutputs:
     def parameters(self, layers: Sequence[str], head: str | None) -> dict[str, int]:
         """Parameters of layers, by name (:func:`~lightning_leep.scoring.parameters.layer_parameters`)."""
         return {} if self.source is None else layer_parameters(self.source, layers, self.modules, head)
-
-    def close(self) -> None:
-        """Stop looking for the token that the head reads."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
 
 
 def _holds(name: str, head: str | None) -> bool:
@@ -165,6 +155,6 @@ def capture_layers(
             handles.append(layer.register_forward_hook(partial(returned, name)))
         yield outputs
     finally:
-        outputs.close()
+        outputs.reader.close()
         for handle in handles:
             handle.remove()

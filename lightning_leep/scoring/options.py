@@ -39,6 +39,8 @@ class ScoringOptions:
             blocks and the input of the head (:func:`~lightning_leep.scoring.blocks.find_blocks`), names of modules
             (``"stem"`` is the input of the first block), or None for none. Layers of more than 1024 features together
             are projected at random.
+        each_layer: Whether ``layers`` are scored one by one as well. False keeps the probe on all of them together,
+            which forecasts of fine-tuning start from, and leaves out the scores that advice on layers needs.
         pooling: How a layer's output becomes one row of features for each image or text. ``"auto"`` takes the mean over
             space or tokens (of those in ``attention_mask``), with the first or last token beside it if the head reads
             that one; ``"mean"`` the mean alone; ``"first"`` or ``"last"`` that token alone; or a function from the
@@ -69,6 +71,7 @@ class ScoringOptions:
     class_dim: int | None = None
     head: str | Literal[False] | None = None
     layers: Sequence[str] | None = "auto"
+    each_layer: bool = True
     pooling: Pooling = "auto"
     memory: Memory = "device"
     num_permutations: int = 20
@@ -76,7 +79,7 @@ class ScoringOptions:
     nleep: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("from_logits", "feature_scores", "nleep"):
+        for name in ("from_logits", "each_layer", "feature_scores", "nleep"):
             check_flag(name, getattr(self, name))
         check_ignore_index(self.ignore_index)
         if self.split_batch is not None and not callable(self.split_batch):
@@ -126,6 +129,7 @@ class OptionNames(TypedDict, total=False):
     class_dim: int | None
     head: str | Literal[False] | None
     layers: Sequence[str] | None
+    each_layer: bool
     pooling: Pooling
     memory: Memory
     num_permutations: int

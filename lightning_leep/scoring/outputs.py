@@ -1,6 +1,6 @@
 """Reading what a source returns: which tensor holds its outputs, where their classes are, and what they look like."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ CLASS_INDICES = (
     "Soft labels, several labels for a row and regression targets have no LEEP: turn them into class indices, as a "
     "function `split_batch=` from the batch to (inputs, target) may do."
 )
+#: Largest number of classes that labels alone may show: a joint of 10,000 by 1,000 takes 80 MB.
+MAX_FOUND_CLASSES = 10_000
 #: What models without a head call their features (Hugging Face), the first one found.
 EMBEDDINGS = ("image_embeds", "pooler_output")
 
@@ -19,11 +21,9 @@ EMBEDDINGS = ("image_embeds", "pooler_output")
 class OutputReader:
     """Brings what a source returns to ``[N, Z, d1, ...]``, in the same way for all batches of a pass.
 
-    The outputs are the tensor that the source returns, its ``logits`` (Hugging Face), its ``out`` (torchvision's
-    segmentation models), or the only tensor of a tuple. Their classes are in dimension ``class_dim`` or, if that is
-    None, in dimension 1 or the last one, as the labels tell. Where they cannot (``[N, T, T]``), an earlier batch of the
-    pass may have told; else ``.logits`` of three dimensions has them last, and of more in dimension 1, as Hugging
-    Face's models of tokens and of pixels do.
+    The classes are in dimension ``class_dim`` or, if that is None, in dimension 1 or the last one, as the labels tell.
+    Where they cannot (``[N, T, T]``), an earlier batch may have told; else ``.logits`` of three dimensions has them
+    last, and of more in dimension 1, as Hugging Face's models of tokens and of pixels do.
     """
 
     def __init__(self, class_dim: int | None = None) -> None:
@@ -32,11 +32,7 @@ class OutputReader:
         self._found: int | None = None  # by the latest batch whose shapes tell
 
     def read(self, output: Any, target: Any) -> Tensor:
-        """Return the outputs as ``[N, Z, d1, ...]``. A single output may lack its dimension: ``[N]``, ``[N, H, W]``.
-
-        ``TypeError`` if no tensor is found or the labels are not integers, ``ValueError`` if the shapes do not fit or
-        leave open where the classes are.
-        """
+        """Return the outputs as ``[N, Z, d1, ...]``. A single output may lack its dimension: ``[N]``, ``[N, H, W]``."""
         value, named = _find_tensor(output)
         check_target(target)
         if isinstance(target, Tensor):
@@ -54,7 +50,7 @@ class OutputReader:
         return value
 
     def read_embedding(self, output: Any, target: Any) -> Tensor:
-        """Return the features ``[N, d, d1, ...]`` that a source without a head returns; it raises as :meth:`read`."""
+        """Return the features ``[N, d, d1, ...]`` that a source without a head returns."""
         for name in EMBEDDINGS:
             output = output.get(name, output) if isinstance(output, Mapping) else getattr(output, name, output)
         if not isinstance(output, Tensor):
@@ -68,12 +64,7 @@ class OutputReader:
         return self.read_features(output, target)
 
     def read_features(self, value: Tensor, target: Tensor) -> Tensor:
-        """Return features beside the outputs as ``[N, d, d1, ...]``; their shapes tell, or else the outputs' told.
-
-        Raises:
-            TypeError: If they are not floating point.
-            ValueError: If the shapes do not fit.
-        """
+        """Return features beside the outputs as ``[N, d, d1, ...]``; their shapes tell, or else the outputs' told."""
         if value.ndim > 2:
             value = value.movedim(self._find_class_dim(value, target, False), 1)
         check_layout(value, target, None, name="features")
@@ -101,7 +92,8 @@ class OutputReader:
 
 
 def _find_tensor(output: Any) -> tuple[Tensor, bool]:
-    """Return the outputs, and whether they came as ``logits``."""
+    """Return the outputs, and whether they came as ``logits`` (Hugging Face)."""
+    # torchvision's segmentation models call them "out".
     if isinstance(output, Mapping):
         output = output if "logits" in output else output.get("out", output)
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -132,6 +124,22 @@ def check_target(target: Any) -> None:
             f"`target` must hold integer class labels, got {target.dtype} of shape {list(target.shape)}. "
             + CLASS_INDICES
         )
+
+
+def count_classes(targets: Iterable[Tensor], ignore_index: int | None) -> int:
+    """Return the number of classes in the labels of a pass: the largest one plus 1, or 0 without any."""
+    largest = -1
+    for target in targets:
+        check_target(target)
+        if ignore_index is not None:
+            target = target[target != ignore_index]
+        largest = max(largest, int(target.max()) if target.numel() else -1)
+        if largest >= MAX_FOUND_CLASSES:
+            raise ValueError(
+                f"Labels up to {largest} are too large to find the number of classes from them. Pass "
+                "`num_target_classes=`, and `ignore_index=` for a label to be left out."
+            )
+    return largest + 1
 
 
 def _described(output: Any) -> str:
@@ -178,10 +186,7 @@ class ValuesSeen:
         self.not_one += not ((preds.float().sum(dim=1) - 1).abs() <= tolerance).all()
 
     def remarks(self, reduce: Callable[[Tensor], Tensor], device: torch.device, single: bool) -> list[str]:
-        """What the batches of all processes, summed by ``reduce`` on ``device``, show, as sentences; empty for logits.
-
-        ``single`` says whether the two classes are made of one output.
-        """
+        """What the batches of all processes show, as sentences; ``single`` if two classes are made of one output."""
         seen = torch.tensor([self.batches, self.outside, self.not_one], device=device)
         batches, outside, not_one = reduce(seen).tolist()
         if not batches or outside:

@@ -30,13 +30,8 @@ def layers_of_parameters(
 
     A parameter of several layers belongs to the one that is done first. What is registered before the first of
     ``modules`` belongs to the stem if that is among the layers, and what follows the last one to the head's input. What
-    belongs to no layer, as the head itself, is missing.
-
-    Args:
-        source: The module that the layers belong to.
-        layers: Their names, in the order in which they are done.
-        modules: Those that are names of submodules; the others are the stem, the head's input, or another run.
-        head: Name of the head, or names with " + " between them; None if it is unknown.
+    belongs to no layer, as the head itself (names with " + " between them), is missing. ``layers`` are in the order in
+    which they are done; of these ``modules`` are submodules, the others the stem, the head's input, or another run.
     """
     found, heads = {}, [] if head is None else head.split(" + ")
     places = {name: place for place, (name, _) in enumerate(source.named_modules(remove_duplicate=False))}

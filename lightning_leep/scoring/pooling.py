@@ -50,16 +50,8 @@ def pool(output: Any, layout: Layout, num_rows: int, mask: Tensor | None = None)
 
     ``[n, d]`` stays as it is. In ``[n, d, ...]`` and ``[n, ..., d]`` the features are the dimension whose size is among
     the sizes of the layer's parameters; if that does not tell, dimension 1 for a layer with convolutions of that many
-    dimensions and for images without any layer, else the last one. A sequence may also be ``[T, n, d]``.
-
-    Args:
-        output: A tensor, a packed sequence, or a tuple, list or mapping of such.
-        layout: That of the module that returned it or, for the input of a layer, that takes it.
-        num_rows: n.
-        mask: ``[n, T]``, non-zero for the tokens that count; used for sequences of T tokens.
-
-    Raises:
-        ValueError: If no floating-point tensor has n rows; the message goes on after the name of the layer.
+    dimensions and for images without any layer, else the last one. A sequence may also be ``[T, n, d]``; its ``mask``
+    ``[n, T]`` is non-zero for the tokens that count. A ``ValueError`` says what is wrong after the layer's name.
     """
     tensors = list(_tensors(output, mask))
     for value, counted in tensors:

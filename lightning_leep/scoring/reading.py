@@ -28,20 +28,20 @@ class TokenReader:
     compared with the first and the last token of it.
     """
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: nn.Module | None) -> None:
         self.found: ReadToken | None = None
         self._num_rows = 0
         self._mask: Tensor | None = None
         self._sequence: Pooled | None = None
         self._handles: list[Any] = []
-        for module in source.modules():
+        for module in () if source is None else source.modules():
             if not isinstance(module, torch.jit.ScriptModule) and not any(True for _ in module.children()):
                 self._handles.append(module.register_forward_pre_hook(self._before))
                 self._handles.append(module.register_forward_hook(self._after))
 
     def begin(self, num_rows: int, mask: Tensor | None) -> None:
         """Note the batch that comes next."""
-        self.found, self._num_rows, self._mask, self._sequence = None, num_rows, mask, None
+        self._num_rows, self._mask, self._sequence = num_rows, mask, None
 
     def compare(self, value: Any) -> None:
         """Compare what goes on with the tokens of the last sequence."""

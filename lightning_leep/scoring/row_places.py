@@ -37,7 +37,7 @@ class RowPlaces:
         """The outcomes of a probe on all processes, in the order of the data set; None if they were not kept.
 
         Process r of w has images r, r + w, r + 2 w, ... of the data set, as samplers divide it. Every process must call
-        this, all with outcomes of their own rows or all without. They meet on ``device``.
+        this.
         """
         if probe.row_correct is None or probe.row_log_likelihood is None:
             return None

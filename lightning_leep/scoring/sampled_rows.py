@@ -26,10 +26,8 @@ SUBSET_SEED = 0
 def sampled_rows(loader: DataLoader, num_batches: int | None) -> tuple[Sequence[int], str | None]:
     """Return the indices of the rows that a loader draws from, each once, and a note about the choice, if needed.
 
-    Args:
-        loader: A loader over a data set with an index.
-        num_batches: Batches of an epoch of all processes, if they are fewer than the loader has. As many rows are
-            returned as these hold: the same rows if they come in order, else random ones. None for all rows.
+    ``num_batches`` are those of an epoch of all processes if they are fewer than the loader has, else None. As many
+    rows are returned as these hold: the same rows if they come in order, else random ones.
     """
     batch_sampler = _batch_sampler(loader)
     # A batch sampler of the user's may do anything with its sampler.

@@ -30,10 +30,9 @@ class ScoringData:
 
 
 def given_data(loader: Iterable[Any], max_samples: int | None) -> ScoringData:
-    """Return this process's share of the data that the user wants scored.
+    """Return this process's share of the data that the user wants scored: of rows with an index, or of a sequence.
 
-    Processes divide the rows of a loader over data with an index, and the batches of a sequence. Of any other iterable,
-    each process scores all that it yields; with several processes, a note says so. ``max_samples`` needs an index.
+    Of any other iterable each process scores all that it yields; with several processes, a note says so.
     """
     if isinstance(loader, DataLoader) and has_index(loader) and not makes_its_own_batches(loader):
         return rebuilt(loader, None, max_samples)
@@ -69,18 +68,14 @@ def makes_its_own_batches(loader: DataLoader) -> bool:
 
 
 def rebuilt(loader: DataLoader, num_batches: int | None, max_samples: int | None) -> ScoringData:
-    """Return this process's share of the rows that a loader draws from, at most ``max_samples`` of all processes.
-
-    They come in a loader of their own; ``num_batches`` as in :func:`sampled_rows`.
-    """
+    """Return this process's share of the rows of :func:`sampled_rows`, at most ``max_samples`` of all processes."""
     indices, note = sampled_rows(loader, num_batches)
     if max_samples is not None:
         indices = random_subset(indices, max_samples)
-    share = shard(indices)
     rows: int | None = batch_size(loader)
-    sampler: Iterable[Any] = share
+    sampler: Iterable[Any] = shard(indices)
     if loader.batch_sampler is None:  # the data set is asked for a list of rows at a time
-        sampler, rows = BatchSampler(share, batch_size(loader), drop_last=False), None
+        sampler, rows = BatchSampler(sampler, batch_size(loader), drop_last=False), None
     batches: DataLoader = DataLoader(
         loader.dataset,
         batch_size=rows,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -36,6 +37,11 @@ class Outputs(NamedTuple):
     target: Tensor  #: labels
     layers: Mapping[str, Pooled] = {}  #: pooled outputs of its layers, by name
     layer_features: Tensor | None = None  #: these side by side, ``[N, D]``
+
+    def to(self, device: torch.device) -> "Outputs":
+        """The batch on another device."""
+        moved: Outputs = apply_to_collection(self, Tensor, lambda tensor: tensor.to(device))
+        return moved
 
 
 AUTOCAST_DTYPES = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}

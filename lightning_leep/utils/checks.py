@@ -18,12 +18,18 @@ def check_text(name: str, value: Any, *, empty: bool = True) -> None:
         raise ValueError(f"`{name}` must not be empty.")
 
 
+def check_name(name: str, value: Any) -> None:
+    """Raise ``TypeError`` unless a value is a string that is not empty, or None."""
+    if value is not None and (not isinstance(value, str) or not value):
+        raise TypeError(f"`{name}` must be a name or None, got {value!r}.")
+
+
 def check_size(name: str, value: Any, low: int = 1) -> None:
     """Raise ``TypeError`` unless a value is an integer (True is not), ``ValueError`` unless ``low`` <= it <= 10^12."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer, got {value!r}.")
     if not low <= value <= MAX_SIZE:
-        raise ValueError(f"`{name}` must be in {low}..10^12, got {shown(value)}.")
+        raise ValueError(f"`{name}` must be in {low}..10^12, got {value}.")
 
 
 def check_real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, missing: bool = True) -> None:
@@ -38,7 +44,7 @@ def check_real(name: str, value: Any, low: float = -math.inf, high: float = math
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"`{name}` must be a number that fits a float, got {shown(int(value))}.") from None
+        raise ValueError(f"`{name}` must be a number that fits a float, got {value!r}.") from None
     if not (low <= number <= high or (missing and math.isnan(number))):
         raise ValueError(f"`{name}` must lie in {low:g}..{high:g}, got {number:g}.")
 
@@ -84,7 +90,7 @@ def real_numbers(name: str, values: Any) -> tuple[float, ...]:
         except (TypeError, ValueError):
             raise TypeError(f"`{name}` must hold numbers, got {value!r}.") from None
         except OverflowError:
-            raise ValueError(f"`{name}` must hold numbers that fit a float, got {shown(value)}.") from None
+            raise ValueError(f"`{name}` must hold numbers that fit a float, got {value}.") from None
     return tuple(numbers)
 
 
@@ -110,11 +116,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def shown(value: int) -> str:
-    """Return an integer as text for a message; Python cannot write one of more than 4300 digits."""
-    return str(value) if abs(value) < 10**20 else f"an integer of {value.bit_length()} bits"
 
 
 def printable(text: str) -> str:

@@ -54,6 +54,12 @@ def test_scores_of_each_layer_and_of_all(keep_rows):
     assert_same(fill(LayerScores(C, WIDTHS, keep_rows=keep_rows)).compute(), expected())
 
 
+@pytest.mark.parametrize("keep_rows", [True, False])
+def test_scores_of_all_layers_alone(keep_rows):
+    wanted = expected() | dict.fromkeys(NAMES, torch.full((4,), torch.nan, dtype=torch.double))
+    assert_same(fill(LayerScores(C, WIDTHS, each_layer=False, keep_rows=keep_rows)).compute(), wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_rows", [True, False])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -1e200])

@@ -66,7 +66,7 @@ def counted(*columns, shift=0.0):
         lambda: {"source": Source(counted(0, 1))},
         lambda: {"source": Source(flipped(0, 1, 2))},
         lambda: {"source": Source(counted(0, 1, 2, shift=1.0))},
-        lambda: {"source": Source(counted(0, 1, 2), options=ScoringOptions(num_permutations=0))},
+        lambda: {"source": Source(counted(0, 1, 2), options=ScoringOptions(feature_scores=False))},
         lambda: {"source": Source(counted(0, 1, 2), transform=lambda x: x)},
     ],
     ids=[

@@ -29,6 +29,14 @@ def test_best_source_comes_first_with_the_forecasts_and_scores_that_it_has_alone
         assert ranking[name].samples_per_second > 0
 
 
+def test_network_of_several_layers_has_the_forecast_of_its_report():
+    deep = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4))
+    report, source = scored(deep), rank({"deep": deep})["deep"]
+    assert report.multi_layer_probe_accuracy != report.linear_probe_accuracy
+    assert source.scores["multi_layer_probe_accuracy"] == report.multi_layer_probe_accuracy
+    assert source.forecasts["all"].accuracy == forecast_accuracy(report, trainable="all").value
+
+
 @pytest.mark.parametrize("by", ["all", "leep", "log_me", "num_parameters", "source_accuracy"])
 def test_any_column_orders(by):
     sources = {name: Source(model, source_accuracy=0.1 * len(name)) for name, model in zoo().items()}

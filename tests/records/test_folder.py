@@ -59,16 +59,27 @@ def _save_and_be_killed_at(name: str, folder: Path) -> None:
     save_record(make_record(target_name="cut"), folder)
 
 
-def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(tmp_path):
-    assert run_in_child(_save_and_be_killed_at, "replace", tmp_path) == -signal.SIGKILL
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_writer_killed_before_the_file_has_its_name_leaves_no_record(call, tmp_path):
+    assert run_in_child(_save_and_be_killed_at, call, tmp_path) == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1
     assert len(load_without_warning(tmp_path)) == 0
 
 
+def test_the_content_is_on_the_disk_before_the_name_is_there(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append(os.fstat(file).st_size), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("name"), replace(*paths)))
+    path = save_record(make_record(), tmp_path)
+    assert calls[:2] == [os.path.getsize(path), "name"]
+    assert len(calls) == 3  # and then the folder
+
+
+@pytest.mark.parametrize("name", ["a::b", "::", "runs::2026::x", "a:b"])
 @pytest.mark.parametrize("relative", [False, True])
-def test_a_colon_is_part_of_a_local_path(relative, tmp_path, monkeypatch):
+def test_colons_are_part_of_a_local_path(name, relative, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = "a:b"
     path = save_record(make_record(target_name="here"), name if relative else f"{tmp_path}/{name}")
     (file,) = (tmp_path / name).iterdir()
     assert Path(path) == file

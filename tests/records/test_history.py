@@ -8,6 +8,8 @@ import warnings
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_leep.records.history import History, load_history, save_record
 from tests._helpers.simulated_transfers import make_record, make_report
@@ -128,6 +130,13 @@ def test_filters():
     assert list(history.filter(trainable="all")) == records[1:]
     assert list(history.filter(target_name="a", source_name="n")) == [records[1]]
     assert history[-1] is records[2]
+
+
+@pytest.mark.slow
+@given(order=st.permutations(range(5)))
+def test_order_does_not_matter_even_among_equal_times(order):
+    records = [make_record(achieved=i / 10) for i in range(5)]
+    assert list(History(records[i] for i in order)) == list(History(records))
 
 
 def test_times_of_all_zones_are_in_order():

@@ -207,7 +207,7 @@ def test_the_token_that_the_head_reads(read):
         hidden = source.hidden(IDS)
     counts = MASK.unsqueeze(2)
     assert_means(batch, {name: (value * counts).sum(1) / counts.sum(1) for name, value in hidden.items()})
-    assert (outputs.token.which if outputs.token else None) == (None if read == "mean" else read)
+    assert (outputs.reader.found.which if outputs.reader.found else None) == (None if read == "mean" else read)
     for name, value in hidden.items():
         assert batch[name].first.equal(value[:, 0])
         assert batch[name].last.equal(value[torch.arange(N), MASK.sum(1) - 1])
@@ -220,7 +220,7 @@ def test_the_token_stays_found_and_later_batches_have_their_own_lengths():
             inputs = {"input_ids": IDS[:, :length]}
             outputs.begin(inputs, torch.zeros(N))
             batch = outputs.take(source(**inputs), "score", None)
-            assert outputs.token.which == "first"
+            assert outputs.reader.found.which == "first"
             assert batch["blocks.1"].length == length
 
 
@@ -230,7 +230,7 @@ def test_pooling_by_name(pooling):
     inputs = {"input_ids": IDS, "attention_mask": MASK}
     batch, outputs = run(source, inputs, head="score", pooling=pooling)
     both, _ = run(source, inputs, head="score")
-    assert outputs.token is None
+    assert outputs.reader.found is None
     for name in ("stem", "blocks.0", "blocks.1"):
         assert batch[name].mean.equal(getattr(both[name], pooling))
     images, _ = run(Residual(), IMAGES, pooling=pooling)  # which have no tokens

@@ -41,7 +41,7 @@ class MonitorReader:
         """The accuracy that this validation logged, if it did."""
         self.num_validations += 1
         value = self._new(metrics, self._before_validation)
-        self._from_validation = self._from_validation or value is not None
+        self._from_validation |= value is not None
         return value
 
     def after_epoch(self, metrics: Mapping[str, Any]) -> float | None:

@@ -30,10 +30,8 @@ MEMORY_SHARE = 0.5
 class LentCopies:
     """Copies that modules work on while a source runs on ``device``; then they have their own again, untouched.
 
-    A forward pass may thus change parameters and buffers, set attributes, count, fill caches, draw from generators and
-    add layers without a trace. Modules are in evaluation mode meanwhile, and a ``LightningModule`` logs nothing. Copied
-    are all attributes of a module and its submodules, and of the modules among these attributes: tensors, arrays,
-    random generators, builtin containers and plain objects. ``docs/callback.md`` lists what this cannot protect.
+    Modules are in evaluation mode meanwhile, and a ``LightningModule`` logs nothing. Copied are all attributes of a
+    module, its submodules and the modules among these attributes; ``docs/callback.md`` lists what this cannot protect.
 
     The other tensors of a module that shares some with the one in training, ``trained``, get the floating-point type of
     these, since the Trainer's precision may have converted the shared ones alone.

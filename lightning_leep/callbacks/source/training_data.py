@@ -17,8 +17,7 @@ def training_data(trainer: Any, max_samples: int | None) -> ScoringData:
     """Return this process's share of the data that the Trainer trains on, at most ``max_samples`` rows of all.
 
     If an epoch has fewer batches than the loader (``limit_train_batches``, ``overfit_batches``, ``fast_dev_run``), only
-    as many rows are scored as these batches hold: the same rows if they come in order, else random ones. ``ValueError``
-    if the rows cannot be read without disturbing training.
+    as many rows are scored as these hold. ``ValueError`` if the rows cannot be read without disturbing training.
     """
     loader, obstacle = trainer.train_dataloader, ""
     name = type(loader).__name__
