@@ -59,7 +59,7 @@ def _content(
     free = ASSOCIATION_BYTES
     for record, transfer in sorted(pairs, key=lambda pair: pair[0].created, reverse=True):
         if (association := record.association) is not None:
-            shown = association.to_dict()
+            shown = association.to_dict() if free >= 0 else None
             free -= len(json.dumps(shown))
             transfer["association"] = shown if free >= 0 else "left out"
     return {
