@@ -37,7 +37,7 @@ def joined_blocks(rows: Sequence[Tensor], target: Sequence[Tensor]) -> Iterator[
     size = 0
     for block, labels in zip(rows, target, strict=True):
         block_size = 8 * block.numel()
-        if pending and (size + block_size > _chunk_bytes(block.device) or block.device != pending[0][0].device):
+        if pending and size + block_size > _chunk_bytes(block.device):
             yield _joined(pending)
             pending, size = [], 0
         pending.append((block, labels))

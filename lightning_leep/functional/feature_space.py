@@ -3,12 +3,12 @@
 So no decomposition is larger than the smaller of n and d, and one decomposition serves several scores.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.moments import (
@@ -98,7 +98,7 @@ def rounding_error(largest: Tensor, size: int) -> Tensor:
 def space_of(features: Tensor, target: Tensor, num_target_classes: int) -> FeatureSpace:
     """Space of ``features [n, d]`` with labels ``target [n]`` in ``0 .. C-1``, from the rows or from their moments."""
     if features.shape[0] <= features.shape[1]:
-        return space_of_rows([features], [target], num_target_classes)
+        return space_of_rows(features, target, num_target_classes)
     return space_of_moments(feature_moments(features, target, num_target_classes))
 
 
@@ -144,16 +144,14 @@ def _range_of(space: FeatureSpace, size: int) -> FeatureSpace:
         )
 
 
-def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_target_classes: int) -> FeatureSpace:
-    """Space of blocks of ``features [m, d]`` and labels ``[m]``, in all no more rows than features; two copies of them.
+def space_of_rows(features: Tensor, target: Tensor, num_target_classes: int) -> FeatureSpace:
+    """Space of ``features [n, d]`` with labels ``target [n]``, no more rows than features; it holds two copies of them.
 
     Rows and mean are factored together, so that the mean keeps its digits along directions that hardly vary.
     """
-    labels = torch.cat([block.to(features[0].device) for block in target])  # [n]
-    dtype = accumulation_dtype(features[0].device)
-    blocks = [block.detach().to(features[0].device, dtype) for block in features]
-    stacked = torch.cat([*blocks, blocks[0].new_zeros(1, blocks[0].shape[1])])  # [n + 1, d], with a place for the mean
-    rows, size = stacked[:-1], len(labels)
+    size, dtype = len(features), accumulation_dtype(features.device)
+    stacked = pad(features.detach(), (0, 0, 0, 1)).to(dtype)  # [n + 1, d], with a place for the mean
+    rows = stacked[:-1]
     centre = rows.mean(dim=0)
     rest = rows.sub_(centre).mean(dim=0)  # not 0 if the mean is large, since its last digits were rounded
     centre = centre + rest
@@ -165,10 +163,10 @@ def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_targ
     coordinates, mean = factors[:size, :size].T.contiguous(), factors[:, size]  # [n, n], [n or n + 1]
     with torch.autocast(device_type=rows.device.type, enabled=False):
         scatter = coordinates.T @ coordinates  # [n, n] @ [n, n]
-    class_sums = scatter.new_zeros(num_target_classes, size).index_add_(0, labels, coordinates)
+    class_sums = scatter.new_zeros(num_target_classes, size).index_add_(0, target, coordinates)
     return FeatureSpace(
         num_features=rows.shape[1],
-        class_counts=torch.bincount(labels, minlength=num_target_classes),
+        class_counts=torch.bincount(target, minlength=num_target_classes),
         centre=centre,
         scatter=scatter,
         class_sums=class_sums,
@@ -178,5 +176,5 @@ def space_of_rows(features: Sequence[Tensor], target: Sequence[Tensor], num_targ
         quartic=coordinates.square().sum(dim=1).square().sum(),
         rows=coordinates,
         features=rows,
-        labels=labels,
+        labels=target,
     )

@@ -93,8 +93,6 @@ def conditional_probability(joint: Tensor) -> Tensor:
 
 def eep_likelihood(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
     r"""Probability ``[n]`` that the EEP gives to each row's label, :math:`q_i(y_i) = \sum_z P(y_i|z) \theta_i(z)`."""
-    # The joint may come from a device without float64, the rows from one with it.
-    conditional = conditional.to(accumulation_dtype(probs.device))
     likelihood = []
     for chunk, labels in row_chunks(probs, target):
         own = conditional.index_select(0, labels)  # [m, Z]
@@ -115,7 +113,6 @@ def leave_one_out_likelihood(
     1. ``joint [C, Z]`` and ``class_counts [C]`` are of all rows, row i included. Rows that are the only one of their
     class are left out, since the other rows say nothing about that class.
     """
-    joint = joint.to(accumulation_dtype(probs.device))  # as in `eep_likelihood`
     counts = class_counts.to(joint.dtype)
     mass = joint.sum(dim=0)  # [Z]
     likelihood = []
@@ -140,7 +137,7 @@ def eep_correct(probs: Tensor, target: Tensor, conditional: Tensor) -> Tensor:
     float64) count as equal, since the sums are rounded.
     """
     rounding = 1e-12 if conditional.dtype == torch.float64 else 1e-5
-    transposed = conditional.T.to(accumulation_dtype(probs.device))  # [Z, C], as in `eep_likelihood`
+    transposed = conditional.T  # [Z, C]
     correct = []
     for chunk, labels in row_chunks(probs, target, width=conditional.shape[0]):
         with torch.autocast(device_type=chunk.device.type, enabled=False):

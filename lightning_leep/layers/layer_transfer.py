@@ -11,7 +11,6 @@ from lightning_leep.utils.trainer_callback import TrainerCallback
 
 #: What optimizers and schedulers keep as one learning rate for each group of parameters.
 RATES = {"lr", "initial_lr", "max_lr", "min_lr", "base_lrs", "max_lrs", "min_lrs", "_last_lr"}
-
 #: What schedulers keep beside that for each group.
 OTHERS = {"lr_lambdas", "base_momentums", "max_momentums"}
 

@@ -83,20 +83,20 @@ class LayerScores(LinearProbeAccuracy):
         """Places of the layers that are scored one by one."""
         return self.usable_layers() if self.each_layer else []
 
-    def row_scorer(self, device: torch.device) -> RowScorer:
+    def row_scorer(self) -> RowScorer:
         """Scores of a row on all layers and on each, under every candidate, given the moments of all rows."""
         central, layers, num_layers = central_moments(self.moments), self.usable_layers(), len(self.columns)
         scored = self.scored_layers()
         parts: list[slice | Tensor] = [self.columns[layer] for layer in scored]
         if layers:  # the probe on all comes first
-            places = torch.arange(self.num_features, device=device)
+            places = torch.arange(self.num_features, device=self.device)
             usable = torch.cat([places[self.columns[layer]] for layer in layers])
             parts.insert(0, slice(None) if len(layers) == num_layers else usable)
         spaces = (space_of_moments(_moments_of(central, part)) for part in parts)
-        discriminants = [linear_discriminant(space).to(device) for space in spaces]
+        discriminants = [linear_discriminant(space) for space in spaces]
         num_rows = int(self.class_counts.sum())
         tried = [enough_candidates(num_rows, len(discriminant.basis)) for discriminant in discriminants]
-        mean = central.centre.to(device)  # [D]
+        mean = central.centre  # [D]
         member = torch.block_diag(*(mean.new_ones(part.stop - part.start, 1) for part in self.columns))  # [D, L]
 
         def score(rows: Tensor, target: Tensor) -> Tensor:
@@ -120,8 +120,7 @@ class LayerScores(LinearProbeAccuracy):
         """Scores of all rows seen so far, on all processes."""
         num_layers = len(self.columns)
         sums, counts = self.total_scores(), self.class_counts * bool(self.usable_layers())
-        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
-            self.check_second_pass(sums)
+        self.check_second_pass()
         probes, quartic = sums[:-num_layers].view(1 + num_layers, -1, NUM_CANDIDATES), sums[-num_layers:]
         found = {name: sums.new_full((num_layers,), torch.nan) for name in LAYER_SCORES}
         central = central_moments(self.moments)

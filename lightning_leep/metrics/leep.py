@@ -26,7 +26,6 @@ class JointMetric(SourceOutputMetric, RowMetric):
     """
 
     pooled_states = ("joint", "class_counts")
-    names: tuple[str, ...]  #: of its scores
 
     joint: Tensor
     class_counts: Tensor
@@ -46,14 +45,13 @@ class JointMetric(SourceOutputMetric, RowMetric):
 
     def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add source distributions ``[n, Z]`` and labels ``[n]``."""
-        joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
-        class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
+        self.joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        self.class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
         self.keep(rows, target)
-        self.joint, self.class_counts = joint, class_counts
 
-    def row_scorer(self, device: torch.device) -> RowScorer:
+    def row_scorer(self) -> RowScorer:
         """The scores ``names`` of a row: its label's log-likelihood, that from other rows, whether the EEP is right."""
-        joint, counts = self.joint.to(device), self.class_counts.to(device)
+        joint, counts = self.joint, self.class_counts
         conditional = conditional_probability(joint)  # [C, Z]
         scores: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "leep": lambda probs, target: eep_likelihood(probs, target, conditional).log(),
@@ -62,16 +60,12 @@ class JointMetric(SourceOutputMetric, RowMetric):
         }
         return lambda probs, target: sum_scores(*(scores[name](probs, target) for name in self.names))
 
-    def origin(self) -> Tensor:
-        """``[Z]``, zeros."""
-        return torch.zeros_like(self.joint[0])
-
-    def sums_about(self, origin: Tensor) -> Tensor:
-        """Sum of the source distributions of each class about ``origin``, ``[C, Z]``."""
-        return self.joint - self.class_counts.unsqueeze(1) * origin
+    def row_sums(self) -> Tensor:
+        """Sum of the source distributions of each class, ``[C, Z]``."""
+        return self.joint
 
     def magnitudes(self) -> tuple[Tensor, Tensor]:
-        """Sum of all probabilities, twice, as the origin is 0."""
+        """Sum of all probabilities, twice."""
         return self.joint.sum(), self.joint.sum()
 
 
@@ -121,19 +115,9 @@ class LEEPMetric(JointMetric):
         **kwargs: Any,
     ) -> None:
         check_flag("leave_one_out", leave_one_out)
-        super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
         self.leave_one_out = leave_one_out
         self.names = ("leave_one_out_leep" if leave_one_out else "leep",)
-        if not self.keep_rows:  # its scores are a state
-            self.add_settings(leave_one_out, name="score_settings")
-
-    def check_second_pass(self, total_scores: Tensor) -> None:
-        """Check the second pass as the base does. If no row can be scored, it rightly has no scores."""
-        if not self.keep_rows:
-            scored_class = self.class_counts >= (2 if self.leave_one_out else 1)  # [C]
-            if not (bool(scored_class.any()) or bool(total_scores.any())):
-                return
-        super().check_second_pass(total_scores)
+        super().__init__(num_target_classes, num_source_classes, from_logits, ignore_index, validate_args, **kwargs)
 
     def compute(self) -> Tensor:
         """LEEP of all rows seen so far, on all processes: 0-d, in nats, at most 0; NaN for fewer than two rows."""
@@ -175,7 +159,6 @@ class EEPScores(JointMetric):
     explained there and in :class:`~lightning_leep.metrics.leep.EEPAccuracy`.
     """
 
-    num_scores = 3
     names = ("leep", "leave_one_out_leep", "eep_accuracy")
 
     def compute(self) -> dict[str, Tensor]:

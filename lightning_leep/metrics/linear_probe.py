@@ -16,7 +16,7 @@ from lightning_leep.functional.linear_probe import (
     linear_probe_sums,
 )
 from lightning_leep.functional.log_me import log_me_of_space
-from lightning_leep.functional.moments import central_moments, recentre_moments
+from lightning_leep.functional.moments import central_moments
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.row_metric import RowMetric, RowScorer
@@ -38,10 +38,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     shares its moments with :class:`HScore` and :class:`LogME` if they are in one of its ``compute_groups``, this metric
     first.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), ``keep_rows`` of
-    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``keep_rows`` of
+    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> metric = LinearProbeAccuracy(num_target_classes=2, num_features=2)
@@ -64,13 +63,14 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         self.add_state("score_sums", sums, dist_reduce_fx="sum")
         self.add_reading_states(self.num_target_classes, self.num_features)
 
-    def origin(self) -> Tensor:
-        """Mean of all rows ``[d]``."""
-        return self.moments.mean
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Add features ``[n, d]`` and labels ``[n]``."""
+        super().add_rows(rows, target)
+        self.keep(rows, target)
 
-    def sums_about(self, origin: Tensor) -> Tensor:
-        """Sum of the features of each class about ``origin``, ``[C, d]``."""
-        return recentre_moments(self.moments, origin).class_sums
+    def row_sums(self) -> Tensor:
+        """Sum of the features of each class, ``[C, d]``."""
+        return self.class_sums + self.class_counts.unsqueeze(1) * self.centre
 
     def magnitudes(self) -> tuple[Tensor, Tensor]:
         """Upper bounds of the sums of the magnitudes of all features, about their mean and about 0; both 0-d."""
@@ -82,14 +82,15 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         """What scores are computed from: the rows, if all are held here and are no more than the features."""
         here = sum(len(rows) for rows in self.rows)
         if 0 < here <= self.num_features and here == int(self.moments.num_rows):
-            return space_of_rows(self.rows, self.labels, self.num_target_classes)
+            rows, labels = (torch.cat([part.to(self.device) for part in parts]) for parts in (self.rows, self.labels))
+            return space_of_rows(rows, labels, self.num_target_classes)
         return super().space()
 
-    def row_scorer(self, device: torch.device) -> RowScorer:
+    def row_scorer(self) -> RowScorer:
         """Scores of a row under every candidate, given the moments of all rows; 0 if any feature is not finite."""
         if not self.moments.is_finite:
-            return lambda rows, target: torch.zeros_like(self.score_sums, device=device)
-        discriminant = linear_discriminant(self.space()).to(device)
+            return lambda rows, target: torch.zeros_like(self.score_sums)
+        discriminant = linear_discriminant(self.space())
         return lambda rows, target: linear_probe_sums(rows, target, discriminant, of_rows=self.new_outcomes(target))
 
     def total_scores(self) -> Tensor:
@@ -129,9 +130,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
     def result_here(self) -> LinearProbe:
         """The probe of the rows in the state: those of this process, or all rows while synchronised."""
-        sums, counts = self.total_scores(), self.moments.class_counts * self.moments.is_finite
-        if bool((counts > 1).any()):  # otherwise a second pass finds no row to score
-            self.check_second_pass(sums)
+        sums, counts = self.total_scores(), self.class_counts * self.moments.is_finite
+        if self.moments.is_finite:
+            self.check_second_pass()
         return self.with_outcomes(linear_probe_result(sums, counts), sums)
 
     def result(self) -> LinearProbe:

@@ -3,7 +3,7 @@
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lightning_leep.functional.inputs import check_flag
 from lightning_leep.functional.leep import joint_probability
 from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 
-#: From ``rows [m, K], target [m]`` to number, sum and sum of squares of their scores, ``[3, num_scores]``.
+#: From ``rows [m, K], target [m]`` to sums of their scores, in the shape of ``score_sums``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
 #: How far apart the sums of two passes may be, as a share of the sum of the rows' magnitudes. The last digits of a
@@ -32,8 +32,7 @@ class RowMetric(AdditiveMetric):
     through :meth:`second_pass` before ``compute``.
     """
 
-    #: Number of scores of a row.
-    num_scores: ClassVar[int] = 1
+    names: tuple[str, ...] = ("score",)  #: of the scores of a row
 
     rows: list[Tensor]
     labels: list[Tensor]
@@ -49,10 +48,10 @@ class RowMetric(AdditiveMetric):
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored, sum of their scores and of the squares.
-        self.add_state("score_sums", torch.zeros(3, self.num_scores, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("score_sums", torch.zeros(3, len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
         # Metrics that keep no rows hold scores in their state, so they may share it only with metrics that score alike.
         # The state has its own name, as a metric without rows has all other states in common with one that keeps them.
-        scorer = None if keep_rows else zlib.crc32(type(self).__qualname__.encode())
+        scorer = None if keep_rows else zlib.crc32(repr((type(self).__qualname__, self.names)).encode())
         self.add_settings(keep_rows, scorer, name="row_settings")
 
     def add_reading_states(self, num_target_classes: int, num_columns: int) -> None:
@@ -69,20 +68,16 @@ class RowMetric(AdditiveMetric):
         """Check a batch and bring it to rows ``[m, K]`` and labels ``[m]``."""
 
     @abstractmethod
-    def origin(self) -> Tensor:
-        """The point ``[K]`` about which two passes are compared, computed from the pooled sums."""
-
-    @abstractmethod
-    def sums_about(self, origin: Tensor) -> Tensor:
-        """Sum of the rows of each class about ``origin``, ``[C, K]``."""
+    def row_sums(self) -> Tensor:
+        """Sum of the rows of each class, ``[C, K]``."""
 
     @abstractmethod
     def magnitudes(self) -> tuple[Tensor, Tensor]:
-        """Sums of the magnitudes of all rows about the origin and about 0, or upper bounds of them; both 0-d."""
+        """Sums of the magnitudes of all rows about their mean (or 0) and about 0, or upper bounds of them; both 0-d."""
 
     @abstractmethod
-    def row_scorer(self, device: torch.device) -> RowScorer:
-        """Return the function that scores rows on ``device``, given the pooled sums."""
+    def row_scorer(self) -> RowScorer:
+        """Return the function that scores rows on the metric's device, given the pooled sums."""
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and drop the rows."""
@@ -131,15 +126,14 @@ class RowMetric(AdditiveMetric):
         self._computed = None
         should_sync = self._to_sync if sync is None else sync
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=should_sync):
-            scorer, origin = self.row_scorer(self.device), self.origin()
-        counts = self.class_counts.unsqueeze(1)  # [C, 1]
-        self.unread = torch.cat([self.sums_about(origin), counts.to(self.unread)], dim=1)  # [C, K + 1]
+            scorer = self.row_scorer()
+        num_classes = len(self.class_counts)
+        self.unread = torch.cat([self.row_sums(), self.class_counts.unsqueeze(1)], dim=1)  # [C, K + 1]
 
         def score_batch(preds: Tensor, target: Tensor) -> None:
             rows, labels = self.prepare(preds, target)  # [m, K], [m]
-            scores, num_rows = scorer(rows, labels), torch.bincount(labels, minlength=len(counts)).unsqueeze(1)
-            sums = joint_probability(rows, labels, len(counts)) - num_rows * origin  # [C, K]
-            read = torch.cat([sums, num_rows.to(sums)], dim=1)
+            scores, num_rows = scorer(rows, labels), torch.bincount(labels, minlength=num_classes)
+            read = torch.cat([joint_probability(rows, labels, num_classes), num_rows.unsqueeze(1)], dim=1)
             self.score_sums = self.score_sums + scores.to(self.score_sums)
             self.unread = self.unread - read.to(self.unread)
             self.reading_error = self.reading_error + len(labels) * torch.finfo(preds.dtype).eps
@@ -148,16 +142,15 @@ class RowMetric(AdditiveMetric):
         return score_batch
 
     def total_scores(self) -> Tensor:
-        """``[3, num_scores]``: number, sum and sum of squares of the scores, of pooled rows and of rows held here."""
+        """Sums of the scores of pooled rows and of rows held here, in the shape of ``score_sums``."""
         total = self.score_sums
-        scorers: dict[torch.device, RowScorer] = {}
-        for rows, target in joined_blocks(self.rows, self.labels):
-            if rows.device not in scorers:
-                scorers[rows.device] = self.row_scorer(rows.device)
-            total = total + scorers[rows.device](rows, target).to(total)  # [3, k]
+        if self.rows:
+            scorer = self.row_scorer()
+            for rows, target in joined_blocks(self.rows, self.labels):
+                total = total + scorer(rows.to(self.device), target.to(self.device)).to(total)
         return total
 
-    def check_second_pass(self, total_scores: Tensor) -> None:
+    def check_second_pass(self) -> None:
         """Check the second pass of a metric that keeps no rows.
 
         ``RuntimeError`` if there was none, or if a metric with other scores made it; ``ValueError`` if it had other
@@ -165,7 +158,7 @@ class RowMetric(AdditiveMetric):
         """
         if self.keep_rows:
             return
-        if self.update_count and not bool(total_scores.any()):
+        if bool(self.class_counts.any()) and not bool(self.reading_error):
             raise RuntimeError(
                 f"{type(self).__name__} has `keep_rows=False`: pass the batches through `second_pass()` as well."
             )
@@ -183,7 +176,7 @@ class RowMetric(AdditiveMetric):
     def mean_and_standard_error(self) -> tuple[Tensor, Tensor]:
         """Mean of the row scores and its standard error, both ``[k]``; NaN, with a warning, for fewer than two rows."""
         count, total, squares = self.total_scores()  # [k] each
-        self.check_second_pass(count)
+        self.check_second_pass()
         enough = count >= 2  # [k]
         if not bool(enough.all()):
             nan_for_too_few_rows(self, int(count.min()))
@@ -201,8 +194,8 @@ def check_same_rows(unread: Tensor, magnitude: Tensor, rounding: Tensor) -> None
     """Raise ``ValueError`` unless the sums of both passes are equal up to rounding.
 
     ``unread [C, K + 1]`` are those of the first pass minus those of the second; the last column counts rows.
-    ``magnitude`` is the sum of the magnitudes of all rows about the origin of the sums, ``rounding`` the most that the
-    rounding of the rows to their dtype can add up to; both 0-d.
+    ``magnitude`` is the sum of the magnitudes of all rows about their mean, ``rounding`` the most that the rounding of
+    the rows to their dtype can add up to; both 0-d.
     """
     missing = int(unread[:, -1].sum())
     if bool(unread[:, -1].any()):

@@ -1,7 +1,7 @@
 """What the source classes stand for in the target data: P(y|z), as far as it is shown."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_leep.utils.checks import check_keys, check_real, check_text, texts
@@ -41,7 +41,7 @@ class Association:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Association":

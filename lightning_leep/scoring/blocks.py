@@ -28,8 +28,7 @@ def find_blocks(network: nn.Module) -> list[str]:
       layers: encoders, backbones, wrappers.
 
     A network with fewer than two blocks is a plain one: there every layer counts, and is named after the last of the
-    normalisation, activation and dropout that follow it in a ``nn.Sequential``. TorchScript modules take no hooks and
-    are passed over.
+    normalisation, activation and dropout that follow it in a ``nn.Sequential``. TorchScript modules are passed over.
     """
     finder = _Finder(network)
     blocks = [name for name, module in finder.expand(network, "", in_chain=False) if finder.layers(module) > 1]
@@ -80,9 +79,7 @@ class _Finder:
     def is_stage(self, module: nn.Module) -> bool:
         """Whether a module is little more than a row of blocks: of its own, or in one of its plain containers."""
         if isinstance(module, nn.ModuleList | nn.ModuleDict):
-            return (
-                False  # it runs itself, since it is not looked through: a dense block, whose output holds all of them
-            )
+            return False  # it runs itself: a dense block, whose output holds all of them
         rows = [module, *(child for _, child in self.children(module) if _is_container(child))]
         return any(self.is_row(row) and self.layers(row) > self.layers(module) / 2 for row in rows)
 

@@ -17,7 +17,6 @@ from lightning_leep.metrics.row_metric import RowMetric
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import OUTPUT_SCORES, TransferabilityReport
 from lightning_leep.records.report_notes import notes
-from lightning_leep.scoring.classes import moved
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.outputs import ValuesSeen
@@ -78,7 +77,7 @@ class ScoreCollector:
     def first_pass(self, batches: Iterable[Outputs]) -> None:
         """Add batches."""
         for batch in self.plan.choose_features(batches):
-            batch = moved(batch, self.device)  # back from the CPU, if they were kept there
+            batch = batch.to(self.device)  # back from the CPU, if they were kept there
             self.places.add(batch.target)
             if self.outputs is not None and self.plan.options.from_logits:
                 self.values.add(batch.preds)

@@ -1,18 +1,19 @@
 """What the first batch tells of a scoring pass, and what all processes must agree on before they pool anything."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_leep.records.report_notes import LOGITS
-from lightning_leep.scoring.classes import keep_batches
 from lightning_leep.scoring.head import HeadInput, looks_new
 from lightning_leep.scoring.layer_features import LayerColumns, layer_columns
 from lightning_leep.scoring.layers import LayerOutputs
 from lightning_leep.scoring.options import ScoringOptions
-from lightning_leep.scoring.outputs import OutputReader
+from lightning_leep.scoring.outputs import OutputReader, count_classes
 from lightning_leep.scoring.source import Outputs
 from lightning_leep.utils.distributed import gather_objects, on_every_process
 
@@ -114,11 +115,18 @@ class PassPlan:
         """Read all batches if C is not known; return the plan with C, the same on all processes, and the batches."""
         if self.num_target_classes:
             return self, batches
-        found = self.classes_seen
+        found, kept = self.classes_seen, deque[Outputs]()
         if not found:
-            batches, own = on_every_process(lambda: keep_batches(batches, self.options), device)
+
+            def targets() -> Iterator[Tensor]:
+                for batch in batches:
+                    kept.append(batch.to(torch.device("cpu")) if self.options.memory == "cpu" else batch)
+                    yield batch.target
+
+            own = on_every_process(lambda: count_classes(targets(), self.options.ignore_index), device)
             found = max(1, *gather_objects(own, device))
-        return replace(self, num_target_classes=found, classes_found=True), batches
+        plan = replace(self, num_target_classes=found, classes_found=True)
+        return plan, (kept.popleft() for _ in range(len(kept))) if kept else batches
 
     def remarks(self) -> list[str]:
         """What has to be said about the source's outputs, as sentences."""

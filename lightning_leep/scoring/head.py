@@ -211,17 +211,11 @@ def looks_new(head: nn.Module | None) -> str:
 def capture_head_input(module: nn.Module | None, head: str | None = None) -> Iterator[HeadInput]:
     """Record the input of the source's head at every forward pass within the context; of a plain callable nothing.
 
-    Without ``head``, a name as in ``module.get_submodule``, it is the first of these that has as many outputs as the
-    source:
+    Without ``head``, a name as in ``module.get_submodule``, it is the first with as many outputs as the source of
 
-    1. the linear layer whose name ends in ``fc``, ``classifier``, ``head`` or ``linear``: the least deep one of each
-       name, and of these the last to run;
-    2. the linear layer that runs last. If a module with such a name has as many outputs too, the layer must be inside
-       it. It does not count if another linear layer of the same submodule has as many outputs, since the two are then
-       added (LoRA);
+    1. the linear layer with a name of ``HEAD_NAMES``: the least deep one of each, and of these the last to run;
+    2. the linear layer that runs last, inside the module with such a name if that has as many outputs too;
     3. the module with such a name, whatever its type: a convolution, or a linear layer with a LoRA adapter.
-
-    If the source returns the sum or the mean of what several linear layers return, all of them are the head.
     """
     # A module may have several names, and a user may give any of them.
     named = () if module is None else module.named_modules(remove_duplicate=head is None)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from lightning_leep.functional.inputs import check_num_classes
 from lightning_leep.records.report import TransferabilityReport
-from lightning_leep.scoring.classes import count_classes
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
 from lightning_leep.scoring.head import HeadInput, capture_head_input
 from lightning_leep.scoring.layer_features import LayerFeatures
 from lightning_leep.scoring.layers import LayerOutputs, capture_layers
 from lightning_leep.scoring.options import OptionNames, ScoringOptions, merged_options
-from lightning_leep.scoring.outputs import OutputReader, two_classes
+from lightning_leep.scoring.outputs import OutputReader, count_classes, two_classes
 from lightning_leep.scoring.parameters import numbers
 from lightning_leep.scoring.pooling import Pooled
 from lightning_leep.scoring.source import (

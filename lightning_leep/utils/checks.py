@@ -18,6 +18,12 @@ def check_text(name: str, value: Any, *, empty: bool = True) -> None:
         raise ValueError(f"`{name}` must not be empty.")
 
 
+def check_name(name: str, value: Any) -> None:
+    """Raise ``TypeError`` unless a value is a string that is not empty, or None."""
+    if value is not None and (not isinstance(value, str) or not value):
+        raise TypeError(f"`{name}` must be a name or None, got {value!r}.")
+
+
 def check_size(name: str, value: Any, low: int = 1) -> None:
     """Raise ``TypeError`` unless a value is an integer (True is not), ``ValueError`` unless ``low`` <= it <= 10^12."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -50,7 +50,7 @@ def by_every_route(features, target, C=None):
             _ = space.spectrum
         found[route, space.basis is not None] = scores(space, x, y)
     if len(x) <= x.shape[1]:
-        space = space_of_rows(list(x.split(7)), list(y.split(7)), C)
+        space = space_of_rows(x, y, C)
         found["rows", False] = scores(space, space.rows, space.labels)
     return found
 
@@ -194,7 +194,7 @@ def test_a_decomposition_serves_all(monkeypatch):
         sizes.clear()
         features, target = make(n, d, C)
         x, y = torch.as_tensor(features), torch.as_tensor(target)
-        space = space_of_rows([x], [y], C) if n <= d else space_of_moments(feature_moments(x, y, C))
+        space = space_of_rows(x, y, C) if n <= d else space_of_moments(feature_moments(x, y, C))
         _ = space.spectrum
         scores(space, x if space.rows is None else space.rows, y)
         assert sizes == [min(n, d)]

@@ -78,20 +78,6 @@ def test_sums_and_likelihoods_hold_no_graph():
     assert not any(x.requires_grad for x in (joint, likelihood, leave_one_out_likelihood(theta, labels, joint, counts)))
 
 
-def test_float32_sums_score_rows_where_there_is_float64():
-    # as `compute_on_cpu` leaves them of a device without float64
-    theta, labels = torch.rand(20, 4).softmax(dim=1), torch.arange(20) % 3
-    joint = joint_probability(theta, labels, 3).float()
-    counts, conditional = torch.bincount(labels), conditional_probability(joint)
-    wide = joint.double()
-    for narrow, expected in [
-        (eep_likelihood(theta, labels, conditional), eep_likelihood(theta, labels, conditional.double())),
-        (leave_one_out_likelihood(theta, labels, joint, counts), leave_one_out_likelihood(theta, labels, wide, counts)),
-        (eep_correct(theta, labels, conditional), eep_correct(theta, labels, conditional.double())),
-    ]:
-        assert torch.equal(narrow, expected)
-
-
 def test_no_temporary_of_rows_times_both_numbers_of_classes():
     # n x Z x C in float64 would be 400 MB here; all that is made is a few times n x Z
     theta, labels = torch.rand(1000, 500).softmax(dim=1), torch.randint(100, (1000,))

@@ -106,7 +106,7 @@ def test_error_after_pooling_leaves_the_local_state(name, monkeypatch):
         metric = filled(name, batch(name, 30), keep_rows=method == "compute", **gather)
         states = copy.deepcopy(metric.metric_state)
 
-        def out_of_memory(device):
+        def out_of_memory():
             raise MemoryError
 
         monkeypatch.setattr(metric, "row_scorer", out_of_memory)

@@ -88,7 +88,7 @@ def check_use(record: TransferRecord) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [with_other_values, with_another_digit, with_other_bytes])
 def test_whatever_is_read_can_be_used(change, tmp_path):
-    num_files = 200
+    num_files = 120
     for seed in range(num_files):
         rng = random.Random(seed)
         content = change(rng, rng.choice(TEXTS))

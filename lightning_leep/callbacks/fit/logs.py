@@ -93,10 +93,9 @@ class RunLogs:
         shown = state.report, outlook.accuracy, state.curve, reference, self.source_name, outlook.convergence
         self.text(report_markdown(*shown, stopped))
 
-    def transfer(self, record: TransferRecord | None, ended: bool) -> None:
+    def transfer(self, record: TransferRecord, ended: bool) -> None:
         """Log what the tab "Transfer" of TensorBoard shows: at the start, and at the end of the fit."""
-        if record is not None:
-            self._transfer(TRANSFER_TAG, {"record": record.to_dict(), "ended": ended})
+        self._transfer(TRANSFER_TAG, {"record": record.to_dict(), "ended": ended})
 
     def transfer_so_far(self, curve: AccuracyCurve, running: Sequence[RunningPoint]) -> None:
         """Log what the tab shows of a run that is under way, in at most 3 kB; of many validations some do it."""

@@ -39,8 +39,6 @@ class Outlook:
     #: Earlier transfers that trained the same part; empty on all processes but the first.
     history: History = field(default_factory=History)
     facts: TrainerFacts = field(default_factory=TrainerFacts)  #: what the Trainer plans and uses
-    folder: Folder | None = None  #: where the records of earlier transfers are; None without a history
-    source: Callable[..., Any] | None = None  #: the source that was scored, if it was given
 
     @property
     def expected(self) -> MeanCurve | None:
@@ -67,13 +65,14 @@ def look_ahead(
     barrier: FaultBarrier,
     state: FitState,
     facts: TrainerFacts,
-    trainable: str,
     folder: Folder | None,
     source: Callable[..., Any] | None,
+    trainable: str,
 ) -> Outlook:
     """Forecast on the first process and tell the others, which may not see the folder.
 
-    The state gets the forecast; one that it has already stays. After a fault of the folder the report is enough.
+    The state gets the forecast; one that it has already stays. After a fault of the folder the report is enough. The
+    folder holds the records of earlier transfers, if there is a history; the source may be the module's own.
     """
     device, report, trained_from = trainer.strategy.root_device, state.report, ""
     if trainable == "part" and report is not None:
@@ -104,4 +103,4 @@ def look_ahead(
         state.recommended = state.recommended or advice.choice.trained_from
     same = history.filter(trainable=trainable)
     known = {"accuracy": made, "advice": advice, "convergence": convergence, "history": same}
-    return Outlook(**known, trained_from=trained_from, facts=facts, folder=folder, source=source)
+    return Outlook(**known, trained_from=trained_from, facts=facts)

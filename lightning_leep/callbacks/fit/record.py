@@ -14,6 +14,7 @@ from lightning_leep.records import TransferRecord, save_record
 from lightning_leep.records.folder import Folder
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.tensorboard.ranking import ranking_markdown
+from lightning_leep.utils.checks import check_name
 
 #: Folder of the history under ``trainer.default_root_dir``.
 DEFAULT_FOLDER = "transfer_history"
@@ -34,9 +35,7 @@ class RecordKeeper:
         if not (given is None or given is False or (isinstance(given, str | os.PathLike) and os.fspath(given))):
             raise TypeError(f"`history` must be a folder, an fsspec URL, False or None, got {given!r}.")
         for argument in ("trainable", "target_name", "source_name"):
-            text = getattr(self, argument)
-            if text is not None and (not isinstance(text, str) or not text):
-                raise TypeError(f"`{argument}` must be a name or None, got {text!r}.")
+            check_name(argument, getattr(self, argument))
         if self.ranking is not None and not isinstance(self.ranking, Ranking | str | os.PathLike):
             raise TypeError(f"`ranking` must be a Ranking, the path of one or None, got {self.ranking!r:.100}.")
 
@@ -71,10 +70,10 @@ class RecordKeeper:
             return self.known_ranking
         return None
 
-    def save(self, trainer: Any, record: TransferRecord | None) -> None:
+    def save(self, trainer: Any, record: TransferRecord) -> None:
         """Write the record of a fit that is over, on the first process; nothing without a validation."""
         folder = self.folder(trainer)
-        if folder is not None and record is not None and len(record.curve) and trainer.is_global_zero:
+        if folder is not None and len(record.curve) and trainer.is_global_zero:
             save_record(record, folder)
 
 

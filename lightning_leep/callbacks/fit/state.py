@@ -11,7 +11,6 @@ from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.association import Association
 from lightning_leep.utils.checks import check_keys, check_real, check_size
 
-NOTHING_MEASURED = AccuracyCurve()
 #: Fields that have their own plain form, if there is something.
 PARTS: dict[str, Any] = {"report": TransferabilityReport, "forecast": AccuracyForecast, "association": Association}
 
@@ -23,7 +22,7 @@ class FitState:
     report: TransferabilityReport | None = None  #: scores of the source; None before the source has been scored
     forecast: AccuracyForecast | None = None  #: the accuracy forecast before training, if there is one
     association: Association | None = None  #: what the source classes stand for, if that is known
-    curve: AccuracyCurve = NOTHING_MEASURED  #: accuracy at each validation, in epochs of this fit
+    curve: AccuracyCurve = field(default_factory=AccuracyCurve)  #: accuracy at each validation, in epochs of this fit
     seconds: tuple[float, ...] = ()  #: seconds of training before each validation
     first_epoch: int = 0  #: epochs that the Trainer had trained another module for before this fit
     recommended: str = ""  #: what was advised to train before training; empty for nothing

@@ -1,13 +1,14 @@
 """One fit under observation: what it achieves, beside what was predicted."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_leep.callbacks.fit.logs import ADVICE, RunLogs
 from lightning_leep.callbacks.fit.monitor import MonitorReader, explain_metric
-from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook, look_ahead
+from lightning_leep.callbacks.fit.outlook import HISTORY_ADVICE, HISTORY_TASK, Outlook
 from lightning_leep.callbacks.fit.record import RecordKeeper
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.callbacks.fit.trainer_facts import epoch_of_validation
@@ -28,6 +29,7 @@ class TransferWatch:
 
     logs: RunLogs
     state: FitState
+    look_ahead: Callable[[str], Outlook]  #: what is expected, given what is trained
     outlook: Outlook
     monitor: str | None
     reference: Reference | None
@@ -35,9 +37,11 @@ class TransferWatch:
 
     def __post_init__(self) -> None:
         self.barrier = self.logs.barrier
-        self.reader = None if self.monitor is None else MonitorReader(self.monitor)
+        self.reader = MonitorReader(self.monitor)
         self.running: list[RunningPoint] = []
         state = self.state
+        assert state.report is not None  # the source has been scored
+        self.report = state.report
         self._start = time.perf_counter() - (state.seconds[-1] if state.seconds else 0.0)
         self._epoch_over: float | None = None  # the epoch that has ended, until its accuracy is taken
 
@@ -55,25 +59,22 @@ class TransferWatch:
         """Replace the forecast if something else is trained than it was made for; on all processes together."""
         forecast = self.state.forecast
         if forecast is not None and forecast.trainable != trainable:
-            self.state.forecast, before = None, self.outlook
-            places = before.folder, before.source
-            self.outlook = look_ahead(self.logs.trainer, self.barrier, self.state, before.facts, trainable, *places)
+            self.state.forecast = None
+            self.outlook = self.look_ahead(trainable)
             self.start(None, trainable)
 
     def start_validation(self, trainer: Any) -> None:
         """Remember the value from before the validation."""
-        if self.reader is not None:
-            self.reader.before_validation(trainer.callback_metrics)
+        self.reader.before_validation(trainer.callback_metrics)
 
     def end_validation(self, trainer: Any) -> None:
         """Take the accuracy that validation logged."""
-        if self.reader is not None:
-            with self._measuring(self.reader):
-                accuracy = self.reader.after_validation(trainer.callback_metrics)
-                if accuracy is not None and self.state.report is not None:
-                    self._take(epoch_of_validation(trainer, self.state), accuracy)
-                    if text := explain_metric(trainer, self.reader.monitor, self.state.report):
-                        self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
+        with self._measuring():
+            accuracy = self.reader.after_validation(trainer.callback_metrics)
+            if accuracy is not None:
+                self._take(epoch_of_validation(trainer, self.state), accuracy)
+                if text := explain_metric(trainer, self.monitor, self.report):
+                    self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
 
     def start_epoch(self, trainer: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
@@ -81,8 +82,7 @@ class TransferWatch:
         if self._epoch_over is not None:
             self._explain_missing(trainer, last=False)
         self._epoch_over = None
-        if self.reader is not None:
-            self.reader.before_epoch(trainer.callback_metrics)
+        self.reader.before_epoch(trainer.callback_metrics)
 
     def end_epoch(self, trainer: Any) -> None:
         """Note that an epoch is over; the module's own hook comes after this one."""
@@ -90,8 +90,8 @@ class TransferWatch:
 
     def take_logged_in_epoch(self, trainer: Any) -> None:
         """Take the accuracy that the epoch that has ended logged outside validation, once it is there."""
-        if self.reader is not None and self._epoch_over is not None:
-            with self._measuring(self.reader):
+        if self._epoch_over is not None:
+            with self._measuring():
                 accuracy = self.reader.after_epoch(trainer.callback_metrics)
                 if accuracy is not None:
                     epoch, self._epoch_over = self._epoch_over, None
@@ -112,20 +112,17 @@ class TransferWatch:
         """Log the record of a fit that is over; add it to the history if it is to be saved."""
         with self.barrier.contain(HISTORY_TASK, HISTORY_ADVICE):
             record = self._record(self.keeper.trainable or self.state.trained.word, complete)
-            if record is not None:
-                record = replace(record, order_held=outcome_of(record, self.outlook.history))
+            record = replace(record, order_held=outcome_of(record, self.outlook.history))
             if saved:
                 self.keeper.save(trainer, record)
             self.logs.transfer(record, ended=True)
-            self.keeper.show_ranking(self.logs, "" if record is None else record.order_held)
+            self.keeper.show_ranking(self.logs, record.order_held)
 
-    def _record(self, trainable: str, complete: bool) -> TransferRecord | None:
-        """What is known of the fit, as a record; None without a report. Of many running forecasts some are kept."""
+    def _record(self, trainable: str, complete: bool) -> TransferRecord:
+        """What is known of the fit, as a record. Of many running forecasts some are kept."""
         state, facts, step = self.state, self.outlook.facts, -(-len(self.running) // MAX_RUNNING) or 1
-        if state.report is None:
-            return None
         return TransferRecord(
-            report=state.report,
+            report=self.report,
             curve=state.curve,
             trainable=trainable,
             trained_from=self.outlook.trained_from if trainable == "part" else "",
@@ -157,14 +154,14 @@ class TransferWatch:
 
     def _explain_missing(self, trainer: Any, last: bool) -> None:
         reader = self.reader
-        if reader is None or reader.found:
+        if self.monitor is None or reader.found:
             return
         if last or reader.num_validations > 0 or not trainer.enable_validation:
             with self.barrier.contain("find the achieved accuracy", "Nothing else is affected."):
                 others = [name for name in trainer.callback_metrics if not name.startswith(self.logs.prefix)]
                 raise ValueError(reader.explain_missing(others, trainer.enable_validation))
 
-    def _measuring(self, reader: MonitorReader) -> AbstractContextManager[None]:
+    def _measuring(self) -> AbstractContextManager[None]:
         return self.barrier.contain(
-            f"use the value of {reader.monitor!r}", "`monitor` must name an accuracy in 0..1 that the module logs."
+            f"use the value of {self.monitor!r}", "`monitor` must name an accuracy in 0..1 that the module logs."
         )
