@@ -20,20 +20,23 @@ def changes(results: list[dict[str, Any]], kind: str) -> dict[int, list[float]]:
     return dict(sorted(found.items()))
 
 
-def estimate(values: list[float]) -> dict[str, float | None]:
-    """Mean with its 95% t-interval over seeds; no interval for a single seed."""
+def estimate(values: list[float], most: float = np.inf) -> dict[str, float | None]:
+    """Mean with its 95% t-interval over seeds, within ``-most .. most``; no interval for a single seed."""
     mean, num = float(np.mean(values)), len(values)
     if num < 2:
-        return {"mean": mean, "low": None, "high": None, "seeds": num}
-    half = float(stats.t.ppf(0.975, num - 1) * np.std(values, ddof=1) / num**0.5)
-    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": num}
+        return {"mean": mean, "low": None, "high": None, "standard_error": None, "seeds": num}
+    error = float(np.std(values, ddof=1) / num**0.5)
+    half = float(stats.t.ppf(0.975, num - 1)) * error
+    low, high = max(mean - half, -most), min(mean + half, most)
+    return {"mean": mean, "low": low, "high": high, "standard_error": error, "seeds": num}
 
 
 def by_seed(results: list[dict[str, Any]], kind: str) -> list[dict[int, float]]:
-    """The same changes, one mapping from cut to change a seed."""
+    """The same changes, one mapping from cut to change for each seed that has all cuts."""
     seeds = sorted({result["seed"] for result in results})
     parts = (changes([result for result in results if result["seed"] == seed], kind) for seed in seeds)
-    return [{n: values[0] for n, values in part.items()} for part in parts if part]
+    found = [{n: values[0] for n, values in part.items()} for part in parts if part]
+    return [part for part in found if len(part) == max(map(len, found))]
 
 
 def readings(results: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -58,7 +61,7 @@ def foretold(results: list[dict[str, Any]]) -> dict[str, float | None] | None:
     The drop of the probe is the accuracy of the probe on the last kept layer of A's network, minus the same for B's.
     """
     values = [rank_correlation(list(drops.values())) for drops in pairs_of_drops(results).values() if len(drops) > 2]
-    return estimate(values) if values else None
+    return estimate(values, most=1) if values else None
 
 
 def foretold_between(similar: list[dict[str, Any]], dissimilar: list[dict[str, Any]]) -> dict[str, float | None] | None:
@@ -69,7 +72,7 @@ def foretold_between(similar: list[dict[str, Any]], dissimilar: list[dict[str, A
         more = [np.subtract(there[seed][n], drops[n]).tolist() for n in drops if n in there.get(seed, {})]
         if len(more) > 2:
             values.append(rank_correlation(more))
-    return estimate(values) if values else None
+    return estimate(values, most=1) if values else None
 
 
 def pairs_of_drops(results: list[dict[str, Any]]) -> dict[int, dict[int, tuple[float, float]]]:
@@ -133,7 +136,7 @@ def table(split: str, part: dict[str, Any], paper: dict[str, Any] | None) -> str
         cells += [f"{paper[kind][paper['layers'].index(n)]:+.1f}" for kind in beside]
         lines.append("| " + " | ".join([str(n), *cells]) + " |")
     base = shown(part["base"], form=".1f")
-    text = [f"**{split}**: accuracy on B in points, minus that of a network trained on B alone ({base}%)"]
+    text = [f"**{split}**: accuracy on B in points, minus that of a network trained on B alone: {base} %"]
     text += ["\n".join(lines)]
     text += [f"{name}: {shown(value)} points, {value['seeds']} seeds" for name, value in part["readings"].items()]
     if part["probe_foretells_drop"] is not None:
@@ -143,26 +146,27 @@ def table(split: str, part: dict[str, Any], paper: dict[str, Any] | None) -> str
 
 
 def draw(summary: dict[str, Any], path: Path, paper: dict[str, Any] | None) -> None:
-    """The figure of the paper: change of accuracy against the cut, with error bars, the paper's curve dashed."""
+    """The figure of the paper: change of accuracy against the cut, with standard errors, the paper's curve dashed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(summary), 3.6), layout="constrained")
     panels = figure.subplots(1, len(summary), squeeze=False, sharey=True)[0]
+    lowest = 0.0
     for axes, (split, part) in zip(panels, summary.items(), strict=True):
         axes.axhline(0, color="#999999", linewidth=0.8)
-        for kind, values in part["changes"].items():
+        for place, (kind, values) in enumerate(part["changes"].items()):
             if not values:
                 continue
             means = [100 * value["mean"] for value in values.values()]
-            spread = [
-                100 * (value["high"] - value["mean"]) if value["high"] is not None else 0 for value in values.values()
-            ]
-            axes.errorbar(
-                list(values), means, spread, color=COLORS[kind], marker="o", markersize=4, label=kind, capsize=2
-            )
+            errors = [100 * (value["standard_error"] or 0) for value in values.values()]
+            cuts = [n + 0.06 * (place - 2) for n in values]  # side by side, so that all error bars are seen
+            axes.errorbar(cuts, means, errors, color=COLORS[kind], marker="o", markersize=4, label=kind, capsize=2)
+            if kind != "RnB":
+                lowest = min(lowest, *(mean - error for mean, error in zip(means, errors, strict=True)))
             if paper is not None and split == "random" and kind in paper:
-                axes.plot(paper["layers"], paper[kind], "--", color=COLORS[kind], alpha=0.5, linewidth=1)
+                axes.plot(paper["layers"], paper[kind], "--", color=COLORS[kind], alpha=0.6, linewidth=1)
         axes.set(title=f"{split} halves", xlabel="layers kept from the other network")
     panels[0].set_ylabel("change of accuracy, points")
-    panels[-1].legend(frameon=False, fontsize=8)
+    panels[0].set_ylim(lowest - 3, 6)  # random layers leave the picture
+    panels[-1].legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(path, dpi=120)
