@@ -104,6 +104,12 @@ def test_classes_that_differ_by_rounding_alone_are_tied(monkeypatch, dtype):
     torch.testing.assert_close(eep_correct(theta, labels, conditional), torch.full((600,), 1 / 3, dtype=dtype))
 
 
+def test_classes_that_differ_by_more_than_rounding_are_not_tied():
+    conditional = torch.tensor([[0.5], [0.5 * (1 - 1e-11)]], dtype=torch.float64)
+    theta = torch.ones(2, 1, dtype=torch.float64)
+    assert eep_correct(theta, torch.tensor([0, 1]), conditional).tolist() == [1.0, 0.0]
+
+
 def test_sums_that_are_a_rounding_error_below_the_row_leave_nothing():
     """As float32 sums may be, where there is no float64. What is left is the prior: 1/2 of weight 1, of 1 and 1 + 1."""
     theta = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
