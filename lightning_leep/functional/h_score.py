@@ -113,8 +113,8 @@ def _of_scaled_features(scatter: Tensor, roots: Tensor, smallest: float = 0.0) -
 def _of_few_rows(space: FeatureSpace) -> Tensor:
     """The plain form if the features have more dimensions than the rows span.
 
-    It is the squared length of the projection of the centred, normalised labels on the columns of the features, each
-    divided by its standard deviation. If the rows span n - 1 dimensions, the projection is the labels themselves.
+    It is the squared length of the projection of the centred, normalised labels on the columns of the scaled features.
+    If the rows span n - 1 dimensions, the projection is the labels themselves.
     """
     values, vectors = space.spectrum
     if not bool(values[-1] > 0):

@@ -41,11 +41,7 @@ def check_ignore_index(ignore_index: object) -> None:
 
 
 def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "preds") -> None:
-    """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, never their values.
-
-    ``TypeError`` if one is not a tensor, ``preds`` is not floating point or ``target`` is not integer; ``ValueError``
-    if the shapes do not fit each other or ``width``, if that is not None. Messages call ``preds`` by ``name``.
-    """
+    """Check types and shapes of ``preds [N, width, d1, ...]`` and ``target [N, d1, ...]``, which messages call so."""
     axis = "features" if name == "features" else "classes"
     for label, value in ((name, preds), ("target", target)):
         if not isinstance(value, Tensor):
@@ -108,8 +104,7 @@ def labelled_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows ``[n, K]`` and labels ``[n]`` of a batch that passes the checks above, without ignored rows.
 
-    Labels, and the values of features, are checked with ``validate_args``, which synchronises the device. ``two_for``
-    names a score that needs at least 2 rows.
+    ``validate_args`` says whether values are checked, ``two_for`` names a score that needs at least 2 rows.
     """
     check_num_classes("num_target_classes", num_target_classes)
     check_ignore_index(ignore_index)
@@ -139,10 +134,8 @@ def largest_feature(device: torch.device) -> float:
 def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = True) -> Tensor:
     """Source distributions ``theta [n, Z]`` in float32, or in float64 for float64 input, from logits or probabilities.
 
-    The softmax of logits is taken in float32 or better, so that half-precision logits keep their small probabilities.
     A logit of -inf switches its source class off. Rows of probabilities that sum to 1 within float32 rounding are used
-    as they are; others are rescaled to a sum of 1. Checking the values synchronises the device; ``ValueError`` if
-    logits hold NaN or +inf, or a row is -inf alone, or if probabilities are negative or do not sum to 1.
+    as they are; others are rescaled. ``ValueError`` for NaN, +inf, a row of -inf alone, or what is no probability.
     """
     half = preds.dtype.itemsize < 4
     if preds.shape[0] == 0:

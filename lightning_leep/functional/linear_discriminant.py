@@ -124,10 +124,9 @@ def leave_one_out_distances(
     :math:`g_i = b_i / (1 - b_i r_i^\top A r_i)`, :math:`b_i = (1 - \alpha) a_i`. The covariance is the inverse of A
     over the degrees of freedom, of which the row takes one.
 
-    It takes ``features [n, d]`` among the rows of the discriminant, their labels ``[n]`` and places in ``SHRINKAGES``.
-    It yields for a chunk of rows, without those that are the only one of their class, their places ``[m]``, those of
-    their classes ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed, and their rounding
-    error ``[m]``.
+    Takes ``features [n, d]`` among the rows of the discriminant, their labels ``[n]`` and places in ``SHRINKAGES``.
+    Yields for each chunk of rows, without the only ones of a class, their places ``[m]``, those of their classes
+    ``[m]``, and for each shrinkage the distances ``[K, m]``, which may be changed, and their rounding error ``[m]``.
     """
     counts, centre = discriminant.class_counts, discriminant.centre
     start = 0

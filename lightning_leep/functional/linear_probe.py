@@ -70,12 +70,11 @@ def linear_probe_sums(
     candidates: Candidates = ALL_CANDIDATES,
     of_rows: Tensor | None = None,
 ) -> Tensor:
-    """Sums over rows of their leave-one-out scores under candidates, as :func:`linear_probe_result` needs them.
+    """Sums ``[2 + C, NUM_CANDIDATES]`` over rows of their leave-one-out scores, for :func:`linear_probe_result`.
 
-    They have the shape ``[2 + C, NUM_CANDIDATES]`` over shrinkages x scales: the log-likelihoods (minus infinity for
-    candidates that are not tried), the squares of correctness, and the correctness of the rows of each class. The
-    ``features [n, d]`` are among the rows of the discriminant. Rows that are the only one of their class are left out.
-    ``of_rows [2, NUM_CANDIDATES, n]`` gets the correctness and log posterior of each row; it is filled with NaN before.
+    They are the log-likelihoods (minus infinity for candidates that are not tried), the squares of correctness, and the
+    correctness of the rows of each class, the only row of a class left out. ``features [n, d]`` are among the rows of
+    the discriminant. ``of_rows [2, NUM_CANDIDATES, n]``, NaN before, gets correctness and log posterior of each row.
     """
     shrinkages, scales = candidates
     sums = discriminant.class_means.new_zeros(2 + len(discriminant.class_position), len(shrinkages) * len(scales))
@@ -129,10 +128,7 @@ def _posterior_scores(
 
 
 def linear_probe_result(sums: Tensor, class_counts: Tensor) -> LinearProbe:
-    """Choose shrinkage and scale by the leave-one-out log-likelihood, and return what they achieve; NaN without rows.
-
-    It takes the sums of :func:`linear_probe_sums` over all rows, and ``class_counts [C]`` of all rows, scored or not.
-    """
+    """What the best candidate achieves, NaN without rows, from the sums and ``class_counts [C]`` of all rows."""
     best = best_candidate(sums)
     log_likelihood, squares, correct = sums[0, best], sums[1, best], sums[2:, best]  # [], [], [C]
     num_rows, several = class_counts.sum(), class_counts > 1

@@ -62,8 +62,8 @@ def feature_moments(
 def update_moments(moments: FeatureMoments, features: Tensor, target: Tensor) -> FeatureMoments:
     """Moments of earlier rows and of ``features [n, d]`` with labels ``target [n]``; the argument is not changed.
 
-    The centre moves to the mean whenever the number of rows passes a power of two; until then a batch costs one
-    product. It stays near enough: m rows at a distance D raise the variance itself to at least about D^2 m / n.
+    The centre moves to the mean whenever the number of rows passes a power of two: near enough, since m rows at a
+    distance D raise the variance itself to at least about D^2 m / n.
     """
     seen, new = int(moments.num_rows), features.shape[0]
     if not new:
@@ -103,18 +103,13 @@ def _accumulate(moments: FeatureMoments, features: Tensor, target: Tensor, in_pl
     return FeatureMoments(centre, counts, class_sums, scatter, cubic, quartic)
 
 
-def recentre_moments(moments: FeatureMoments, centre: Tensor | None = None) -> FeatureMoments:
-    """Moments of the same rows about another ``centre [d]``, exact; about their rounded mean when None."""
-    centre = moments.mean if centre is None else centre
+def recentre_moments(moments: FeatureMoments, centre: Tensor) -> FeatureMoments:
+    """Moments of the same rows about another ``centre [d]``, exact."""
     return _shift(moments, centre - moments.centre, centre)
 
 
 def central_moments(moments: FeatureMoments) -> FeatureMoments:
-    """Moments of the same rows about their exact mean, for scores to be computed from; ``centre`` is the rounded mean.
-
-    The deviations add up to 0, which those from a rounded centre do not if the mean is large. Do not merge these
-    moments again: ``class_sums`` no longer make up for the rounding of the centre.
-    """
+    """Moments of the same rows about their exact mean, while ``centre`` is the rounded one: they cannot be merged."""
     return _shift(moments, moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1), moments.mean)
 
 
@@ -149,10 +144,7 @@ def merge_moments(a: FeatureMoments, b: FeatureMoments) -> FeatureMoments:
 
 
 def is_constant(variances: Tensor, mean: Tensor, num_rows: Tensor) -> Tensor:
-    """``[d]`` bool: features whose standard deviation is within the rounding error of their ``mean [d]``.
-
-    ``variances [d]`` are the sums of squares about the mean.
-    """
+    """``[d]`` bool: features whose ``variances``, sums of squares about the ``mean [d]``, are its rounding error."""
     return variances <= num_rows * (512 * torch.finfo(mean.dtype).eps * mean.abs()).square()
 
 

@@ -106,10 +106,7 @@ def project(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
 
 
 def row_keys(features: Tensor, seed: int) -> Tensor:
-    """``[n]`` int64 on the CPU, a seeded hash of the values of each row of ``features [n, d]``.
-
-    Sorting by it shuffles the rows, whatever their order and processes.
-    """
+    """``[n]`` int64 on the CPU, a seeded hash of each row's values: sorting by it shuffles rows in any order."""
     generator = torch.Generator().manual_seed(seed)
     # Multiply-shift hashing (Dietzfelbinger et al. 1997): odd factors, products and sum modulo 2^64, top bits first.
     factors = torch.randint(-(2**62), 2**62, (features.shape[1],), generator=generator) * 2 + 1

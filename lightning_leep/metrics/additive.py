@@ -46,10 +46,6 @@ class AdditiveMetric(Metric):
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
-    def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Keep the rows of one batch. A metric that needs only its sums keeps none."""
-        return
-
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Replace the states by those of all processes, given the function that sums a tensor over the processes."""
         for name in self.pooled_states:

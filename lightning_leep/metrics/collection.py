@@ -28,21 +28,12 @@ class TransferabilityMetrics(MetricCollection):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        metrics = list(self.values(copy_state=False))
-        before = [(metric, vars(metric).copy()) for metric in metrics]
-        lists = [
-            value for metric in metrics for name in metric._defaults if isinstance(value := getattr(metric, name), list)
-        ]
-        lengths = [len(value) for value in lists]
+        before = [(metric, vars(metric).copy()) for metric in self.values(copy_state=False)]
         try:
             yield
         except Exception:
             for metric, attributes in before:
                 vars(metric).update(attributes)
-            for value, length in zip(
-                lists, lengths, strict=True
-            ):  # a metric that the user added may append to its lists
-                del value[length:]
             raise
 
 

@@ -64,9 +64,7 @@ class FeatureMetric(FeatureInputMetric):
 
     def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add features ``[n, d]`` and labels ``[n]``."""
-        moments = update_moments(self.moments, rows, target)
-        self.keep(rows, target)
-        self.moments = moments
+        self.moments = update_moments(self.moments, rows, target)
 
     def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Agree with all processes on a centre, move the moments there and add them up."""
@@ -96,9 +94,8 @@ class HScore(FeatureMetric):
     0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
     :class:`LogME` and with H-scores of the other ``shrinkage``.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -137,9 +134,8 @@ class LogME(FeatureMetric):
     not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
     ``MetricCollection`` it shares its state with :class:`HScore`.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch

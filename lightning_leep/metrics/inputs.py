@@ -97,14 +97,5 @@ class FeatureInputMetric(LabelledMetric):
         return feature_rows(features, target, *sizes, validate_args=self.validate_args)
 
     def update(self, features: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            features: ``[N, d]`` or ``[N, d, d1, ...]``, floating point of any precision.
-            target: ``[N]`` or ``[N, d1, ...]`` integer labels in ``0 .. C-1``.
-
-        Raises:
-            TypeError: If ``features`` is not floating point or ``target`` is not integer.
-            ValueError: If shapes, labels or, with ``validate_args``, values are invalid. The state does not change.
-        """
+        """Add a batch: features ``[N, d]`` or ``[N, d, d1, ...]``, the rest as in :class:`SourceOutputMetric`."""
         self.add_rows(*self.prepare(features, target))

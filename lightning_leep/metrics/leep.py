@@ -45,10 +45,9 @@ class JointMetric(SourceOutputMetric, RowMetric):
 
     def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add source distributions ``[n, Z]`` and labels ``[n]``."""
-        joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
-        class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
+        self.joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        self.class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
         self.keep(rows, target)
-        self.joint, self.class_counts = joint, class_counts
 
     def row_scorer(self) -> RowScorer:
         """The scores ``names`` of a row: its label's log-likelihood, that from other rows, whether the EEP is right."""

@@ -38,10 +38,9 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
     shares its moments with :class:`HScore` and :class:`LogME` if they are in one of its ``compute_groups``, this metric
     first.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), ``keep_rows`` of
-    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``keep_rows`` of
+    :class:`~lightning_leep.metrics.row_metric.RowMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> metric = LinearProbeAccuracy(num_target_classes=2, num_features=2)
@@ -63,6 +62,11 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
         sums = torch.zeros(2 + self.num_target_classes, NUM_CANDIDATES, dtype=torch.float64)
         self.add_state("score_sums", sums, dist_reduce_fx="sum")
         self.add_reading_states(self.num_target_classes, self.num_features)
+
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Add features ``[n, d]`` and labels ``[n]``."""
+        super().add_rows(rows, target)
+        self.keep(rows, target)
 
     def row_sums(self) -> Tensor:
         """Sum of the features of each class, ``[C, d]``."""

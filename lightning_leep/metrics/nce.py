@@ -15,9 +15,7 @@ class NegativeConditionalEntropy(SourceOutputMetric):
     in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is
     ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
 
-    The arguments are those of the function, ``num_source_classes`` Z, ``validate_args``, whether to check labels and
-    outputs of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments: as for :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` and ``keep_rows`` aside.
 
     Example:
         >>> metric = NegativeConditionalEntropy(num_target_classes=2, num_source_classes=2)

@@ -26,9 +26,8 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
     process sends its sample, and all make the same sample of those.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> target = torch.arange(2).repeat(20)
@@ -121,13 +120,10 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
 
     def _sample(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
         """Rows ``[m, d]``, labels and keys of the sample; ``gather`` joins those of all processes."""
-        device = self.rows[0].device if self.rows else self.device
-        empty = torch.zeros(0, self.num_features, device=device), torch.zeros(2, 0, dtype=torch.long, device=device)
-        rows = torch.cat([empty[0], *(part.to(device) for part in self.rows)])  # [n, d]
-        labels, keys = (
-            torch.cat([none, *(part.to(device) for part in parts)])
-            for none, parts in zip(empty[1], (self.labels, self.keys), strict=True)
-        )
+        none = torch.zeros(0, dtype=torch.long)
+        empty = torch.zeros(0, self.num_features), none, none
+        lists = zip(empty, (self.rows, self.labels, self.keys), strict=True)
+        rows, labels, keys = (torch.cat([part.to(self.device) for part in (first, *parts)]) for first, parts in lists)
         for step in (gather, list):
             chosen = balanced_sample(labels, keys, self.num_target_classes, self.max_rows)
             rows, labels, keys = step([rows[chosen], labels[chosen], keys[chosen]])

@@ -37,9 +37,8 @@ class NLEEP(FeatureMetric):
     values, so every process fits the mixture that one process with all rows would fit. Each process then scores its own
     rows; joint and score are pooled by sums.
 
-    The arguments are those of the function, ``num_features`` d, ``validate_args``, whether to check labels and features
-    of each batch (types and shapes are always checked), and keyword arguments of :class:`torchmetrics.Metric`;
-    ``ValueError`` if one is impossible.
+    Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
+    :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
 
     Example:
         >>> metric = NLEEP(num_target_classes=2, num_features=2, num_components=2)
@@ -68,15 +67,16 @@ class NLEEP(FeatureMetric):
     ) -> None:
         super().__init__(num_target_classes, num_features, ignore_index, validate_args, **kwargs)
         self.num_components = mixture_size(num_target_classes, num_components, max_fit_rows)
-        self.max_fit_rows = max_fit_rows
-        self.seed = seed
+        self.max_fit_rows, self.seed = max_fit_rows, seed
+        self._minimum_rows = max(2, self.num_components)
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
         # Number of rows scored and sum of their scores, filled once the processes are synchronised.
         self.add_state("score_sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def keep(self, rows: Tensor, target: Tensor) -> None:
-        """Keep a reference to the rows of one batch and a copy of its labels."""
+    def add_rows(self, rows: Tensor, target: Tensor) -> None:
+        """Add features ``[n, d]`` and labels ``[n]``, and keep a reference to the features and a copy of the labels."""
+        super().add_rows(rows, target)
         if rows.shape[0]:
             self.rows, self.labels = [*self.rows, rows], [*self.labels, target.clone()]
 
@@ -97,10 +97,6 @@ class NLEEP(FeatureMetric):
             sums = sums + self._score(lambda value: value, lambda value: [value])
         count, total = sums
         return (total / count).clamp(max=0.0)  # classes far apart may end a rounding error above 0
-
-    @property
-    def _minimum_rows(self) -> int:
-        return max(2, self.num_components)
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
         group = process_group or self.process_group

@@ -1,6 +1,7 @@
 """The commands ``lightning-leep rank`` and ``lightning-leep score``."""
 
 import argparse
+import shutil
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning_leep.ranking.rank import default_device, rank_sources
 from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
 from lightning_leep.records.folder import open_folder
-from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
+from lightning_leep.records.ranking_text import ranking_text
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
 INCOMPLETE, NONE_RANKED = 3, 1
@@ -102,25 +103,5 @@ def _device(name: str | None) -> torch.device:
 
 
 def print_ranking(ranking: SourceRanking) -> None:
-    """Print the table as wide as the terminal, and what has to be said; plain text without rich or in a pipe."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        print(ranking)
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        print(ranking)
-        return
-    columns = ranking_columns(ranking, console.width)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(Text(column.title), justify="left" if column.is_text else "right", no_wrap=True)
-    for place, source in enumerate(ranking.sources):
-        style = "bold" if source.tied_with_best else "dim" if source.rank is None else ""
-        table.add_row(*(Text(column.cells[place], style=style) for column in columns))
-    console.print(table)
-    for remark in ranking_remarks(ranking):
-        console.print(Text(f"- {remark}"))
+    """Print the table as wide as the terminal, 80 columns in a pipe, and what has to be said."""
+    print(ranking_text(ranking, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))

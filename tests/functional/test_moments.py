@@ -23,6 +23,10 @@ from lightning_leep.functional.moments import (
 )
 
 
+def about_mean(moments: FeatureMoments) -> FeatureMoments:
+    return recentre_moments(moments, moments.mean)
+
+
 def make(n, d, C, seed=0, mean=0.0):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, C, n)
@@ -74,9 +78,7 @@ def test_fields_are_the_defined_sums(centre):
 def test_chunks_do_not_show():
     """70,000 rows of 8 features are several chunks of any size up to 4 MiB."""
     features, target = make(70_000, 8, 3, mean=3.0)
-    assert_moments_close(
-        recentre_moments(moments_of(features, target, 3)), reference(features, target, 3, features.mean(0))
-    )
+    assert_moments_close(about_mean(moments_of(features, target, 3)), reference(features, target, 3, features.mean(0)))
 
 
 def test_large_mean_keeps_the_scatter():
@@ -85,7 +87,7 @@ def test_large_mean_keeps_the_scatter():
     features = np.round(features * 2**20) / 2**20  # so that adding the mean is exact
     shifted = features + 2.0**20
     expected = reference(features, target, 3, features.mean(0))
-    actual = recentre_moments(moments_of(shifted, target, 3))
+    actual = about_mean(moments_of(shifted, target, 3))
     assert_moments_close(actual, expected._replace(centre=torch.as_tensor(features.mean(0) + 2.0**20)), rtol=1e-9)
     torch.testing.assert_close(central_moments(actual).scatter, central_moments(expected).scatter, rtol=1e-9, atol=0)
 
@@ -104,7 +106,7 @@ def test_merging_any_split_equals_one_shot(cuts, seed, mean, d):
     for low, high in itertools.pairwise(edges):
         merged = merge_moments(merged, moments_of(features[low:high], target[low:high], 4))
     # Sums of roundings of a mean of 1e6: 1e-10 in v, relative to the size of v.
-    assert_moments_close(recentre_moments(merged), recentre_moments(moments_of(features, target, 4)), rtol=1e-8)
+    assert_moments_close(about_mean(merged), about_mean(moments_of(features, target, 4)), rtol=1e-8)
 
 
 @settings(max_examples=40, deadline=None)
@@ -130,7 +132,7 @@ def test_updating_batch_by_batch_equals_one_shot(cuts, seed, mean):
     moments = empty_moments(4, 3)
     for low, high in itertools.pairwise(edges):
         moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
-    assert_moments_close(recentre_moments(moments), recentre_moments(moments_of(features, target, 4)), rtol=1e-8)
+    assert_moments_close(about_mean(moments), about_mean(moments_of(features, target, 4)), rtol=1e-8)
 
 
 def test_a_first_batch_far_from_the_rest_costs_few_digits():
@@ -141,7 +143,7 @@ def test_a_first_batch_far_from_the_rest_costs_few_digits():
     for low, high in ((0, 8), (8, 4008)):
         moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
     expected = reference(features, target, 3, features.mean(0))
-    assert_moments_close(recentre_moments(moments), expected, rtol=1e-10)
+    assert_moments_close(about_mean(moments), expected, rtol=1e-10)
 
 
 def test_inputs_are_left_as_they_were():
@@ -168,7 +170,7 @@ def test_central_moments_are_about_the_exact_mean():
 def test_no_rows_are_all_zero():
     moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
     assert_moments_close(moments, empty_moments(2, 3))
-    assert all(bool((field == 0).all()) for field in recentre_moments(merge_moments(moments, moments)))
+    assert all(bool((field == 0).all()) for field in about_mean(merge_moments(moments, moments)))
     assert shrinkage(moments) == 0
 
 
@@ -206,9 +208,7 @@ def test_moments_of_what_is_not_finite_say_so():
         features = torch.tensor([[1.0, 2.0], [value, 0.0]], dtype=torch.float64)
         moments = moments_of(features, torch.tensor([0, 1]), 2)
         assert not moments.is_finite
-        assert not recentre_moments(
-            merge_moments(moments, moments_of(torch.eye(2).double(), torch.arange(2), 2))
-        ).is_finite
+        assert not about_mean(merge_moments(moments, moments_of(torch.eye(2).double(), torch.arange(2), 2))).is_finite
     assert moments_of(torch.eye(2).double(), torch.arange(2), 2).is_finite
 
 
