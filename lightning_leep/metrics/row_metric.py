@@ -17,7 +17,7 @@ from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 #: From ``rows [m, K], target [m]`` to sums of their scores, in the shape of ``score_sums``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
-#: How far apart the sums of two passes may be, as a share of the sum of the rows' magnitudes. The last digits of a
+#: How much the sums of two passes may differ, as a share of the sum of the rows' magnitudes. The last digits of a
 #: source's output depend on the other rows of the batch. Different rows differ by about 1 / sqrt(rows of a class).
 READING_TOLERANCE = 1e-4
 

@@ -14,7 +14,7 @@ def summary(report: "TransferabilityReport") -> str:
     """The five numbers that matter, as far as the report has them, one a line, and the notes."""
     lines = [f"{report.num_samples} rows of {report.num_target_classes} target classes"]
     for title, name, meaning in (
-        ("LEEP", "leep", f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
+        ("LEEP", "leep", f"0 is perfect, {report.floor:.3f} says nothing about the labels"),
         ("leave-one-out LEEP", "leave_one_out_leep", "as on new data"),
         ("EEP accuracy", "eep_accuracy", "of LEEP's own predictor"),
         (

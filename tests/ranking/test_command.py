@@ -112,7 +112,7 @@ def test_score_prints_the_report_and_what_each_part_would_reach(zoo, images, cap
 def test_a_word_of_ones_own_is_told_from_a_slip(zoo, capsys):
     for command in (["rank", zoo([GOOD])], ["score", GOOD]):
         assert main([*command, "--data", ROWS, "--trainable", "haed", "all"]) == 0
-        assert "'haed' is none of head, all, part, gradual, scratch" in capsys.readouterr().out
+        assert "'haed' is not one of head, all, part, gradual, scratch" in capsys.readouterr().out
 
 
 BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3}}, "transform": TENSOR}
