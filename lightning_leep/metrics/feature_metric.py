@@ -72,11 +72,7 @@ class FeatureMetric(FeatureInputMetric):
         num_rows = reduce(moments.num_rows)
         centre = reduce(moments.mean * moments.num_rows) / num_rows.clamp(min=1)  # [d]
         moved = recentre_moments(moments, centre)
-        counts = reduce(moved.class_counts)
-        parts = [moved.class_sums, moved.scatter, moved.cubic, moved.quartic]
-        sums = reduce(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
-        pooled = (total.view_as(part) for total, part in zip(sums, parts, strict=True))
-        self.moments = FeatureMoments(centre, counts, *pooled)
+        self.moments = FeatureMoments(centre, *(reduce(part) for part in moved[1:]))
         super().pool(reduce)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from shutil import get_terminal_size
 from typing import Any
 
 import torch
@@ -11,10 +12,9 @@ from lightning_leep.ranking.data import TargetData
 from lightning_leep.ranking.order import own_words
 from lightning_leep.ranking.passes import Passes
 from lightning_leep.ranking.rank import default_device, rank_sources
-from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
 from lightning_leep.records.folder import open_folder
-from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
+from lightning_leep.records.ranking_text import ranking_text
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
 INCOMPLETE, NONE_RANKED = 3, 1
@@ -46,8 +46,8 @@ def rank(options: argparse.Namespace) -> int:
     )
     if options.json:
         print(ranking.to_json())
-    else:
-        print_ranking(ranking)
+    else:  # as wide as the terminal, 80 columns in a pipe
+        print(ranking_text(ranking, get_terminal_size().columns if sys.stdout.isatty() else 80))
     if options.out is not None:  # after it was printed, since a file may fail
         ranking.to_json(options.out)
     if ranking.best is None:
@@ -56,14 +56,7 @@ def rank(options: argparse.Namespace) -> int:
 
 
 def score(options: argparse.Namespace) -> int:
-    """Score one source, print its report, and return the exit status.
-
-    Raises:
-        ImportError: If a package is missing.
-        OSError: If a file cannot be read.
-        ValueError: If an argument or a file is not what it should be.
-        SourceError: If the source fails.
-    """
+    """Score one source, print its report, and return the exit status; ``SourceError`` if the source fails."""
     if options.source.endswith((".yaml", ".yml", ".json")):
         sources, data = read_zoo(options.source)
         if len(sources) != 1:
@@ -99,28 +92,3 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a name, of a build without CUDA
         raise ValueError(f"--device must name a device that PyTorch can use here, got {name!r}.") from error
     return device
-
-
-def print_ranking(ranking: SourceRanking) -> None:
-    """Print the table as wide as the terminal, and what has to be said; plain text without rich or in a pipe."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        print(ranking)
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        print(ranking)
-        return
-    columns = ranking_columns(ranking, console.width)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(Text(column.title), justify="left" if column.is_text else "right", no_wrap=True)
-    for place, source in enumerate(ranking.sources):
-        style = "bold" if source.tied_with_best else "dim" if source.rank is None else ""
-        table.add_row(*(Text(column.cells[place], style=style) for column in columns))
-    console.print(table)
-    for remark in ranking_remarks(ranking):
-        console.print(Text(f"- {remark}"))
