@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -24,9 +24,6 @@ from lightning_leep.records.ranking import Ranking
 from lightning_leep.scoring.options import ScoringOptions
 from lightning_leep.utils.checks import check_name
 from lightning_leep.utils.trainer_callback import TrainerCallback
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
 
 SCORING = "score the source model"
 SCORING_ADVICE = f"See the arguments of LEEPCallback; {HOOK_ADVICE}"
@@ -136,7 +133,7 @@ class LEEPCallback(TrainerCallback):
         # Two callbacks must be told apart before a Trainer numbers them.
         self._automatic_name = f"instance {next(self._instances)}"
 
-    def setup(self, trainer: Any, pl_module: "pl.LightningModule", stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Take a name among the callbacks of this Trainer, and forget the previous fit unless this one continues it."""
         siblings = leep_callbacks(trainer)
         unnamed = [callback for callback in siblings if callback.name is None]
@@ -155,12 +152,12 @@ class LEEPCallback(TrainerCallback):
         self._fitted, self._watch, self._logs = fitted, None, None
         self._barrier.reset()
 
-    def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Find what is trained, before the first step changes it."""
         self._trainable(trainer, pl_module)
         self._logs = RunLogs(trainer, self._barrier, self.log_name, self._keeper.source(pl_module, self._scorer.source))
 
-    def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Score the source, unless a checkpoint brought its report, and log what is expected."""
         state, scored = self._state, None
         if state.report is None:
@@ -181,36 +178,37 @@ class LEEPCallback(TrainerCallback):
             self._watch.start(scored, trainable)
             self._keeper.show_ranking(self._logs)
 
-    def on_before_optimizer_step(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """See which parameters have a gradient; at the first step, what is trained."""
         if self._state.trained.see_gradients(pl_module):
             self._see_trained(trainer, pl_module)
 
-    def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Remember the value from before the validation."""
         if self._watch is not None:
             self._watch.start_validation(trainer)
 
-    def on_validation_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Compare the accuracy that validation logged with the prediction."""
         if self._watch is not None:
             self._watch.end_validation(trainer)
 
-    def on_train_epoch_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
         if self._watch is not None:
             self._watch.start_epoch(trainer)
 
-    def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note that an epoch is over, and what was trained in it."""
         if self._watch is not None:
             self._watch.end_epoch(trainer)
             self._state.trained.end_epoch()
             self._see_trained(trainer, pl_module)
 
-    def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log how the run came out, and add its record to the history."""
-        if (watch := self._end_watch()) is None:
+        watch, self._watch = self._watch, None  # what is validated or tested later does not belong to the fit
+        if watch is None:
             return
         stopped = why_cut_short(trainer)
         try:
@@ -218,13 +216,14 @@ class LEEPCallback(TrainerCallback):
         finally:  # a fault in a logger must not cost the record
             watch.close(trainer, not stopped and saw_all_data(trainer, watch.outlook.facts), saved=True)
 
-    def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Log how far an interrupted run came."""
-        if (watch := self._end_watch()) is not None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
             watch.conclude()
             watch.close(trainer, complete=False, saved=False)
 
-    def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the Trainer."""
         self._logs = None
 
@@ -276,11 +275,6 @@ class LEEPCallback(TrainerCallback):
         trainable = self._trainable(trainer, pl_module)
         if self._watch is not None and trainer.current_epoch == self._state.first_epoch:
             self._watch.forecast_again(trainer.strategy.broadcast(trainable))
-
-    def _end_watch(self) -> TransferWatch | None:
-        """Hand out the watch for the last time: what is validated or tested later does not belong to the fit."""
-        watch, self._watch = self._watch, None
-        return watch
 
 
 def leep_callbacks(trainer: Any) -> list[LEEPCallback]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_leep.layers.cut import HEAD, find_head, frozen_parts, network_of
 from lightning_leep.scoring.blocks import find_blocks
+from lightning_leep.scoring.parameters import inside
 from lightning_leep.utils.checks import check_real
 
 #: One decay by block, or a factor for each layer by its name; None leaves the rates alike.
@@ -52,7 +53,7 @@ def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, 
     head, network = find_head(module), network_of(module)
     order = {name: place for place, name in enumerate(dict(module.named_modules()))}
     ends = {
-        block: max(place for name, place in order.items() if name == block or name.startswith(f"{block}."))
+        block: max(place for name, place in order.items() if inside(name, block))
         for block in find_blocks(module)
         if block != head
     }
@@ -72,18 +73,14 @@ def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, 
 def _by_name(
     parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float]
 ) -> dict[nn.Parameter, tuple[str, float]]:
-    unknown = [key for key in rates if not any(_begins(name, key) for name in parameters)]
+    unknown = [key for key in rates if not any(inside(name, key) for name in parameters)]
     if unknown:
         raise ValueError(f"`learning_rates` must name layers of the module; {unknown} fit no parameter.")
     factors = {}
     for name, parameter in parameters.items():
-        key = max((key for key in rates if _begins(name, key)), key=len, default="")
+        key = max((key for key in rates if inside(name, key)), key=len, default="")
         factors[parameter] = (key or "all", float(rates[key]) if key else 1.0)
     return factors
-
-
-def _begins(name: str, key: str) -> bool:
-    return name == key or name.startswith(f"{key}.")
 
 
 def layer_groups(

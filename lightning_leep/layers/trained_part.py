@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from lightning_leep.layers.transferred import Copies, find_transferred, source_names, whole_copies, within
+from lightning_leep.layers.transferred import Copies, find_transferred, whole_copies, within
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.parameters import layers_of_parameters, numbers
 from lightning_leep.scoring.source import source_module
-from lightning_leep.utils.checks import check_keys, texts
+from lightning_leep.utils.checks import check_fields, check_keys, texts
 
 #: From the least to the most that is trained.
 WORDS = ("head", "part", "all")
@@ -68,8 +68,8 @@ class TrainedPart:
         if module is pl_module:
             module = None  # any function of the network may be the source unless it is a module of its own
         if self.transferred is None:
-            self.transferred = () if module is None else find_transferred(pl_module, module)
-            self._source_names = () if module is None else source_names(self.transferred, pl_module, module)
+            found = {} if module is None else find_transferred(pl_module, module)
+            self.transferred, self._source_names = tuple(found), tuple(found.values())
         flagged = trained_parameters(pl_module, trainer.optimizers)
         # Some strategies show no gradients at all.
         moved = flagged & self._reached or flagged
@@ -105,16 +105,16 @@ class TrainedPart:
     def from_dict(cls, values: Any) -> "TrainedPart":
         """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` for other values."""
         check_keys("trained", values, {f.name for f in fields(cls)})
-        groups, changed = values["transferred"], values["changed"]
+        part = cls(**values)
+        check_fields(part, {}, missing=False)
         for name in ("first", "by_flags"):
-            if values[name] is not None and values[name] not in WORDS:
+            if getattr(part, name) not in (None, *WORDS):
                 raise ValueError(f"`{name}` must be one of {', '.join(WORDS)}, got {values[name]!r:.200}.")
-        if not isinstance(changed, bool):
-            raise TypeError(f"`changed` must be True or False, got {changed!r}.")
-        if not isinstance(groups, list | tuple | None):
-            raise TypeError(f"`transferred` must hold the names of parameters, got {groups!r:.200}.")
-        transferred = None if groups is None else tuple(texts("transferred", group) for group in groups)
-        part = cls(transferred, values["first"], values["by_flags"], changed, texts("names", values["names"]))
+        if not isinstance(part.transferred, list | tuple | None):
+            raise TypeError(f"`transferred` must hold the names of parameters, got {part.transferred!r:.200}.")
+        part.names = texts("names", part.names)
+        if part.transferred is not None:
+            part.transferred = tuple(texts("transferred", group) for group in part.transferred)
         part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
         return part
 

@@ -19,44 +19,37 @@ LEAST_SHARE = 0.01
 Copies: TypeAlias = tuple[str, ...]
 
 
-def find_transferred(network: nn.Module, source: nn.Module) -> tuple[Copies, ...]:
-    """Find the tensors of a network that came from the source, another module, before any step has changed them.
+def find_transferred(network: nn.Module, source: nn.Module) -> dict[Copies, str]:
+    """Find the tensors of a network that came from the source, another module, and what they are called there.
 
-    They are in the network's order, each as the names of all its copies. Equal tensors whose values are all the same do
+    They are in the network's order, before any step has changed them. Equal tensors whose values are all the same do
     not count: fresh biases and normalisations look like that everywhere. If one parameter of a layer was transferred,
     the layer's others were too. A copy of the whole source that stands beside layers taken from it adds nothing.
     """
     equal = _EqualParameters(source)
-    copies: defaultdict[int, list[str]] = defaultdict(list)
+    copies: defaultdict[str, list[str]] = defaultdict(list)
     parameters = dict(network.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
-        if (index := equal.find(parameter)) is not None:
-            copies[index].append(name)
+        if (original := equal.find(parameter)) is not None:
+            copies[original].append(name)
     whole = whole_copies(network, source)
-    used = {i: names for i, names in copies.items() if any(not within(name, whole) for name in names)}
-    groups = [tuple(names) for names in (used or copies).values()]
-    found = {name for group in groups for name in group}
+    used = {original: names for original, names in copies.items() if any(not within(name, whole) for name in names)}
+    found = {tuple(names): original for original, names in (used or copies).items()}
+    layers = {_layer(name): _layer(original) for names, original in found.items() for name in names}
+    known = {name for names in found for name in names}
     for name in parameters:
-        owner = name.rpartition(".")[0]
-        layer = network.get_submodule(owner)
-        if name in found or any(layer.children()) or (used and within(name, whole)):
+        layer, _, leaf = name.rpartition(".")
+        if name in known or layer not in layers or (used and within(name, whole)):
             continue
-        if any(f"{owner}.{sibling}" in found for sibling, _ in layer.named_parameters()):
-            groups.append((name,))
+        if not any(network.get_submodule(layer).children()):
+            found[(name,)] = f"{layers[layer]}.{leaf}".lstrip(".")
     order = {name: place for place, name in enumerate(parameters)}
-    share = numbers(parameters[group[0]] for group in groups) / max(numbers(network.parameters()), 1)
-    return tuple(sorted(groups, key=lambda group: order[group[0]])) if share >= LEAST_SHARE else ()
+    share = numbers(parameters[names[0]] for names in found) / max(numbers(network.parameters()), 1)
+    return dict(sorted(found.items(), key=lambda item: order[item[0][0]])) if share >= LEAST_SHARE else {}
 
 
-def source_names(transferred: Iterable[Copies], network: nn.Module, source: nn.Module) -> tuple[str, ...]:
-    """Return what the parameters that :func:`find_transferred` found are called in the source, before training."""
-    equal, names = _EqualParameters(source), [name for name, _ in source.named_parameters()]
-    groups = [group[0] for group in transferred]
-    found = [equal.find(network.get_parameter(name)) for name in groups]
-    steps = [name.rpartition(".") for name in groups]
-    # Of a layer it is enough to find one parameter.
-    owners = {owner: names[i].rpartition(".")[0] for (owner, *_), i in zip(steps, found, strict=True) if i is not None}
-    return tuple(f"{owners.get(owner, '')}.{leaf}".lstrip(".") for owner, _, leaf in steps)
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 def whole_copies(network: nn.Module, source: nn.Module) -> list[str]:
@@ -82,27 +75,25 @@ class _EqualParameters:
     """Finds the parameter of a module that is, or equals, a given one."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.parameters = list(module.parameters())
-        self.identities = {id(p): i for i, p in enumerate(self.parameters)}
-        self.of_shape: defaultdict[torch.Size, list[int]] = defaultdict(list)
-        for index, parameter in enumerate(self.parameters):
+        self.names = {id(p): name for name, p in module.named_parameters()}
+        self.of_shape: defaultdict[torch.Size, list[tuple[str, Tensor]]] = defaultdict(list)
+        for name, parameter in module.named_parameters():
             if _comparable(parameter):
-                self.of_shape[parameter.shape].append(index)
+                self.of_shape[parameter.shape].append((name, parameter.detach().flatten()))
 
-    def find(self, parameter: Tensor) -> int | None:
-        """Its index among the module's parameters; None if it is not there."""
-        if id(parameter) in self.identities:
-            return self.identities[id(parameter)]
+    def find(self, parameter: Tensor) -> str | None:
+        """Its name in the module; None if it is not there."""
+        if id(parameter) in self.names:
+            return self.names[id(parameter)]
         if not _comparable(parameter) or not parameter.numel():
             return None
         values = parameter.detach().flatten()
         if bool((values == values[0]).all()):
             return None
-        for index in self.of_shape[parameter.shape]:
-            original = self.parameters[index].detach().flatten()
+        for name, original in self.of_shape[parameter.shape]:
             # The Trainer's precision may have rounded the copy, or moved it: most originals differ in the first values.
             if all(torch.equal(original[:n].to(values), values[:n]) for n in (SAMPLE_SIZE, None)):
-                return index
+                return name
         return None
 
 

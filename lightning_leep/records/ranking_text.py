@@ -1,7 +1,7 @@
 """A ranking as text: the table, and what has to be said about it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lightning_leep.utils.checks import printable
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 #: Most characters of a name in the table: of these the fewest with which all names differ.
 NAME_LENGTHS = (22, 34, 44)
+#: Place of the column of names.
+NAMES = 1
 #: Short titles of what sources may be ordered by, the most telling first: a narrow table leaves out the last ones.
 TITLES = {
     "leave_one_out_leep": "LOO LEEP",
@@ -28,38 +30,20 @@ TITLES = {
 }
 
 
-class TextColumn(NamedTuple):
-    """A column of the table."""
-
-    title: str
-    cells: list[str]
-    is_text: bool = False
-
-    @property
-    def width(self) -> int:
-        """Characters of the widest cell."""
-        return max(len(self.title), *map(len, self.cells))
-
-
-def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[TextColumn]:
-    """The columns of the table; those that do not fit into the width, and those without a value, are left out."""
+def ranking_columns(ranking: "Ranking", width: int | None = None) -> list[tuple[str, list[str]]]:
+    """The columns of the table, title and cells, without those that have no value or no room in the width."""
     sources = ranking.sources
-    ranks = [str(source.rank) if source.rank else "-" for source in sources]
-    shared = [
-        f"{rank}=" if source.rank and ranks.count(rank) > 1 else rank
-        for rank, source in zip(ranks, sources, strict=True)
-    ]
-    columns = [TextColumn("#", shared), TextColumn("source", _names([source.name for source in sources]), True)]
-    names = [ranking.by, *(part for part in ranking.trainable if part != ranking.by)]
-    names += [name for name in TITLES if name != ranking.by]
-    used = sum(column.width + 2 for column in columns) - 2
-    for name in names:
+    ranks = [source.rank for source in sources]
+    places = ["-" if rank is None else f"{rank}=" if ranks.count(rank) > 1 else str(rank) for rank in ranks]
+    columns = [("#", places), ("source", _names([source.name for source in sources]))]
+    used = sum(_width(title, cells) + 2 for title, cells in columns) - 2
+    for name in dict.fromkeys((ranking.by, *ranking.trainable, *TITLES)):
         if all(source.value(name) is None for source in sources):
             continue
-        column = TextColumn(TITLES.get(name, printable(name)), [_cell(source, name) for source in sources])
-        if width is None or used + 2 + column.width <= width:
-            columns.append(column)
-            used += 2 + column.width
+        title, cells = TITLES.get(name, printable(name)), [_cell(source, name) for source in sources]
+        if width is None or used + 2 + _width(title, cells) <= width:
+            columns.append((title, cells))
+            used += 2 + _width(title, cells)
     return columns
 
 
@@ -83,16 +67,16 @@ def ranking_remarks(ranking: "Ranking") -> Iterator[str]:
 
 def ranking_text(ranking: "Ranking", width: int = 80) -> str:
     """The table, at most ``width`` characters wide, and the remarks, one a line."""
-    columns = ranking_columns(ranking, width)
-    rows = [[column.title for column in columns], *zip(*(column.cells for column in columns), strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(column.width) if column.is_text else cell.rjust(column.width)
-            for cell, column in zip(row, columns, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    texts = []
+    for place, (title, cells) in enumerate(ranking_columns(ranking, width)):
+        side = "<" if place == NAMES else ">"
+        texts.append([f"{text:{side}{_width(title, cells)}}" for text in (title, *cells)])
+    lines = ("  ".join(row).rstrip() for row in zip(*texts, strict=True))
     return "\n".join([*lines, *(f"- {remark}" for remark in ranking_remarks(ranking))])
+
+
+def _width(title: str, cells: list[str]) -> int:
+    return max(map(len, (title, *cells)))
 
 
 def _cell(source: "RankedSource", name: str) -> str:
@@ -108,12 +92,7 @@ def _cell(source: "RankedSource", name: str) -> str:
 
 
 def _count(value: float) -> str:
-    """A number of parameters in at most five characters.
-
-    Example:
-        >>> _count(11_689_512), _count(512), _count(86_000)
-        ('11.7M', '512', '86.0K')
-    """
+    """A number of parameters in at most five characters, such as 11.7M."""
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
         if value >= scale:
             return f"{value / scale:.3g}{letter}" if value / scale >= 100 else f"{value / scale:.1f}{letter}"

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
-from lightning_leep.scoring.parameters import layer_parameters
+from lightning_leep.scoring.parameters import inside, layer_parameters
 from lightning_leep.scoring.pooling import Layout, Pooled, Pooling, layout_of, pool
 from lightning_leep.scoring.reading import TokenReader
 from lightning_leep.utils.checks import error_text
@@ -111,7 +111,8 @@ class LayerOutputs:
                 self.left_out[name] = "cannot be scored, since an image or text has several labels"
             elif not self._runs[name]:
                 self.left_out[name] = "does not run as a module (what is compiled or scripted is not seen)"
-        kept = {name: value for name, value in pooled.items() if not _holds(name, head)}
+        heads = [] if head is None else head.split(" + ")
+        kept = {name: value for name, value in pooled.items() if not any(inside(part, name) for part in heads)}
         if self.modules and not self.named and features is not None and features.ndim == 2:
             kept[HEAD_INPUT] = pool(features, layout_of(nn.Identity()), len(features))
         return kept
@@ -119,11 +120,6 @@ class LayerOutputs:
     def parameters(self, layers: Sequence[str], head: str | None) -> dict[str, int]:
         """Parameters of layers, by name (:func:`~lightning_leep.scoring.parameters.layer_parameters`)."""
         return {} if self.source is None else layer_parameters(self.source, layers, self.modules, head)
-
-
-def _holds(name: str, head: str | None) -> bool:
-    heads = [] if head is None else head.split(" + ")
-    return any(part == name or part.startswith(f"{name}.") for part in heads)
 
 
 def _one_row_each(rows: Any, num_rows: int) -> Tensor:

@@ -8,6 +8,11 @@ from torch.nn.parameter import is_lazy
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 
 
+def inside(name: str, module: str) -> bool:
+    """Whether a name is that of a module or of something in it."""
+    return f"{name}.".startswith(f"{module}.")
+
+
 def numbers(parameters: Iterable[Tensor]) -> int:
     """How many numbers the parameters hold; lazy ones without a shape count as 0."""
     return sum(p.numel() for p in parameters if not is_lazy(p))
@@ -39,12 +44,12 @@ def layers_of_parameters(
     for name, _ in source.named_parameters():
         owner = name.rpartition(".")[0]
         layer = next((layer for layer in layers if layer in modules and name.startswith(f"{layer}.")), None)
-        if layer is None and not any(owner == part or owner.startswith(f"{part}.") for part in heads):
+        if layer is None and not any(inside(owner, part) for part in heads):
             later = [layer for layer in in_order if places[layer] > places[owner]]
             if later == in_order and STEM in layers:
                 layer = STEM
             elif later:  # the layer that is done first of the next one and those inside it
-                layer = next(name for name in layers if f"{name}.".startswith(f"{later[0]}."))
+                layer = next(name for name in layers if inside(name, later[0]))
             else:
                 layer = HEAD_INPUT
         if layer in layers:

@@ -182,9 +182,8 @@ class SourceRun:
 
     def labels(self) -> Iterator[Tensor]:
         """Read the loader for the labels alone; what is not a tensor is left to :meth:`outputs`."""
-        read = self._reader()
         for batch in self.dataloader:
-            if isinstance(target := read(batch)[1], Tensor):
+            if isinstance(target := self._read(batch)[1], Tensor):
                 yield target
 
     def outputs(
@@ -192,9 +191,8 @@ class SourceRun:
     ) -> Generator[Outputs, None, None]:
         """Run the source over the loader, once for each call, and yield what is captured of each batch."""
         context = self.precision if callable(self.precision) else partial(autocast, self.device, self.precision)
-        read = self._reader()
         for batch in progress_bar(self.dataloader, self.progress):
-            inputs, target = read(batch)
+            inputs, target = self._read(batch)
             layers.begin(inputs, target)
             with context(), self.running():
                 output = call_source(self.source, inputs)
@@ -212,17 +210,12 @@ class SourceRun:
             kept = preds if self.options.from_logits else preds.clone()
             yield Outputs(kept, features, target.to(preds.device), pooled)
 
-    def _reader(self) -> Callable[[Any], tuple[Any, Any]]:
-        to_device = self.to_device or partial(move_to_device, device=self.device)
-        split_batch = self.options.split_batch or split_pair_or_mapping
-
-        def read(batch: Any) -> tuple[Any, Any]:
-            inputs, target = split_batch(to_device(batch))
-            if isinstance(target, int) or getattr(target, "ndim", None) == 0:
-                raise TypeError(
-                    "`dataloader` must yield batches, got single rows from a "
-                    f"{type(self.dataloader).__name__}. Wrap a data set: `DataLoader(data_set, batch_size=64)`."
-                )
-            return inputs, target
-
-        return read
+    def _read(self, batch: Any) -> tuple[Any, Any]:
+        moved = move_to_device(batch, self.device) if self.to_device is None else self.to_device(batch)
+        inputs, target = (self.options.split_batch or split_pair_or_mapping)(moved)
+        if isinstance(target, int) or getattr(target, "ndim", None) == 0:
+            raise TypeError(
+                f"`dataloader` must yield batches, got single rows from a {type(self.dataloader).__name__}. "
+                "Wrap a data set: `DataLoader(data_set, batch_size=64)`."
+            )
+        return inputs, target

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from lightning_leep.records.ranking import RankedSource, Ranking
-from lightning_leep.records.ranking_text import ranking_columns, ranking_remarks
+from lightning_leep.records.ranking_text import NAMES, ranking_columns, ranking_remarks
 from lightning_leep.records.transfer import TransferRecord
 from lightning_leep.tensorboard.words import code, escaped, percent
 
@@ -15,11 +15,12 @@ def ranking_markdown(ranking: Ranking, source_name: str = "", outcome: str = "")
     ``outcome`` says how the order turned out (:func:`outcome_of`).
     """
     columns = ranking_columns(ranking)
-    names = [source.name for source in ranking.sources]
-    lines = [f"| {' | '.join(escaped(column.title) for column in columns)} |", "|---" * len(columns) + "|"]
-    for place, name in enumerate(names):
-        cells = [escaped(column.cells[place]) if column.title != "source" else code(name) for column in columns]
-        lines.append(f"| {' | '.join(f'**{cell}**' if name == source_name and cell else cell for cell in cells)} |")
+    lines = [f"| {' | '.join(escaped(title) for title, _ in columns)} |", "|---" * len(columns) + "|"]
+    for place, source in enumerate(ranking.sources):
+        bold = "**" if source.name == source_name else ""
+        row = [escaped(cells[place]) for _, cells in columns]
+        row[NAMES] = code(source.name)
+        lines.append(f"| {' | '.join(f'{bold}{cell}{bold}' if cell else '' for cell in row)} |")
     target = "" if ranking.target is None else f" for {code(ranking.target)}"
     remarks = "\n".join(f"- {escaped(remark)}" for remark in ranking_remarks(ranking))
     table = "\n".join(lines)

@@ -12,35 +12,31 @@ from lightning_leep.tensorboard.words import code, epochs, escaped, percent
 
 #: Two-sided 95% of a normal distribution, in standard errors.
 NORMAL_95 = 1.96
-#: Rows of the table of scores: title, name in the report, and what it means.
-SCORES = (
-    ("LEEP", "leep", "mean log-probability of the right label, given only the source's outputs; 0 is perfect"),
-    (
+#: Rows of the table of scores: by its name in the report the title of a score, and what it means.
+SCORES = {
+    "leep": ("LEEP", "mean log-probability of the right label, given only the source's outputs; 0 is perfect"),
+    "leave_one_out_leep": (
         "LEEP, leave-one-out",
-        "leave_one_out_leep",
-        "the same with each sample predicted from the others alone, as for new data",
+        "the same with each sample predicted from the others, as for new data",
     ),
-    ("floor", "floor", "LEEP of a source that says nothing: minus the entropy of the labels"),
-    (
+    "floor": ("floor", "LEEP of a source that says nothing: minus the entropy of the labels"),
+    "leave_one_out_floor": (
         "floor, leave-one-out",
-        "leave_one_out_floor",
         "the same without classes of a single sample, which leave-one-out LEEP leaves out",
     ),
-    (
+    "eep_accuracy": (
         "EEP accuracy",
-        "eep_accuracy",
         "share of labels that LEEP's own predictor gets right, without any training; usually a lower bound",
     ),
-    (
+    "linear_probe_accuracy": (
         "linear probe accuracy",
-        "linear_probe_accuracy",
         "a linear classifier on the source's features, leave-one-out; forecasts a re-trained head",
     ),
-    ("NCE", "nce", "LEEP with only the most probable source class of each sample"),
-    ("N-LEEP", "nleep", "LEEP with clusters of features in place of source classes"),
-    ("H-score", "h_score", "distance of the classes in feature space relative to their spread; 0 or more"),
-    ("LogME", "log_me", "log evidence of a linear model on the features; compares sources on the same data only"),
-)
+    "nce": ("NCE", "LEEP with only the most probable source class of each sample"),
+    "nleep": ("N-LEEP", "LEEP with clusters of features in place of source classes"),
+    "h_score": ("H-score", "distance of the classes in feature space relative to their spread; 0 or more"),
+    "log_me": ("LogME", "log evidence of a linear model on the features; compares sources on the same data only"),
+}
 
 
 def report_markdown(
@@ -154,7 +150,7 @@ def _comparison(curve: AccuracyCurve, reference: Reference | None) -> str:
 
 def _table(report: TransferabilityReport) -> str:
     lines = ["| score | value (± 95%) | what it means |", "|---|---|---|"]
-    for title, name, meaning in SCORES:
+    for name, (title, meaning) in SCORES.items():
         value, error = getattr(report, name), getattr(report, f"{name}_standard_error", None)
         if value is None or (report.leep is None and "floor" in name):
             continue

@@ -6,9 +6,6 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-#: Devices where a copy that does not wait may be read before it is complete.
-BLOCKING = ("cpu", "mps")
-
 
 @runtime_checkable
 class Movable(Protocol):
@@ -19,14 +16,12 @@ class Movable(Protocol):
 
 
 def move_to_device(batch: Any, device: torch.device) -> Any:
-    """Move all tensors of a batch, and all objects with a method ``to(device)``, to a device; the rest stays as it is.
-
-    A batch is a tensor, or a collection of any depth: mappings, sequences, named tuples, dataclasses.
-    """
+    """Move all tensors in a collection of any depth, and all objects with a method ``to(device)``, to a device."""
 
     def move(item: Any) -> Any:
-        wait = not isinstance(item, Tensor) or device.type in BLOCKING
-        moved = item.to(device) if wait else item.to(device, non_blocking=True)
+        # On other devices a copy that does not wait may be read before it is complete.
+        options = {"non_blocking": True} if isinstance(item, Tensor) and device.type == "cuda" else {}
+        moved = item.to(device, **options)
         return item if moved is None else moved  # a `to` that changes the object and returns nothing
 
     return apply_to_collection(batch, Movable, move)

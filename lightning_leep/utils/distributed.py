@@ -18,8 +18,8 @@ class OtherProcessError(RuntimeError):
 def on_every_process(action: Callable[[], T], device: torch.device) -> T:
     """Run an action on every process; if it fails on one, raise on all, so that none waits forever.
 
-    The action may contain collectives only if they handle failing processes themselves. Its error is raised on the
-    lowest rank where it failed, ``OtherProcessError`` on the others. ``device`` is that of the tensor that is reduced.
+    The error is raised on the lowest rank where the action failed, ``OtherProcessError`` on the others. The processes
+    meet on ``device``. The action may contain collectives only if they handle failing processes themselves.
     """
     fault: Exception | None = None
     try:
@@ -82,8 +82,7 @@ def gather_rows(
 def sum_reducer(dist_sync_fn: Callable[..., Any], process_group: Any | None) -> Callable[[Tensor], Tensor]:
     """Return the function that sums a tensor over the processes of ``process_group`` and leaves its argument as it was.
 
-    torchmetrics' default gather is replaced by an ``all_reduce``: its traffic is one tensor a process, not one
-    tensor of every process. A gather that the user supplied is called, and its result summed.
+    torchmetrics' default gather gives way to ``all_reduce``, which sends less; that of a user is called and summed.
     """
 
     def all_reduce(value: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from torch import nn
 def on_first_run(action: Callable[[nn.Module], None]) -> Callable[[], AbstractContextManager[None]]:
     """A context, for use any number of times, in which an action is called with each module before it first runs.
 
-    It finds the modules that a function calls, wherever the function has them from. A module counts as run when it is
-    called, not when only its ``forward`` or another method is.
+    A module counts as run when it is called, not when only its ``forward`` or another method is.
     """
     seen: dict[int, nn.Module] = {}  # the modules as well: an id could be used again
 

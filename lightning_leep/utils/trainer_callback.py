@@ -31,8 +31,7 @@ else:
     class TrainerCallback(*callback_classes()):
         """Base class of a callback that both Trainers accept.
 
-        A Trainer accepts any object in a list of callbacks, but a single callback must be an instance of its own
-        ``Callback``, and LightningCLI accepts nothing else in a configuration. The two packages define the class twice.
+        A Trainer wants its own ``Callback`` for a single one, and LightningCLI in a configuration.
         """
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:

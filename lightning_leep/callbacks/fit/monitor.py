@@ -18,10 +18,10 @@ class MonitorReader:
 
     If validation logs the metric, it is new after each validation. Anything else (logged in training, or in the
     module's ``on_train_epoch_end``) is new once the epoch is over. Lightning keeps old values: a value is new if it is
-    another tensor than before. A value outside 0..1 raises ``ValueError``.
+    another tensor than before. A value outside 0..1 raises ``ValueError``. Without a ``monitor`` nothing is ever new.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str | None) -> None:
         self.monitor = monitor
         self.num_validations = 0
         self.found = False
@@ -29,26 +29,26 @@ class MonitorReader:
         self._before_epoch: Any = None
         self._before_validation: Any = None
 
-    def before_epoch(self, metrics: Mapping[str, Any]) -> None:
+    def before_epoch(self, metrics: Mapping[Any, Any]) -> None:
         """Remember the value from before an epoch."""
         self._before_epoch = metrics.get(self.monitor)
 
-    def before_validation(self, metrics: Mapping[str, Any]) -> None:
+    def before_validation(self, metrics: Mapping[Any, Any]) -> None:
         """Remember the value from before a validation."""
         self._before_validation = metrics.get(self.monitor)
 
-    def after_validation(self, metrics: Mapping[str, Any]) -> float | None:
+    def after_validation(self, metrics: Mapping[Any, Any]) -> float | None:
         """The accuracy that this validation logged, if it did."""
         self.num_validations += 1
         value = self._new(metrics, self._before_validation)
         self._from_validation |= value is not None
         return value
 
-    def after_epoch(self, metrics: Mapping[str, Any]) -> float | None:
+    def after_epoch(self, metrics: Mapping[Any, Any]) -> float | None:
         """The accuracy that this epoch logged outside validation, if it did; call it after the module's own hooks."""
         return None if self._from_validation else self._new(metrics, self._before_epoch)
 
-    def _new(self, metrics: Mapping[str, Any], old: Any) -> float | None:
+    def _new(self, metrics: Mapping[Any, Any], old: Any) -> float | None:
         value = metrics.get(self.monitor)
         if value is None or value is old:
             return None
@@ -72,7 +72,7 @@ class MonitorReader:
         )
 
 
-def explain_metric(trainer: Any, monitor: str, report: TransferabilityReport) -> str:
+def explain_metric(trainer: Any, monitor: str | None, report: TransferabilityReport) -> str:
     """What to know of a monitored torchmetrics metric that is not the share of rows that are right; else empty.
 
     The forecast is of that share. Lightning knows which object a value comes from while it validates; a plain tensor

@@ -37,7 +37,7 @@ class TransferWatch:
 
     def __post_init__(self) -> None:
         self.barrier = self.logs.barrier
-        self.reader = None if self.monitor is None else MonitorReader(self.monitor)
+        self.reader = MonitorReader(self.monitor)
         self.running: list[RunningPoint] = []
         state = self.state
         assert state.report is not None  # the source has been scored
@@ -65,18 +65,16 @@ class TransferWatch:
 
     def start_validation(self, trainer: Any) -> None:
         """Remember the value from before the validation."""
-        if self.reader is not None:
-            self.reader.before_validation(trainer.callback_metrics)
+        self.reader.before_validation(trainer.callback_metrics)
 
     def end_validation(self, trainer: Any) -> None:
         """Take the accuracy that validation logged."""
-        if self.reader is not None:
-            with self._measuring(self.reader):
-                accuracy = self.reader.after_validation(trainer.callback_metrics)
-                if accuracy is not None:
-                    self._take(epoch_of_validation(trainer, self.state), accuracy)
-                    if text := explain_metric(trainer, self.reader.monitor, self.report):
-                        self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
+        with self._measuring():
+            accuracy = self.reader.after_validation(trainer.callback_metrics)
+            if accuracy is not None:
+                self._take(epoch_of_validation(trainer, self.state), accuracy)
+                if text := explain_metric(trainer, self.monitor, self.report):
+                    self.barrier.warn("compare the monitored metric", f"LEEPCallback: {text}")
 
     def start_epoch(self, trainer: Any) -> None:
         """Take what the previous epoch logged outside validation, now that the module's own hooks are done."""
@@ -84,8 +82,7 @@ class TransferWatch:
         if self._epoch_over is not None:
             self._explain_missing(trainer, last=False)
         self._epoch_over = None
-        if self.reader is not None:
-            self.reader.before_epoch(trainer.callback_metrics)
+        self.reader.before_epoch(trainer.callback_metrics)
 
     def end_epoch(self, trainer: Any) -> None:
         """Note that an epoch is over; the module's own hook comes after this one."""
@@ -93,8 +90,8 @@ class TransferWatch:
 
     def take_logged_in_epoch(self, trainer: Any) -> None:
         """Take the accuracy that the epoch that has ended logged outside validation, once it is there."""
-        if self.reader is not None and self._epoch_over is not None:
-            with self._measuring(self.reader):
+        if self._epoch_over is not None:
+            with self._measuring():
                 accuracy = self.reader.after_epoch(trainer.callback_metrics)
                 if accuracy is not None:
                     epoch, self._epoch_over = self._epoch_over, None
@@ -157,14 +154,14 @@ class TransferWatch:
 
     def _explain_missing(self, trainer: Any, last: bool) -> None:
         reader = self.reader
-        if reader is None or reader.found:
+        if self.monitor is None or reader.found:
             return
         if last or reader.num_validations > 0 or not trainer.enable_validation:
             with self.barrier.contain("find the achieved accuracy", "Nothing else is affected."):
                 others = [name for name in trainer.callback_metrics if not name.startswith(self.logs.prefix)]
                 raise ValueError(reader.explain_missing(others, trainer.enable_validation))
 
-    def _measuring(self, reader: MonitorReader) -> AbstractContextManager[None]:
+    def _measuring(self) -> AbstractContextManager[None]:
         return self.barrier.contain(
-            f"use the value of {reader.monitor!r}", "`monitor` must name an accuracy in 0..1 that the module logs."
+            f"use the value of {self.monitor!r}", "`monitor` must name an accuracy in 0..1 that the module logs."
         )

@@ -165,13 +165,12 @@ def _to_device(trainer: Any, pl_module: nn.Module, source: Callable[..., Any]) -
     device = trainer.strategy.root_device
     convert = trainer.precision_plugin.convert_input
     modules = modules_behind(source)
-    if not any(shares_weights(module, pl_module) for module in modules):
-        # The Trainer's precision did not convert these modules' weights, so it must not convert their inputs either.
-        dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
-        if dtype is not None:
+    dtype = next((p.dtype for module in modules for p in module.parameters() if p.is_floating_point()), None)
+    # The Trainer's precision did not convert other modules' weights, so it must not convert their inputs either.
+    if dtype is not None and not any(shares_weights(module, pl_module) for module in modules):
 
-            def convert(batch: Any) -> Any:
-                return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
+        def convert(batch: Any) -> Any:
+            return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     # Not `strategy.batch_to_device`: it would run the user's batch hooks (mix-up, say).
     return lambda batch: move_to_device(convert(batch), device)
