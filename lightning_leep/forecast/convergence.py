@@ -12,7 +12,6 @@ from lightning_leep.forecast.mean_curve import (
     average_curves,
     difference_curve,
     effective_number,
-    relative_curve,
     with_references,
 )
 from lightning_leep.forecast.repeats import exchangeable_records
@@ -124,16 +123,18 @@ def forecast_convergence(
         return None
     scores = np.array([_score(record.report, trainable) for record in records])  # [n]
     weights = _kernel_weights(scores - score, max(MIN_RECORDS, len(records) / LEVELS))
-    relative = average_curves([relative_curve(record.curve) for record in records], weights, coverage, (0, 1))
+    # Fractions of the best accuracy.
+    curves = [(record.curve.epochs, np.array(record.curve.accuracy) / record.curve.best) for record in records]
+    relative = average_curves(curves, weights, coverage, (0, 1))
     if relative is None:
         return None
     differences = [(curve, w) for r, w in zip(records, weights, strict=True) if (curve := difference_curve(r))]
     difference = None
     if len(differences) >= MIN_RECORDS:
-        curves, shares = zip(*differences, strict=True)
-        difference = average_curves(curves, np.array(shares), coverage, (-1, 1))
-    epochs = [[record.curve.epochs_to(fraction) or 0.0 for record in records] for fraction in (0.5, 0.9, 0.99)]
-    means = [float(np.average(column, weights=weights)) for column in epochs]
+        known, shares = zip(*differences, strict=True)
+        difference = average_curves(known, np.array(shares), coverage, (-1, 1))
+    epochs = [[record.curve.epochs_to(fraction) or 0.0 for fraction in (0.5, 0.9, 0.99)] for record in records]
+    means = np.average(epochs, axis=0, weights=weights).tolist()
     return ConvergenceForecast(
         relative=relative,
         difference=difference,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightning_leep.forecast.statistics.conformal import Array, normal_quantile
-from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.history import History
 from lightning_leep.records.report import or_nan
 from lightning_leep.records.transfer import TransferRecord
@@ -33,18 +32,17 @@ def effective_number(weights: Array) -> float:
 
 
 def average_curves(
-    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+    curves: Sequence[tuple[Sequence[float], Sequence[float] | Array]],
     weights: Array,
     coverage: float,
     bounds: tuple[float, float],
 ) -> MeanCurve | None:
     r"""Return the weighted average of curves (epochs and values) that may have been measured at different epochs.
 
-    Each curve is interpolated linearly between its measurements and never extrapolated. Epochs covered by less than
-    half of the weight are left out, because the average would jump to those few curves. The band is for one more curve:
-    mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted standard deviation s, computed for each epoch and
-    clipped to ``bounds``; its ``coverage`` holds for normal deviations. ``weights [n]`` are at least 0. The result is
-    None unless two curves of positive weight overlap.
+    Each curve is interpolated linearly, never extrapolated. Epochs covered by less than half of the weight are left
+    out, because the average would jump to those few curves. The band is for one more curve, if deviations are normal:
+    mean :math:`\pm z s \sqrt{1 + 1/n_\text{eff}}` with the weighted standard deviation s, clipped to ``bounds``. None
+    unless two curves of positive weight overlap.
     """
     if np.count_nonzero(weights) < 2:
         return None
@@ -70,8 +68,8 @@ def average_curves(
 def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
     """Give each record without a reference the curve of the latest complete run from scratch on the same data, if any.
 
-    The same data have the same ``target_name`` (not empty), number of rows and class counts: the name alone may be that
-    of a class that wraps any data. Records of "scratch" get none.
+    The same data have the same name, not empty, and class counts: the name alone may be that of a class that wraps any
+    data. Records of "scratch" get none.
     """
     records = list(records)
     scratch = {
@@ -87,8 +85,8 @@ def with_references(records: Iterable[TransferRecord]) -> list[TransferRecord]:
     ]
 
 
-def _data(record: TransferRecord) -> tuple[str, int, tuple[int, ...]]:
-    return record.target_name, record.report.num_samples, tuple(record.report.class_counts)
+def _data(record: TransferRecord) -> tuple[str, tuple[int, ...]]:
+    return record.target_name, record.report.class_counts  # whose sum is the number of rows
 
 
 def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -98,11 +96,6 @@ def difference_curve(record: TransferRecord) -> tuple[tuple[float, ...], tuple[f
     differences = record.curve.difference_to(record.reference)
     pairs = [(e, d) for e, d in zip(record.curve.epochs, differences, strict=True) if d is not None]
     return (tuple(e for e, _ in pairs), tuple(d for _, d in pairs)) if pairs else None
-
-
-def relative_curve(curve: AccuracyCurve) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return epochs, and accuracy as a fraction of the best."""
-    return curve.epochs, tuple(accuracy / curve.best for accuracy in curve.accuracy)
 
 
 @dataclass(frozen=True)

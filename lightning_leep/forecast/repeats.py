@@ -27,9 +27,8 @@ def is_same_transfer(first: TransferabilityReport, second: TransferabilityReport
 def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord]:
     """Return the latest record of each transfer, oldest first.
 
-    A sweep of the learning rate, several seeds or a resumed run leave several records of one transfer, with the same
-    ``trainable``, target, source and report. Their accuracies are closer to each other than to that of a new transfer,
-    so an interval from all of them would be too narrow.
+    A sweep, several seeds or a resumed run leave records with the same ``trainable``, target, source and report.
+    Their accuracies are closer to each other than to that of a new transfer: all of them give too narrow an interval.
     """
     seen: dict[Hashable, list[TransferabilityReport]] = {}
     kept = []
@@ -44,10 +43,9 @@ def distinct_transfers(records: Iterable[TransferRecord]) -> list[TransferRecord
 def exchangeable_records(
     report: TransferabilityReport, records: Sequence[TransferRecord], needed: int
 ) -> tuple[list[TransferRecord], bool]:
-    """Return the ``records`` of the same ``trainable`` that are exchangeable with a new transfer.
+    """Return the records that are exchangeable with a new transfer, and whether they are runs of it.
 
-    These are the earlier runs of the new transfer itself, and True, if they are at least ``needed``; else one record of
-    each transfer, and False.
+    With at least ``needed`` earlier runs of the new transfer these alone; else one record of each transfer.
     """
     repeats = [record for record in records if is_same_transfer(record.report, report)]
     if len(repeats) >= needed:

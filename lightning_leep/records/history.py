@@ -27,13 +27,7 @@ def check_records(history: Any) -> None:
 
 
 class History(tuple[TransferRecord, ...]):
-    """Transfers, sorted with the oldest first.
-
-    Example:
-        >>> history = History()
-        >>> len(history), history.to_dicts()
-        (0, [])
-    """
+    """Transfers, sorted with the oldest first."""
 
     def __new__(cls, records: Iterable[TransferRecord] = ()) -> "History":
         """Sort the records by their time; their text breaks ties, so that no order of files matters."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.records.layers import HEAD_INPUT
-from lightning_leep.scoring.pooling import Pooled
-from lightning_leep.scoring.reading import ReadToken
+from lightning_leep.scoring.pooling import Pooled, ReadToken
 from lightning_leep.scoring.source import Outputs
 
 #: Width of all layers together. One decomposition of so many features takes 0.3 s, a row of them 4 KiB.

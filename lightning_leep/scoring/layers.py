@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_leep.records.layers import HEAD_INPUT, STEM
 from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import inside, layer_parameters
-from lightning_leep.scoring.pooling import Layout, Pooled, Pooling, layout_of, pool
-from lightning_leep.scoring.reading import TokenReader
+from lightning_leep.scoring.pooling import Layout, Pooled, Pooling, TokenReader, layout_of, pool
 from lightning_leep.utils.checks import error_text
 
 

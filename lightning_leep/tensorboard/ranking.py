@@ -49,8 +49,8 @@ def place_of(ranking: Ranking, source_name: str) -> str:
 def outcome_of(record: TransferRecord, others: Iterable[TransferRecord]) -> str:
     """Sentences on whether the order of the record's ranking held; empty without a ranking or an accuracy.
 
-    The achieved accuracy is compared with the forecasts of the nearest sources above and below it that have another
-    rank, and with what other sources achieved: in complete transfers that trained the same part for the same target.
+    The achieved accuracy is compared with the forecasts of its neighbours in the ranking, and with what other sources
+    achieved in complete transfers that trained the same part for the same target.
     """
     if record.ranking is None or record.achieved is None or not record.complete:
         return ""

@@ -19,8 +19,8 @@ def epochs(value: float) -> str:
 def shorten(name: str, length: int) -> str:
     """At most ``length`` characters of a class name.
 
-    A list of synonyms, as in ImageNet, is cut to the first one. A name that is still too long keeps its start and its
-    end around an ellipsis ("German…inter"), since related classes differ there.
+    A list of synonyms, as in ImageNet, is cut to the first one. A longer name keeps its start and its end
+    ("German…inter"), since related classes differ there.
     """
     if len(name) > length:
         name = name.split(",")[0]
@@ -57,13 +57,9 @@ def code(name: str) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return a sentence as Markdown that shows it, and nothing else: names of users may hold links and images.
+    """Return a sentence as Markdown that shows it, and nothing else: names of users may hold links and images.
 
     What stands between single backticks stays code.
-
-    Example:
-        >>> escaped("Pass `a_b`, not ![x](http://y).")
-        'Pass `a_b`, not &#33;&#91;x&#93;(http://y).'
     """
     text = re.sub("`{2,}", "'", printable(text).replace("\\", "&#92;"))
     parts = text.split("`")

@@ -11,8 +11,7 @@ from lightning_leep.scoring.layer_features import (
     layer_columns,
     random_projection,
 )
-from lightning_leep.scoring.pooling import Pooled
-from lightning_leep.scoring.reading import ReadToken
+from lightning_leep.scoring.pooling import Pooled, ReadToken
 
 N = 5
 CPU = torch.device("cpu")

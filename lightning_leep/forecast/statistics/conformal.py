@@ -13,12 +13,7 @@ Fit: TypeAlias = Callable[[Array, Array, Array], Predict]
 
 
 def min_records(coverage: float) -> int:
-    """Return the smallest number of records for a finite interval: the smallest n with (n + 1) coverage <= n.
-
-    Example:
-        >>> min_records(0.9), min_records(0.8), min_records(0.5)
-        (9, 4, 1)
-    """
+    """Return the smallest number of records for a finite interval: the smallest n with (n + 1) coverage <= n."""
     check_coverage(coverage)
     return max(1, math.ceil(_robust(coverage / (1 - coverage))))
 
@@ -47,10 +42,6 @@ def jackknife_plus(predictions: Array, residuals: Array, coverage: float) -> tup
 
     If the records and the new point are exchangeable and the fit ignores the order of the records, it contains the
     answer with probability at least :math:`1 - 2\alpha` (Theorem 1), and in practice about :math:`1 - \alpha`.
-
-    Example:
-        >>> jackknife_plus(np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0]), 0.8)
-        (-4.0, 4.0)
     """
     check_coverage(coverage)
     n = len(predictions)

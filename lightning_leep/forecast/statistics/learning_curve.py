@@ -153,12 +153,7 @@ def draw_learning_curves(posterior: Posterior, epochs: Array, best: float, mean:
 
 
 def planned_validations(epochs: Array, end: float) -> Array:
-    """Return the epochs of future validations, at the mean distance of those so far, the last one at the end.
-
-    Example:
-        >>> planned_validations(np.array([1.0, 2.0]), 5.0)
-        array([3., 4., 5.])
-    """
+    """Return the epochs of future validations, at the mean distance of those so far, the last one at the end."""
     if math.isinf(end):
         return np.array([math.inf])
     pace = (epochs[-1] - epochs[0]) / (len(epochs) - 1) if len(epochs) > 1 else epochs[-1]

@@ -56,7 +56,9 @@ def strongest_sources_figure(
     target class. Arguments, result and errors are those of :func:`association_figure`.
     """
     joint, targets, sources = _checked(joint, target_names, source_names)
-    rows = [i for i in _largest(joint.sum(1), MAX_TABLE_ROWS) if joint[i].sum() > 0]
+    mass = joint.sum(1)
+    heaviest = mass.argsort(descending=True, stable=True)[:MAX_TABLE_ROWS].tolist()
+    rows = sorted(i for i in heaviest if mass[i] > 0)
     shares, strongest = (joint[rows] / joint[rows].sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     shares = shares[:, : len(RANKS)]  # [rows, 3]
     subtitle = f"Mean probability of its strongest source classes; {_rows_left_out(joint, rows)}"
@@ -96,9 +98,8 @@ def _selected(joint: Tensor) -> tuple[list[int], list[int], Tensor]:
     rows, columns = _shown(joint, (joint * conditional).argmax(1).tolist())
     conditional = conditional[rows][:, columns]  # [rows, columns]
     # From the target class a column speaks for to the next, the surest first: the eye can follow the diagonal.
-    order = sorted(
-        range(len(columns)), key=lambda j: (int(conditional[:, j].argmax()), -float(conditional[:, j].max()))
-    )
+    highest, targets = conditional.max(0)
+    order = sorted(range(len(columns)), key=lambda j: (int(targets[j]), -float(highest[j])))
     return rows, [columns[j] for j in order], conditional[:, order]
 
 
@@ -111,18 +112,12 @@ def _checked(
     if not (bool(joint.isfinite().all()) and bool((joint >= 0).all()) and float(joint.sum()) > 0):
         raise ValueError("`joint` must hold finite, non-negative sums of probabilities, not all of them zero.")
     names = []
-    for argument, given, size in (("target_names", target_names, 0), ("source_names", source_names, 1)):
-        if given is not None and len(given) != joint.shape[size]:
-            raise ValueError(
-                f"`{argument}` must name the {joint.shape[size]} classes of `joint`, got {len(given)} names."
-            )
-        names.append([str(i) for i in range(joint.shape[size])] if given is None else [str(name) for name in given])
+    arguments = zip(("target_names", "source_names"), (target_names, source_names), joint.shape, strict=True)
+    for argument, given, size in arguments:
+        if given is not None and len(given) != size:
+            raise ValueError(f"`{argument}` must name the {size} classes of `joint`, got {len(given)} names.")
+        names.append(list(map(str, range(size) if given is None else given)))
     return joint, names[0], names[1]
-
-
-def _largest(mass: Tensor, count: int) -> list[int]:
-    """The ``count`` heaviest entries (of equal ones the first), in their own order."""
-    return sorted(mass.argsort(descending=True, stable=True)[:count].tolist())
 
 
 def _shown(joint: Tensor, own: list[int]) -> tuple[list[int], list[int]]:
@@ -139,17 +134,12 @@ def _shown(joint: Tensor, own: list[int]) -> tuple[list[int], list[int]]:
     order = mass.argsort(descending=True, stable=True)
     before = mass[order].cumsum(0) - mass[order]
     needed = int(((before < MASS_SHOWN * mass.sum()) & (mass[order] > 0)).sum())
-    for column in order[:needed].tolist():
-        if len(columns) < MAX_COLUMNS:
-            columns[column] = None
-    return sorted(rows), list(columns)
+    return sorted(rows), list(columns | dict.fromkeys(order[:needed].tolist()))[:MAX_COLUMNS]
 
 
 def _rows_left_out(joint: Tensor, rows: list[int]) -> str:
-    count = joint.shape[0]
-    return (
-        f"all {count} target classes" if len(rows) == count else f"{len(rows)} of {count} target classes, the largest"
-    )
+    count = f"{joint.shape[0]} target classes"
+    return f"all {count}" if len(rows) == len(joint) else f"{len(rows)} of {count}, the largest"
 
 
 def _columns_left_out(joint: Tensor, rows: list[int], columns: list[int]) -> str:

@@ -33,10 +33,9 @@ def page_data(
 ) -> dict[str, Any]:
     """Return everything that the page shows of records in any order, and of rankings of sources.
 
-    These are ``transfers``, with what ``more`` is known of each record (the run that it comes from, say), ``levels``
-    (mean curves by level of LEEP, for each part that was trained), ``texts`` (sentences and names that occur often;
-    others refer to them by index) and ``rankings``. What is not printable is escaped: a name could turn
-    the text after it.
+    ``more`` is what else is known of each record, say the run that it comes from. Sentences and names that occur often
+    stand in ``texts`` once, and are referred to by index. What is not printable is escaped: a name could turn the text
+    after it.
     """
     history, rankings = with_references(records), list(rankings)
     extras = more or [{}] * len(history)
@@ -137,12 +136,7 @@ def levels_data(history: Sequence[TransferRecord]) -> list[dict[str, Any]]:
 
 
 def thinned(count: int, most: int, kept: Iterable[int] = ()) -> list[int]:
-    """At most ``most`` places out of ``count``, evenly spread with the first and the last, and those that are ``kept``.
-
-    Example:
-        >>> thinned(9, 3), thinned(9, 3, [5]), thinned(2, 3)
-        ([0, 4, 8], [0, 4, 5, 8], [0, 1])
-    """
+    """At most ``most`` places out of ``count``, evenly spread with the first and the last, and the ``kept`` ones."""
     if count <= most:
         return list(range(count))
     return sorted({*(round(i * (count - 1) / (most - 1)) for i in range(most)), *kept})
