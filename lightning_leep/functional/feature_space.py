@@ -39,6 +39,7 @@ class FeatureSpace:
     mean_outside: Tensor  #: ``[]``, squared length of the part of the mean outside the range of B
     variances: Tensor  #: ``[d]``, diagonal of the features' own scatter, 0 for constant ones
     quartic: Tensor  #: ``[]``, :math:`\sum_i \|v_i\|^4`
+    rest: Tensor | None = None  #: ``[d]``, exact mean minus ``centre``, if made from moments
     basis: Tensor | None = None  #: ``[d, p]``, B; None if it is I (constant features aside) or not needed
     rows: Tensor | None = None  #: ``[n, p]``, v, if made from rows
     features: Tensor | None = None  #: ``[n, d]``, features of these rows about their mean
@@ -104,6 +105,7 @@ def space_of(features: Tensor, target: Tensor, num_target_classes: int) -> Featu
 def space_of_moments(moments: FeatureMoments) -> FeatureSpace:
     """Space of the rows with these moments: all d dimensions, or the range of the scatter if that is much smaller."""
     central = central_moments(moments)
+    exact = moments.class_sums.sum(dim=0) / moments.num_rows.clamp(min=1)  # [d], mean about the centre of the moments
     varies = ~is_constant(central.scatter.diagonal(), central.centre, central.num_rows)  # [d]
     scatter, class_sums = central.scatter, central.class_sums * varies
     if not bool(varies.all()):
@@ -119,6 +121,7 @@ def space_of_moments(moments: FeatureMoments) -> FeatureSpace:
         mean_outside=central.quartic.new_zeros(()),
         variances=scatter.diagonal(),
         quartic=central.quartic,
+        rest=exact - (central.centre - moments.centre),
     )
     return whole if 2 * size > num_features else _range_of(whole, size)
 

@@ -32,6 +32,7 @@ class LinearDiscriminant(NamedTuple):
 
     centre: Tensor | None  #: ``[d]``, mean of all rows; None if rows are given about it
     basis: Tensor  #: ``[d, p]``, eigenvectors as columns
+    rest: Tensor | None  #: ``[p]``, exact mean minus ``centre``, in the eigenbasis
     precisions: Tensor  #: ``[S, p]``, inverse eigenvalues of the covariance under each shrinkage, A or P
     degrees_of_freedom: Tensor  #: ``[]``, rows minus classes present
     class_position: Tensor  #: ``[C]`` int64, place of a class among the K classes present
@@ -95,9 +96,11 @@ def _discriminant(space: FeatureSpace, variances: Tensor, axes: Tensor, of_total
             axes = space.basis @ axes  # [d, q] @ [q, p]
         elif space.rows is None:
             axes = axes * (space.variances > 0).unsqueeze(1)
+        rest = None if space.rest is None else space.rest @ axes  # [d] @ [d, p]
     return LinearDiscriminant(
         centre=None if space.rows is not None else space.centre,
         basis=axes,
+        rest=rest,
         precisions=precisions,
         degrees_of_freedom=freedom,
         class_position=(present.cumsum(0) - 1).clamp(min=0),
@@ -135,6 +138,7 @@ def leave_one_out_distances(
         # Autocast would run the products of float32 (MPS) in half precision; it leaves float64 alone.
         with torch.autocast(device_type=features.device.type, enabled=False):
             rows = (chunk if centre is None else chunk - centre) @ discriminant.basis  # [m, d] @ [d, p]
+            rows = rows if discriminant.rest is None else rows - discriminant.rest
             distances = list(_squared_distances(rows, position, discriminant, shrinkages))
         yield kept + start, position, distances
         start += len(labels)

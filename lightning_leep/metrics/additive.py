@@ -46,8 +46,8 @@ class AdditiveMetric(Metric):
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Replace the states by those of all processes, given the function that sums a tensor over the processes."""
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Replace the states by those of all processes: ``reduce`` sums a tensor over them, ``gather`` lists theirs."""
         for name in self.pooled_states:
             setattr(self, name, reduce(getattr(self, name)))
 
@@ -84,8 +84,9 @@ class AdditiveMetric(Metric):
             yield
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
+        group = process_group or self.process_group
         with self._all_or_nothing():
-            self.pool(sum_reducer(dist_sync_fn, process_group or self.process_group))
+            self.pool(sum_reducer(dist_sync_fn, group), lambda value: dist_sync_fn(value, group=group))
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # torchmetrics clones every row at each `forward` and `sync`. References suffice, as states are rebound.

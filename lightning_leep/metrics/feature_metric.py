@@ -66,14 +66,14 @@ class FeatureMetric(FeatureInputMetric):
         """Add features ``[n, d]`` and labels ``[n]``."""
         self.moments = update_moments(self.moments, rows, target)
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
         """Agree with all processes on a centre, move the moments there and add them up."""
         moments = self.moments
         num_rows = reduce(moments.num_rows)
         centre = reduce(moments.mean * moments.num_rows) / num_rows.clamp(min=1)  # [d]
         moved = recentre_moments(moments, centre)
         self.moments = FeatureMoments(centre, *(reduce(part) for part in moved[1:]))
-        super().pool(reduce)
+        super().pool(reduce, gather)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         incoming = FeatureMoments(*(incoming_state[name] for name in FeatureMoments._fields))

@@ -45,7 +45,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
 
     def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add source distributions ``[n, Z]`` and labels ``[n]``."""
-        self.joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        self.joint = self.joint + joint_probability(rows, target, self.num_target_classes)  # [C, Z]
         self.class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
         self.keep(rows, target)
 

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import check_num_classes, largest_feature
@@ -13,7 +12,7 @@ from lightning_leep.functional.nearest_neighbour import MAX_SAMPLE_ROWS, balance
 from lightning_leep.functional.nleep import row_keys
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.inputs import FeatureInputMetric
-from lightning_leep.utils.distributed import gather_rows, sum_reducer
+from lightning_leep.utils.distributed import gather_rows
 
 
 class NearestNeighbourAccuracy(FeatureInputMetric):
@@ -100,31 +99,30 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
             return nan_for_too_few_rows(self, 0)
         return torch.where((self.unusable > 0).any(), torch.nan, correct / counted)
 
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        group = process_group or self.process_group
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Score the sample of all processes, and drop the rows."""
 
-        def gather(values: list[Tensor]) -> list[Tensor]:
+        def join(values: list[Tensor]) -> list[Tensor]:
             rows = values[0].to(accumulation_dtype(self.device))  # of one dtype, also from a process without rows
-            return gather_rows((rows, *values[1:]), lambda value: dist_sync_fn(value, group=group), self.device)
+            return gather_rows((rows, *values[1:]), gather, self.device)
 
-        with self._all_or_nothing():
-            self.pool(sum_reducer(dist_sync_fn, group))
-            self.votes = self._score(gather)
-            self.rows, self.labels, self.keys = [], [], []
+        super().pool(reduce, gather)
+        self.votes = self._score(join)
+        self.rows, self.labels, self.keys = [], [], []
 
-    def _score(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
-        rows, labels, _ = self._sample(gather)
+    def _score(self, join: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+        rows, labels, _ = self._sample(join)
         right = neighbour_votes(rows, labels)  # [m]
         votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.votes)  # [m, 2]
         return torch.zeros_like(self.votes).index_add(0, labels.to(self.device), votes)
 
-    def _sample(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
-        """Rows ``[m, d]``, labels and keys of the sample; ``gather`` joins those of all processes."""
+    def _sample(self, join: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+        """Rows ``[m, d]``, labels and keys of the sample; ``join`` adds those of the other processes."""
         none = torch.zeros(0, dtype=torch.long)
         empty = torch.zeros(0, self.num_features), none, none
         lists = zip(empty, (self.rows, self.labels, self.keys), strict=True)
         rows, labels, keys = (torch.cat([part.to(self.device) for part in (first, *parts)]) for first, parts in lists)
-        for step in (gather, list):
+        for step in (join, list):
             chosen = balanced_sample(labels, keys, self.num_target_classes, self.max_rows)
             rows, labels, keys = step([rows[chosen], labels[chosen], keys[chosen]])
         return [rows, labels, keys]

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.leep import conditional_probability, eep_likelihood, joint_probability
@@ -21,7 +20,7 @@ from lightning_leep.functional.nleep import (
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.utils.distributed import gather_rows, sum_reducer
+from lightning_leep.utils.distributed import gather_rows
 
 
 class NLEEP(FeatureMetric):
@@ -98,14 +97,12 @@ class NLEEP(FeatureMetric):
         count, total = sums
         return (total / count).clamp(max=0.0)  # classes far apart may end a rounding error above 0
 
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        group = process_group or self.process_group
-        reduce = sum_reducer(dist_sync_fn, group)
-        with self._all_or_nothing():
-            self.pool(reduce)
-            if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
-                self.score_sums = self._score(reduce, lambda value: dist_sync_fn(value, group=group))
-            self.rows, self.labels = [], []
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Pool the moments, score this process's rows by the common mixture, pool the scores and drop the rows."""
+        super().pool(reduce, gather)
+        if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
+            self.score_sums = self._score(reduce, gather)
+        self.rows, self.labels = [], []
 
     def _score(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
         """``[2]``, number and sum of the scores of the rows here, summed by ``reduce``.

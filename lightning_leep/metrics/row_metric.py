@@ -79,9 +79,9 @@ class RowMetric(AdditiveMetric):
     def row_scorer(self) -> RowScorer:
         """Return the function that scores rows on the metric's device, given the pooled sums."""
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and drop the rows."""
-        super().pool(reduce)
+        super().pool(reduce, gather)
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
         if not self.keep_rows:
