@@ -86,9 +86,8 @@ class HScore(FeatureMetric):
     """H-score of features: their variance between classes, measured in units of their total variance.
 
     It is :func:`lightning_leep.functional.h_score.h_score`, where the formula and its source are, computed exactly from
-    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a
-    0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
-    :class:`LogME` and with H-scores of the other ``shrinkage``.
+    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. In a
+    ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the other ``shrinkage``.
 
     Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
     :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
@@ -127,8 +126,7 @@ class LogME(FeatureMetric):
 
     It is :func:`lightning_leep.functional.log_me.log_me`, where the formula and its source are, computed exactly from
     moments of fixed size. Higher is better. It is a density, so it may be positive, and compares sources on one target,
-    not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
-    ``MetricCollection`` it shares its state with :class:`HScore`.
+    not targets. In a ``MetricCollection`` it shares its state with :class:`HScore`.
 
     Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
     :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.

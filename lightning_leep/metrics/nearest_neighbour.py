@@ -19,8 +19,7 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
     """Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
 
     The neighbours, the sample and their source are those of
-    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`. ``compute`` returns a 0-d float64
-    tensor in 0..1; NaN, with a warning, if no class has two rows.
+    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`.
 
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
     process sends its sample, and all make the same sample of those.
@@ -42,10 +41,11 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
     rows: list[Tensor]
     labels: list[Tensor]
     keys: list[Tensor]
-    votes: Tensor
+    score_sums: Tensor
     unusable: Tensor
 
     pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
+    keep_rows = True
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
         for name in ("rows", "labels", "keys"):
             self.add_state(name, [], dist_reduce_fx="cat")
         # Rows of each class that their neighbours name, and rows counted: filled once the processes are synchronised.
-        self.add_state("votes", torch.zeros(self.num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("score_sums", torch.zeros(self.num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
         # Batches in which a feature is not finite or very large, if values are not checked.
         self.add_state("unusable", torch.zeros(self.num_features, dtype=torch.long), dist_reduce_fx="sum")
         self.add_settings(self.ignore_index, self.max_rows, self.seed, self.num_features)
@@ -84,17 +84,9 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
         if sum(map(len, self.keys)) > 2 * max(self.max_rows, 2 * self.num_target_classes):
             self.rows, self.labels, self.keys = ([value] for value in self._sample(lambda values: values))
 
-    def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
-        super().check_states(states)
-        if not len(states["rows"]) == len(states["labels"]) == len(states["keys"]):
-            raise ValueError("The states `rows`, `labels` and `keys` must have as many batches.")
-        if bool(states["votes"].any()):
-            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
-
     def compute(self) -> Tensor:
         """Accuracy on the sample of all rows seen so far, on all processes: 0-d, in 0..1; NaN for too few rows."""
-        correct, counted = (self._score(lambda values: values) if self.rows else self.votes).sum(dim=0)
+        correct, counted = (self._score(lambda values: values) if self.rows else self.score_sums).sum(dim=0)
         if not int(counted):
             return nan_for_too_few_rows(self, 0)
         return torch.where((self.unusable > 0).any(), torch.nan, correct / counted)
@@ -107,14 +99,14 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
             return gather_rows((rows, *values[1:]), gather, self.device)
 
         super().pool(reduce, gather)
-        self.votes = self._score(join)
+        self.score_sums = self._score(join)
         self.rows, self.labels, self.keys = [], [], []
 
     def _score(self, join: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
         rows, labels, _ = self._sample(join)
         right = neighbour_votes(rows, labels)  # [m]
-        votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.votes)  # [m, 2]
-        return torch.zeros_like(self.votes).index_add(0, labels.to(self.device), votes)
+        votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.score_sums)  # [m, 2]
+        return torch.zeros_like(self.score_sums).index_add(0, labels.to(self.device), votes)
 
     def _sample(self, join: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
         """Rows ``[m, d]``, labels and keys of the sample; ``join`` adds those of the other processes."""

@@ -27,8 +27,7 @@ class NLEEP(FeatureMetric):
     """N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
 
     It is :func:`lightning_leep.functional.nleep.nleep`, where the definition and its source are. It needs no classifier
-    head. At most 0, higher is better, in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer
-    rows than components; ``ModuleNotFoundError`` if scikit-learn is not installed.
+    head. At most 0, higher is better, in nats. ``ModuleNotFoundError`` if scikit-learn is not installed.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. A mixture is not a function of
     sums, so each process sends the rows that the mixture may be fitted to: at most ``max_fit_rows``, projected on the k
@@ -48,6 +47,7 @@ class NLEEP(FeatureMetric):
     """
 
     plot_upper_bound: float = 0.0
+    keep_rows = True
 
     rows: list[Tensor]
     labels: list[Tensor]
