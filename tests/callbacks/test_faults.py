@@ -124,14 +124,19 @@ class FailingLogger(Recording):
 
 def test_logger_that_fails(recwarn):
     failing, working = FailingLogger(), Recording()
-    callback = LEEPCallback(make_source())
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES)
     fit(Classifier(), callback, logger=[failing, working], log_every_n_steps=1)
     (warning,) = leep_warnings(recwarn)
     assert re.search("could not log to FailingLogger: BrokenError: disk full.*`trainer.callback_metrics`", warning)
     assert [v for _, v in working.of("leep/achieved_accuracy")] == list(callback.curve.accuracy)
     assert len(failing.of("val_acc")) == 2
     with pytest.raises(BrokenError):
-        fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=FailingLogger(), log_every_n_steps=1)
+        fit(
+            Classifier(),
+            LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True),
+            logger=FailingLogger(),
+            log_every_n_steps=1,
+        )
 
 
 @pytest.mark.slow

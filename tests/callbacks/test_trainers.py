@@ -122,6 +122,7 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_forks")
 @pytest.mark.parametrize(
     ("style", "name"),
     [("pytorch_lightning", "single"), ("pytorch_lightning", "all options"), ("lightning.pytorch", "all options")],
@@ -150,6 +151,7 @@ def test_command_line(style, name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_forks")
 @pytest.mark.parametrize(
     "options",
     [

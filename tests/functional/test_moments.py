@@ -174,21 +174,6 @@ def test_no_rows_are_all_zero():
     assert shrinkage(moments) == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_rows_are_summed_in_float64(dtype):
-    rows = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
-    target = torch.arange(3000) % 2
-    expected = reference(rows.double().numpy(), target.numpy(), 2, rows.double().mean(0).numpy())
-    assert_moments_close(about_mean(feature_moments(rows, target, 2)), expected)
-
-
-def test_autocast_does_not_reach_the_products():
-    rows, target = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = about_mean(feature_moments(rows, target, 2))
-    assert_moments_close(inside, about_mean(feature_moments(rows, target, 2)), rtol=0)
-
-
 @pytest.mark.parametrize(("n", "d"), [(200, 5), (20, 50), (5, 3), (100, 1), (2, 4)])
 @pytest.mark.parametrize("mean", [0.0, 1e6])
 def test_ledoit_wolf_shrinkage_is_scikit_learns(n, d, mean):
@@ -227,25 +212,9 @@ def test_moments_of_what_is_not_finite_say_so():
     assert moments_of(torch.eye(2).double(), torch.arange(2), 2).is_finite
 
 
-@pytest.mark.parametrize(
-    ("features", "target", "error", "message"),
-    [
-        ([[1.0]], torch.tensor([0]), TypeError, "`features` must be a torch.Tensor, got list"),
-        (torch.ones(2, 3, dtype=torch.long), torch.tensor([0, 1]), TypeError, "`features` must be floating point"),
-        (torch.ones(2, 3), torch.tensor([0.0, 1.0]), TypeError, "`target` must hold integer"),
-        (torch.ones(2, 3), torch.tensor([[0], [1]]), ValueError, r"`target` must have shape \[2\]"),
-        (torch.ones(2), torch.tensor([0, 1]), ValueError, r"`features` must have shape \[N, features\]"),
-        (torch.ones(2, 4), torch.tensor([0, 1]), ValueError, "`features` must have 3 features"),
-        (torch.ones(2, 3), torch.tensor([0, 2]), ValueError, r"labels in 0\.\.1"),
-        (torch.ones(2, 3), torch.tensor([0, -100]), ValueError, "got -100"),
-        (torch.tensor([[1.0, torch.nan, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
-        (torch.tensor([[1.0, -torch.inf, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
-        (torch.tensor([[torch.inf, -torch.inf, 0.0]]), torch.tensor([0]), ValueError, "`features` must be finite"),
-    ],
-)
-def test_bad_features_are_named(features, target, error, message):
-    with pytest.raises(error, match=message):
-        feature_rows(features, target, 2, width=3)
+def test_infinite_features_whose_sum_is_not_a_number_are_found():
+    with pytest.raises(ValueError, match="`features` must be finite"):
+        feature_rows(torch.tensor([[torch.inf, -torch.inf, 0.0]]), torch.tensor([0]), 2)
 
 
 def test_features_need_a_feature():

@@ -30,7 +30,7 @@ def one_hot(decisions, Z) -> torch.Tensor:
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(pairs)
 def test_equals_the_difference_of_entropies_and_its_bounds(rows):
     labels, decisions = zip(*rows, strict=True)

@@ -18,6 +18,7 @@ from tests._helpers.feature_references import reference_h_score, reference_log_m
 from tests._helpers.references import (
     label_entropy,
     reference_eep_accuracy,
+    reference_leave_one_out,
     reference_leep,
     reference_nce,
     reference_softmax,
@@ -36,26 +37,16 @@ class Source(nn.Module):
         return self.fc(x).movedim(-1, 1)
 
 
-def reference_leave_one_out(theta, labels, num_target_classes):
-    """Mean log of the EEP made from the other rows, with a prior of weight 1, summed anew for every row."""
-    logs = []
-    for i in np.flatnonzero(np.bincount(labels, minlength=num_target_classes)[labels] > 1):
-        rows, others = np.delete(theta, i, axis=0), np.delete(labels, i)
-        joint = np.stack([rows[others == y].sum(axis=0) for y in range(num_target_classes)])
-        prior = np.bincount(others, minlength=num_target_classes) / len(others)
-        logs.append(math.log(theta[i] @ ((joint[labels[i]] + prior[labels[i]]) / (joint.sum(axis=0) + 1))))
-    return float(np.mean(logs))
-
-
 def reference(features, labels, weight, num_target_classes):
     """Every score of flat rows ``[n, d]`` from its definition."""
-    theta = reference_softmax(features @ weight.T)
+    theta, counted = reference_softmax(features @ weight.T), np.bincount(labels)[labels] > 1
+    left_out = reference_leave_one_out(theta, labels, num_target_classes)  # [n, C]
     return {
         "num_samples": len(labels),
         "class_counts": tuple(np.bincount(labels, minlength=num_target_classes)),
         "label_entropy": label_entropy(labels),
         "leep": reference_leep(theta, labels, num_target_classes),
-        "leave_one_out_leep": reference_leave_one_out(theta, labels, num_target_classes),
+        "leave_one_out_leep": np.log(left_out[np.arange(len(labels)), labels][counted]).mean(),
         "eep_accuracy": reference_eep_accuracy(theta, labels, num_target_classes),
         "nce": reference_nce(theta.argmax(axis=1), labels),
         "h_score": reference_h_score(features, labels, shrinkage=True),
@@ -107,19 +98,6 @@ def test_every_score_by_definition(name, memory):
     features, labels = features[order], labels[order]
     report = report_on(features, labels, weight, num_target_classes, memory=memory)
     assert_scores(report, reference(features, labels, weight, num_target_classes))
-
-
-def test_noisy_labels():
-    """Three labels in ten are drawn anew, whatever the features say."""
-    features, labels, weight = make(np.arange(60) % 4)
-    rng = np.random.default_rng(2)
-    noisy = np.where(rng.random(60) < 0.3, rng.integers(0, 4, 60), labels)
-    assert (noisy != labels).sum() > 5
-    report = report_on(features, noisy, weight, 4)
-    assert_scores(report, reference(features, noisy, weight, 4))
-    clean = report_on(features, labels, weight, 4)
-    for name in ("leep", "leave_one_out_leep", "nce", "h_score", "log_me", "linear_probe_accuracy"):
-        assert getattr(report, name) < getattr(clean, name), name
 
 
 def test_fewer_images_than_features():
@@ -262,15 +240,6 @@ def test_source_that_says_nothing_of_imbalanced_labels_by_hand():
     assert report.floor == pytest.approx(floor)
     assert report.notes[0].startswith("The source's outputs are the same for every target class")
     assert not any("noise" in note for note in report.notes)
-
-
-def test_h_score_of_two_classes_is_the_squared_correlation_of_a_regression():
-    """With two classes it is the R^2 of the least-squares fit of the label."""
-    features, labels, weight = make([0] * 21 + [1] * 13)
-    design = np.column_stack([np.ones(34), features])
-    fitted = design @ np.linalg.lstsq(design, labels, rcond=None)[0]
-    r_squared = 1 - ((labels - fitted) ** 2).sum() / ((labels - labels.mean()) ** 2).sum()
-    assert report_on(features, labels, weight, 2).h_score_unshrunk == pytest.approx(r_squared, rel=1e-9)
 
 
 def test_every_image_of_a_class_of_its_own_by_hand():

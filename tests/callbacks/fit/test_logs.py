@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import Classifier, fit, make_source
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_source
 
 
 def events(folder) -> EventAccumulator:
@@ -132,7 +132,7 @@ def test_panels(run):
 
 def test_csv(tmp_path):
     logger = CSVLogger(tmp_path)
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     fit(Classifier(), callback, logger=logger)
     with Path(logger.log_dir, "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -156,13 +156,13 @@ def test_hparams_are_those_of_a_run_without(tmp_path):
 
     without = written("without")
     assert without
-    assert written("with", LEEPCallback(make_source(), strict=True)) == without
+    assert written("with", LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)) == without
 
 
 @pytest.mark.slow
 def test_no_logger_and_a_dummy_logger():
     for logger in (False, DummyLogger()):
-        callback = LEEPCallback(make_source(), strict=True)
+        callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
         trainer = fit(Classifier(), callback, logger=logger)
         assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
         assert len(callback.curve) == 2
@@ -175,7 +175,7 @@ def test_the_users_own_values_are_logged_as_without(tmp_path):
         kept = [(s, {t: v for t, v in m.items() if not t.startswith("leep")}) for s, m in recording.records]
         return [(step, metrics) for step, metrics in kept if metrics]
 
-    assert own(LEEPCallback(make_source(), strict=True)) == own()
+    assert own(LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)) == own()
 
 
 def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
@@ -187,7 +187,7 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
         auto_insert_metric_name=False,
     )
     stopper = pl.callbacks.EarlyStopping("leep/predicted_accuracy", patience=1, mode="max")
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     trainer = fit(Classifier(), callback, stopper, saver, enable_checkpointing=True, max_epochs=5)
     assert trainer.current_epoch == 2  # a prediction never improves
     assert saver.best_model_score.item() == pytest.approx(callback.curve.best)

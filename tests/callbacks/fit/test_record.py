@@ -113,7 +113,7 @@ def test_name_of_a_data_set_that_seems_to_hold_itself(tmp_path):
 
 def test_default_folder_is_under_the_trainers_root(tmp_path):
     for _ in range(2):
-        fit(Classifier(), LEEPCallback(make_source(), strict=True), default_root_dir=tmp_path)
+        fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), default_root_dir=tmp_path)
     assert len(load_history(tmp_path / "transfer_history")) == 2
 
 

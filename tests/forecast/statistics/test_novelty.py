@@ -1,6 +1,7 @@
 """Distance from the records: by hand, false alarms, one odd record, what a moved point looks like."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_an_unusual_combination_of_usual_values_is_far():
     assert pull_inside(x, np.array([2.0, -2.0]))[1]
 
 
+@cache
+def transfers():
+    """200 histories of 41 transfers each, as the regression sees them."""
+    rng = np.random.default_rng(1)
+    histories = (simulate_history(rng, 41) for _ in range(200))
+    return [np.stack([TransferPoint.of(r.report, r.test_size, "head").features for r in h]) for h in histories]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [9, 19, 40])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "skewed", "transfers"])
@@ -77,13 +86,9 @@ def test_false_alarms_are_rare(size, kind):
     """Points drawn like the records: at most about 10%, a little more of very short histories with heavy tails."""
     rng = np.random.default_rng(1)
     alarms, trials = 0, 200
-    for _ in range(trials):
-        if kind == "transfers":
-            records = simulate_history(rng, size + 1)
-            data = np.stack([TransferPoint.of(r.report, r.test_size, "head").features for r in records])
-        else:
-            draw = {"normal": rng.standard_normal, "heavy": lambda s: rng.standard_t(3, s), "skewed": rng.exponential}
-            data = draw[kind](size=(size + 1, 4)) if kind != "heavy" else draw[kind]((size + 1, 4))
+    for trial in range(trials):
+        draw = {"normal": rng.standard_normal, "heavy": lambda size: rng.standard_t(3, size), "skewed": rng.exponential}
+        data = transfers()[trial][: size + 1] if kind == "transfers" else draw[kind](size=(size + 1, 4))
         alarms += pull_inside(data[:size], data[size])[1]
     bound = 2 / (size + 1) if size < 19 else 0.1
     assert 0 < alarms / trials <= bound
