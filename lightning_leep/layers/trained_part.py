@@ -40,6 +40,8 @@ class TrainedPart:
 
     def __post_init__(self) -> None:
         self._reached: set[str] = set()  # parameters that have had a gradient
+        # The others; None if they must be listed, which takes milliseconds, too long for each step.
+        self._waiting: list[tuple[str, nn.Parameter]] | None = None
         self._stepped = self._unfreezes = False
         self._epochs = 0
         self._source_names: tuple[str, ...] = ()  # of what was transferred
@@ -56,8 +58,10 @@ class TrainedPart:
 
     def see_gradients(self, pl_module: nn.Module) -> bool:
         """Note which parameters have a gradient, before an optimizer makes a step; return whether it is the first."""
-        parameters = pl_module.named_parameters(remove_duplicate=False)
-        self._reached.update(name for name, parameter in parameters if parameter.grad is not None)
+        if self._waiting is None:
+            self._waiting = list(pl_module.named_parameters(remove_duplicate=False))
+        self._reached.update(name for name, parameter in self._waiting if parameter.grad is not None)
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] not in self._reached]
         is_first, self._stepped = self.by_flags is None and not self._stepped, True
         return is_first
 
@@ -96,6 +100,7 @@ class TrainedPart:
     def end_epoch(self) -> None:
         """Note that an epoch is over."""
         self._epochs += 1
+        self._waiting = None  # a network may get new layers
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values."""

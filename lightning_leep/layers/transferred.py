@@ -88,13 +88,18 @@ class _EqualParameters:
         if not _comparable(parameter) or not parameter.numel():
             return None
         values = parameter.detach().flatten()
-        if bool((values == values[0]).all()):
+        sample = _sample(values)
+        if bool((sample == sample[0]).all()):
             return None
         for name, original in self.of_shape[parameter.shape]:
-            # The Trainer's precision may have rounded the copy, or moved it: most originals differ in the first values.
-            if all(torch.equal(original[:n].to(values), values[:n]) for n in (SAMPLE_SIZE, None)):
+            # The Trainer's precision may have rounded the copy, or moved it.
+            if torch.equal(_sample(original).to(sample), sample) and torch.equal(original.to(values), values):
                 return name
         return None
+
+
+def _sample(values: Tensor) -> Tensor:
+    return values[:: max(1, len(values) // SAMPLE_SIZE)]
 
 
 def _comparable(parameter: Tensor) -> bool:
