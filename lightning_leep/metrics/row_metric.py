@@ -79,21 +79,13 @@ class RowMetric(AdditiveMetric):
     def row_scorer(self) -> RowScorer:
         """Return the function that scores rows on the metric's device, given the pooled sums."""
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and drop the rows."""
-        super().pool(reduce)
+        super().pool(reduce, gather)
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
         if not self.keep_rows:
             self.unread, self.reading_error = reduce(self.unread), reduce(self.reading_error)
-
-    def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
-        super().check_states(states)
-        if len(states["rows"]) != len(states["labels"]):
-            raise ValueError(f"The states hold {len(states['rows'])} `rows` and {len(states['labels'])} `labels`.")
-        if self.keep_rows and bool(states["score_sums"].any()):
-            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add the state of another metric. A metric that keeps no rows needs its second pass after this."""

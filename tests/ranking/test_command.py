@@ -11,8 +11,6 @@ from torch import nn
 
 from lightning_leep import TransferabilityReport
 from lightning_leep.cli import main
-from lightning_leep.ranking import rank_sources
-from lightning_leep.ranking.command import print_ranking
 from lightning_leep.ranking.zoo import read_data, read_zoo
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.small_zoo import Sees, make_rows
@@ -71,12 +69,6 @@ def test_rank_writes_the_ranking_and_prints_a_table_of_80_columns(zoo, images, t
     assert ranking["colours"].source_accuracy == 0.8
     assert ranking.num_samples == 60
     assert printed.splitlines()[1].split()[1] == "colours"
-
-
-def test_the_name_of_a_part_is_no_markup_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
-    print_ranking(rank_sources({"a": Sees(0, 1, 2)}, make_rows(), trainable="[/x]", progress=False))
-    assert "[/x]" in capsys.readouterr().out
 
 
 def test_json_by_and_a_subset(zoo, images, capsys):
@@ -275,4 +267,4 @@ def test_table_fits_a_terminal_of_80_columns(zoo, images):
     path = zoo({"a source with a very long name, longer than any": entry(), "short [b]": entry(1)})
     lines = in_terminal(80, "rank", path, "--data", f"imagefolder:{images}", stderr=subprocess.DEVNULL)
     assert any("short [b]" in line for line in lines)
-    assert all(len(line) <= 80 + line.count("\x1b") * 8 for line in lines)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("- "))
