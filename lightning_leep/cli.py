@@ -152,7 +152,7 @@ def add_sources(commands: Any) -> None:
     rank.add_argument("--history", metavar="FOLDER", help="folder of earlier transfers")
     rank.add_argument("--target", metavar="NAME", help="name of the data in the history")
     rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")
-    rank.add_argument("--folder", metavar="FOLDER", help="keep each report there, to go on after an interruption")
+    rank.add_argument("--folder", metavar="FOLDER", help="keep each report there, and go on after an interruption")
     rank.add_argument("--time-budget", metavar="SECONDS", type=float, help="score the cheapest first, and stop in time")
     score = commands.add_parser(
         "score", usage="%(prog)s SOURCE [--data DATA] [options]", help="score one pre-trained model on labelled data"

@@ -26,9 +26,9 @@ class StopWhenHopeless(TrainerCallback):
     ``patience``.
 
     Args:
-        target: Wanted accuracy in 0..1. Without it the run is not worth its time.
-        patience: Number of validations in a row that have to exclude it. The forecast's interval is exceeded by one run
-            in twenty, so that one validation is not enough.
+        target: Wanted accuracy in 0..1. A run that will not reach it is ended.
+        patience: Number of validations in a row that must exclude it. One is not enough: one run in twenty exceeds the
+            interval of its forecast.
         monitor: Tag of the upper end of the running forecast. Its first part is the LEEPCallback's name.
 
     Attributes:
@@ -75,8 +75,8 @@ class StopWhenHopeless(TrainerCallback):
         """Warn if there was nothing to look at."""
         if self.monitor not in trainer.callback_metrics and trainer.is_global_zero:
             warn(
-                f"StopWhenHopeless never saw `monitor={self.monitor!r}`, and could not end this run. It is logged by a "
-                "LEEPCallback of that name that has scored its source and found its own `monitor`."
+                f"StopWhenHopeless never saw `monitor={self.monitor!r}`, and could not end this run. The LEEPCallback "
+                "of that name logs it, once it has scored its source and found its own `monitor`."
             )
 
     def _look(self, trainer: Any, epochs: int) -> None:

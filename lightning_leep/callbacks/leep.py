@@ -61,17 +61,17 @@ class LEEPCallback(TrainerCallback):
         scoring: Options of the scoring pass; None for the defaults. They decide how a batch is read, which layer is the
             head and where rows are kept.
         num_target_classes: C; by default stated by the datamodule, module or data set, or else found from the labels.
-        dataloader: Labelled data to score instead of the training data, for example without its augmentations. Several
-            processes share out a DataLoader over data with an index, or a list of batches. Of any other iterable each
+        dataloader: Labelled data to score instead of the training data, for example without its augmentations. The
+            processes share a DataLoader over data with an index, or a list of batches. Of any other iterable each
             process scores everything that it yields there.
         max_samples: Largest number of rows to score, a random subset.
         reference: What to compare with, such as the same network trained from scratch: its
             :class:`~lightning_leep.records.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.
         history: Folder of records of earlier transfers, a path or fsspec URL; by default ``transfer_history`` under
-            ``trainer.default_root_dir``. False disables the history: give it for a source that is only scored for
-            comparison while another one is trained.
+            ``trainer.default_root_dir``. False disables the history: pass it for a source that is
+            scored only for comparison, while another one is trained.
         trainable: What is trained: "head", "all", "part" (some of the source's layers, or adapters), "gradual" (more of
-            them over time), "scratch" (random weights, which cannot be seen) or a word of your own. Only transfers with
+            them over time), "scratch" (random weights; not found by itself) or a word of your own. Only transfers with
             the same word are compared. None finds it by ``requires_grad`` and by comparing with the source's weights.
         target_name: Name of the target data in the record; by default the class of the datamodule or data set.
         source_name: Name of the source in record and panels; by default the class of the source or the LightningModule.
@@ -168,7 +168,7 @@ class LEEPCallback(TrainerCallback):
             self._logs.not_scored(self._barrier.said(SCORING))
         if state.report is not None and self._logs is not None:
             facts = TrainerFacts()
-            with self._barrier.contain("read what the Trainer plans", "The forecast does without it."):
+            with self._barrier.contain("read what the Trainer plans", "The forecast is made without it."):
                 facts = TrainerFacts.of(trainer, self.monitor, state.first_epoch)
             trainable = self._trainable(trainer, pl_module)  # again: the module's hooks have run since
             places = self._keeper.folder(trainer), self._scorer.source
@@ -266,7 +266,7 @@ class LEEPCallback(TrainerCallback):
 
     def _trainable(self, trainer: Any, pl_module: Any) -> str:
         """What is trained, as far as it can be seen before it has changed."""
-        with self._barrier.contain("see what is trained", "`trainable=` tells it."):
+        with self._barrier.contain("see what is trained", "Pass `trainable=`."):
             self._state.trained.look(trainer, pl_module, self._scorer.source)
         return self._keeper.trainable or self._state.trained.expected
 

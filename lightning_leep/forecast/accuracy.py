@@ -68,8 +68,8 @@ def forecast_accuracy(
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, those without a
-            validation, and those without a probe of the features if the report has one (or with one if it has none).
+        history: Earlier transfers. Those with another ``trainable``, incomplete ones and those without a validation
+            are skipped, and if the report has a probe of the features, those without one (else those with one).
         trainable: What will be trained.
         trained_from: With "part", the first layer that will be trained, by its name in ``report.layers`` ("layer3.0")
             or that of a module that holds several ("layer3"); empty if that is not known.
@@ -131,7 +131,7 @@ def _from_report(point: TransferPoint, trainable: str, coverage: float, test_siz
         )
     if point.anchor in (EMPIRICAL_PREDICTOR, LOGITS_PROBE):
         high, basis = 1.0, f"{basis}, usually a lower bound"
-        why = "there is no linear probe" if point.anchor == EMPIRICAL_PREDICTOR else "the probe is one of the logits"
+        why = "there is no linear probe" if point.anchor == EMPIRICAL_PREDICTOR else "the probe uses the logits"
         notes.append(f"Without features {why}, so the interval has no upper end.")
     known: dict[str, Any] = {"trainable": trainable, "basis": basis, "notes": tuple(notes)}
     return AccuracyForecast(value=p, low=low, high=high, coverage=coverage, **known)

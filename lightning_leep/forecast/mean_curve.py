@@ -131,8 +131,8 @@ def leep_levels(
     Source: Nguyen et al., ICML 2020, section 5 (convergence of fine-tuned models; five levels).
 
     Transfers are comparable only if ``trainable`` is the same; incomplete ones are skipped. Those trained from scratch
-    are references for the others on the same data and are not averaged. Without a number of ``levels`` there are as
-    many as give four transfers to each, 2 to 5. ``coverage`` is that of the bands around the means. The lowest LEEP
+    are references for the others on the same data and are not averaged. Without a number of ``levels`` there are 2
+    to 5, so that each has about four transfers. ``coverage`` is that of the bands around the means. The lowest LEEP
     comes first; levels without a transfer are left out. ``ValueError`` if ``levels`` is not positive.
     """
     records = shown_transfers(with_references(history))

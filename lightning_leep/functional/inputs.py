@@ -15,9 +15,6 @@ SUM_TOLERANCE = 1e-3
 #: Rows of probabilities whose sum is further than this from 1 are rescaled; the others are used without a copy.
 RESCALE_ABOVE = 2e-6
 
-#: Half-precision logits that are converted at a time, as the converted logits need memory beside the result.
-LOGITS_AT_ONCE = 2**21
-
 #: Fourth powers of features are added up, so features may be as large as this power of the largest number.
 LARGEST_POWER = 0.23
 
@@ -138,17 +135,18 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
     as they are; others are rescaled. ``ValueError`` for NaN, +inf, a row of -inf alone, or what is no probability.
     """
     half = preds.dtype.itemsize < 4
+    preds = preds.detach()
     if preds.shape[0] == 0:
         return preds.float() if half else preds
     if from_logits:
-        rows = _softmax_of_half(preds) if half else preds.softmax(dim=1)
+        rows = preds.softmax(dim=1, dtype=torch.float32 if half else preds.dtype)
         if validate_args and not bool(rows.sum().isfinite()):
             raise ValueError("`preds` must hold finite logits (-inf aside), got NaN, +inf or a row of -inf alone.")
         return rows
-    rows = preds.detach().float() if half else preds  # a copy if half
+    rows = preds.float() if half else preds
     sums = rows.sum(dim=1)  # [n]
     if not validate_args:
-        return rows.div_(sums.unsqueeze(1)) if half else rows
+        return rows / sums.unsqueeze(1) if half else rows
     # NaN fails every comparison, so each check is "not (what must hold)".
     if not bool(rows.amin() >= 0):
         raise ValueError(
@@ -166,14 +164,4 @@ def probability_rows(preds: Tensor, from_logits: bool, validate_args: bool = Tru
         return rows
     # Row by row, so that a row does not depend on the batch that it came in.
     divisor = torch.where(deviations > RESCALE_ABOVE, sums, 1.0).unsqueeze(1)  # [n, 1]
-    return rows.div_(divisor) if half else rows / divisor
-
-
-def _softmax_of_half(logits: Tensor) -> Tensor:
-    """Softmax ``[n, Z]`` in float32, without a float32 copy of all logits."""
-    logits = logits.detach()
-    rows = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
-    size = max(1, LOGITS_AT_ONCE // logits.shape[1])
-    for part, of_half in zip(rows.split(size), logits.split(size), strict=True):
-        torch.softmax(of_half.float(), dim=1, out=part)
-    return rows
+    return rows / divisor

@@ -70,16 +70,13 @@ def leep(
     return likelihood.log().mean().clamp(max=0.0)  # a perfect source may end a rounding error above 0
 
 
-def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int, earlier: Tensor | None = None) -> Tensor:
+def joint_probability(probs: Tensor, target: Tensor, num_target_classes: int) -> Tensor:
     r"""Sum ``[C, Z]`` of the source distributions of each class, :math:`J(y, z) = \sum_{i: y_i = y} \theta_i(z)`.
 
-    It is a sum, so that batches and processes add up. The joint of ``earlier`` rows is included, and not changed.
+    It is a sum, so that batches and processes add up.
     """
     dtype = accumulation_dtype(probs.device)
-    if earlier is None:
-        joint = torch.zeros((num_target_classes, probs.shape[1]), dtype=dtype, device=probs.device)
-    else:
-        joint = earlier.to(dtype, copy=True)
+    joint = torch.zeros((num_target_classes, probs.shape[1]), dtype=dtype, device=probs.device)
     for chunk, labels in row_chunks(probs, target):
         joint.index_add_(0, labels, chunk)
     return joint

@@ -200,11 +200,8 @@ def linear_probe(
     space = space_of(rows, labels, num_target_classes)
     discriminant = linear_discriminant(space)
     rows = rows if space.rows is None else space.rows  # [n, d or p]
-    sums, counts = linear_probe_sums(rows, labels, discriminant), discriminant.class_counts
-    shrinkage, scale = divmod(best_candidate(sums), len(SCALES))
-    frequency, found = (counts / counts.sum()).unsqueeze(1), sums.new_full((2, len(rows)), torch.nan)
-    # Again for the chosen pair alone: of all pairs the rows' scores would take 768 bytes a row.
-    for places, position, distances in leave_one_out_distances(rows, labels, discriminant, [shrinkage]):
-        found[:, places] = _posterior_scores(*distances[0], position, frequency, [SCALES[scale]])[:, 0]
+    of_rows = discriminant.class_means.new_full((2, NUM_CANDIDATES, len(rows)), torch.nan)
+    sums = linear_probe_sums(rows, labels, discriminant, of_rows=of_rows)
+    found = of_rows[:, best_candidate(sums)]
     result = linear_probe_result(sums, space.class_counts)
     return result._replace(row_correct=found[0], row_log_likelihood=found[1])

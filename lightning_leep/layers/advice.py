@@ -104,7 +104,7 @@ class Advice:
         choice = self.choice
         if choice is None or choice.reads:
             found = self.describe() if choice is None else f"{choice.what}, for which the module must be built anew."
-            raise ValueError(f"A recommendation is needed that a callback can follow, got: {found}")
+            raise ValueError(f"There is no recommendation that a callback can follow: {found}")
         from lightning_leep.layers.layer_transfer import LayerTransfer
 
         return LayerTransfer(None if choice.trained_from == "all" else choice.trained_from, learning_rates)
@@ -117,13 +117,13 @@ def advise(
 
     The ways are a linear head on the last features, one on the best earlier layer, training from the last stage on, and
     all layers. A stage is a row of layers under one name ("layer3.0", "layer3.1"), or the last third of them. Each has
-    the forecast of :func:`~lightning_leep.forecast.forecast_accuracy`. Recommended is the first whose forecast p is not
+    the forecast of :func:`~lightning_leep.forecast.forecast_accuracy`. It recommends the first whose forecast p is not
     below the best one :math:`p^*` by more than
     :math:`\max(0.005, \tfrac14 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
-    are the same, so that the difference varies less than that. The best of L earlier layers was picked for its
+    are the same, so the difference varies less than that. The best of L earlier layers was picked for its
     accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`: no more than that can be expected of luck.
 
-    Nothing is recommended without scores of features and of layers, and if no way is better than always naming the
+    Nothing is recommended without scores of features and layers, or if no way is better than always predicting the
     largest class by two standard errors.
 
     Sources: the table in the notes on transfer learning of Stanford's CS231n (size and similarity of the data);
@@ -167,7 +167,7 @@ def advise(
     highest = max(choices, key=lambda choice: choice.forecast.value)
     if found is not None and highest is not best and highest.reads:
         reason += f" The forecast of {highest.what} counts less: its layer was picked as the best one."
-    notes = [] if report.feature_layer != LOGITS else ["The probe of the head is one of the logits, a lower bound."]
+    notes = [] if report.feature_layer != LOGITS else ["The head's probe uses the logits: it is a lower bound."]
     notes += sorted({note for choice in choices for note in choice.forecast.notes})
     return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))
 

@@ -25,7 +25,7 @@ def check_learning_rates(rates: Any) -> None:
     for label, value in values.items():
         check_real(label, value, 0.0, high, missing=False)
         if value == 0:
-            raise ValueError(f"`{label}` must be above 0, got 0. Layers that are not to be trained are frozen.")
+            raise ValueError(f"`{label}` must be above 0, got 0. Freeze layers that should not be trained.")
 
 
 def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, tuple[str, float]]:
@@ -92,7 +92,7 @@ def layer_groups(
         module: The module in training.
         learning_rate: Rate of the head.
         trained_from: Name of the first layer that is trained, "head", or None for all: earlier parameters are in no
-            group. They are not frozen here, which :class:`~lightning_leep.LayerTransfer` does.
+            group. This does not freeze them; :class:`~lightning_leep.LayerTransfer` does.
         learning_rates: Decay by block, or a factor by name (:func:`rate_factors`).
 
     Returns:

@@ -16,7 +16,7 @@ OTHERS = {"lr_lambdas", "base_momentums", "max_momentums"}
 
 
 class LayerTransfer(TrainerCallback):
-    """Freezes the layers that are kept as they are, and lets the others learn the faster the later they come.
+    """Freezes the layers before a given one, and can let later layers learn faster than earlier ones.
 
     Layers before ``trained_from`` need no gradient, and stay in evaluation mode, so that the statistics of their
     normalisation do not move either. They are frozen in ``setup``, before a strategy wraps the module and before the
@@ -29,8 +29,8 @@ class LayerTransfer(TrainerCallback):
     :func:`~lightning_leep.layers.layer_groups` to their optimizer instead. Checkpoints resume as usual, with the same
     callback in the Trainer.
 
-    Beside a :class:`~lightning_leep.LEEPCallback`, in any order, the forecast and the record are those of the layers
-    that are trained.
+    With a :class:`~lightning_leep.LEEPCallback` beside it, in any order, forecast and record are for the layers that
+    are trained.
 
     Args:
         trained_from: Name of the first layer that is trained, as in the module or in the table of layers of a report

@@ -36,6 +36,8 @@ class AdditiveMetric(Metric):
 
     #: Names of the states that are summed over processes before anything is computed from them.
     pooled_states: ClassVar[tuple[str, ...]] = ()
+    #: Whether rows are list states. There is then a state ``score_sums``, which is 0 until it is pooled.
+    keep_rows: bool = False
 
     def add_settings(self, *settings: int | None, name: str = "settings") -> None:
         """Add a state that holds the settings that change what ``update`` adds up; its name must end in "settings".
@@ -46,8 +48,8 @@ class AdditiveMetric(Metric):
         encoded = [value for setting in settings for value in (int(setting is not None), int(setting or 0))]
         self.add_state(name, torch.tensor(encoded, dtype=torch.long), dist_reduce_fx="max")
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Replace the states by those of all processes, given the function that sums a tensor over the processes."""
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Replace the states by those of all processes: ``reduce`` sums a tensor over them, ``gather`` lists theirs."""
         for name in self.pooled_states:
             setattr(self, name, reduce(getattr(self, name)))
 
@@ -84,8 +86,9 @@ class AdditiveMetric(Metric):
             yield
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
+        group = process_group or self.process_group
         with self._all_or_nothing():
-            self.pool(sum_reducer(dist_sync_fn, process_group or self.process_group))
+            self.pool(sum_reducer(dist_sync_fn, group), lambda value: dist_sync_fn(value, group=group))
 
     def _copy_state_dict(self) -> dict[str, Tensor | list[Any]]:
         # torchmetrics clones every row at each `forward` and `sync`. References suffice, as states are rebound.
@@ -99,7 +102,7 @@ class AdditiveMetric(Metric):
         super().reset()
 
     def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` fit this metric: names, shapes and settings."""
+        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
         for name, default in self._defaults.items():
             if name not in states:
                 raise ValueError(f"`{name}` is missing from the states {sorted(states)}.")
@@ -112,6 +115,11 @@ class AdditiveMetric(Metric):
                 raise ValueError(f"The state `{name}` must be a tensor of shape {list(default.shape)}, got {got}.")
             elif name.endswith("settings") and not torch.equal(state.to(default.device), default):
                 raise ValueError("The states come from a metric with other settings.")
+        sizes = {name: len(states[name]) for name, default in self._defaults.items() if isinstance(default, list)}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"The states hold {' and '.join(f'{size} `{name}`' for name, size in sizes.items())}.")
+        if self.keep_rows and bool(states["score_sums"].any()):
+            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add the state of another metric of the same class and settings, or a dictionary of its states.

@@ -66,18 +66,14 @@ class FeatureMetric(FeatureInputMetric):
         """Add features ``[n, d]`` and labels ``[n]``."""
         self.moments = update_moments(self.moments, rows, target)
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
         """Agree with all processes on a centre, move the moments there and add them up."""
         moments = self.moments
         num_rows = reduce(moments.num_rows)
         centre = reduce(moments.mean * moments.num_rows) / num_rows.clamp(min=1)  # [d]
         moved = recentre_moments(moments, centre)
-        counts = reduce(moved.class_counts)
-        parts = [moved.class_sums, moved.scatter, moved.cubic, moved.quartic]
-        sums = reduce(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
-        pooled = (total.view_as(part) for total, part in zip(sums, parts, strict=True))
-        self.moments = FeatureMoments(centre, counts, *pooled)
-        super().pool(reduce)
+        self.moments = FeatureMoments(centre, *(reduce(part) for part in moved[1:]))
+        super().pool(reduce, gather)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         incoming = FeatureMoments(*(incoming_state[name] for name in FeatureMoments._fields))
@@ -90,9 +86,8 @@ class HScore(FeatureMetric):
     """H-score of features: their variance between classes, measured in units of their total variance.
 
     It is :func:`lightning_leep.functional.h_score.h_score`, where the formula and its source are, computed exactly from
-    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. ``compute`` returns a
-    0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a ``MetricCollection`` it shares its state with
-    :class:`LogME` and with H-scores of the other ``shrinkage``.
+    moments of fixed size. At least 0, at most the number of classes minus one. Higher is better. In a
+    ``MetricCollection`` it shares its state with :class:`LogME` and with H-scores of the other ``shrinkage``.
 
     Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
     :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.
@@ -131,8 +126,7 @@ class LogME(FeatureMetric):
 
     It is :func:`lightning_leep.functional.log_me.log_me`, where the formula and its source are, computed exactly from
     moments of fixed size. Higher is better. It is a density, so it may be positive, and compares sources on one target,
-    not targets. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. In a
-    ``MetricCollection`` it shares its state with :class:`HScore`.
+    not targets. In a ``MetricCollection`` it shares its state with :class:`HScore`.
 
     Arguments are those of the function, ``num_features`` d, ``validate_args`` as in
     :class:`~lightning_leep.metrics.leep.LEEPMetric`, and those of :class:`torchmetrics.Metric`.

@@ -45,7 +45,7 @@ class JointMetric(SourceOutputMetric, RowMetric):
 
     def add_rows(self, rows: Tensor, target: Tensor) -> None:
         """Add source distributions ``[n, Z]`` and labels ``[n]``."""
-        self.joint = joint_probability(rows, target, self.num_target_classes, earlier=self.joint)  # [C, Z]
+        self.joint = self.joint + joint_probability(rows, target, self.num_target_classes)  # [C, Z]
         self.class_counts = self.class_counts + torch.bincount(target, minlength=self.num_target_classes)  # [C]
         self.keep(rows, target)
 
@@ -74,7 +74,6 @@ class LEEPMetric(JointMetric):
 
     It is :func:`lightning_leep.functional.leep.leep`, where the formula and its source are. At most 0, higher is
     better, in nats. A source whose output does not depend on the image scores minus the entropy of the labels.
-    ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows.
 
     The rows are kept, ``4 n Z`` bytes, on the process that saw them. Of float32 probabilities references are kept: do
     not overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, whatever n.
@@ -131,8 +130,7 @@ class EEPAccuracy(JointMetric):
     It needs no training and usually lies well below the accuracy of a re-trained head. A row whose label is among k
     equally probable ones counts 1/k. It takes the input and the arguments of
     :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` aside, and shares its state in a
-    ``MetricCollection``. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a warning, for fewer than two
-    rows.
+    ``MetricCollection``.
 
     Example:
         >>> import torch

@@ -30,8 +30,7 @@ class LinearProbeAccuracy(FeatureMetric, RowMetric):
 
     Each row is predicted by the shrunk linear discriminant of all other rows, in closed form, as in
     :func:`lightning_leep.functional.linear_probe.linear_probe`, where the formula and its sources are. Rows that are
-    the only one of their class are left out of the mean. ``compute`` returns a 0-d float64 tensor in 0..1; NaN, with a
-    warning, if no class has two rows. :meth:`result` returns everything else that is known.
+    the only one of their class are left out of the mean. :meth:`result` returns everything else that is known.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. Each process sends its
     moments, ``8 (d^2 + C d)`` bytes, and ``384 (2 + C)`` bytes of scores, whatever n. In a ``MetricCollection`` it

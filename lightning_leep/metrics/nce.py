@@ -12,8 +12,7 @@ class NegativeConditionalEntropy(SourceOutputMetric):
     """Negative conditional entropy of the target labels given the source's most probable classes, -H(Y|Z).
 
     It is :func:`lightning_leep.functional.nce.nce`, where the formula and its source are. At most 0, higher is better,
-    in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer than two rows. The state is
-    ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
+    in nats. The state is ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
 
     Arguments: as for :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` and ``keep_rows`` aside.
 

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.inputs import check_num_classes, largest_feature
@@ -13,15 +12,14 @@ from lightning_leep.functional.nearest_neighbour import MAX_SAMPLE_ROWS, balance
 from lightning_leep.functional.nleep import row_keys
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.inputs import FeatureInputMetric
-from lightning_leep.utils.distributed import gather_rows, sum_reducer
+from lightning_leep.utils.distributed import gather_rows
 
 
 class NearestNeighbourAccuracy(FeatureInputMetric):
     """Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
 
     The neighbours, the sample and their source are those of
-    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`. ``compute`` returns a 0-d float64
-    tensor in 0..1; NaN, with a warning, if no class has two rows.
+    :func:`lightning_leep.functional.nearest_neighbour.nearest_neighbour_accuracy`.
 
     Only the sample is kept, ``max_rows`` rows and those of the last batches, as references: do not overwrite them. Each
     process sends its sample, and all make the same sample of those.
@@ -43,10 +41,11 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
     rows: list[Tensor]
     labels: list[Tensor]
     keys: list[Tensor]
-    votes: Tensor
+    score_sums: Tensor
     unusable: Tensor
 
     pooled_states: ClassVar[tuple[str, ...]] = ("unusable",)
+    keep_rows = True
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
         for name in ("rows", "labels", "keys"):
             self.add_state(name, [], dist_reduce_fx="cat")
         # Rows of each class that their neighbours name, and rows counted: filled once the processes are synchronised.
-        self.add_state("votes", torch.zeros(self.num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("score_sums", torch.zeros(self.num_target_classes, 2, dtype=torch.float64), dist_reduce_fx="sum")
         # Batches in which a feature is not finite or very large, if values are not checked.
         self.add_state("unusable", torch.zeros(self.num_features, dtype=torch.long), dist_reduce_fx="sum")
         self.add_settings(self.ignore_index, self.max_rows, self.seed, self.num_features)
@@ -85,46 +84,37 @@ class NearestNeighbourAccuracy(FeatureInputMetric):
         if sum(map(len, self.keys)) > 2 * max(self.max_rows, 2 * self.num_target_classes):
             self.rows, self.labels, self.keys = ([value] for value in self._sample(lambda values: values))
 
-    def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
-        super().check_states(states)
-        if not len(states["rows"]) == len(states["labels"]) == len(states["keys"]):
-            raise ValueError("The states `rows`, `labels` and `keys` must have as many batches.")
-        if bool(states["votes"].any()):
-            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
-
     def compute(self) -> Tensor:
         """Accuracy on the sample of all rows seen so far, on all processes: 0-d, in 0..1; NaN for too few rows."""
-        correct, counted = (self._score(lambda values: values) if self.rows else self.votes).sum(dim=0)
+        correct, counted = (self._score(lambda values: values) if self.rows else self.score_sums).sum(dim=0)
         if not int(counted):
             return nan_for_too_few_rows(self, 0)
         return torch.where((self.unusable > 0).any(), torch.nan, correct / counted)
 
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        group = process_group or self.process_group
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Score the sample of all processes, and drop the rows."""
 
-        def gather(values: list[Tensor]) -> list[Tensor]:
+        def join(values: list[Tensor]) -> list[Tensor]:
             rows = values[0].to(accumulation_dtype(self.device))  # of one dtype, also from a process without rows
-            return gather_rows((rows, *values[1:]), lambda value: dist_sync_fn(value, group=group), self.device)
+            return gather_rows((rows, *values[1:]), gather, self.device)
 
-        with self._all_or_nothing():
-            self.pool(sum_reducer(dist_sync_fn, group))
-            self.votes = self._score(gather)
-            self.rows, self.labels, self.keys = [], [], []
+        super().pool(reduce, gather)
+        self.score_sums = self._score(join)
+        self.rows, self.labels, self.keys = [], [], []
 
-    def _score(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
-        rows, labels, _ = self._sample(gather)
+    def _score(self, join: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+        rows, labels, _ = self._sample(join)
         right = neighbour_votes(rows, labels)  # [m]
-        votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.votes)  # [m, 2]
-        return torch.zeros_like(self.votes).index_add(0, labels.to(self.device), votes)
+        votes = torch.stack([right.nan_to_num(), right.isfinite().to(right)], dim=1).to(self.score_sums)  # [m, 2]
+        return torch.zeros_like(self.score_sums).index_add(0, labels.to(self.device), votes)
 
-    def _sample(self, gather: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
-        """Rows ``[m, d]``, labels and keys of the sample; ``gather`` joins those of all processes."""
+    def _sample(self, join: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+        """Rows ``[m, d]``, labels and keys of the sample; ``join`` adds those of the other processes."""
         none = torch.zeros(0, dtype=torch.long)
         empty = torch.zeros(0, self.num_features), none, none
         lists = zip(empty, (self.rows, self.labels, self.keys), strict=True)
         rows, labels, keys = (torch.cat([part.to(self.device) for part in (first, *parts)]) for first, parts in lists)
-        for step in (gather, list):
+        for step in (join, list):
             chosen = balanced_sample(labels, keys, self.num_target_classes, self.max_rows)
             rows, labels, keys = step([rows[chosen], labels[chosen], keys[chosen]])
         return [rows, labels, keys]

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_leep.functional.chunks import accumulation_dtype
 from lightning_leep.functional.leep import conditional_probability, eep_likelihood, joint_probability
@@ -21,15 +20,14 @@ from lightning_leep.functional.nleep import (
 from lightning_leep.metrics.additive import nan_for_too_few_rows
 from lightning_leep.metrics.feature_metric import FeatureMetric
 from lightning_leep.metrics.linear_probe import LinearProbeAccuracy
-from lightning_leep.utils.distributed import gather_rows, sum_reducer
+from lightning_leep.utils.distributed import gather_rows
 
 
 class NLEEP(FeatureMetric):
     """N-LEEP of features: LEEP of a source whose classes are the components of a Gaussian mixture.
 
     It is :func:`lightning_leep.functional.nleep.nleep`, where the definition and its source are. It needs no classifier
-    head. At most 0, higher is better, in nats. ``compute`` returns a 0-d float64 tensor; NaN, with a warning, for fewer
-    rows than components; ``ModuleNotFoundError`` if scikit-learn is not installed.
+    head. At most 0, higher is better, in nats. ``ModuleNotFoundError`` if scikit-learn is not installed.
 
     The rows are kept on the process that saw them, as references: do not overwrite them. A mixture is not a function of
     sums, so each process sends the rows that the mixture may be fitted to: at most ``max_fit_rows``, projected on the k
@@ -49,6 +47,7 @@ class NLEEP(FeatureMetric):
     """
 
     plot_upper_bound: float = 0.0
+    keep_rows = True
 
     rows: list[Tensor]
     labels: list[Tensor]
@@ -98,14 +97,12 @@ class NLEEP(FeatureMetric):
         count, total = sums
         return (total / count).clamp(max=0.0)  # classes far apart may end a rounding error above 0
 
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        group = process_group or self.process_group
-        reduce = sum_reducer(dist_sync_fn, group)
-        with self._all_or_nothing():
-            self.pool(reduce)
-            if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
-                self.score_sums = self._score(reduce, lambda value: dist_sync_fn(value, group=group))
-            self.rows, self.labels = [], []
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
+        """Pool the moments, score this process's rows by the common mixture, pool the scores and drop the rows."""
+        super().pool(reduce, gather)
+        if int(self.moments.num_rows) >= self._minimum_rows and self.moments.is_finite:
+            self.score_sums = self._score(reduce, gather)
+        self.rows, self.labels = [], []
 
     def _score(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> Tensor:
         """``[2]``, number and sum of the scores of the rows here, summed by ``reduce``.

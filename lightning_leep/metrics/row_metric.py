@@ -17,7 +17,7 @@ from lightning_leep.metrics.additive import AdditiveMetric, nan_for_too_few_rows
 #: From ``rows [m, K], target [m]`` to sums of their scores, in the shape of ``score_sums``.
 RowScorer = Callable[[Tensor, Tensor], Tensor]
 
-#: How far apart the sums of two passes may be, as a share of the sum of the rows' magnitudes. The last digits of a
+#: How much the sums of two passes may differ, as a share of the sum of the rows' magnitudes. The last digits of a
 #: source's output depend on the other rows of the batch. Different rows differ by about 1 / sqrt(rows of a class).
 READING_TOLERANCE = 1e-4
 
@@ -79,21 +79,13 @@ class RowMetric(AdditiveMetric):
     def row_scorer(self) -> RowScorer:
         """Return the function that scores rows on the metric's device, given the pooled sums."""
 
-    def pool(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def pool(self, reduce: Callable[[Tensor], Tensor], gather: Callable[[Tensor], list[Tensor]]) -> None:
         """Pool the sums, score this process's rows against them, pool the scores and drop the rows."""
-        super().pool(reduce)
+        super().pool(reduce, gather)
         self.score_sums = reduce(self.total_scores())
         self.rows, self.labels = [], []
         if not self.keep_rows:
             self.unread, self.reading_error = reduce(self.unread), reduce(self.reading_error)
-
-    def check_states(self, states: dict[str, Any]) -> None:
-        """Raise ``ValueError`` unless ``states`` fit this metric and are not synchronised."""
-        super().check_states(states)
-        if len(states["rows"]) != len(states["labels"]):
-            raise ValueError(f"The states hold {len(states['rows'])} `rows` and {len(states['labels'])} `labels`.")
-        if self.keep_rows and bool(states["score_sums"].any()):
-            raise ValueError("The states come from a synchronised metric, which no longer has its rows.")
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
         """Add the state of another metric. A metric that keeps no rows needs its second pass after this."""

@@ -8,9 +8,6 @@ import numpy as np
 from lightning_leep.forecast.repeats import distinct_transfers
 from lightning_leep.records.transfer import TransferRecord
 
-#: What a table says of a source without records on other targets.
-NO_HISTORY = "no history"
-
 
 class SourceEffect(NamedTuple):
     """How much higher the values of a source are than those of other sources on the same targets."""
@@ -32,19 +29,10 @@ class SourceHistory(NamedTuple):
 def source_histories(
     history: Iterable[TransferRecord], *, trainable: str, target_name: str = ""
 ) -> dict[str, SourceHistory]:
-    """What the history says of each source that was transferred to another target.
+    """What the history says of each source that was transferred to another target than ``target_name``, by its name.
 
     Several runs of one transfer count once, and several reports of one source on one target are averaged. Skipped are
-    records of the target itself, incomplete ones, those without a validation and those without a name of the source or
-    the target.
-
-    Args:
-        history: Earlier transfers.
-        trainable: What was trained, see :class:`~lightning_leep.records.TransferRecord`.
-        target_name: Name of the target data that sources are now ranked for.
-
-    Returns:
-        By name of the source. A source that is missing has no history.
+    incomplete records, those without a validation and those without a name of the source or the target.
     """
     achieved: dict[tuple[str, str], list[float]] = {}
     for record in distinct_transfers(record for record in history if record.trainable == trainable and record.complete):
@@ -71,12 +59,7 @@ def history_shifts(
     predict a new target equally well, but for the error of the effect, whose variance is :math:`1 / n_s` of that. (On
     equal weights: Clemen, "Combining forecasts", International Journal of Forecasting 5, 1989.)
 
-    Args:
-        forecasts: By name of the source.
-        histories: Of :func:`source_histories`; a source that is missing does not move.
-
-    Returns:
-        Shifts and their errors by name; 0 for a source whose history shares no target with that of another one.
+    Shifts and errors are 0 for a source without a history, or whose history shares no target with that of another one.
 
     Example:
         >>> better, worse = SourceEffect(0.1, 0.0, 1), SourceEffect(-0.1, 0.0, 1)

@@ -1,8 +1,8 @@
 """The commands ``lightning-leep rank`` and ``lightning-leep score``."""
 
 import argparse
-import shutil
 import sys
+from shutil import get_terminal_size
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from lightning_leep.ranking.data import TargetData
 from lightning_leep.ranking.order import own_words
 from lightning_leep.ranking.passes import Passes
 from lightning_leep.ranking.rank import default_device, rank_sources
-from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.ranking_text import ranking_text
@@ -47,8 +46,8 @@ def rank(options: argparse.Namespace) -> int:
     )
     if options.json:
         print(ranking.to_json())
-    else:
-        print_ranking(ranking)
+    else:  # as wide as the terminal, 80 columns in a pipe
+        print(ranking_text(ranking, get_terminal_size().columns if sys.stdout.isatty() else 80))
     if options.out is not None:  # after it was printed, since a file may fail
         ranking.to_json(options.out)
     if ranking.best is None:
@@ -57,14 +56,7 @@ def rank(options: argparse.Namespace) -> int:
 
 
 def score(options: argparse.Namespace) -> int:
-    """Score one source, print its report, and return the exit status.
-
-    Raises:
-        ImportError: If a package is missing.
-        OSError: If a file cannot be read.
-        ValueError: If an argument or a file is not what it should be.
-        SourceError: If the source fails.
-    """
+    """Score one source, print its report, and return the exit status; ``SourceError`` if the source fails."""
     if options.source.endswith((".yaml", ".yml", ".json")):
         sources, data = read_zoo(options.source)
         if len(sources) != 1:
@@ -100,8 +92,3 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a name, of a build without CUDA
         raise ValueError(f"--device must name a device that PyTorch can use here, got {name!r}.") from error
     return device
-
-
-def print_ranking(ranking: SourceRanking) -> None:
-    """Print the table as wide as the terminal, 80 columns in a pipe, and what has to be said."""
-    print(ranking_text(ranking, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))

@@ -1,7 +1,7 @@
 """The preprocessing that belongs to models of timm and transformers."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -20,14 +20,11 @@ class LaterTransform:
 
     def __init__(self, make: Callable[[], Preprocessing]) -> None:
         self.make = make
-        self._made: Preprocessing | None = None
 
-    @property
+    @cached_property
     def made(self) -> Preprocessing:
         """What is done to an image."""
-        if self._made is None:
-            self._made = self.make()
-        return self._made
+        return self.make()
 
     def __call__(self, image: Any) -> Any:
         """Return what the model takes for an image."""

@@ -25,12 +25,8 @@ def likelihood_shifts(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     Source: regression to a line by empirical Bayes, Fay and Herriot, "Estimates of income for small places", Journal of
     the American Statistical Association 74 (1979).
 
-    Args:
-        estimates: By name of the source, with the outcomes of the rows.
-
-    Returns:
-        Shifts by name. 0 for a source without outcomes or with other rows than the first that has some, and for all if
-        there are fewer than 4 sources or accuracies do not rise with likelihoods.
+    The shift is 0 for a source without outcomes or with other rows than the first that has some, and for all if there
+    are fewer than 4 sources or accuracies do not rise with likelihoods.
     """
     shifts = dict.fromkeys(estimates, 0.0)
     known = {name: e for name, e in estimates.items() if e.correct is not None and e.log_likelihood is not None}

@@ -152,10 +152,10 @@ def ranked(candidates: Candidates, wanted: Wanted) -> SourceRanking:
 
 
 def own_words(trainable: Iterable[str]) -> list[str]:
-    """A sentence on each of these words that is none of the library's; no record of a history has it."""
+    """A sentence on each of these words that the library does not know and no record of a history has."""
     known = ", ".join(SUBJECTS)
     return [
-        f"{word!r} is none of {known}, and no earlier transfer has it: its forecast is that for all layers."
+        f"{word!r} is not one of {known}, and no earlier transfer has it: its forecast is that for all layers."
         for word in trainable
         if word not in SUBJECTS
     ]
@@ -166,7 +166,7 @@ def _forecasts(
 ) -> tuple[dict[str, SourceForecast], dict[str, float]]:
     """Forecasts of one part by name of the source, and the error of what the history of the sources adds to them.
 
-    They are moved by what the sources say of each other on the same rows, then by what the history says of them. The
+    They are moved by what the other sources show on the same rows, then by what the history says of them. The
     interval still contains the one before the history: a source may do here what it never did on other targets. An end
     at 0 or 1 stays there: without features, nothing bounds the accuracy from above.
     """
@@ -196,7 +196,7 @@ def _estimate(report: TransferabilityReport, source: RankedSource, by: str, erro
 
 
 def _compared(source: RankedSource, beside: Comparison, by: str) -> RankedSource:
-    notes = [] if beside.rank is not None else [f"It has no {by}, and so no place."]
+    notes = [] if beside.rank is not None else [f"It has no {by}, so it has no rank."]
     return replace(
         source,
         rank=beside.rank,

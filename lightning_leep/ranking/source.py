@@ -101,11 +101,7 @@ class Source:
 
     @contextmanager
     def loaded(self, device: torch.device) -> Iterator[Callable[..., Any]]:
-        """The model, for the time of the context if a factory makes it: then on this device.
-
-        Raises:
-            TypeError: If a factory returns something that cannot be called.
-        """
+        """The model, for the time of the context if a factory makes it: then on this device."""
         if not self.is_factory:
             yield self.model
             return
@@ -116,7 +112,7 @@ class Source:
 
 
 def as_sources(sources: Any) -> dict[str, Source]:
-    """Check the sources of a ranking, a mapping from names, and return each as a ``Source``."""
+    """Check a mapping from names to sources, and return each as a ``Source``."""
     if not isinstance(sources, Mapping):
         raise TypeError(f"`sources` must map names to sources, got {type(sources).__name__}.")
     if not sources:

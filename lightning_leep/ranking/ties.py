@@ -53,10 +53,7 @@ class Comparison(NamedTuple):
 def forecast_estimate(
     report: TransferabilityReport, value: float, trainable: str, trained_from: str = "", other_error: float = 0.0
 ) -> Estimate:
-    """Return a forecast of accuracy as an estimate. Its error over samples of rows is that of the probe it starts from.
-
-    ``other_error`` is the standard error of what the history adds to the probe's accuracy.
-    """
+    """Return a forecast of accuracy as an estimate, with the sampling error of the probe that it starts from."""
     anchor, accuracy = anchor_of(report, trainable, trained_from)
     num_rows = (
         report.num_samples if anchor == EMPIRICAL_PREDICTOR else report.linear_probe_samples or report.num_samples
@@ -72,11 +69,7 @@ def forecast_estimate(
 
 
 def score_estimate(report: TransferabilityReport, name: str) -> Estimate:
-    """Return a field of a report as an estimate; it has a standard error and rows if the report knows them.
-
-    Known are the rows of both probes' accuracies, and the standard errors of these, of LEEP, its leave-one-out form and
-    the EEP's accuracy. Other scores are ordered by their value alone.
-    """
+    """Return a field of a report as an estimate, with the standard error and the rows that the report knows of it."""
     value, together = getattr(report, name), name == "multi_layer_probe_accuracy"
     error = getattr(report, "multi_layer_probe_standard_error" if together else f"{name}_standard_error", None)
     rows = report.multi_layer_probe_rows if together else report.linear_probe_rows

@@ -117,7 +117,7 @@ def _made(spec: Any, call: bool = True) -> Any:
     """Make what a dotted path or ``class_path`` with ``init_args`` names, the arguments checked by their types."""
     spec = {"class_path": spec} if isinstance(spec, str) else spec
     if not isinstance(spec, Mapping) or not set(spec) <= {"class_path", "init_args"}:
-        raise ValueError(f"a dotted path or a mapping of `class_path` and `init_args` is wanted, got {spec!r}.")
+        raise ValueError(f"it must be a dotted path or a mapping of `class_path` and `init_args`, got {spec!r}.")
     module, _, name = str(spec.get("class_path", "")).rpartition(".")
     if not module:
         raise ValueError(f"`class_path` must be a dotted path such as torchvision.models.resnet18, got {spec!r}.")

@@ -159,7 +159,7 @@ class Ranking:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Ranking":
-        """Create a ranking from the output of :meth:`to_dict`; ``ValueError`` if it is none, or damaged."""
+        """Create a ranking from the output of :meth:`to_dict`; ``ValueError`` if it is not one or damaged."""
         if not isinstance(values, Mapping) or values.get("kind") != "ranking":
             raise ValueError(f"not a ranking: `kind` must be 'ranking', got {values!r:.100}.")
         try:

@@ -127,11 +127,7 @@ class TransferabilityReport:
 
     def scalars(self) -> dict[str, float]:
         """Return every field that is a single finite number, by name, for loggers."""
-        return {
-            name: float(value)
-            for name, value in self.to_dict().items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        return {name: float(value) for name, value in self.to_dict().items() if isinstance(value, int | float)}
 
     def to_json(self) -> str:
         """Return the fields as a JSON object."""

@@ -142,7 +142,7 @@ def _optimism(report: TransferabilityReport) -> list[str]:
     return [
         f"n = {report.num_samples} images are few for Z = {report.num_source_classes} source classes: {finding}, so "
         f"more than half of the rise from the floor {report.floor:.3f} to {report.leep:.3f} says nothing. "
-        "Read leave-one-out LEEP."
+        "Use leave-one-out LEEP."
     ]
 
 

@@ -13,17 +13,15 @@ if TYPE_CHECKING:
 def summary(report: "TransferabilityReport") -> str:
     """The five numbers that matter, as far as the report has them, one a line, and the notes."""
     lines = [f"{report.num_samples} rows of {report.num_target_classes} target classes"]
-    for title, name, meaning in (
-        ("LEEP", "leep", f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
-        ("leave-one-out LEEP", "leave_one_out_leep", "as on new data"),
-        ("EEP accuracy", "eep_accuracy", "of LEEP's own predictor"),
-        (
-            "linear probe accuracy",
-            "linear_probe_accuracy",
-            f"leave-one-out; largest class {report.largest_class_rate:.3f}",
-        ),
-        ("permutation p-value", "permutation_p_value", "of LEEP with shuffled labels"),
-    ):
+    largest = f"{report.largest_class_rate:.3f}"
+    meanings = {
+        "leep": ("LEEP", f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
+        "leave_one_out_leep": ("leave-one-out LEEP", "as on new data"),
+        "eep_accuracy": ("EEP accuracy", "of LEEP's own predictor"),
+        "linear_probe_accuracy": ("linear probe accuracy", f"leave-one-out; largest class {largest}"),
+        "permutation_p_value": ("permutation p-value", "of LEEP with shuffled labels"),
+    }
+    for name, (title, meaning) in meanings.items():
         value, error = getattr(report, name), getattr(report, f"{name}_standard_error", None)
         if value is not None and isfinite(value):
             spread = f" ± {error:.3f}" if error is not None and isfinite(error) and name != "leep" else ""

@@ -143,7 +143,7 @@ class TransferRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TransferRecord":
-        """Create a record from the output of :meth:`to_dict`; ``ValueError`` if it is none, newer or impossible."""
+        """Create a record from the output of :meth:`to_dict`; ``ValueError`` if it is not one, newer or damaged."""
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not a record of a transfer")
         schema = values.get("schema_version")

@@ -124,7 +124,7 @@ class LayerOutputs:
 def _one_row_each(rows: Any, num_rows: int) -> Tensor:
     if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.ndim != 2 or len(rows) != num_rows:
         found = f"{rows.dtype} of shape {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
-        raise ValueError(f"is brought by `pooling` to {found}, not to one row of features for each of {num_rows}")
+        raise ValueError(f"is turned by `pooling` into {found}, not one row of features for each of {num_rows}")
     return rows.detach().clone()
 
 

@@ -57,7 +57,7 @@ class ScoringOptions:
 
     Raises:
         TypeError: If ``split_batch`` is not a function, ``head`` is not a name or False, or ``layers`` are not names.
-        ValueError: If another option has an impossible value, or ``nleep`` meets ``memory="second_pass"`` or
+        ValueError: If another option has an impossible value, or ``nleep`` goes with ``memory="second_pass"`` or
             ``feature_scores=False``.
 
     Example:
@@ -98,7 +98,7 @@ class ScoringOptions:
             raise ValueError(f"`memory` must be one of {', '.join(MEMORY_WAYS)}, got {self.memory!r}.")
         check_num_permutations(self.num_permutations)
         if self.head is False and not self.feature_scores:
-            raise ValueError("`head=False` leaves the scores of features alone, so `feature_scores` must be True.")
+            raise ValueError("`head=False` leaves only the scores of features, so `feature_scores` must be True.")
         if self.nleep and not self.keeps_rows:
             raise ValueError(
                 "`nleep=True` needs the features of all rows, which `memory='second_pass'` does not keep. "

@@ -104,8 +104,8 @@ def _find_tensor(output: Any) -> tuple[Tensor, bool]:
         return output, False
     raise TypeError(
         "`source` must return a tensor, something with `logits`, a tensor, or a tuple with one tensor; "
-        f"got {_described(output)}. Wrap it in a function that returns the classifier's output; if it returns features "
-        "instead, having no head, pass `head=False`."
+        f"got {_described(output)}. Wrap it in a function that returns the classifier's output; if it has no "
+        "head and returns features, pass `head=False`."
     )
 
 

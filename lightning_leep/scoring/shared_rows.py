@@ -58,7 +58,7 @@ def given_data(loader: Iterable[Any], max_samples: int | None) -> ScoringData:
     if (world_size := this_process()[1]) > 1:
         kind = type(loader).__name__ if dataset is None else f"{type(loader).__name__} of a {type(dataset).__name__}"
         notes = (
-            f"Each of the {world_size} processes scored all that `dataloader`, a {kind}, yields on it: rows that come "
+            f"Each of the {world_size} processes scored all that `dataloader`, a {kind}, yields there: rows that come "
             "on several processes count several times.",
         )
     return ScoringData(loader, dataset, notes)
@@ -120,7 +120,9 @@ def sampled_rows(loader: DataLoader, num_batches: int | None) -> tuple[Sequence[
     sampler: Any = undistributed(batch_sampler.sampler) if type(batch_sampler) is BatchSampler else batch_sampler
     # A single row cannot be scored, whatever the size of a batch.
     limit = None if num_batches is None else max(2, num_batches * batch_size(loader))
-    repeats = f"Each row counts once, however often the training loader's {type(sampler).__name__} draws it, if at all."
+    repeats = (
+        f"Each row counts once, even if the training loader's {type(sampler).__name__} repeats it or leaves it out."
+    )
 
     if sampler is not batch_sampler and (listed := _as_list(sampler)) is not None:
         drawn = listed[:limit]

@@ -21,15 +21,12 @@ __all__ = [
     "strongest_sources_figure",
 ]
 
+#: Modules that public names are imported from, if not from ``figures.association``.
 _MODULES = {
-    "advice_markdown": "text",
-    "association_figure": "figures.association",
-    "history_figure": "figures.history",
+    **dict.fromkeys(("advice_markdown", "report_markdown"), "text"),
+    **dict.fromkeys(("history_figure", "levels_figure"), "figures.history"),
     "layers_figure": "figures.layers",
-    "levels_figure": "figures.history",
     "predicted_vs_achieved_figure": "figures.achieved",
-    "report_markdown": "text",
-    "strongest_sources_figure": "figures.association",
 }
 
 if not TYPE_CHECKING:  # a type checker would accept every name
@@ -38,4 +35,4 @@ if not TYPE_CHECKING:  # a type checker would accept every name
         """Import a public name when it is first used: the plugin of TensorBoard must not wait for torch."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'figures.association')}"), name)

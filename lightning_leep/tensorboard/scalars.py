@@ -7,11 +7,8 @@ from lightning_leep.forecast.accuracy import AccuracyForecast
 from lightning_leep.forecast.running import RunningForecast
 from lightning_leep.records.curve import AccuracyCurve, Reference, reference_accuracy
 
-#: Start of every tag. TensorBoard groups tags by what stands before the first "/".
-PREFIX = "leep/"
 
-
-def forecast_tags(forecast: AccuracyForecast, prefix: str = PREFIX) -> dict[str, float]:
+def forecast_tags(forecast: AccuracyForecast, prefix: str = "leep/") -> dict[str, float]:
     """The accuracy forecast before training, by tag: ``predicted_accuracy``, ``predicted_low``, ``predicted_high``."""
     values = {"accuracy": forecast.value, "low": forecast.low, "high": forecast.high}
     return {f"{prefix}predicted_{name}": value for name, value in values.items()}
@@ -22,7 +19,7 @@ def validation_tags(
     forecast: AccuracyForecast | None = None,
     reference: Reference | None = None,
     running: RunningForecast | None = None,
-    prefix: str = PREFIX,
+    prefix: str = "leep/",
 ) -> dict[str, float]:
     """What follows from the latest validation, by tag; the curve has at least one.
 

@@ -34,15 +34,6 @@ def test_joint_is_the_sum_of_the_rows_of_each_class(task):
             assert joint[y, z].item() == pytest.approx(math.fsum(theta[labels == y, z].tolist()), rel=1e-14, abs=0.0)
 
 
-def test_joint_of_earlier_rows_is_added_to_and_stays_what_it_is():
-    theta, labels = torch.rand(30, 4).softmax(dim=1), torch.arange(30) % 3
-    earlier = joint_probability(theta[:20], labels[:20], 3)
-    before = earlier.clone()
-    joint = joint_probability(theta[20:], labels[20:], 3, earlier)
-    torch.testing.assert_close(joint, joint_probability(theta, labels, 3), rtol=1e-14, atol=0.0)
-    assert torch.equal(earlier, before)
-
-
 @pytest.mark.slow
 @given(tasks())
 def test_conditional_is_a_distribution_over_target_classes(task):

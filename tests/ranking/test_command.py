@@ -11,8 +11,6 @@ from torch import nn
 
 from lightning_leep import TransferabilityReport
 from lightning_leep.cli import main
-from lightning_leep.ranking import rank_sources
-from lightning_leep.ranking.command import print_ranking
 from lightning_leep.ranking.zoo import read_data, read_zoo
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.small_zoo import Sees, make_rows
@@ -73,12 +71,6 @@ def test_rank_writes_the_ranking_and_prints_a_table_of_80_columns(zoo, images, t
     assert printed.splitlines()[1].split()[1] == "colours"
 
 
-def test_the_name_of_a_part_is_no_markup_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
-    print_ranking(rank_sources({"a": Sees(0, 1, 2)}, make_rows(), trainable="[/x]", progress=False))
-    assert "[/x]" in capsys.readouterr().out
-
-
 def test_json_by_and_a_subset(zoo, images, capsys):
     path = zoo({"one": entry(1), "three": entry()}, data=f"imagefolder:{images}")
     assert main(["rank", path, "--json", "--by", "num_parameters", "--max-samples", "30"]) == 0
@@ -112,7 +104,7 @@ def test_score_prints_the_report_and_what_each_part_would_reach(zoo, images, cap
 def test_a_word_of_ones_own_is_told_from_a_slip(zoo, capsys):
     for command in (["rank", zoo([GOOD])], ["score", GOOD]):
         assert main([*command, "--data", ROWS, "--trainable", "haed", "all"]) == 0
-        assert "'haed' is none of head, all, part, gradual, scratch" in capsys.readouterr().out
+        assert "'haed' is not one of head, all, part, gradual, scratch" in capsys.readouterr().out
 
 
 BROKEN = {"model": {"class_path": f"{__name__}.broken", "init_args": {"power": 3}}, "transform": TENSOR}
@@ -275,4 +267,4 @@ def test_table_fits_a_terminal_of_80_columns(zoo, images):
     path = zoo({"a source with a very long name, longer than any": entry(), "short [b]": entry(1)})
     lines = in_terminal(80, "rank", path, "--data", f"imagefolder:{images}", stderr=subprocess.DEVNULL)
     assert any("short [b]" in line for line in lines)
-    assert all(len(line) <= 80 + line.count("\x1b") * 8 for line in lines)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("- "))

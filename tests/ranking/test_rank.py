@@ -146,7 +146,7 @@ def test_the_history_of_sources_does_not_leave_the_interval_of_the_scores():
 def test_a_word_of_ones_own_has_the_forecast_of_all_layers_until_the_history_has_it():
     ranking = rank({"a": Sees(0, 1, 2)}, trainable=("all", "adapters"))
     assert ranking["a"].forecasts["adapters"] == ranking["a"].forecasts["all"]
-    assert any("'adapters' is none of" in note for note in ranking.notes)
+    assert any("'adapters' is not one of" in note for note in ranking.notes)
     known = rank({"a": Sees(0, 1, 2)}, trainable=("all", "adapters"), history=[make_record(trainable="adapters")])
     assert not any("'adapters'" in note for note in known.notes)
 

@@ -27,7 +27,7 @@ from lightning_leep.tensorboard.text import advice_markdown, report_markdown
 from lightning_leep.tensorboard.words import escaped
 from lightning_leep.tensorboard.writer import log_figure, log_text, log_transfer, takes_figures
 
-ADVICE = "See what that logger needs; the numbers are in `trainer.callback_metrics` as well."
+ADVICE = "Check that logger; the numbers are in `trainer.callback_metrics` as well."
 
 
 class RunLogs:
@@ -61,7 +61,7 @@ class RunLogs:
             self._figure("layers", lambda: layers_figure(report, outlook.advice))
         if scored is not None and (joint := scored.report.joint) is not None:
             names = scored.target_class_names, scored.source_class_names
-            # A group of their own, which TensorBoard shows after the outcome: of many runs they fill pages.
+            # A group of their own, which TensorBoard shows after the outcome: with many runs they fill pages.
             self._figure("association", lambda: association_figure(joint, *names), group="_source_classes")
             self._figure("strongest", lambda: strongest_sources_figure(joint, *names), group="_source_classes")
         if len(outlook.history):  # something to look at during training
@@ -81,7 +81,7 @@ class RunLogs:
         self, curve: AccuracyCurve, outlook: Outlook, reference: Reference | None, running: RunningForecast | None
     ) -> None:
         """Log what follows from the latest validation, and what is expected now."""
-        if running is None or running.eta_epochs is None:  # what is no longer known must not stay there
+        if running is None or running.eta_epochs is None:  # an old value must not stay there
             self.trainer.callback_metrics.pop(f"{self.prefix}eta_epochs", None)
         self._numbers(validation_tags(curve, outlook.accuracy, reference, running, self.prefix))
 
@@ -98,7 +98,7 @@ class RunLogs:
         self._transfer(TRANSFER_TAG, {"record": record.to_dict(), "ended": ended})
 
     def transfer_so_far(self, curve: AccuracyCurve, running: Sequence[RunningPoint]) -> None:
-        """Log what the tab shows of a run that is under way, in at most 3 kB; of many validations some do it."""
+        """Log what the tab shows of a run that is under way, in at most 3 kB; of many validations only some do."""
         if len(curve) % -(-len(curve) // SO_FAR_POINTS) == 0:
             self._transfer(SO_FAR_TAG, so_far_data(curve, running))
 

@@ -62,7 +62,7 @@ class MonitorReader:
         """Why nothing can be compared, and what to do, given what was logged and whether the Trainer ``validates``."""
         if validates and not self.num_validations:
             return (
-                f"No validation ran, so that `monitor={self.monitor!r}` has no value to compare with the prediction. "
+                f"No validation ran, so `monitor={self.monitor!r}` has no value to compare with the prediction. "
                 "Train for longer, or validate more often with `val_check_interval`."
             )
         return (
@@ -73,7 +73,7 @@ class MonitorReader:
 
 
 def explain_metric(trainer: Any, monitor: str | None, report: TransferabilityReport) -> str:
-    """What to know of a monitored torchmetrics metric that is not the share of rows that are right; else empty.
+    """What to know of a monitored torchmetrics metric that is not the share of right rows; else empty.
 
     The forecast is of that share. Lightning knows which object a value comes from while it validates; a plain tensor
     says nothing.
@@ -86,14 +86,14 @@ def explain_metric(trainer: Any, monitor: str | None, report: TransferabilityRep
         return ""
     kind, average = type(metric).__name__, getattr(metric, "average", None)
     if not kind.endswith(("Accuracy", "Recall")):
-        return f"`monitor={monitor!r}` is a {kind}, and the forecast is of an accuracy: the two cannot be compared."
+        return f"`monitor={monitor!r}` is a {kind}, but the forecast is for an accuracy: the two cannot be compared."
     if average != "macro" or len({count for count in report.class_counts if count}) < 2:
         return ""
     balanced = report.linear_probe_balanced_accuracy
     hint = "" if balanced is None else f" The probe's is {balanced:.3f}."
     return (
-        f"`monitor={monitor!r}` is a macro average, the mean of the accuracies of classes that are not equally large. "
-        f"The forecast is of the share of rows that are right: compare it with `average='micro'`.{hint}"
+        f"`monitor={monitor!r}` is a macro average, the mean of the accuracies of classes of different size. "
+        f"The forecast is for the share of rows that are right: compare it with `average='micro'`.{hint}"
     )
 
 

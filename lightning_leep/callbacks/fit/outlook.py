@@ -25,7 +25,7 @@ from lightning_leep.utils.distributed import on_every_process
 
 #: Name of the task for :class:`FaultBarrier`: reading and writing one folder have one cause, and so one warning.
 HISTORY_TASK = "use the history of transfers"
-HISTORY_ADVICE = "`history=` names a folder or an fsspec URL that can be read and written; False disables the history."
+HISTORY_ADVICE = "`history=` must name a folder or fsspec URL that can be read and written; False disables the history."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ def look_ahead(
 ) -> Outlook:
     """Forecast on the first process and tell the others, which may not see the folder.
 
-    The state gets the forecast; one that it has already stays. After a fault of the folder the report is enough. The
+    The state gets the forecast, unless it has one. If the folder fails, the forecast is made from the report alone. The
     folder holds the records of earlier transfers, if there is a history; the source may be the module's own.
     """
     device, report, trained_from = trainer.strategy.root_device, state.report, ""
     if trainable == "part" and report is not None:
-        with barrier.contain("find the first trained layer", "The forecast does without it."):
+        with barrier.contain("find the first trained layer", "The forecast is made without it."):
             trained_from = state.trained.first_layer(source, report)
     history = History()
     if folder is not None:

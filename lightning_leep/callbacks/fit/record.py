@@ -37,7 +37,7 @@ class RecordKeeper:
         for argument in ("trainable", "target_name", "source_name"):
             check_name(argument, getattr(self, argument))
         if self.ranking is not None and not isinstance(self.ranking, Ranking | str | os.PathLike):
-            raise TypeError(f"`ranking` must be a Ranking, the path of one or None, got {self.ranking!r:.100}.")
+            raise TypeError(f"`ranking` must be a Ranking, its JSON file or None, got {self.ranking!r:.100}.")
 
     @cached_property
     def known_ranking(self) -> Ranking | None:
@@ -46,7 +46,7 @@ class RecordKeeper:
 
     def show_ranking(self, logs: RunLogs, order_held: str = "") -> None:
         """Log the ranking with the place of the source and, at the end, whether the order held."""
-        with logs.barrier.contain("show the ranking", "`ranking=` is what rank_sources returned, or its JSON file."):
+        with logs.barrier.contain("show the ranking", "`ranking=` must be a ranking, or its JSON file."):
             # Other processes may not see the file.
             if logs.trainer.is_global_zero and (ranking := self.known_ranking) is not None:
                 logs.ranking(ranking, ranking_markdown(ranking, logs.source_name, order_held))
@@ -71,7 +71,7 @@ class RecordKeeper:
         return None
 
     def save(self, trainer: Any, record: TransferRecord) -> None:
-        """Write the record of a fit that is over, on the first process; nothing without a validation."""
+        """Write the record of a fit that is over, on the first process; none without a validation."""
         folder = self.folder(trainer)
         if folder is not None and len(record.curve) and trainer.is_global_zero:
             save_record(record, folder)

@@ -64,7 +64,7 @@ class FitState:
         if state.recommended not in ("", "head", "all", *layers):
             raise ValueError(f"`recommended` must name a layer of the report, got {state.recommended!r:.200}.")
         if len(seconds) != len(state.curve) or list(seconds) != sorted(seconds):
-            raise ValueError(f"`seconds` must rise, with one number for each validation, got {list(seconds)}.")
+            raise ValueError(f"`seconds` must not fall, with one number for each validation, got {list(seconds)}.")
         return state
 
 

@@ -1,4 +1,4 @@
-"""What is read off a Trainer while it fits."""
+"""What is read from a Trainer while it fits."""
 
 import math
 from dataclasses import dataclass

@@ -67,7 +67,7 @@ class LentCopies:
     def _run(self, module: nn.Module) -> None:
         if any(is_lazy(tensor) for tensor in _tensors(module, recurse=False)):
             raise ValueError(
-                f"The source runs {type(module).__name__}, a layer that is not initialised and so has learnt nothing. "
+                f"The source runs {type(module).__name__}, an uninitialised layer, which has learnt nothing. "
                 "Run the model on a batch before it is trained, or pass another `source=`."
             )
         self.lend(module)

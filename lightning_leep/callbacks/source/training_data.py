@@ -24,7 +24,7 @@ def training_data(trainer: Any, max_samples: int | None) -> ScoringData:
     if not isinstance(loader, DataLoader):
         obstacle = f"The training data must come from one torch DataLoader to be scored from a copy of it, got {name}."
     elif makes_its_own_batches(loader):
-        obstacle = f"{name}, the training loader, makes its batches in its own way, which a copy of it would not."
+        obstacle = f"{name}, the training loader, makes its batches in its own way, which a copy cannot repeat."
     elif not has_index(loader):
         data = type(loader.dataset).__name__
         obstacle = f"The rows of {data}, the training data, cannot be read a second time by index (it is iterable, or "

@@ -17,7 +17,7 @@ def layers_figure(report: TransferabilityReport, advice: Advice | None = None) -
     """Leave-one-out accuracy of the linear probe on each layer, with its standard error as a band.
 
     The layer whose output goes into the source's head is marked; a line shows the probe on all layers together. With
-    advice, the layers that it recommends to train lie behind a cut.
+    advice, a cut stands before the layers that it recommends to train.
 
     The figure is not registered in pyplot. ``ValueError`` if no layer of the report has a probe accuracy.
     """

@@ -13,10 +13,9 @@ from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint, TransferRecord
 from lightning_leep.utils.checks import printable
 
-#: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer of each, so that the
-#: data of a thousand have at most this many bytes.
-MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 4, 12_000
-MOST_BYTES = 1_900_000
+#: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer of each, so that a
+#: page of a thousand has less than 2 MB.
+MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 60, 4, 8_000
 #: The same of a run that is under way, which writes them again and again.
 SO_FAR_POINTS = 40
 #: What the page shows of a record under the same name.
@@ -37,19 +36,9 @@ def page_data(
     stand in ``texts`` once, and are referred to by index. What is not printable is escaped: a name could turn the text
     after it.
     """
-    history, rankings = with_references(records), list(rankings)
+    history = with_references(records)
     extras = more or [{}] * len(history)
-    points = min(MOST_POINTS, ALL_POINTS // max(len(history), 1))
-    while True:
-        found: dict[str, Any] = clean(_content(history, rankings, extras, max(FEWEST_POINTS, points)))
-        if points <= FEWEST_POINTS or len(json.dumps(found, separators=(",", ":"))) <= MOST_BYTES:
-            return found
-        points = points * 3 // 4
-
-
-def _content(
-    history: Sequence[TransferRecord], rankings: Sequence[Ranking], extras: Sequence[Mapping[str, Any]], points: int
-) -> dict[str, Any]:
+    points = min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(len(history), 1)))
     texts: dict[str, int] = {}
     pairs = [
         (record, {**transfer_data(record, texts, points), **extra})
@@ -61,12 +50,14 @@ def _content(
             shown = association.to_dict() if free >= 0 else None
             free -= len(json.dumps(shown))
             transfer["association"] = shown if free >= 0 else "left out"
-    return {
+    content = {
         "transfers": [transfer for _, transfer in pairs],
         "levels": levels_data(history),
         "rankings": [ranking.to_dict() for ranking in rankings],
         "texts": list(texts),
     }
+    found: dict[str, Any] = clean(content)
+    return found
 
 
 def transfer_data(record: TransferRecord, texts: dict[str, int], points: int) -> dict[str, Any]:

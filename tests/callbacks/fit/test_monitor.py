@@ -261,6 +261,6 @@ def test_a_value_of_training_is_new_although_it_is_older_than_the_validation():
 
 def test_a_run_without_a_validation_is_told_so():
     callback = LEEPCallback(make_source(), scoring=FEW_SCORES)
-    with pytest.warns(UserWarning, match="No validation ran, so that `monitor='val_acc'` has no value") as caught:
+    with pytest.warns(UserWarning, match="No validation ran, so `monitor='val_acc'` has no value") as caught:
         fit(Classifier(), callback, max_steps=3)
     assert not [w for w in caught if "self.log(" in str(w.message)]

@@ -203,7 +203,7 @@ def test_broken_folder_warns_once_and_training_is_the_same(tmp_path):
     messages = [str(w.message) for w in caught if "LEEPCallback" in str(w.message)]
     assert len(messages) == 1
     assert "could not use the history of transfers" in messages[0]
-    assert "`history=` names a folder" in messages[0]
+    assert "`history=` must name a folder" in messages[0]
     assert trained_state(module) == plain_state()
     assert callback.forecast is not None  # from the report alone
     assert file.read_text() == "not a folder"

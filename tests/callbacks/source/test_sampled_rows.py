@@ -43,7 +43,7 @@ def test_sampler(name):
     loader, wanted = LOADERS[name]
     report, source = score(loader())
     assert source.indices == wanted
-    assert not any("draws it" in note for note in report.notes)
+    assert not any("repeats it" in note for note in report.notes)
 
 
 REPEATING = {
@@ -61,7 +61,7 @@ def test_rows_that_a_sampler_repeats_count_once(kind):
     loader, rows, name = REPEATING[kind]
     report, source = score(loader())
     assert source.indices == list(rows)
-    assert sum("Each row counts once" in note and f"loader's {name} draws it" in note for note in report.notes) == 1
+    assert sum("Each row counts once" in note and f"loader's {name} repeats it" in note for note in report.notes) == 1
 
 
 def test_first_batches_of_a_list():
@@ -109,6 +109,6 @@ OWN_SAMPLERS = {
 def test_sampler_that_cannot_be_followed_is_noted(name):
     report, source = score(OWN_SAMPLERS[name]())
     assert source.indices == list(range(50))
-    (note,) = [note for note in report.notes if "draws" in note]
-    assert f"loader's {name} draws it" in note
+    (note,) = [note for note in report.notes if "counts once" in note]
+    assert f"loader's {name} repeats it" in note
     assert "pass `dataloader=`" in note
