@@ -49,7 +49,7 @@ def readings(results: list[dict[str, Any]]) -> dict[str, dict[str, float | None]
     # The mean in the middle: the lowest of several noisy cuts would be a dip by itself.
     dips = [float(np.mean(list(f.values())[1:-1])) - (f[min(f)] + f[max(f)]) / 2 for f in own]
     if dips:
-        found["co-adaptation: mean BnB of the cuts in the middle minus that of the first and the last cut"] = estimate(dips)
+        found["co-adaptation: mean BnB of the cuts between minus that of the first and the last cut"] = estimate(dips)
     gains = [float(np.mean(list(f.values()))) for f in by_seed(results, "AnB+")]
     if gains:
         found["fine-tuned transfer: mean AnB+"] = estimate(gains)
