@@ -282,7 +282,7 @@ class Lazy(Classifier):
 
 def test_layer_that_is_not_initialised():
     module, plain, callback = Lazy(), Lazy(), LEEPCallback()
-    with pytest.warns(UserWarning, match="The source runs LazyLinear, a layer that is not initialised"):
+    with pytest.warns(UserWarning, match="The source runs LazyLinear, an uninitialised layer"):
         fit(module, callback)
     fit(plain)
     assert trained_state(module) == trained_state(plain)
