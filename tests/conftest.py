@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests._helpers.distributed import start_fork_server
-
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("tests")
@@ -21,8 +19,6 @@ def pytest_collection_finish(session):
     """What was imported is there to stay: `gc.collect()` need not look through it, a third of a second each time."""
     gc.collect()
     gc.freeze()
-    if any(item.get_closest_marker("distributed") for item in session.items) and not session.config.option.collectonly:
-        start_fork_server()
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,14 @@
 """Start real gloo processes from a test, and count what crosses between them."""
 
+import gc
 import multiprocessing as mp
 import os
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,33 +36,23 @@ COLLECTIVES = (
 )
 
 
+#: What the processes need, and what their tests import.
+PRELOADED = ["torch.distributed", "lightning_leep.callbacks", "lightning.pytorch", "sklearn.mixture", "pytest"]
+PRELOADED += ["matplotlib.figure", "tests._helpers.small_transfer", "tests._helpers.metric_cases"]
+
+
 class ProcessFailedError(RuntimeError):
     """A process raised, died or did not end in time."""
 
 
-def start_fork_server() -> None:
-    """Make the server of all processes that tests start, from this process as it is before the first test.
+def fork_server() -> Any:
+    """The context of all processes that tests start.
 
-    A later fork of this process could inherit locks held by torch's threads. The server that ``multiprocessing`` starts
-    has none either, but would import everything once more, which takes longer than the tests.
+    A fork of this process could inherit locks held by torch's threads; the fork server has none, and imports once.
     """
-    with mock.patch("multiprocessing.util.spawnv_passfds", _fork_instead):
-        forkserver.ensure_running()
-
-
-def _fork_instead(path: str, arguments: list[str], passed: list[int]) -> int:
-    """Run the program of ``python -c PROGRAM`` in a fork, which ends when this process does."""
-    if pid := os.fork():
-        return pid
-    try:
-        alive = passed[1]  # a pipe, whose other end has to be open in the processes alone that use the server
-        for other in map(int, os.listdir("/dev/fd")):
-            with suppress(OSError):
-                if other != alive and os.path.sameopenfile(other, alive):
-                    os.close(other)
-        exec(arguments[-1])
-    finally:
-        os._exit(1)
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def run_processes(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 90.0) -> list[Any]:
@@ -82,7 +72,7 @@ def run_processes(function: Callable[..., Any], world_size: int, *args: Any, tim
     Raises:
         ProcessFailedError: With the traceback of the first process that failed, or when time ran out.
     """
-    context = mp.get_context("forkserver")
+    context = fork_server()
     with tempfile.TemporaryDirectory() as folder:
         workers = [
             context.Process(target=_work, args=(function, rank, world_size, folder, timeout, args), daemon=False)
@@ -119,7 +109,7 @@ def _work(
     function: Callable[..., Any], rank: int, world_size: int, folder: str, timeout: float, args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    gc.freeze()  # what the server imported need not be looked through for garbage
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     try:
         dist.init_process_group(

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, SubsetRandomSampler
 
 from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.records import load_history
-from tests._helpers.distributed import run_processes
+from tests._helpers.distributed import fork_server, run_processes
 from tests._helpers.small_transfer import (
     Classifier,
     D,
@@ -238,9 +238,9 @@ def test_processes_stop_together_as_the_first_one_decides(seen):
 
 def test_processes_that_the_trainer_starts_itself():
     """The callback travels to them, and its source still shares its layers with the module."""
+    fork_server()  # the Trainer's processes get a pickled callback, as with "spawn", but import nothing again
     source = make_source()
     callback = LEEPCallback(source, strict=True)
-    # Its processes get a pickled callback, as with "spawn", but import nothing again.
     strategy = pl.strategies.DDPStrategy(start_method="forkserver")
     trainer = fit(Classifier(source), callback, strategy=strategy, devices=2, max_epochs=1)
     expected = single_process_report()

@@ -8,7 +8,6 @@ import sys
 import warnings
 from contextlib import redirect_stdout
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_leep.records import load_history
 from lightning_leep.records.ranking import Ranking
+from tests._helpers.distributed import fork_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -107,7 +107,7 @@ def test_custom_loop_on_two_processes_gives_the_value_of_one(run_example, tmp_pa
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     files = [tmp_path / "0", tmp_path / "1"]
-    processes = [get_context("forkserver").Process(target=run_loop, args=(r, port, files[r])) for r in (0, 1)]
+    processes = [fork_server().Process(target=run_loop, args=(r, port, files[r])) for r in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
