@@ -133,7 +133,7 @@ def test_a_fault_is_contained(monkeypatch):
 
     monkeypatch.setattr("lightning_leep.layers.trained_part.find_transferred", fail)
     module, callback = Classifier(), LEEPCallback(make_source())
-    with pytest.warns(UserWarning, match="could not see what is trained: ArithmeticError: no strategy. Pass `trainable=`"):
+    with pytest.warns(UserWarning, match="see what is trained: ArithmeticError: no strategy. Pass `trainable=`"):
         fit(module, callback)
     assert trained_state(module) == plain_state()
     assert callback.forecast.trainable == "all"  # of which the interval is wide
