@@ -93,7 +93,7 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> float:
 
 
 def write_report(results: Any, out: Path, curve: Path | None = None) -> str:
-    """Write ``summary.json``, ``table.md`` and ``layers.png``; return the tables."""
+    """Write ``summary.json``, ``table.md``, ``layers.png`` and TensorBoard's events; return the tables."""
     paper = None if curve is None else json.loads(curve.read_text())
     summary: dict[str, Any] = {}
     for split in dict.fromkeys(result["experiment"] for result in results.by_key.values()):
@@ -113,6 +113,10 @@ def write_report(results: Any, out: Path, curve: Path | None = None) -> str:
         text += shown(between, 1, "+.2f")
     (out / "summary.json").write_text(json.dumps(summary | {"both": {"probe_foretells_drop": between}}, indent=1))
     (out / "table.md").write_text(text + "\n")
+    from correlations import write_events  # in examples/paper, which the program has put on the path
+
+    kinds = {f"{split}/{kind}": found for split, part in summary.items() for kind, found in part["changes"].items()}
+    write_events(out, text, {tag: {n: value["mean"] for n, value in found.items()} for tag, found in kinds.items()})
     return text
 
 

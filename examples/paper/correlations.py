@@ -1,8 +1,9 @@
 """Correlations with intervals, and tables of them, made from results in JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,21 @@ def write_into(page: Path, text: str) -> None:
     before, rest = page.read_text().split("<!-- results -->")
     _, after = rest.split("<!-- end of results -->")
     page.write_text(f"{before}<!-- results -->\n\n{text}\n\n<!-- end of results -->{after}")
+
+
+def write_events(folder: Path, text: str, curves: Mapping[str, Mapping[int, float]]) -> None:
+    """Write the tables, the figures of a folder and curves (values by step) for TensorBoard, into ``tensorboard``."""
+    from matplotlib.image import imread
+    from torch.utils.tensorboard import SummaryWriter
+
+    rmtree(folder / "tensorboard", ignore_errors=True)  # the events of an earlier run
+    with SummaryWriter(folder / "tensorboard") as writer:
+        writer.add_text("tables", text)
+        for path in sorted(folder.glob("*.png")):
+            writer.add_image(path.stem, imread(path)[..., :3], dataformats="HWC")
+        for tag, curve in curves.items():
+            for step, value in curve.items():
+                writer.add_scalar(tag, value, step)
 
 
 class Results:

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from correlations import Results, correlation, finite, gain, interval, markdown, number, pearson, resampled, without
+from correlations import (
+    Results,
+    correlation,
+    finite,
+    gain,
+    interval,
+    markdown,
+    number,
+    pearson,
+    resampled,
+    without,
+    write_events,
+)
 from scipy import stats
 
 from lightning_leep import TransferabilityReport
@@ -208,7 +220,7 @@ def sources(ranking: Path) -> list[dict[str, Any]]:
 
 
 def write_report(results: Results, out: Path, ranking: Path | None = None, compared: bool = True) -> str:
-    """Write ``summary.json``, ``table.md`` and the figures; return the tables.
+    """Write ``summary.json``, ``table.md``, the figures and TensorBoard's events, a step a task; return the tables.
 
     Args:
         results: Results of the tasks.
@@ -274,4 +286,13 @@ def write_report(results: Results, out: Path, ranking: Path | None = None, compa
         parts += ["5.6: choosing a source", markdown(columns, rows)]
     text = "\n\n".join(parts)
     (out / "table.md").write_text(text + "\n")
+    curves: dict[str, dict[int, float]] = {}
+    for key, task in results.by_key.items():
+        experiment, _, index = key.partition("/")
+        for trained, achieved in task["curves"].items():
+            values = {"achieved": achieved[-1], "forecast": task["forecasts"].get(trained, {}).get("value")}
+            for name, value in (values | {"leep": task["report"]["leep"]}).items():
+                if value is not None:
+                    curves.setdefault(f"{experiment}/{trained}/{name}", {})[int(index)] = value
+    write_events(out, text, curves)
     return text

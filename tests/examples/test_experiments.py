@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import correlation
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep.records import load_history
 
@@ -37,6 +38,10 @@ def results_in(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+def events_in(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / "tensorboard")).Reload()
+
+
 def test_leep_paper(run, tmp_path):
     command = ["paper/leep.py", "--quick", "--out", "here", "--epochs", "1", "--share", "0.3"]
     run(*command, "--only", "head", "few_shot")
@@ -49,6 +54,9 @@ def test_leep_paper(run, tmp_path):
     assert len(load_history(tmp_path / "here" / "history").filter(trainable="head")) == len(heads)
     for name in ("table.md", "summary.json", "leep.png"):
         assert (tmp_path / "here" / name).stat().st_size > 0
+    events = events_in(tmp_path / "here")
+    assert [scalar.value for scalar in events.Scalars("head/head/achieved")] == pytest.approx(y)
+    assert "leep" in events.Tags()["images"]
 
 
 def test_transfer_of_layers(run, tmp_path):
@@ -59,5 +67,9 @@ def test_transfer_of_layers(run, tmp_path):
     assert set(accuracy) == {("base", 0), *((k, n) for k in ("AnB", "BnB", "RnB", "AnB+", "BnB+") for n in (1, 4, 7))}
     assert f"| 7 | {100 * (accuracy['AnB', 7] - accuracy['base', 0]):+.1f} |" in printed
     assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
+    events = events_in(tmp_path / "here")
+    first = events.Scalars("random/AnB")[0]
+    assert (first.step, first.value) == (1, pytest.approx(accuracy["AnB", 1] - accuracy["base", 0]))
+    assert events.Tags()["images"] == ["layers"]
     assert printed.split("**random**")[1] == run(*command).split("**random**")[1]
     assert len(results_in(tmp_path / "here")) == len(results)
