@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from lightning_leep import transferability_metrics
 from tests._helpers.distributed import run_processes
@@ -177,3 +177,33 @@ def test_a_batch_that_one_metric_refuses_counts_for_none(method, wrong):
     assert {name: value.item() for name, value in metrics.compute().items()} == {
         name: value.item() for name, value in untouched.compute().items()
     }
+
+
+class KeepsBeforeItLooks(Metric):
+    """A metric of the user's: it appends a batch to its list and then refuses three rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("seen", [], dist_reduce_fx="cat")
+
+    def update(self, target):
+        self.seen.append(target)
+        if len(target) == 3:
+            raise ValueError("three rows")
+
+    def compute(self):
+        return torch.cat(self.seen)
+
+
+def test_a_refused_batch_also_leaves_the_lists_of_a_users_metric():
+    metrics = transferability_metrics(2, 3, 4)
+    metrics.add_metrics({"users": KeepsBeforeItLooks()})
+    for size in (8, 3, 8):
+        rows = {"preds": torch.randn(size, 3), "features": torch.randn(size, 4), "target": torch.arange(size) % 2}
+        if size == 3:
+            with pytest.raises(ValueError, match="three rows"):
+                metrics.update(**rows)
+        else:
+            metrics.update(**rows)
+    assert len(metrics["users"].seen) == 2
+    assert int(metrics["leep"].class_counts.sum()) == 16
