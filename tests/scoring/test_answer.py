@@ -7,7 +7,7 @@ from torch import nn
 from lightning_leep.forecast.accuracy import forecast_accuracy
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.head import looks_new
-from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, run
+from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, captured, run
 
 TOKENS = torch.randn(60, 4, D, generator=torch.Generator().manual_seed(2))
 LENGTHS = torch.randint(1, 5, (60,), generator=torch.Generator().manual_seed(3))
@@ -97,7 +97,9 @@ def test_mean_over_two_views_has_the_mean_features():
     report = run(source)
     assert report.feature_layer == "out"
     with torch.no_grad():
-        assert_scores_of(report, (source.backbone(X) + source.backbone(X.flip(1))) / 2)
+        expected = (source.backbone(X) + source.backbone(X.flip(1))) / 2
+    torch.testing.assert_close(captured(source)[0], expected)
+    assert_scores_of(report, expected)
 
 
 def test_last_of_several_runs_is_the_answer():
