@@ -187,7 +187,7 @@ def test_round_trip():
         assert (known.report, known.forecast, known.curve) == (callback.report, callback.forecast, callback.curve)
         assert known.state_dict() == callback.state_dict()
     assert again.state_key == callback.state_key
-    assert other.state_dict()["association"]["targets"] == ("0", "1", "2")  # a resumed run does not score again
+    assert list(other.state_dict()["association"]["targets"]) == ["0", "1", "2"]  # a resumed run does not score again
     other.load_state_dict(LEEPCallback().state_dict())
     assert (other.report, other.forecast, len(other.curve)) == (None, None, 0)
 
