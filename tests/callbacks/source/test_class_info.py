@@ -20,10 +20,7 @@ from tests._helpers.small_transfer import (
     fit,
     make_data,
     make_source,
-    make_trainer,
-    train_loader,
     trained_state,
-    val_loader,
 )
 
 NAMES = ["cat", "dog", "eel"]
@@ -124,21 +121,6 @@ def test_given_names_are_a_statement():
     report = report_of(target_class_names=["a", "b", "c", "d"])
     assert report.num_target_classes == 4
     assert not any("from the labels" in note for note in report.notes)
-
-
-def test_datamodule_of_the_trainer():
-    class Data(pl.LightningDataModule):
-        num_classes = 3
-
-        def train_dataloader(self):
-            return train_loader()
-
-        def val_dataloader(self):
-            return val_loader()
-
-    callback = LEEPCallback(make_source(), strict=True)
-    make_trainer(callback).fit(silent_module(), datamodule=Data())
-    assert callback.report.num_target_classes == 3
 
 
 def test_names_of_target_classes():
