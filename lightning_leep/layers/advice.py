@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_leep.forecast.accuracy import AccuracyForecast, forecast_accuracy
@@ -11,6 +11,7 @@ from lightning_leep.records.layers import HEAD_INPUT, STEM, LayerScore
 from lightning_leep.records.report import TransferabilityReport, check_report, or_nan
 from lightning_leep.records.report_notes import LOGITS, explained_share
 from lightning_leep.records.transfer import TransferRecord
+from lightning_leep.utils.checks import plain
 
 if TYPE_CHECKING:  # a page shows advice without torch
     from lightning_leep.layers.groups import LearningRates
@@ -94,7 +95,8 @@ class Advice:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
-        return asdict(self) | {"choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes)}
+        values: dict[str, Any] = plain(self)
+        return values
 
     def callback(self, learning_rates: "LearningRates" = None) -> "LayerTransfer":
         """Return the :class:`~lightning_leep.LayerTransfer` that trains as recommended.

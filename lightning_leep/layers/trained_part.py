@@ -1,7 +1,7 @@
 """What a fit trains: a new head, everything that came from the source, part of it, or more of it as time goes on."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from os.path import commonprefix
 from typing import Any
 
@@ -102,13 +102,9 @@ class TrainedPart:
         self._epochs += 1
         self._waiting = None  # a network may get new layers
 
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Any) -> "TrainedPart":
-        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` for other values."""
+        """Make it from its fields; ``TypeError`` or ``ValueError`` for other values."""
         check_keys("trained", values, {f.name for f in fields(cls)})
         part = cls(**values)
         check_fields(part, {}, missing=False)

@@ -19,7 +19,7 @@ from lightning_leep.scoring.batches import split_pair_or_mapping
 from lightning_leep.scoring.shared_rows import given_data
 from lightning_leep.utils.checks import check_size
 
-#: Most bytes of decoded batches that are kept for the next source that takes the same ones.
+#: Most bytes of decoded batches that are kept for other sources that take the same ones.
 KEPT_BYTES = 2**31
 
 
@@ -46,15 +46,16 @@ class TransformedRows:
 
 
 class SharedBatches:
-    """Batches that several sources read in turn from a loader. They are kept for the next one, if not too large."""
+    """Batches that several sources read in turn from a loader. They are kept for the next one, up to ``most_bytes``."""
 
-    def __init__(self, loader: Iterable[Any], is_shared: bool, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, loader: Iterable[Any], most_bytes: int, notes: tuple[str, ...] = ()) -> None:
         self.loader = loader
+        self.num_bytes = 0  #: that are kept
         self.notes = notes  #: what has to be said about the choice of rows
         self.most_rows: int | None = None
         self.largest = 1  #: rows of the largest batch so far
         self.on_batch: Callable[[], None] = lambda: None  #: called after each of the loader's batches
-        self._keep = is_shared
+        self._most_bytes = most_bytes
         self._kept: list[Any] | None = None
 
     @property
@@ -87,16 +88,15 @@ class SharedBatches:
         kept: list[Any] = []
         size = 0
         for batch in self.loader:
-            if self._keep:
+            if self._most_bytes:
                 size += sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
-                self._keep = size <= KEPT_BYTES
-                if self._keep:
+                if size <= self._most_bytes:
                     kept.append(_copied(batch))
                 else:
-                    kept.clear()
+                    kept, self._most_bytes = [], 0
             yield batch
-        if self._keep:
-            self._kept = kept
+        if self._most_bytes:
+            self._kept, self.num_bytes = kept, size
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class TargetData:
         transform = source.transform
         return transform.made.key if isinstance(transform, LaterTransform) else id(transform)
 
-    def batches(self, source: Source, is_shared: bool = False) -> SharedBatches:
+    def batches(self, source: Source, most_bytes: int = 0) -> SharedBatches:
         """This process's share of the rows, as the source takes them; batches refuse a source with a transform."""
         if self.has_rows:
             if source.transform is None and isinstance(self.data, ImageFolder):
@@ -192,7 +192,7 @@ class TargetData:
         else:
             loader = self.data
         given = given_data(loader, self.max_samples)
-        return SharedBatches(given.batches, is_shared, given.notes)
+        return SharedBatches(given.batches, most_bytes, given.notes)
 
 
 def num_rows(batch: Any) -> int:

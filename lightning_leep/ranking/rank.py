@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lightning_leep.functional.inputs import check_flag, check_num_classes
-from lightning_leep.ranking.data import TargetData
+from lightning_leep.ranking.data import KEPT_BYTES, SharedBatches, TargetData
 from lightning_leep.ranking.hub import LaterTransform
 from lightning_leep.ranking.kept_reports import KeptReports
 from lightning_leep.ranking.order import Candidates, Wanted, ranked
@@ -143,7 +143,8 @@ def _score_all(
             name: passes.estimated_seconds(sources[name], partial(rows.batches, sources[name])) for name in order
         }
         order.sort(key=seconds.__getitem__)
-    batches, shared, shown = None, None, progress and this_process()[0] == 0
+    opened: dict[Hashable, SharedBatches] = {}
+    shown = progress and this_process()[0] == 0
     with ranking_progress(len(order), shown) as begin:
         for place, name in enumerate(order):
             if time_budget is not None:
@@ -152,9 +153,12 @@ def _score_all(
                     found.left_out[name] = reason
                     continue
             try:
-                if batches is None or keys[name] != shared:
-                    is_last = keys[name] not in [keys[other] for other in order[place + 1 : place + 2]]
-                    batches, shared = rows.batches(sources[name], is_shared=not is_last), keys[name]
+                key, later = keys[name], {keys[other] for other in order[place + 1 :]}
+                opened = {other: batches for other, batches in opened.items() if other in {key, *later}}
+                if key not in opened:
+                    free = KEPT_BYTES - sum(batches.num_bytes for batches in opened.values())
+                    opened[key] = rows.batches(sources[name], free if key in later else 0)
+                batches = opened[key]
                 if begin is not None:
                     begin(name, batches)
                 report = passes.score(sources[name], batches, shown and begin is None)

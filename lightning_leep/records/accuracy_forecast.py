@@ -1,9 +1,9 @@
 """The accuracy that a transfer is expected to reach, as it was said before training."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from lightning_leep.utils.checks import MAX_SIZE, check_fields, check_keys, texts
+from lightning_leep.utils.checks import MAX_SIZE, check_fields, check_keys, plain, texts
 
 RANGES = {**dict.fromkeys(("low", "value", "high", "coverage"), (0, 1)), "num_records": (0, MAX_SIZE)}
 
@@ -47,7 +47,8 @@ class AccuracyForecast:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
-        return {**asdict(self), "notes": list(self.notes)}
+        values: dict[str, Any] = plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Any) -> "AccuracyForecast":

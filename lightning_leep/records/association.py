@@ -39,13 +39,9 @@ class Association:
             for value in row:
                 check_real("p", value, 0, 1, missing=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return dict(vars(self))
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Association":
-        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
+        """Make it from its fields; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
         check_keys("association", values, {"targets", "sources", "p", "left_out"})
         names = tuple(values["targets"]), tuple(values["sources"])
         return cls(*names, tuple(map(tuple, values["p"])), values["left_out"])

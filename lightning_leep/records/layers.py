@@ -1,7 +1,7 @@
 """What a scoring pass found out about one layer of the source."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lightning_leep.utils.checks import MAX_SIZE, check_fields, check_keys, check_text
@@ -38,12 +38,8 @@ class LayerScore:
         if self.kept_width > self.width:
             raise ValueError(f"`kept_width` must be at most `width` {self.width}, got {self.kept_width}.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LayerScore":
-        """Inverse of :meth:`to_dict`; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
+        """Make it from its fields; ``TypeError`` or ``ValueError`` if a value is missing, unknown or impossible."""
         check_keys("layers", values, {"name", "width", "kept_width"}, {f.name for f in fields(cls)})
         return cls(**values)

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lightning_leep.records.folder import Folder, open_folder
@@ -144,9 +144,7 @@ class Ranking:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as plain Python values; a number that is not finite becomes None."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        found: dict[str, Any] = plain({"kind": "ranking", **values, "sources": list(map(asdict, self.sources))})
-        return found
+        return {"kind": "ranking", **plain(self)}
 
     def to_json(self, path: Folder | None = None) -> str:
         """Return the ranking as a JSON object, and write it to a file, if a path or fsspec URL is given."""

@@ -120,7 +120,6 @@ class TransferabilityReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values; a number that is not finite becomes None, as JSON lacks it."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "joint"}
-        values["layers"] = [layer.to_dict() for layer in self.layers]
         values |= {name: rows.to_dict() for name in ROW_FIELDS if (rows := values[name]) is not None}
         found: dict[str, Any] = plain(values)
         return found

@@ -5,7 +5,7 @@ import math
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
@@ -124,18 +124,16 @@ class TransferRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain Python values; a number that is not finite becomes None."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("curve", "reference"):
-            values[name] = asdict(values[name]) if isinstance(values[name], AccuracyCurve) else values[name]
         # Sources are compared before they are trained; a history would be large with every row.
-        values["report"] = {n: value for n, value in self.report.to_dict().items() if n not in ROW_FIELDS}
-        values |= {n: None if (v := values[n]) is None else v.to_dict() for n in PARTS}
+        kept = {name: value for name, value in vars(self.report).items() if name not in (*ROW_FIELDS, "joint")}
+        values: dict[str, Any] = plain({**vars(self), "report": kept})
+        if self.ranking is not None:
+            values["ranking"]["kind"] = "ranking"
         for source in () if self.ranking is None else values["ranking"]["sources"]:
             del source["scores"]  # and what else a brief ranking lacks
             for name in [n for n, value in source.items() if not value and n not in ("forecasts", "notes")]:
                 del source[name]
-        found: dict[str, Any] = plain({"format": FORMAT, "schema_version": SCHEMA_VERSION, **values})
-        return found
+        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **values}
 
     def to_json(self) -> str:
         """Return the record as a JSON object."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeAlias, get_args
 
@@ -110,7 +110,9 @@ def texts(name: str, values: Any) -> tuple[str, ...]:
 
 
 def plain(value: Any) -> Any:
-    """Return nested mappings and sequences as JSON has them: dictionaries, lists, and None for what is not finite."""
+    """Return dataclasses, mappings and sequences as JSON has them, and None for a number that is not finite."""
+    if is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

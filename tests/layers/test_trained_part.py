@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.layers.transferred import find_transferred
+from lightning_leep.utils.checks import plain
 
 
 class Network(nn.Module):
@@ -207,7 +208,7 @@ def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
     part.look(Trainer, network, source)
     part.see_gradients(network)
     part.look(Trainer, network, source)
-    again = TrainedPart.from_dict(part.to_dict())
+    again = TrainedPart.from_dict(plain(part))
     again.look(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
     network.requires_grad_(True)

@@ -1,13 +1,13 @@
 """Rankings that take long: they are interrupted, run out of memory or time, and show how far they are."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 from lightning_leep import ScoringOptions, Source
-from lightning_leep.ranking import data as ranking_data
 from tests._helpers.small_zoo import D, Sees, make_rows, rank, zoo
 
 
@@ -210,8 +210,25 @@ def test_enough_time_leaves_nothing_out():
 
 
 def test_batches_that_are_too_large_to_keep_are_read_again(monkeypatch):
-    monkeypatch.setattr(ranking_data, "KEPT_BYTES", 1000)
+    monkeypatch.setattr("lightning_leep.ranking.rank.KEPT_BYTES", 1000)
     assert rank(zoo())["good"].scores == rank({"good": Sees(0, 1, 2)})["good"].scores
+
+
+@pytest.mark.parametrize("time_budget", [None, 1e6])
+def test_sources_that_share_a_transform_share_its_work_in_any_order(time_budget, monkeypatch):
+    clock, calls, rows = Clock(monkeypatch), Counter(), make_rows(60)
+
+    def transform(name):
+        return lambda x: calls.update([name]) or x
+
+    one, other = transform("one"), transform("other")
+    sources = {
+        name: Source(clock.source(seconds, 0, 1), transform=shared)
+        for name, seconds, shared in (("a", 1.0, one), ("b", 2.0, other), ("c", 3.0, one), ("d", 4.0, other))
+    }
+    rank(sources, rows, batch_size=50, time_budget=time_budget)
+    first_batches = 0 if time_budget is None else 2 * 50  # to see how long each source takes
+    assert calls == {"one": 60 + first_batches, "other": 60 + first_batches}
 
 
 @pytest.mark.parametrize("has_rich", [True, False])

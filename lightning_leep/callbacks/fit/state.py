@@ -2,14 +2,14 @@
 
 import sys
 from bisect import bisect_left
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import AccuracyCurve, TransferabilityReport
 from lightning_leep.records.association import Association
-from lightning_leep.utils.checks import check_keys, check_real, check_size
+from lightning_leep.utils.checks import check_keys, check_real, check_size, plain
 
 #: Fields that have their own plain form, if there is something.
 PARTS: dict[str, Any] = {"report": TransferabilityReport, "forecast": AccuracyForecast, "association": Association}
@@ -38,9 +38,9 @@ class FitState:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values; nothing of the source."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts = {name: part.to_dict() for name in (*PARTS, "trained") if (part := values[name]) is not None}
-        return values | parts | {"curve": asdict(self.curve)}
+        report = None if self.report is None else self.report.to_dict()
+        values: dict[str, Any] = plain({**vars(self), "report": report})
+        return values
 
     @classmethod
     def from_dict(cls, values: Any) -> "FitState":

@@ -11,7 +11,7 @@ from lightning_leep.records.accuracy_forecast import AccuracyForecast
 from lightning_leep.records.curve import AccuracyCurve
 from lightning_leep.records.ranking import Ranking
 from lightning_leep.records.transfer import RunningPoint, TransferRecord
-from lightning_leep.utils.checks import printable
+from lightning_leep.utils.checks import plain, printable
 
 #: Points of a curve, and layers, that the page gets of a transfer. Of many transfers it gets fewer of each, so that a
 #: page of a thousand has less than 2 MB.
@@ -47,7 +47,7 @@ def page_data(
     free = ASSOCIATION_BYTES
     for record, transfer in sorted(pairs, key=lambda pair: pair[0].created, reverse=True):
         if (association := record.association) is not None:
-            shown = association.to_dict() if free >= 0 else None
+            shown = plain(association) if free >= 0 else None
             free -= len(json.dumps(shown))
             transfer["association"] = shown if free >= 0 else "left out"
     content = {
