@@ -86,6 +86,12 @@ def test_a_source_that_writes_into_its_input_changes_nothing_for_the_next():
     assert after["good"].scores == rank({"good": Sees(0, 1, 2)})["good"].scores
 
 
+def test_each_source_sees_rows_through_its_own_transform():
+    minus, plus = Remembers(0, 1), Remembers(0, 1)
+    rank({"minus": Source(minus, lambda x: -x), "plus": plus})
+    assert torch.equal(torch.cat(minus.given), -torch.cat(plus.given))
+
+
 def test_a_transform_may_return_a_mapping_that_the_model_gets_by_name():
     class Takes(Sees):
         def forward(self, values, scale):
