@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_leep.forecast import convergence as module
 from lightning_leep.forecast.accuracy import AccuracyForecast
@@ -203,18 +201,6 @@ def test_only_records_with_comparable_curves_count():
     more = [record(-1.5 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
     assert forecast_convergence(make_report(leep=math.nan), good + more) is None
     assert forecast_convergence(make_report(), good + more) is not None
-
-
-@given(order=st.permutations(range(8)))
-@settings(deadline=None, max_examples=20)
-def test_blind_to_the_order_of_the_history(order):
-    rng = np.random.default_rng(0)
-    records = [record(-2 + 0.2 * i, np.sort(rng.uniform(0.1, 0.9, 4)), reference=0.4) for i in range(8)]
-    first, second = (forecast_convergence(make_report(leep=-1.1), h) for h in (records, [records[i] for i in order]))
-    assert first.relative.mean == pytest.approx(second.relative.mean)
-    assert first.difference.high == pytest.approx(second.difference.high)
-    assert first.epochs_to_90_percent == pytest.approx(second.epochs_to_90_percent)
-    assert first.epoch_passing_reference == second.epoch_passing_reference
 
 
 def test_expected_accuracy_per_epoch():

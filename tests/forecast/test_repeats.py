@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_leep.forecast.repeats import distinct_transfers, exchangeable_records, is_same_transfer
 from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
@@ -57,14 +55,6 @@ def test_the_latest_run_stands_for_all_whatever_their_order():
         assert distinct_transfers(records) == [eight]
     other = make_record(0.4, report=make_report(probe=0.8), created="2026-03-01")
     assert distinct_transfers([eight, other, before]) == [other, eight]
-
-
-@given(order=st.permutations(range(12)))
-@settings(deadline=None, max_examples=20)
-def test_blind_to_order(order):
-    records = simulate_history(np.random.default_rng(0), 4, runs=3)
-    shuffled = [records[i] for i in order]
-    assert distinct_transfers(shuffled) == distinct_transfers(records)
 
 
 def test_random_tasks_of_one_size_are_different_transfers():

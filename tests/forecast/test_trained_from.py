@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lightning_leep.forecast import forecast_accuracy
-from lightning_leep.records import TransferRecord
 from lightning_leep.records.layers import LayerScore
 from tests._helpers.simulated_transfers import make_record, make_report
 
@@ -82,10 +81,3 @@ def test_a_history_of_the_same_kind_corrects_it():
     wanted = 1 / (1 + math.exp(-(math.log(TOGETHER / (1 - TOGETHER)) + 0.4)))
     assert forecast.num_records == 20
     assert forecast.value == pytest.approx(wanted, abs=0.02)
-
-
-def test_the_first_trained_layer_is_kept_in_the_record():
-    record = replace(make_record(), report=report(), trainable="part", trained_from="layer2.0")
-    assert TransferRecord.from_json(record.to_json()).trained_from == "layer2.0"
-    with pytest.raises(TypeError, match="trained_from"):
-        replace(record, trained_from=3)

@@ -40,6 +40,14 @@ def test_a_head_beside_the_backbone_has_the_whole_rate():
     assert (rates["classifier.weight"], rates["backbone.norm.weight"], rates["backbone.stem.weight"]) == (1, 0.5, 0.125)
 
 
+def test_a_frozen_source_in_the_module_changes_no_rate():
+    module = Tuned()
+    module.scale = nn.Parameter(torch.ones(1))
+    before = rates_by_name(module, layer_groups(module, 1.0, learning_rates=0.5))
+    module.source = Network(7).requires_grad_(False)
+    assert rates_by_name(module, layer_groups(module, 1.0, learning_rates=0.5)) == before
+
+
 def test_a_network_without_a_head_counts_from_its_last_block():
     module = Network(None)
     factors = {name: rate_factors(module, 0.5)[p][1] for name, p in module.named_parameters()}

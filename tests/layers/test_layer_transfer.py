@@ -59,6 +59,19 @@ def test_a_head_beside_the_network_is_trained_though_it_is_registered_first():
     assert {"classifier.weight", "backbone.blocks.2.second.weight"} <= trained(Beside(), LayerTransfer("blocks.2"))
 
 
+@pytest.mark.parametrize("trained_from", ["head", "blocks.2"])
+def test_a_frozen_source_that_the_module_keeps_is_not_the_network(trained_from):
+    class Keeps(Tuned):
+        def __init__(self) -> None:
+            super().__init__()
+            self.source = Network(7).requires_grad_(False)
+
+        def source_logits(self, inputs):
+            return self.source(inputs)
+
+    assert trained(Keeps(), LayerTransfer(trained_from, 0.5)) == trained(Tuned(), LayerTransfer(trained_from, 0.5))
+
+
 def test_frozen_layers_are_in_evaluation_mode_after_a_hook_that_calls_train():
     class Eager(Tuned):
         def on_train_epoch_start(self):
