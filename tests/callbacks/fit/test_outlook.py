@@ -130,10 +130,8 @@ def test_without_comparable_transfers_the_probe_alone(tmp_path):
     save_earlier(tmp_path / "history", trainable="head")
     for record in save_earlier(tmp_path / "earlier"):
         save_record(replace(record, complete=False), tmp_path / "history")
-    callback, logger = (
-        LEEPCallback(make_source(), history=tmp_path / "history", strict=True),
-        TensorBoardLogger(tmp_path),
-    )
+    callback = LEEPCallback(make_source(), history=tmp_path / "history", strict=True)
+    logger = TensorBoardLogger(tmp_path)
     fit(Classifier(), callback, logger=logger)
     assert callback.forecast.num_records == 0
     assert callback.forecast.value == callback.report.linear_probe_accuracy
