@@ -38,13 +38,3 @@ def test_source_that_says_nothing_earns_the_share_of_the_largest_class(task):
     largest = torch.bincount(labels).max().item() / len(labels)
     value = accuracy_of(theta[:1].expand_as(theta), labels, num_target_classes)
     assert value == pytest.approx(largest, **EXACT)  # shared by the k largest: k * (largest / k)
-
-
-@pytest.mark.slow
-@given(tasks())
-def test_one_hot_source_earns_the_majority_of_each_source_class(task):
-    theta, labels, num_target_classes = task
-    source = theta.argmax(dim=1)
-    majority = sum(int(torch.bincount(labels[source == z]).max()) for z in source.unique())
-    value = accuracy_of(torch.eye(theta.shape[1])[source].double(), labels, num_target_classes)
-    assert value == pytest.approx(majority / len(labels), **EXACT)
