@@ -118,22 +118,6 @@ def test_metric_added_later():
 
 
 @groups
-def test_reset(names):
-    first, second, third = batches_of(names)
-    collection = collection_of(names, first)
-    held = collection[names[0]].clone()
-    one, other, _ = collection.values(copy_state=False)
-    one.reset()
-    assert values_of(other.compute()) == expected(names[1], first)  # which keeps what it has
-    collection.reset()
-    assert all(not metric.update_called for metric in collection.values())
-    for data in (second, third):
-        collection.update(*data)
-    assert values_of(collection.compute()) == answers(names, second, third)
-    assert values_of(held.compute()) == expected(names[0], first)
-
-
-@groups
 def test_pooled_values_of_members_that_share(names):
     gather = {"dist_sync_fn": lambda value, group: [value] * 3, "distributed_available_fn": lambda: True}
     first, second, _ = batches_of(names)

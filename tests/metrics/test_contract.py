@@ -8,13 +8,10 @@ import torch
 from torch import nn
 from torchmetrics.wrappers import BootStrapper, MetricTracker, Running
 
-from lightning_leep import LEEPMetric, NegativeConditionalEntropy
 from lightning_leep.metrics import additive
 from tests._helpers.metric_cases import (
     CASES,
     OUTPUTS,
-    C,
-    Z,
     batch,
     batches_of,
     build,
@@ -242,9 +239,3 @@ class TestUses:
         wanted = [metric.compute()] if steps is None else values[steps] if steps != 0 else values[:1]
         assert [float(y) for y in axes.get_lines()[0].get_ydata()] == pytest.approx([float(value) for value in wanted])
         plt.close(figure)
-
-    def test_arithmetic(self):
-        difference = LEEPMetric(C, Z) - NegativeConditionalEntropy(C, Z)
-        difference.update(*batch("leep", 30))
-        values = [expected(name, batch("leep", 30))["value"].expected for name in ("leep", "nce")]
-        assert difference.compute().item() == pytest.approx(values[0] - values[1], rel=1e-9)

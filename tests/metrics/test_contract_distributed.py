@@ -3,7 +3,6 @@
 import warnings
 
 import pytest
-import torch
 import torch.distributed as dist
 from torchmetrics import MetricCollection
 
@@ -44,12 +43,6 @@ def filled(name, shard, **kwargs):
     return fill(build(name, **kwargs), *(data for data in batches if len(data[1])))
 
 
-def own_gather(value, group=None):
-    gathered = [torch.zeros_like(value) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(gathered, value, group=group)
-    return gathered
-
-
 def every_use(rank, world_size):
     """By metric and use: what each process finds."""
     warnings.simplefilter("ignore")  # a process without rows is warned of it
@@ -78,7 +71,6 @@ def every_use(rank, world_size):
         metric.update(*batch(name, 9 + rank, rank + 1))
         note("updated after compute", metric.compute())
         note("empty batch", fill(build(name), mine).compute())
-        note("own gather", filled(name, mine, dist_sync_fn=own_gather).compute())
         if len(mine[1]) > 1:
             note("local", filled(name, mine, sync_on_compute=False).compute())
         manual = filled(name, mine, sync_on_compute=False)
@@ -108,7 +100,7 @@ def test_every_process_answers_as_one_with_all_rows(world_size, request):
     later = {name: [batch(name, 9 + rank, rank + 1) for rank in range(world_size)] for name in CASES}
     by_rank = request.getfixturevalue("on_two")(every_use) if world_size == 2 else run_processes(every_use, 3)
     for rank, found in enumerate(by_rank):
-        assert len(found) > len(CASES) + len(TWO_PASS) + 6 * len(STATES)
+        assert len(found) > len(CASES) + len(TWO_PASS) + 5 * len(STATES)
         for (name, use), values in found.items():
             data = {
                 "local": shard_of(name, SHARDS[world_size], rank),
@@ -174,30 +166,8 @@ def test_members_of_a_compute_group(on_two):
             assert {"value": value} == expected(name, *[whole(name)] * (2 + (name != key)), rel=1e-7), key
 
 
-def change_between_passes(rank, world_size):
-    """A second pass with another row on the last process."""
-    warnings.simplefilter("ignore")
-    messages = []
-    for name in TWO_PASS:
-        metric = filled(name, shard_of(name, (30, 60), rank), keep_rows=False)
-        rows, labels = shard_of(name, (30, 60), rank)
-        moved = rows.clone()
-        moved[-1] += rank * torch.linspace(0, 3, rows.shape[1])
-        metric.second_pass()(moved, labels)
-        with pytest.raises(ValueError, match="rows whose sums differ") as caught:
-            metric.compute()
-        messages.append(str(caught.value))
-    return messages
-
-
-def test_other_rows_in_a_second_pass_are_noticed_on_every_process(on_two):
-    first, second = on_two(change_between_passes)
-    assert first == second
-    assert len(first) == len(TWO_PASS)
-
-
 def everything(rank, world_size):
-    looks = (every_use, traffic, collections, change_between_passes)
+    looks = (every_use, traffic, collections)
     return {look: look(rank, world_size) for look in looks}
 
 
