@@ -127,7 +127,7 @@ def test_order_and_names_do_not_matter(task, random):
     assert value == pytest.approx(leep_of(*task), **EXACT)
 
 
-# -- the joint and the EEP at their edges -------------------------------------------------------------------------------
+# -- the joint and the EEP at their edges ----------------------------------------------------------------------
 
 
 def conditional_of(theta, labels, num_target_classes):
