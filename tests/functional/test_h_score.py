@@ -38,7 +38,7 @@ both = pytest.mark.parametrize("shrinkage", [False, True])
 
 
 @both
-@pytest.mark.parametrize(("n", "d", "C"), [(300, 7, 4), (20, 50, 3), (8, 5, 20), (40, 1, 2), (2, 4, 2)])
+@pytest.mark.parametrize(("n", "d", "C"), [(300, 7, 4), (20, 50, 3), (8, 5, 20), (40, 1, 2)])
 def test_equals_the_dense_formula(n, d, C, shrinkage):
     """Many rows, fewer rows than features, more classes than rows, one feature; all with a mean of 1e6."""
     features, target = make(n, d, C, seed=n)
