@@ -37,6 +37,8 @@ def test_before_the_first_validation_it_is_the_forecast_itself_and_convergence_t
     convergence = forecast_convergence(make_report(), quick_history())
     assert update_forecast(PRIOR, AccuracyCurve(), convergence=convergence).eta_epochs == 9
     assert update_forecast(PRIOR, AccuracyCurve(), convergence=convergence, max_epochs=4).eta_epochs == 4
+    one = update_forecast(VAGUE, AccuracyCurve((1,), (0.4,)), convergence=convergence, max_epochs=40)
+    assert one.eta_epochs == pytest.approx(9 - 1, abs=2)
 
 
 def test_two_validations_say_nothing_of_the_time_scale():
