@@ -19,9 +19,6 @@ def test_figure_has_a_row_for_each_source_and_a_series_for_each_part():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["best", "tied", "third"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["head", "all"]
     assert "1 other cannot be told" in " ".join(figure.texts[1].get_text().split())
-
-
-def test_nothing_to_draw():
     empty = SourceRanking(sources=(RankedSource(name="a"),), by="head", trainable=("head",), num_samples=0)
     with pytest.raises(ValueError, match="forecast"):
         empty.figure()

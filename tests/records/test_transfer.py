@@ -33,6 +33,7 @@ def test_json_round_trip(reference):
         running=((1, 0.7, 0.6, 0.8), (2.5, 0.75, 0.7, 0.8)),
         ranking=FULL,
         order_held="It held.",
+        trained_from="layer2.0",
     )
     assert TransferRecord.from_json(record.to_json()) == record
     assert TransferRecord.from_json(record.to_json().encode()) == record
@@ -108,6 +109,7 @@ def test_invalid_values_are_named(values, message):
         ("learning_rate", "0.1"),
         ("optimizer", None),
         ("recommended", None),
+        ("trained_from", 3),
         ("ranking", {"a": 1}),
         ("order_held", None),
         ("target_name", ["a"]),
