@@ -196,7 +196,6 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
         (["rank", "ZOO", "--data", ROWS, "--out", FOLDER], "--out must be a file"),
         (["rank", "ZOO", "--data", ROWS, "--folder", __file__], ".py: File exists"),
         (["rank", "ZOO", "--data", ROWS, "--history", "nowhere"], "There is no folder"),
-        (["score", "no_such_module.model", "--data", ROWS], "no_such_module"),
         (["score", GOOD], "--data"),
         (["score", GOOD, "--data", FOLDER], f"imagefolder:{FOLDER}"),
         (["score", GOOD, "--data", "{}"], "class_path"),
@@ -239,6 +238,8 @@ def test_usage_puts_the_zoo_before_the_options(capsys):
 def test_score_of_a_source_that_fails(images, capsys):
     assert main(["score", f"{__name__}.Bright", "--data", json.dumps({"class_path": f"{__name__}.rows"})]) == 1
     assert "dim" in capsys.readouterr().err.lower()
+    assert main(["score", "no_such_module.model", "--data", ROWS]) == 1
+    assert "no_such_module" in capsys.readouterr().err
 
 
 def test_zoo_makes_models_when_they_are_scored(zoo):
