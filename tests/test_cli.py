@@ -113,14 +113,6 @@ def test_files_that_are_left_out_are_named_on_stderr(folder, capsys):
     assert "other" not in captured.out
 
 
-def test_report_names_files_that_are_left_out_on_a_line_of_their_own(folder, tmp_path, capsys):
-    (folder / "other.json").write_text('{"name": 1}')
-    assert cli.main(["report", str(folder), "-o", str(tmp_path / "page.html")]) == 0
-    warning, page = capsys.readouterr().err.splitlines()
-    assert "other.json" in warning
-    assert "2 transfers" in page
-
-
 def test_filter_by_what_was_trained(folder, capsys):
     assert cli.main(["history", str(folder), "--trainable", "all"]) == 0
     out = capsys.readouterr().out

@@ -73,12 +73,6 @@ def test_ranking_that_cannot_be_read_is_one_warning_and_changes_nothing(content,
         fit(Classifier(), LEEPCallback(make_source(), ranking=str(path), history=False, strict=True))
 
 
-@pytest.mark.parametrize("ranking", [3, ["a.json"], True])
-def test_ranking_of_another_type(ranking):
-    with pytest.raises(TypeError, match="`ranking`"):
-        LEEPCallback(make_source(), ranking=ranking)
-
-
 def ranked(*ranks, forecasts=()):
     known = {name: {"head": SourceForecast(accuracy=v, low=0, high=1, confidence=0.9)} for name, v in forecasts}
     sources = [RankedSource(name=n, rank=r, forecasts=known.get(n, {})) for n, r in zip("abcd", ranks, strict=False)]
