@@ -138,8 +138,9 @@ def run_sources(options: argparse.Namespace) -> int:
 
 def _said(error: Exception) -> str:
     """What an error says; of a file, its name and the reason."""
-    is_of_file = isinstance(error, OSError) and error.filename is not None
-    return f"{error.filename}: {error.strerror}." if is_of_file else str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _with_flag(message: str, options: argparse.Namespace) -> str:
