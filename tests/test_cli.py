@@ -122,6 +122,23 @@ def test_filter_by_what_was_trained_which_may_leave_nothing(folder, capsys):
     assert "No transfers" in capsys.readouterr().err
 
 
+def test_why_there_are_no_transfers(folder, tmp_path, capsys):
+    assert cli.main(["history", str(folder), "--trainable", "haed"]) == 0
+    assert "No transfers that trained 'haed'" in capsys.readouterr().err
+    save_record(make_record(), tmp_path / "runs" / "transfer_history")
+    for command, status in (("history", 0), ("report", 2)):
+        assert cli.main([command, str(tmp_path / "runs")]) == status
+        assert f"Try {tmp_path}/runs/transfer_history." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["-o", "nowhere/page.html"], ["--ranking", "nowhere/ranking.json"]])
+def test_a_report_names_the_file_that_fails(arguments, folder, capsys):
+    assert cli.main(["report", str(folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"{arguments[1]}: No such file or directory" in error
+    assert "Errno" not in error
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nosuchprotocol://bucket/folder", "dir::memory://x"])
 def test_what_cannot_be_read_is_named_on_stderr(tmp_path, path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
