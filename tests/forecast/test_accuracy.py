@@ -126,12 +126,6 @@ def test_coverage_and_error_on_exchangeable_transfers():
     assert np.mean(covered) == pytest.approx(0.9, abs=0.055)  # 2 standard errors
 
 
-def test_coverage_without_history():
-    records = history_of(6, 400)
-    covered = [held(forecast_accuracy(r.report, test_size=r.test_size), r) for r in records]
-    assert 0.9 - 4 * math.sqrt(0.09 / 400) <= np.mean(covered) <= 0.98
-
-
 @pytest.mark.slow
 def test_repeated_transfers_do_not_narrow_the_interval():
     """A sweep over each task is evidence of the size of the tasks, not of the runs."""

@@ -68,7 +68,8 @@ def test_records_near_in_leep_decide():
     assert high.epochs_to_50_percent == pytest.approx(1)
     assert low.relative.mean == pytest.approx((0.125, 0.25, 0.375, 0.5, 1.0))
     assert high.relative.mean == pytest.approx((0.875, 1, 1, 1, 1))
-    assert low.num_records == 20
+    assert (low.num_records, low.difference, low.epoch_passing_reference) == (20, None, None)
+    assert "scratch" not in low.describe()
     assert low.effective_records == pytest.approx(5, rel=1e-3)
     assert not low.out_of_range
     middle = forecast_convergence(make_report(leep=-1.2), slow + quick)
@@ -169,14 +170,6 @@ def test_repeated_runs_count_once():
     assert (again.num_records, again.relative.mean[0]) == (10, 0.25)
     assert "from 10 earlier runs of the same transfer." in again.describe()
     assert forecast_convergence(make_report(leep=-1.2), slow) is None
-
-
-def test_without_references_there_is_no_difference():
-    records = [record(-1, (0.5, 0.7), reference=0.2 if i < 4 else None) for i in range(9)]
-    forecast = forecast_convergence(make_report(leep=-1), records)
-    assert forecast.difference is None
-    assert forecast.epoch_passing_reference is None
-    assert "scratch" not in forecast.describe()
 
 
 def test_too_few_records_say_nothing():

@@ -57,16 +57,12 @@ def test_an_unknown_layer_is_one_error_that_lists_the_layers():
 def test_the_interval_is_narrower_than_without_scores_of_layers():
     alone = forecast_accuracy(report(multi_layer_probe_accuracy=None, layers=()), trainable="all")
     together = forecast_accuracy(report(linear_probe_accuracy=TOGETHER), trainable="all")
-    assert alone.value == HEAD
+    missing = forecast_accuracy(report(multi_layer_probe_accuracy=math.nan), trainable="all")
+    assert alone.value == missing.value == HEAD
+    assert "all layers" not in missing.basis
     assert together.high - together.low < 0.6 * (alone.high - alone.low)
     assert any("rough guess" in note for note in alone.notes)
     assert not any("rough guess" in note for note in together.notes)
-
-
-@pytest.mark.parametrize("missing", [None, math.nan])
-def test_without_a_probe_on_all_layers_the_last_one_serves(missing):
-    forecast = forecast_accuracy(report(multi_layer_probe_accuracy=missing), trainable="all")
-    assert (forecast.value, "all layers" in forecast.basis) == (HEAD, False)
 
 
 def test_a_history_of_the_same_kind_corrects_it():

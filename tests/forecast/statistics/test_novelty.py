@@ -64,13 +64,6 @@ def test_nothing_jumps_at_the_edge():
         np.testing.assert_allclose(results[i][0], results[i - 1][0], atol=0.04)
 
 
-def test_an_unusual_combination_of_usual_values_is_far():
-    line = np.linspace(-3, 3, 40)
-    x = np.column_stack([line, line])
-    assert not pull_inside(x, np.array([2.0, 2.0]))[1]
-    assert pull_inside(x, np.array([2.0, -2.0]))[1]
-
-
 @cache
 def transfers():
     """100 histories of 41 transfers each, as the regression sees them."""
@@ -126,7 +119,10 @@ def test_missing_values_are_usual():
     assert np.isnan(inside[1])
 
 
-def test_identical_records():
+def test_identical_records_and_an_unusual_combination_of_usual_values():
+    line = np.column_stack([np.linspace(-3, 3, 40)] * 2)
+    assert not pull_inside(line, np.array([2.0, 2.0]))[1]
+    assert pull_inside(line, np.array([2.0, -2.0]))[1]
     x = np.ones((9, 2))
     assert not pull_inside(x, np.array([1.0, 1.0 + 0.99 * SLACK]))[1]
     inside, moved = pull_inside(x, np.array([1.0, 9.0]))
