@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
 from lightning_leep import LayerTransfer, LEEPCallback, StopWhenHopeless
 from tests._helpers.block_networks import Network, Tuned
@@ -17,6 +17,7 @@ from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
     D,
+    Stream,
     Z,
     make_data,
     make_source,
@@ -54,11 +55,6 @@ class FailsToStart(Dataset):
 
     def __getitem__(self, index):
         return make_data()[index]
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from zip(*DATA.tensors, strict=True)
 
 
 class Batches:

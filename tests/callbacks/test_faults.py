@@ -13,7 +13,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
@@ -60,10 +60,6 @@ SCORING_FAULTS = {
     "source": ({"source": Failing()}, "no such image"),
     "data": ({"source": make_source(), "dataloader": train_loader(FailingData())}, "unreadable file"),
     "labels": ({"source": make_source(), "num_target_classes": 2}, "must hold labels in 0..1"),
-    "batch": (
-        {"source": make_source(), "scoring": ScoringOptions(split_batch=lambda batch: batch[7])},
-        "list index out of range",
-    ),
 }
 
 

@@ -21,7 +21,7 @@ from tests._helpers.small_transfer import (
     LightningClassifier,
     Z,
     fit,
-    make_trainer,
+    resume,
     train_loader,
     val_loader,
 )
@@ -207,8 +207,7 @@ def test_weights_after_training_are_not_compared(tmp_path):
     source, saver = make_source(), pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     options = {"history": tmp_path / "history", "strict": True, "scoring": FEW_SCORES}
     fit(FirstBlockFrozen(source), LEEPCallback(source, **options), saver, enable_checkpointing=True)
-    trainer = make_trainer(LEEPCallback(source, **options), max_epochs=3)
-    trainer.fit(FirstBlockFrozen(source), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
+    resume(saver.last_model_path, FirstBlockFrozen(source), LEEPCallback(source, **options))
     assert [record.trainable for record in load_history(tmp_path / "history")] == ["part", "part"]
 
 

@@ -6,16 +6,16 @@ import re
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve
 from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
+    Stream,
     TrainingOnly,
     fit,
-    make_data,
     make_source,
     train_loader,
 )
@@ -111,15 +111,6 @@ def test_place_in_training(options, epochs):
     curve = curve_of(Scripted(), **options)
     assert curve.epochs == pytest.approx(epochs)
     assert curve.accuracy == tuple(VALUES[: len(curve)])
-
-
-class Stream(IterableDataset):
-    def __init__(self, repeats: int) -> None:
-        self.repeats = repeats
-
-    def __iter__(self):
-        for _ in range(self.repeats):
-            yield from zip(*make_data().tensors, strict=True)
 
 
 @pytest.mark.parametrize(
