@@ -113,16 +113,30 @@ def test_files_that_are_left_out_are_named_on_stderr(folder, capsys):
     assert "other" not in captured.out
 
 
-def test_filter_by_what_was_trained(folder, capsys):
+def test_filter_by_what_was_trained_which_may_leave_nothing(folder, capsys):
     assert cli.main(["history", str(folder), "--trainable", "all"]) == 0
     out = capsys.readouterr().out
     assert "cars" in out
     assert "pets" not in out
-
-
-def test_empty_folder(tmp_path, capsys):
-    assert cli.main(["history", str(tmp_path)]) == 0
+    assert cli.main(["history", str(folder), "--trainable", "scratch"]) == 0
     assert "No transfers" in capsys.readouterr().err
+
+
+def test_why_there_are_no_transfers(folder, tmp_path, capsys):
+    assert cli.main(["history", str(folder), "--trainable", "haed"]) == 0
+    assert "No transfers that trained 'haed'" in capsys.readouterr().err
+    save_record(make_record(), tmp_path / "runs" / "transfer_history")
+    for command, status in (("history", 0), ("report", 2)):
+        assert cli.main([command, str(tmp_path / "runs")]) == status
+        assert f"Try {tmp_path}/runs/transfer_history." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["-o", "nowhere/page.html"], ["--ranking", "nowhere/ranking.json"]])
+def test_a_report_names_the_file_that_fails(arguments, folder, capsys):
+    assert cli.main(["report", str(folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"{arguments[1]}: No such file or directory" in error
+    assert "Errno" not in error
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nosuchprotocol://bucket/folder", "dir::memory://x"])
