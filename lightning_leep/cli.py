@@ -42,6 +42,8 @@ COLUMNS = (
 )
 #: Width from which on a terminal has room for all columns, with 15 characters for each name.
 WIDE = 140
+#: What shells report of a program that Ctrl-C ended.
+INTERRUPTED = 130
 LEGEND = "* ended early: it could have achieved more, and no forecast uses it"
 
 
@@ -127,15 +129,21 @@ def run_sources(options: argparse.Namespace) -> int:
         sys.path.append(folder)
     try:
         return command.rank(options) if options.command == "rank" else command.score(options)
-    except KeyboardInterrupt:
-        kept = getattr(options, "folder", None)
-        _say(f"Interrupted. The same command goes on with what {kept} holds." if kept else "Interrupted.")
-        return command.INTERRUPTED
     except (RuntimeError, SourceError) as error:
         _say(str(error))
         return command.NONE_RANKED
-    except (ImportError, TypeError, ValueError, OSError) as error:
-        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+    except (ImportError, TypeError, ValueError) as error:
+        return _fail(_with_flag(str(error), options))
+
+
+def _with_flag(message: str, options: argparse.Namespace) -> str:
+    """A message that starts with the name of an argument, with the flag that was typed in its place."""
+    name = message[1:].partition("`")[0] if message.startswith("`") else ""
+    if getattr(options, name, None) is None or name in ("zoo", "source"):
+        return message
+    return f"--{name.replace('_', '-')}{message[len(name) + 2 :]}"
 
 
 def add_sources(commands: Any) -> None:
@@ -193,6 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 status = show_report(options) if options.command == "report" else run_sources(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        kept = getattr(options, "folder", None)
+        _say(f"Interrupted. The same command goes on with what {kept} holds." if kept else "Interrupted.")
+        return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

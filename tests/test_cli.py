@@ -143,6 +143,18 @@ def test_what_cannot_be_read_is_named_on_stderr(tmp_path, path, monkeypatch, cap
     assert path in captured.err
 
 
+def test_interruption_before_the_work_begins_is_one_line(monkeypatch, capsys):
+    class Stops:
+        def find_spec(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "lightning_leep.ranking.command", raising=False)
+    monkeypatch.delattr("lightning_leep.ranking.command", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Stops(), *sys.meta_path])
+    assert cli.main(["rank", "zoo.yaml"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_a_file_instead_of_a_folder(folder, capsys):
     (file, *_) = folder.iterdir()
     assert cli.main(["history", str(file)]) == 2

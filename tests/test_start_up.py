@@ -67,8 +67,9 @@ import lightning_leep, lightning.pytorch
 lightning.pytorch.{TRAINER}
 """,
 }
+# What Lightning imports of torch takes longer than Lightning itself; the forks share it.
 FORKS = f"""
-import multiprocessing, torch, torchmetrics
+import multiprocessing, torch, torch._dynamo, torch.distributed.fsdp, torchmetrics
 assert loaded("lightning", "pytorch_lightning", "lightning_fabric", "lightning_leep") == []
 programs, context = {PROGRAMS!r}, multiprocessing.get_context("fork")
 for name, program in programs.items():

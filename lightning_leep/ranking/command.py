@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
@@ -18,12 +19,12 @@ from lightning_leep.records.ranking_text import ranking_text
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
 INCOMPLETE, NONE_RANKED = 3, 1
-#: What shells report of a program that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 def rank(options: argparse.Namespace) -> int:
     """Rank the sources of a zoo, print the table or JSON, and return the exit status."""
+    if options.out is not None and Path(options.out).is_dir():
+        raise ValueError(f"--out must be a file, got the folder {options.out}.")
     sources, data = read_zoo(options.zoo)
     rows = _data(options, data, f", or give {options.zoo} an entry `data`")
     if options.history is not None:

@@ -23,7 +23,7 @@ def read_zoo(path: str) -> tuple[dict[str, Source], Any]:
     in which ``model``, ``transform`` and ``split_batch`` are dotted paths or have ``class_path`` and ``init_args``.
     Models are made one at a time, when they are scored. ``ValueError`` names a source that is none of these.
     """
-    values = _parsed(Path(path).read_text(encoding="utf-8"), path)
+    values = _parsed(_text(path, "The zoo"), path)
     if not isinstance(values, Mapping) or not isinstance(values.get("sources"), Mapping | list):
         raise ValueError(f"{path} must hold `sources`: a mapping of names to sources, or a list of short forms.")
     if unknown := sorted(set(values) - {"sources", "data"}):
@@ -44,7 +44,10 @@ def as_source(name: str, entry: Any) -> Source:
     """Return the source of an entry of a zoo; see :func:`read_zoo`."""
     values = {"model": entry} if isinstance(entry, str) else entry
     if not isinstance(values, Mapping) or "model" not in values or not set(values) <= set(KEYS):
-        raise ValueError(f"The source {name!r} must be a short form or have the keys {', '.join(KEYS)}, got {entry!r}.")
+        raise ValueError(
+            f"The source {name!r} must be a short form, or have `model` and no other keys than {', '.join(KEYS[1:])}, "
+            f"got {entry!r}."
+        )
     try:
         model: Any = values["model"]
         rest: dict[str, Any] = {key: value for key, value in values.items() if key != "model"}
@@ -76,14 +79,20 @@ def read_data(entry: Any) -> Any:
     mapping or as JSON. The class is a data set, a loader, or a LightningDataModule, whose training data are taken.
     """
     if isinstance(entry, str) and entry.startswith("imagefolder:"):
-        return ImageFolder(entry.removeprefix("imagefolder:"))
+        path = entry.removeprefix("imagefolder:")
+        try:
+            if not path:
+                raise ValueError("`path` must not be empty.")
+            return ImageFolder(path)
+        except ValueError as error:  # in the words that were typed
+            raise ValueError(str(error).replace("`path`", "PATH of imagefolder:PATH")) from error
     if isinstance(entry, str):
         is_json = entry.lstrip().startswith("{")
         if not is_json and Path(entry).is_dir():
             raise ValueError(
                 f"Data must be imagefolder:PATH or a file; for a folder of images pass imagefolder:{entry}."
             )
-        entry = _parsed(entry if is_json else Path(entry).read_text(encoding="utf-8"), entry)
+        entry = _parsed(entry if is_json else _text(entry, "Data must be imagefolder:PATH or a file;"), entry)
     if not isinstance(entry, Mapping) or "class_path" not in entry:
         raise ValueError(f"Data must be imagefolder:PATH or have a `class_path`, got {entry!r}.")
     data = _made(entry)
@@ -94,23 +103,36 @@ def read_data(entry: Any) -> Any:
     return data
 
 
+def _text(path: str, what: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise ValueError(f"{what} {path!r} cannot be read: {reason}.") from error
+
+
 def _parsed(text: str, what: str) -> Any:
     import yaml  # comes with Lightning
 
     class Loader(yaml.SafeLoader):
-        """YAML, of which JSON is a part, in which a name that comes twice is a fault."""
+        """YAML, of which JSON is a part. A name is what was typed (`yes`, `18`), and twice the same is a fault."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             names = [key.value for key, _ in node.value]
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{twice} come twice")
+                raise ValueError(f"{what} names {', '.join(twice)} twice in one place.")
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    key.tag = "tag:yaml.org,2002:str"
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        said = " ".join(str(error).split())  # PyYAML points at the place over several lines
-        raise ValueError(f"{what} is neither YAML nor JSON, or a name comes twice: {said}") from error
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{what} is neither YAML nor JSON: {place}{error.problem}.") from error
+    except yaml.YAMLError as error:  # such as control characters
+        raise ValueError(f"{what} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
 
 
 def _made(spec: Any, call: bool = True) -> Any:

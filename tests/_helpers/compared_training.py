@@ -46,5 +46,5 @@ def run(loader, callback, module_class=Classifier, shared=True, dataloader=None,
     fit(module, *callbacks, loader=loader, **kwargs)
     if callback:
         assert callbacks[0].report is not None
-        assert len(callbacks[0].curve) == 2
+        assert len(callbacks[0].curve) >= 2
     return trained_state(module)

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_leep import score
 from lightning_leep.functional import h_score, linear_probe, log_me
 from lightning_leep.records.report_notes import LOGITS
+from lightning_leep.scoring.head import capture_head_input
 
 C, Z, D = 3, 7, 6
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
@@ -71,7 +72,15 @@ def given_to(source, layer):
 
 
 def run(source, target=Y, inputs=X, **kwargs):
-    return score(source, DataLoader(TensorDataset(inputs, target), batch_size=25), C, progress=False, **kwargs)
+    """In three batches; without what takes time and does not depend on the head."""
+    options = {"num_permutations": 0, "layers": None, "progress": False, **kwargs}
+    return score(source, DataLoader(TensorDataset(inputs, target), batch_size=25), C, **options)
+
+
+def captured(source, head=None):
+    """What the head is found to be given in one batch of all rows, and its name."""
+    with capture_head_input(source, head) as capture, torch.no_grad():
+        return capture.take(source(X), Y), capture.name
 
 
 def assert_scores_of(report, features, target=Y):

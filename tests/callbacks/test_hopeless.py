@@ -2,7 +2,6 @@
 
 import math
 
-import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,7 +10,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import load_history
-from tests._helpers.saved_history import save_earlier
 from tests._helpers.small_transfer import (
     Classifier,
     fit,
@@ -64,8 +62,7 @@ def trained(module, target, folder, patience=PATIENCE, last=True, **kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("last", [True, False])
-@pytest.mark.parametrize("module", [Stuck, StuckOutsideValidation])
+@pytest.mark.parametrize(("module", "last"), [(Stuck, False), (StuckOutsideValidation, True)])
 def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
     leep, trainer, stop = trained(module(), 0.95, tmp_path, last=last)
     assert PATIENCE <= trainer.current_epoch < EPOCHS
@@ -78,8 +75,8 @@ def test_a_hopeless_run_is_stopped_early(module, last, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("patience", [1, 4, 6])
-def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience, tmp_path, caplog):
+def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(tmp_path, caplog):
+    patience = 6
     board = TensorBoardLogger(tmp_path)
     with caplog.at_level("INFO"):
         _, _, stop = trained(Stuck(), 0.95, tmp_path, patience, logger=board)
@@ -94,72 +91,48 @@ def test_the_end_of_the_interval_was_below_the_target_as_often_as_asked(patience
     assert f"**Stopped.** {stop.reason}" in report
 
 
-@pytest.mark.slow
-def test_a_record_that_was_cut_short_teaches_nothing(tmp_path):
-    trained(Stuck(), 0.95, tmp_path)
-    save_earlier(tmp_path / "history", size=8)
-    leep = LEEPCallback(make_source(), history=tmp_path / "history", strict=True)
-    fit(Stuck(), leep)
-    # 8 complete ones do not suffice; with the incomplete one they would.
-    assert leep.forecast.num_records == 0
-
-
 #: Rises along a cosine until the end, as with a learning rate that is decayed.
 LATE = tuple(0.6 - 0.3 * math.cos(math.pi * epoch / EPOCHS) for epoch in range(1, EPOCHS + 1))
 
 
 @pytest.mark.slow
 def test_a_run_with_hope_goes_on(tmp_path):
-    """The target is reached late, and at no validation before is it out of reach; a higher one is."""
+    """The target is reached late, and at no validation before is it out of reach."""
     leep, trainer, _ = trained(Scripted(*LATE), 0.85, tmp_path)
     assert leep.curve.epoch_reaching(0.85) == EPOCHS - 2
     assert trainer.current_epoch == len(leep.curve) == EPOCHS
     assert load_history(tmp_path / "history")[0].complete
-    _, trainer, _ = trained(Scripted(*LATE[: EPOCHS // 3]), 0.85, tmp_path / "other")
-    assert trainer.current_epoch < EPOCHS
 
 
-@pytest.mark.slow
-def test_a_target_that_is_reached_exactly_is_not_out_of_reach(tmp_path):
-    """What is logged is float32, in which 0.3 is less than 0.3 and the interval ends at what was reached."""
-    _, trainer, stop = trained(Stuck(), 0.3, tmp_path, patience=1)
-    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
-
-
-def test_one_validation_within_reach_starts_the_count_anew():
-    trainer = make_trainer()
-    stop, asked = StopWhenHopeless(0.7), []
-    for high in (0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6):
+def asked_to_stop(highs, **options):
+    """After which of these ends of the interval a Trainer is asked to stop, of which none is trained."""
+    trainer, stop = make_trainer(**options), StopWhenHopeless(0.7)
+    asked = []
+    for high in highs:
         trainer.callback_metrics["leep/running_high"] = torch.tensor(high)
         for _ in range(2):  # the second time it is no new value
             stop.on_train_epoch_start(trainer, None)
-            asked.append(trainer.should_stop)
-    assert asked == [False] * 14 + [True] * 2
+        asked.append(trainer.should_stop)
+    return asked
+
+
+def test_one_validation_within_reach_starts_the_count_anew():
+    """What is logged is float32, in which 0.7 is less than 0.7."""
+    assert asked_to_stop((0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6)) == [False] * 7 + [True]
+
+
+@pytest.mark.parametrize("option", ["min_epochs", "min_steps"])
+def test_what_must_be_trained_is_trained_first(option):
+    assert asked_to_stop([0.6] * 6, **{option: 1}) == [False] * 6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", [{"min_epochs": EPOCHS - 1}, {"min_steps": EPOCHS - 1}])
-def test_what_must_be_trained_is_trained(option, tmp_path):
+@pytest.mark.parametrize(("wanted", "complete"), [(EPOCHS - 1, False), (EPOCHS, True)])
+def test_a_run_whose_epochs_are_all_wanted_is_complete(wanted, complete, tmp_path):
     """It would have been stopped long before; then it is, at once."""
-    _, trainer, _ = trained(Stuck(), 0.95, tmp_path, **option)
-    assert trainer.current_epoch == EPOCHS - 1
-    assert not load_history(tmp_path / "history")[0].complete
-
-
-@pytest.mark.slow
-def test_a_run_that_recovers_within_min_epochs_goes_on(tmp_path):
-    """Out of reach from the fourth validation to the seventh, reached at the eighth."""
-    leep, trainer, stop = trained(Scripted(*[0.1] * 7, 0.9), 0.8, tmp_path, min_epochs=10)
-    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
-    assert load_history(tmp_path / "history")[0].complete
-    assert leep.curve.best == pytest.approx(0.9)
-
-
-@pytest.mark.slow
-def test_a_run_whose_epochs_are_all_wanted_is_complete(tmp_path):
-    _, trainer, stop = trained(Stuck(), 0.95, tmp_path, min_epochs=EPOCHS)
-    assert (trainer.current_epoch, stop.reason) == (EPOCHS, "")
-    assert load_history(tmp_path / "history")[0].complete
+    _, trainer, stop = trained(Stuck(), 0.95, tmp_path, min_epochs=wanted)
+    assert trainer.current_epoch == wanted
+    assert (stop.reason == "") == complete == load_history(tmp_path / "history")[0].complete
 
 
 def test_early_stopping_that_came_first_is_not_cut_short(tmp_path):
@@ -171,29 +144,19 @@ def test_early_stopping_that_came_first_is_not_cut_short(tmp_path):
 
 
 def test_from_scratch_the_curve_alone_is_enough(tmp_path):
+    """The callback follows, of several, the one that it is told."""
+    other = LEEPCallback(make_source(), None, history=False, strict=True)  # which has no running forecast
     leep = LEEPCallback(make_source(), history=tmp_path, trainable="scratch", strict=True)
-    trainer = fit(Stuck(), leep, StopWhenHopeless(0.95), **SHORT)
+    trainer = fit(Stuck(), other, leep, StopWhenHopeless(0.95, monitor="leep_2/running_high"), **SHORT)
     assert leep.forecast is None
     assert PATIENCE + MIN_VALIDATIONS - 1 <= trainer.current_epoch < EPOCHS
 
 
-@pytest.mark.parametrize(
-    ("monitor", "tag"), [(None, "leep/running_high"), ("val_acc", "leap/running_high")], ids=["no monitor", "other tag"]
-)
-def test_a_tag_that_never_appears_is_warned_of_once(monitor, tag):
-    leep = LEEPCallback(make_source(), monitor, history=False, strict=True)
-    with pytest.warns(UserWarning, match=f"never saw `monitor='{tag}'`") as caught:
-        fit(Stuck(), leep, StopWhenHopeless(0.95, monitor=tag))
+def test_a_tag_that_never_appears_is_warned_of_once():
+    leep = LEEPCallback(make_source(), None, history=False, strict=True)
+    with pytest.warns(UserWarning, match="never saw `monitor='leep/running_high'`") as caught:
+        fit(Stuck(), leep, StopWhenHopeless(0.95))
     assert len([w for w in caught if "StopWhenHopeless" in str(w.message)]) == 1
-
-
-@pytest.mark.slow
-def test_of_several_callbacks_it_follows_the_one_that_it_is_told(tmp_path):
-    other = LEEPCallback(make_source(), None, history=False, strict=True)  # which has no running forecast
-    leep = LEEPCallback(make_source(), history=False, strict=True)
-    stop = StopWhenHopeless(0.95, monitor="leep_2/running_high")
-    trainer = fit(Stuck(), other, leep, stop, **SHORT)
-    assert trainer.current_epoch < EPOCHS
 
 
 @pytest.mark.slow
@@ -204,13 +167,6 @@ def test_a_second_fit_counts_anew(tmp_path):
     trainer.fit(Stuck(), train_loader(), val_loader())
     assert first < trainer.current_epoch == EPOCHS
     assert stop.reason == ""
-
-
-def test_trainers_of_both_packages_take_it_alone():
-    for package in (pl, lightning.pytorch):
-        stop = StopWhenHopeless(0.9)
-        trainer = package.Trainer(callbacks=stop, logger=False, accelerator="cpu", enable_checkpointing=False)
-        assert stop in trainer.callbacks
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,28 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_leep.records import load_history
 from lightning_leep.records.ranking import Ranking
 from tests._helpers.distributed import fork_server
+from tests._helpers.saved_history import save_earlier
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 pytestmark = pytest.mark.slow
 
 
+def make_small(digits):
+    """Every second image only; the source networks are trained for three epochs, once each."""
+    load = digits.load_digits
+    digits.load_digits = cache(lambda chosen: tuple(values[::2] for values in load(chosen)))
+    digits.pretrain = cache(partial(digits.pretrain, epochs=3))
+
+
 @pytest.fixture(scope="module")
 def digits():
-    """The examples' own module, whose source networks are trained for three epochs, once each."""
+    """The examples' own module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
         import digits
 
-        patch.setattr(digits, "pretrain", cache(partial(digits.pretrain, epochs=3)))
+        make_small(digits)
         yield digits
     del sys.modules["digits"]
 
@@ -69,10 +77,11 @@ def test_finetune_digits(run_example, tmp_path):
         assert f"{record.achieved:.3f}" in printed
 
 
-def test_forecast_digits(run_example, tmp_path, monkeypatch):
-    """Without the figures of each run, which are most of its time; those of the example itself are drawn."""
-    monkeypatch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
-    printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "9", "--folder", "here")
+@pytest.mark.usefixtures("no_figures")
+def test_forecast_digits(run_example, tmp_path):
+    """On top of a history of eight, and without the figures of each run; those of the example itself are drawn."""
+    save_earlier(tmp_path / "here" / "history", size=8, trainable="head")
+    printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "1", "--folder", "here")
     assert "from 9 earlier transfers" in printed
     records = load_history(tmp_path / "here" / "history")
     assert [record.trainable for record in records] == ["head"] * 10
@@ -95,7 +104,7 @@ def run_loop(rank: int, port: int, printed: Path) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import digits
 
-    digits.pretrain = partial(digits.pretrain, epochs=3)
+    make_small(digits)
     with printed.open("w") as file, redirect_stdout(file):
         runpy.run_path(str(EXAMPLES / "custom_loop.py"), run_name="__main__")
 
@@ -132,7 +141,7 @@ def test_command_line_with_its_configuration(run_example, tmp_path):
 
 
 def test_rank_sources(run_example, tmp_path):
-    printed = run_example("rank_sources.py", "--folder", "here", "--epochs", "3")
+    printed = run_example("rank_sources.py", "--folder", "here", "--epochs", "6")
     ranking = Ranking.from_json(tmp_path / "here" / "ranking.json")
     assert len(ranking.sources) == 6
     assert all(source.rank is not None for source in ranking.sources)

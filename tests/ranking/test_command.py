@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ def broken(power: int):
     raise OSError(f"no power {power}")
 
 
+FOLDER = str(Path(__file__).parent)
 BRIGHT = f"{__name__}.Bright"
 GOOD, ROWS = f"{__name__}.good", json.dumps({"class_path": f"{__name__}.rows"})
 
@@ -192,6 +194,40 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
 def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
+        ([FOLDER], "cannot be read: Is a directory"),
+        (["ZOO", "--data", "nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
+        (["ZOO", "--data", "imagefolder:nowhere"], "PATH of imagefolder:PATH must be a folder"),
+        (["ZOO", "--data", "imagefolder:"], "PATH of imagefolder:PATH must not be empty"),
+        (["ZOO", "--data", f"imagefolder:{FOLDER}"], "PATH of imagefolder:PATH must hold at least 2"),
+        (["ZOO", "--data", ROWS, "--max-samples", "0"], "--max-samples must be"),
+        (["ZOO", "--data", ROWS, "--batch-size", "0"], "--batch-size must be"),
+        (["ZOO", "--data", ROWS, "--by", "colour"], "--by must be"),
+        (["ZOO", "--data", ROWS, "--out", FOLDER], "--out must be a file"),
+        (["ZOO", "--data", ROWS, "--folder", __file__], ".py: File exists"),
+    ],
+)
+def test_a_message_names_what_was_typed(arguments, text, zoo, capsys):
+    assert main(["rank", *(zoo([GOOD]) if word == "ZOO" else word for word in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Errno" not in error
+
+
+def test_names_of_sources_are_what_was_typed(tmp_path, capsys):
+    path = tmp_path / "zoo.yaml"
+    path.write_text(
+        f"sources:\n  1: {GOOD}\n  yes: &same {{model: {GOOD}}}\n  007: {{<<: *same, source_accuracy: 0.5}}\n"
+    )
+    assert main(["rank", str(path), "--data", ROWS, "--json"]) == 0
+    ranking = Ranking.from_dict(json.loads(capsys.readouterr().out))
+    assert {source.name for source in ranking.sources} == {"1", "yes", "007"}
+    assert ranking["007"].source_accuracy == 0.5
 
 
 def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch, capsys):

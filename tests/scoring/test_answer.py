@@ -7,8 +7,7 @@ from torch import nn
 from lightning_leep.forecast.accuracy import forecast_accuracy
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.head import looks_new
-from tests._helpers.feature_references import reference_h_score
-from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, run
+from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, captured, run
 
 TOKENS = torch.randn(60, 4, D, generator=torch.Generator().manual_seed(2))
 LENGTHS = torch.randint(1, 5, (60,), generator=torch.Generator().manual_seed(3))
@@ -54,9 +53,7 @@ def test_answer_that_is_no_token_has_no_features():
     assert report.feature_layer == LOGITS
     forecast = forecast_accuracy(report)
     assert "a linear probe of the logits on 60 rows" in forecast.describe()
-    assert "usually a lower bound" in forecast.describe()
     assert forecast.high == 1.0
-    assert any("Without features" in note for note in forecast.notes)
     # A head that the user names has the mean over the tokens.
     assert_scores_of(run(Mean(), inputs=decoder_batch(), head="score"), TOKENS.mean(dim=1))
 
@@ -77,17 +74,13 @@ class Distilled(nn.Module):
         return (self.head(first) + self.head_dist(second)) / self.scale
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("scale", "inside"), [(1, False), (2, True)])
 def test_two_heads_are_named_and_stand_side_by_side(scale, inside):
     source = Distilled(scale)
     report = run(nn.Sequential(source) if inside else source)
     assert report.feature_layer == ("0.head + 0.head_dist" if inside else "head + head_dist")
     with torch.no_grad():
         features = torch.cat(source.features(X), dim=1)
-    assert report.num_features == 2 * D
-    expected = reference_h_score(features.double().numpy(), Y.numpy(), shrinkage=False)
-    assert report.h_score_unshrunk == pytest.approx(expected, rel=1e-4)
     assert_scores_of(report, features)
 
 
@@ -104,7 +97,9 @@ def test_mean_over_two_views_has_the_mean_features():
     report = run(source)
     assert report.feature_layer == "out"
     with torch.no_grad():
-        assert_scores_of(report, (source.backbone(X) + source.backbone(X.flip(1))) / 2)
+        expected = (source.backbone(X) + source.backbone(X.flip(1))) / 2
+    torch.testing.assert_close(captured(source)[0], expected)
+    assert_scores_of(report, expected)
 
 
 def test_last_of_several_runs_is_the_answer():
@@ -123,60 +118,45 @@ def test_last_of_several_runs_is_the_answer():
     assert_scores_of(run(source), expected)
 
 
-def new_head(kind):
-    head = nn.Linear(D, C)
-    if kind == "zero bias":
-        nn.init.normal_(head.weight, std=0.02)
-        nn.init.zeros_(head.bias)
-    elif kind == "trained":
-        optimizer = torch.optim.SGD(head.parameters(), 0.1)
-        for _ in range(5):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(head(TOKENS[:, 0]), Y).backward()
-            optimizer.step()
-    return head
-
-
-@pytest.mark.parametrize(("kind", "said"), [("as drawn", "spread as PyTorch draws"), ("zero bias", "exactly 0")])
-def test_new_head_is_told(kind, said):
-    torch.manual_seed(0)
-    source = nn.Sequential(nn.Linear(5, D), nn.Tanh(), new_head(kind))
-    note = next(note for note in run(source).notes if "looks new" in note)
-    assert note.startswith("The source's head (2) looks new")
-    assert said in note
-    other = nn.Sequential(nn.Linear(5, D), nn.Tanh(), nn.Linear(D, Z))  # another number of classes: no replaced head
-    assert not any("looks new" in note for note in run(other).notes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_trained_head_does_not_look_new(seed):
-    torch.manual_seed(seed)
-    drawn, trained = nn.Linear(512, 10), nn.Linear(512, 10)
-    assert looks_new(drawn)
-    optimizer = torch.optim.SGD(trained.parameters(), 0.05)
-    x, y = torch.randn(64, 512), torch.arange(64) % 10
-    for _ in range(10):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(trained(x), y).backward()
-        optimizer.step()
-    assert not looks_new(trained)
-    assert not looks_new(nn.Conv2d(3, 4, 1))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_head_without_a_bias_is_told_by_the_spread_that_transformers_draw(seed):
-    torch.manual_seed(seed)
-    head = nn.Linear(256, 8, bias=False)  # as the head of a decoder that classifies
-    nn.init.normal_(head.weight, std=0.02)
-    assert "standard deviation 0.02" in looks_new(head)
+def trained(head, steps=10):
+    """The head after a few steps of training on noise."""
     optimizer = torch.optim.SGD(head.parameters(), 0.05)
-    x, y = torch.randn(64, 256), torch.arange(64) % 8
-    for _ in range(10):
+    x, y = torch.randn(64, head.in_features), torch.arange(64) % head.out_features
+    for _ in range(steps):
         optimizer.zero_grad()
         nn.functional.cross_entropy(head(x), y).backward()
         optimizer.step()
-    assert not looks_new(head)
+    return head
+
+
+@pytest.mark.parametrize(("zero_bias", "said"), [(False, "spread as PyTorch draws"), (True, "exactly 0")])
+def test_new_head_is_told(zero_bias, said):
+    head = nn.Linear(D, C)
+    if zero_bias:
+        nn.init.zeros_(head.bias)
+    source = nn.Sequential(nn.Linear(5, D), nn.Tanh(), head)
+    note = next(note for note in run(source).notes if "looks new" in note)
+    assert note.startswith("The source's head (2) looks new")
+    assert said in note
+    source[2] = nn.Linear(D, Z)  # another number of classes: no replaced head
+    assert not any("looks new" in note for note in run(source).notes)
+
+
+def test_trained_head_does_not_look_new():
+    for seed in range(8):
+        torch.manual_seed(seed)
+        assert looks_new(nn.Linear(512, 10))
+        assert not looks_new(trained(nn.Linear(512, 10)))
+    assert not looks_new(nn.Conv2d(3, 4, 1))
+
+
+def test_head_without_a_bias_is_told_by_the_spread_that_transformers_draw():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        head = nn.Linear(256, 8, bias=False)  # as the head of a decoder that classifies
+        nn.init.normal_(head.weight, std=0.02)
+        assert "standard deviation 0.02" in looks_new(head)
+        assert not looks_new(trained(head))
 
 
 def test_noise_beside_a_confident_probe_is_explained():
@@ -185,8 +165,10 @@ def test_noise_beside_a_confident_probe_is_explained():
     x[:, :C] += 6 * nn.functional.one_hot(Y, C)
     source = nn.Linear(5, Z)
     source.weight.data[:, :C] = 0.0  # the head sees nothing of what tells the classes apart
-    report = run(source, inputs=x)
+    report = run(source, inputs=x, num_permutations=19)
     assert report.linear_probe_accuracy > 0.95
     noise = next(note for note in report.notes if "LEEP cannot be told from noise" in note)
     assert f"The linear probe can ({report.linear_probe_accuracy:.3f};" in noise
-    assert "The linear probe can" not in "".join(run(source).notes)  # nothing to explain: the probe is no better
+    assert "The linear probe can" not in "".join(
+        run(source, num_permutations=19).notes
+    )  # nothing to explain: the probe is no better

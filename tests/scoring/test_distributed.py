@@ -1,4 +1,4 @@
-"""A scoring pass on real processes: one report for all, and a fault on one of them is a fault on all."""
+"""A scoring pass on real processes: one report for all, from uneven shards, and no traffic that grows with the rows."""
 
 import dataclasses
 import math
@@ -16,15 +16,18 @@ from tests._helpers.scoring_pass import BATCH, C, N, Source, dataset, layer_valu
 
 pytestmark = pytest.mark.distributed
 
-#: Rows of each rank, by number of processes: uneven, and one has none.
-SHARDS = {2: [(N, 0), (30, N - 30)], 3: [(50, 0, N - 50), (0, 1, N - 1)]}
 WAYS = {
     "device": {},
     "second_pass": {"memory": "second_pass"},
     "nleep": {"nleep": True},
     "logits": {"logits": True},
 }
-PERMUTATIONS = 40
+#: Rows of each process, by number of processes, and the ways that are tried: uneven, and one has none.
+SHARDS = {
+    2: {(N, 0): ["device", "second_pass"], (30, N - 30): ["nleep", "logits"]},
+    3: {(50, 0, N - 50): ["nleep", "logits"], (0, 1, N - 1): ["device", "second_pass"]},
+}
+PERMUTATIONS = 19
 #: The order of single rows is that of processes that take turns (test_row_outcomes.py); these shards do not.
 NOT_COMPARED = {"seconds", "samples_per_second", "joint", "layers", "linear_probe_rows", "multi_layer_probe_rows"}
 OF_SHUFFLES = {"permutation_mean", "permutation_standard_deviation"}
@@ -63,28 +66,33 @@ def fields_of(report):
 
 
 def reports(rank, world_size):
+    """The report of each way and shards; on two processes what the tests below look at, in the same start."""
     found = {}
-    for shards in SHARDS[world_size]:
-        for way, kwargs in WAYS.items():
-            report = run(split(shards, rank), **kwargs)
-            found[shards, way] = fields_of(report), report.joint
-    return found
+    for shards, ways in SHARDS[world_size].items():
+        for way in ways:
+            report = run(split(shards, rank), **WAYS[way])
+            found[way] = fields_of(report), report.joint
+    return (found, of_classes_apart(rank), traffic(rank)) if world_size == 2 else (found,)
+
+
+@pytest.fixture(scope="module")
+def on_two():
+    return run_processes(reports, 2)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_equal_one(world_size):
+def test_processes_equal_one(world_size, request):
     """Every field but the times; those of the shuffles, which are others, within their own error."""
-    by_rank = run_processes(reports, world_size)
+    by_rank = request.getfixturevalue("on_two") if world_size == 2 else run_processes(reports, 3)
     for way, kwargs in WAYS.items():
         alone = run(dataset().tensors, **kwargs)
         expected = fields_of(alone)
-        for shards in SHARDS[world_size]:
-            everyones = [found[shards, way] for found in by_rank]
-            for values, joint in everyones:
-                assert str(values) == str(everyones[0][0])  # to the last bit, on every rank; NaN is NaN
-                torch.testing.assert_close(joint, alone.joint, rtol=1e-12, atol=1e-12)
-                for name, value in expected.items():
-                    compare(name, values[name], value, expected, way)
+        everyones = [found[way] for found, *_ in by_rank]
+        for values, joint in everyones:
+            assert str(values) == str(everyones[0][0])  # to the last bit, on every rank; NaN is NaN
+            torch.testing.assert_close(joint, alone.joint, rtol=1e-12, atol=1e-12)
+            for name, value in expected.items():
+                compare(name, values[name], value, expected, way)
 
 
 def compare(name, found, value, expected, way):
@@ -97,7 +105,7 @@ def compare(name, found, value, expected, way):
         assert found == value, (way, name)
 
 
-def of_classes_apart(rank, world_size):
+def of_classes_apart(rank):
     """The reports with C stated, and with C found from the labels in two ways."""
     images, labels = dataset().tensors
     mine = (labels < 2) == (rank == 0)
@@ -106,48 +114,37 @@ def of_classes_apart(rank, world_size):
     return fields_of(run(rows)), found
 
 
-@pytest.fixture(scope="module")
-def classes_apart():
-    return run_processes(of_classes_apart, 2)
+def test_a_class_on_each_process(on_two):
+    """Contiguous shards of sorted classes are no noise: labels are shuffled among the rows of all, not of each.
 
-
-def test_a_class_on_each_process_is_no_noise(classes_apart):
-    """Contiguous shards of sorted classes: labels are shuffled among the rows of all, not of each."""
-    for report, _ in classes_apart:
-        assert report["permutation_p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
-        assert not any("noise" in note for note in report["notes"])
-
-
-def test_number_of_classes_is_the_largest_of_all_processes(classes_apart):
-    """The first process has the classes 0 and 1 alone."""
+    The number of classes is the largest of all processes, though the first has the classes 0 and 1 alone.
+    """
     images, labels = dataset().tensors
     alone = fields_of(score(source_of(), [(images, labels)], progress=False))
-    for _, by_memory in classes_apart:
-        for report in by_memory:
-            assert report["num_target_classes"] == int(labels.max()) + 1
-            assert report["leep"] == pytest.approx(alone["leep"], abs=1e-9)
-            assert any("was found from the labels" in note for note in report["notes"])
+    for _, (report, by_memory), _ in on_two:
+        assert report["permutation_p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
+        assert not any("noise" in note for note in report["notes"])
+        for found in by_memory:
+            assert found["num_target_classes"] == int(labels.max()) + 1
+            assert found["leep"] == pytest.approx(alone["leep"], abs=1e-9)
+            assert any("was found from the labels" in note for note in found["notes"])
 
 
-# -- traffic -----------------------------------------------------------------------------------------------------------
-
-
-def traffic(rank, world_size):
+def traffic(rank):
+    """Bytes that are sent for few and for many rows. It runs last, as it changes what is kept of single rows."""
     linear_probe.MAX_ROW_OUTCOMES = 0  # the outcomes of single rows are sent, for up to so many rows
     collector.NearestNeighbourAccuracy = partial(collector.NearestNeighbourAccuracy, max_rows=2 * C)  # as is its sample
     sizes = {}
-    for way, kwargs in WAYS.items():
-        if way == "nleep":  # its metric has tests of its own
-            continue
+    for way in ("device", "second_pass", "logits"):  # the metric of N-LEEP has tests of its own
         sizes[way] = []
-        for n in (20, 300):
+        for n in (20, 100):
             with counted_traffic() as sent:
-                run(tuple(tensor[rank::2] for tensor in dataset(2 * n).tensors), **kwargs)
+                run(tuple(tensor[rank::2] for tensor in dataset(2 * n).tensors), **WAYS[way])
             sizes[way].append(sum(size for _, _, size in sent))
     return sizes
 
 
-def test_traffic_does_not_grow_with_the_rows():
-    for sizes in run_processes(traffic, 2):
+def test_traffic_does_not_grow_with_the_rows(on_two):
+    for _, _, sizes in on_two:
         for way, (few, many) in sizes.items():
             assert few == many, way

@@ -1,10 +1,8 @@
 """What goes wrong, or differs, on one of several processes in a scoring pass: all of them say so, and none waits."""
 
-import math
 import time
 from contextlib import redirect_stderr
 from io import StringIO
-from itertools import chain
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_leep import score
 from tests._helpers.distributed import run_processes
 from tests._helpers.scoring_pass import BATCH, C, D, N, Source, Z, dataset
-from tests.scoring.test_distributed import fields_of, split
+from tests.scoring.test_distributed import split
 
 pytestmark = pytest.mark.distributed
 
@@ -52,7 +50,9 @@ def faults(rank, world_size):
     calls = len(loader) + 1  # the first batch of the second pass
     found["second pass"] = attempt(Broken(calls if mine else None), loader, memory="second_pass")
     found["classes"] = attempt(Broken(num_classes=Z + mine), loader)
-    found["classes of a later batch"] = attempt(lambda x: torch.zeros(len(x), Z + (mine and len(x) < 8)), uneven(data))
+    found["classes of a later batch"] = attempt(
+        lambda x: torch.zeros(len(x), Z + (mine and len(x) < 8)), [data[:10], data[10:17]]
+    )
     bad = TensorDataset(data.tensors[0], data.tensors[1] + (C if mine else 0))
     found["labels"] = attempt(Broken(), DataLoader(bad, batch_size=10))
     found["iterator"] = attempt(Broken(), iter(loader) if mine else loader, memory="second_pass")
@@ -60,10 +60,6 @@ def faults(rank, world_size):
     found["one row"] = attempt(Broken(), DataLoader(data, batch_size=1, sampler=[0]) if mine else [])
     found["afterwards"] = attempt(Broken(), loader)
     return found
-
-
-def uneven(data):
-    return [data[:10], data[10:17]]
 
 
 def different(what, first, second):
@@ -106,8 +102,8 @@ def test_processes_that_are_told_different_things(on_two):
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_a_fault_on_one_process_is_raised_on_all(world_size):
-    results = run_processes(faults, world_size)
+def test_a_fault_on_one_process_is_raised_on_all(world_size, request):
+    results = request.getfixturevalue("on_two")(faults) if world_size == 2 else run_processes(faults, 3)
     for rank, found in enumerate(results):
         assert found.pop("afterwards") is None  # the group is in step again
         assert all(soon for _, _, soon in found.values())
@@ -138,23 +134,17 @@ def overflow_on_one(rank, world_size):
     shard = split((N - 30, 30), rank)
     images = shard[0].index_fill(0, torch.tensor([3]), torch.inf) if rank == 0 else shard[0]
     source = nn.Sequential(nn.Linear(5, D), nn.Hardtanh(), nn.Linear(D, Z))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        source.apply(lambda module: module.reset_parameters() if isinstance(module, nn.Linear) else None)
     source[0].weight.data.abs_()  # so that an infinite row stays infinite and no NaN
     loader = DataLoader(TensorDataset(images, shard[1]), batch_size=BATCH)
-    return [
-        fields_of(score(source, loader, C, progress=False, head="0", **kwargs))
-        for kwargs in ({"nleep": True}, {"memory": "second_pass"})
-    ]
+    report = score(source, loader, C, progress=False, head="0", memory="second_pass")
+    return report.linear_probe_accuracy, report.log_me, report.leep, report.notes
 
 
 def test_feature_of_one_process_that_is_not_finite(on_two):
-    for found in chain.from_iterable(on_two(overflow_on_one)):
-        names = ("h_score", "h_score_unshrunk", "log_me", "nleep", "linear_probe_accuracy")
-        assert [found[name] for name in names] == [None] * len(names)
-        assert all(math.isfinite(found[name]) for name in ("leep", "leave_one_out_leep", "nce", "eep_accuracy"))
-        assert any("some features are NaN, infinite" in note for note in found["notes"])
+    for probe, log_me, leep, notes in on_two(overflow_on_one):
+        assert (probe, log_me) == (None, None)
+        assert leep < 0
+        assert any("some features are NaN, infinite" in note for note in notes)
 
 
 def changing(rank, world_size):
@@ -187,33 +177,25 @@ def test_scikit_learn_missing_on_one_process(on_two):
 
 
 def features_differ(rank, world_size):
-    """The head of one process gives features for each row, that of the other does not."""
+    """The head of one process gives features for each row, that of the other does not; or the heads' names differ."""
 
     class Doubled(Source):
         def forward(self, x):
             hidden = self.backbone(x.to(self.dtype)).tanh()
             return self.fc(hidden.repeat(2, 1))[: len(x)] if rank == 1 else self.fc(hidden)
 
-    images, labels = (tensor[rank::2] for tensor in dataset().tensors)
-    report = score(Doubled(), DataLoader(TensorDataset(images, labels), batch_size=BATCH), C, progress=False)
-    return report.feature_layer, report.num_features
+    renamed = nn.Sequential()
+    renamed.add_module("body", nn.Linear(5, D))
+    renamed.add_module("fc" if rank else "head", nn.Linear(D, Z))
+    batches = [tuple(tensor[rank::2] for tensor in dataset().tensors)]
+    found = (score(source, batches, C, progress=False, num_permutations=0) for source in (Doubled(), renamed))
+    return [(report.feature_layer, report.num_features) for report in found]
 
 
 def test_processes_agree_on_the_features(on_two):
-    assert on_two(features_differ) == [("(logits)", Z)] * 2
+    """Those of different layers are not pooled, be they of the same size."""
+    assert on_two(features_differ) == [[("(logits)", Z)] * 2] * 2
     assert D != Z
-
-
-def layers_differ(rank, world_size):
-    """Heads of other names give features of the same size."""
-    source = nn.Sequential()
-    source.add_module("body", nn.Linear(5, D))
-    source.add_module("fc" if rank else "head", nn.Linear(D, Z))
-    return score(source, [tuple(tensor[rank::2] for tensor in dataset().tensors)], C, progress=False).feature_layer
-
-
-def test_features_of_different_layers_are_not_pooled(on_two):
-    assert on_two(layers_differ) == ["(logits)"] * 2
 
 
 def shows_progress(rank, world_size):
@@ -228,7 +210,7 @@ def test_the_first_process_shows_the_progress(on_two):
 
 def everything(rank, world_size):
     """All of it in one start of the processes; that without scikit-learn comes last."""
-    looks = (disagree, overflow_on_one, changing, features_differ, layers_differ, shows_progress, missing_scikit_learn)
+    looks = (faults, disagree, overflow_on_one, changing, features_differ, shows_progress, missing_scikit_learn)
     return {look: look(rank, world_size) for look in looks}
 
 

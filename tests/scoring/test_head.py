@@ -5,60 +5,62 @@ import torch
 from torch import nn
 
 from lightning_leep.scoring.head import capture_head_input
-from tests._helpers.head_sources import D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run, sequential_classifier
+from tests._helpers.head_sources import (
+    D,
+    Hidden,
+    LowRank,
+    Net,
+    X,
+    Y,
+    Z,
+    assert_scored_on,
+    assert_scored_on_logits,
+    captured,
+    given_to,
+    hooks,
+    run,
+    sequential_classifier,
+)
 
 
-def captured(source, head=None, inputs=X, target=Y):
-    with capture_head_input(source, head) as capture, torch.no_grad():
-        return capture.take(source(inputs), target), capture.name
+class Keywords(Net):
+    def forward(self, x):
+        return self.fc(input=self.backbone(x))
 
 
-@pytest.mark.parametrize("name", ["fc", "classifier", "head", "linear", "last_linear", "logits", "top"])
-def test_head_under_any_name(name):
-    source = Net(name, nn.Linear(D, Z))
-    features, found = captured(source)
-    assert found == name
-    assert torch.equal(features, given_to(source, name))
-    report = run(source)
-    assert report.feature_layer == name
-    assert_scores_of(report, given_to(source, name))
-    assert not any("linear layer" in note for note in report.notes)
+@pytest.mark.parametrize(("kind", "name"), [(Net, "fc"), (Net, "top"), (Keywords, "fc")])
+def test_head_under_any_name(kind, name):
+    source = kind(name, nn.Linear(D, Z))
+    assert torch.equal(captured(source)[0], given_to(source, name))
+    assert_scored_on(source, name, given_to(source, name))
+    assert not any("linear layer" in note for note in run(source).notes)
 
 
-def test_sequential_classifier():
-    source = Net("classifier", sequential_classifier()).eval()
-    features, found = captured(source)
-    assert found == "classifier.3"
-    assert torch.equal(features, given_to(source, "classifier.3"))
-    assert_scores_of(run(source), given_to(source, "classifier.3"))
-
-
-def test_head_of_a_module_within_a_module():
-    inner = Net("fc", nn.Linear(D, Z))
-    outer = nn.Sequential(inner, nn.Softmax(dim=1))
-    report = run(outer, from_logits=False)
-    assert report.feature_layer == "0.fc"
-    assert_scores_of(report, given_to(inner, "fc"))
-
-
-@pytest.mark.parametrize("layer", ["classifier.0", "classifier.1", "classifier.2", "classifier.3", "classifier"])
+@pytest.mark.parametrize("layer", ["classifier.0", "classifier.1", "classifier"])
 def test_head_named_by_the_user(layer):
     """``classifier.1`` works in place: what it was given is not what is left of it."""
     source = Net("classifier", sequential_classifier()).eval()
-    assert torch.equal(captured(source, layer)[0], given_to(source, layer))
-    report = run(source, head=layer)
-    assert report.feature_layer == layer
-    assert_scores_of(report, given_to(source, layer))
+    assert_scored_on(source, layer, given_to(source, layer), head=layer)
 
 
-@pytest.mark.parametrize("head", ["classifier.6", "clasifier"])
-def test_unknown_name_lists_the_linear_layers(head):
+def test_unknown_name_lists_the_linear_layers():
     source = Net("classifier", sequential_classifier())
     with pytest.raises(ValueError, match=r"got .*\['backbone.0', 'backbone.2', 'classifier.0', 'classifier.3'\]"):
-        run(source, head=head)
+        run(source, head="classifier.6")
     with pytest.raises(ValueError, match=r"got 'fc'. Its linear layers: \[\]"):
         run(lambda x: source(x), head="fc")
     assert hooks(source) == 0
+
+
+def test_head_named_by_any_of_its_names():
+    source = Net("fc", nn.Linear(D, Z))
+    source.last = source.fc
+    for head in ("fc", "last"):
+        assert_scored_on(source, head, given_to(source, "fc"), head=head)
+    assert captured(source)[1] == "fc"
+
+
+# -- which layer it is -------------------------------------------------------------------------------------------------
 
 
 class Unused(Net):
@@ -80,26 +82,70 @@ class Later(Net):
         return self.out(super().forward(x))
 
 
-class Auxiliary(Net):
-    """The classifier runs before another linear layer, whose output is not returned."""
+@pytest.mark.parametrize("make", [Unused, Later])
+def test_common_name_counts_if_the_layer_runs_and_makes_the_outputs(make):
+    source = make()
+    hidden = given_to(source, source.name)
+    assert_scored_on(source, "out", source.fc(hidden).detach() if make is Later else hidden)
+
+
+class TwoHeads(Net):
+    """As DeiT with distillation: the mean of two heads, of which one has the common name."""
 
     def __init__(self) -> None:
-        super().__init__("fc", nn.Linear(D, Z))
-        self.projection = nn.Linear(D, 4)
+        super().__init__("head", nn.Linear(D, Z))
+        self.head_dist = nn.Linear(5, Z)
 
     def forward(self, x):
-        logits = super().forward(x)
-        self.projection(self.backbone[:2](x)[:, :D])
+        return (super().forward(x) + self.head_dist(x)) / 2
+
+
+@pytest.mark.parametrize(("wrap", "name"), [(nn.Sequential, "0.head"), (nn.DataParallel, "module.head")])
+def test_common_name_counts_within_a_wrapper(wrap, name):
+    source = TwoHeads()
+    assert_scored_on(wrap(source), name, given_to(source, "head"))
+
+
+class Auxiliary(nn.Module):
+    """A linear layer without use runs last, so that the head has to be known by its name."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.projection = net, nn.Linear(Z, 2)
+
+    def forward(self, x):
+        logits = self.net(x)
+        self.projection(logits)
         return logits
 
 
-@pytest.mark.parametrize(("make", "name"), [(Unused, "out"), (Later, "out"), (Auxiliary, "fc")])
-def test_common_name_counts_if_the_layer_runs_and_makes_the_outputs(make, name):
-    source = make()
-    features, found = captured(source)
-    assert found == name
-    hidden = given_to(source, source.name)
-    assert torch.equal(features, source.fc(hidden).detach() if make is Later else hidden)
+def test_the_least_deep_of_modules_of_a_common_name():
+    source = Net("fc", nn.Linear(D, Z))
+    source.backbone = nn.Sequential(nn.Linear(5, D), Net("fc", nn.Linear(D, D)))
+    source.backbone[1].backbone = nn.Tanh()
+    assert_scored_on(Auxiliary(source), "net.fc", given_to(source, "fc"))
+
+
+def test_the_last_of_modules_of_a_common_name_that_lie_as_deep():
+    first, source = Net("fc", nn.Linear(D, 5)), Net("fc", nn.Linear(D, Z))
+    with torch.no_grad():
+        assert_scored_on(Auxiliary(nn.Sequential(first, source)), "net.1.fc", source.backbone(first(X)))
+
+
+def test_the_last_to_run_of_two_common_names():
+    source, calibrated = Net("fc", nn.Linear(D, Z)), nn.Sequential()
+    calibrated.linear, calibrated.tanh, calibrated.head = source, nn.Tanh(), nn.Linear(Z, Z)
+    with torch.no_grad():
+        assert_scored_on(Auxiliary(calibrated), "net.head", source(X).tanh())
+
+
+def test_head_within_a_classifier():
+    """Both make the outputs and neither is a linear layer: the one that starts last is the last step."""
+    source = Net("classifier", Hidden("head", LowRank(nn.Linear(D, Z))))
+    assert_scored_on(source, "classifier.head", given_to(source, "classifier").tanh())
+
+
+# -- from batch to batch -----------------------------------------------------------------------------------------------
 
 
 class Mean(nn.Module):
@@ -118,13 +164,55 @@ def test_named_head_that_gives_no_features():
         run(embedding, inputs=torch.randint(9, X.shape), head="0")
 
 
-def test_head_called_with_keywords():
-    class Keywords(Net):
-        def forward(self, x):
-            return self.fc(input=self.backbone(x))
+class Sometimes(Net):
+    """Goes past its head in the last batch, so that a layer of the backbone, as wide, is the last to run."""
 
-    source = Keywords("fc", nn.Linear(D, Z))
-    assert torch.equal(captured(source)[0], given_to(source, "fc"))
+    def __init__(self) -> None:
+        super().__init__("fc", nn.Linear(D, Z))
+        self.backbone = nn.Sequential(nn.Linear(5, D), nn.Tanh(), nn.Linear(D, D))
+
+    def forward(self, x):
+        return super().forward(x) if len(x) == 25 else self.backbone(x) @ self.fc.weight.T
+
+
+@pytest.mark.parametrize(
+    ("head", "said"), [(None, "features for one batch and none for another"), ("fc", "'fc' did not run")]
+)
+def test_head_that_does_not_run_for_every_batch(head, said):
+    with pytest.raises(ValueError, match=said):
+        run(Sometimes(), head=head)
+
+
+def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
+    """Two linear layers of which one is subtracted make no features; one of them alone does."""
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both, self.first, self.second = True, nn.Linear(D, Z), nn.Linear(D, Z)
+
+        def forward(self, x):
+            return self.first(x) - self.second(x) if self.both else self.second(x)
+
+    source = Net("out", Parallel())
+    with capture_head_input(source) as capture, torch.no_grad():
+        assert capture.take(source(X), Y) is None
+        source.out.both = False
+        assert torch.equal(capture.take(source(X), Y), given_to(source, "out"))
+
+
+class Twice(Net):
+    """Less what it returns for a baseline: features of the last run say nothing of the image."""
+
+    def forward(self, x):
+        return super().forward(x) - super().forward(torch.zeros_like(x))
+
+
+def test_head_that_runs_twice_has_no_features():
+    source = Twice("fc", nn.Linear(D, Z))
+    assert_scored_on_logits(source)
+    with pytest.raises(ValueError, match="`head` must name a layer .* 'fc' ran 2 times for one batch"):
+        run(source, head="fc")
 
 
 def test_features_outlive_what_the_model_does_next():
@@ -133,7 +221,7 @@ def test_features_outlive_what_the_model_does_next():
     class FirstToken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.buffer = Net("fc", nn.Linear(D, Z)), torch.empty(25, 200, D)
+            self.net, self.buffer = Net("fc", nn.Linear(D, Z)), torch.empty(60, 200, D)
 
         def forward(self, x):
             tokens = self.buffer[: len(x)]
@@ -141,9 +229,8 @@ def test_features_outlive_what_the_model_does_next():
             return self.net.fc(tokens[:, 0])
 
     source = FirstToken()
-    features, _ = captured(source, inputs=X[:25], target=Y[:25])
-    assert features.untyped_storage().nbytes() == 25 * D * 4
-    assert_scores_of(run(source), given_to(source.net, "fc"))
+    assert captured(source)[0].untyped_storage().nbytes() == 60 * D * 4
+    assert_scored_on(source, "net.fc", given_to(source.net, "fc"))
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -159,20 +246,6 @@ def test_outputs_outlive_a_buffer_that_the_source_uses_again(from_logits):
     for name, value in fresh.scalars().items():
         if name not in ("seconds", "samples_per_second"):
             assert again.scalars()[name] == value, name
-
-
-@pytest.mark.parametrize("width", [9, D])
-def test_features_of_another_layer_in_some_batches(width):
-    """The last batch goes past the head, so that a layer of the backbone is the last to run, be it as wide or not."""
-
-    class Sometimes(Net):
-        def forward(self, x):
-            return super().forward(x) if len(x) == 25 else self.backbone(x) @ self.fc.weight.T
-
-    source = Sometimes("fc", nn.Linear(D, Z))
-    source.backbone = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, D))
-    with pytest.raises(ValueError, match="features for one batch and none for another"):
-        run(source)
 
 
 @pytest.mark.parametrize("head", [None, "fc"])

@@ -6,7 +6,6 @@ from torch import nn
 
 from lightning_leep.functional import h_score, log_me
 from lightning_leep.records.report_notes import LOGITS
-from lightning_leep.scoring.head import capture_head_input
 from tests._helpers.head_sources import C, D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
 
 
@@ -40,26 +39,6 @@ def test_bound_method_is_hooked_through_its_module():
     assert hooks(model) == 0
 
 
-def test_tokens_are_rows_of_dense_labels():
-    source = Net("classifier", nn.Linear(D, Z))
-    tokens, labels = X.reshape(12, 5, 5), Y.reshape(12, 5)
-
-    class Tagger(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = source
-
-        def forward(self, x):
-            return self.net(x).movedim(-1, 1)  # [N, T, Z] -> [N, Z, T]
-
-    source_of_tokens = Tagger()
-    with capture_head_input(source_of_tokens) as capture:
-        features = capture.take(source_of_tokens(tokens), labels)
-    assert features.shape == (12, D, 5)
-    assert torch.equal(features.movedim(1, -1).reshape(60, D), given_to(source, "classifier").reshape(60, D))
-    assert_scores_of(run(Tagger(), labels, tokens), given_to(source, "classifier"))
-
-
 def test_pooled_features_do_not_pass_for_those_of_dense_labels():
     """A linear layer inside a segmentation model (squeeze and excitation) has no row for each pixel."""
 
@@ -76,14 +55,6 @@ def test_pooled_features_do_not_pass_for_those_of_dense_labels():
     assert report.feature_layer == LOGITS
     with torch.no_grad():
         assert_scores_of(report, source(inputs).movedim(1, -1).reshape(60, Z))
-
-
-def test_channels_of_a_convolution_named_as_head():
-    source = nn.Sequential(nn.Conv1d(5, 4, 1), nn.Tanh(), nn.Conv1d(4, Z, 1))
-    inputs = X.reshape(12, 5, 5)
-    with torch.no_grad():
-        expected = source[:2](inputs).movedim(1, -1).reshape(60, 4)
-    assert_scores_of(run(source, Y.reshape(12, 5), inputs, head="2"), expected)
 
 
 def test_classes_that_are_switched_off_say_nothing():

@@ -18,8 +18,7 @@ from tests._helpers.feature_references import reference_h_score, reference_log_m
 from tests._helpers.references import (
     label_entropy,
     reference_eep_accuracy,
-    reference_leave_one_out,
-    reference_leep,
+    reference_eep_scores,
     reference_nce,
     reference_softmax,
 )
@@ -39,14 +38,11 @@ class Source(nn.Module):
 
 def reference(features, labels, weight, num_target_classes):
     """Every score of flat rows ``[n, d]`` from its definition."""
-    theta, counted = reference_softmax(features @ weight.T), np.bincount(labels)[labels] > 1
-    left_out = reference_leave_one_out(theta, labels, num_target_classes)  # [n, C]
-    return {
+    theta = reference_softmax(features @ weight.T)
+    return reference_eep_scores(theta, labels, num_target_classes) | {
         "num_samples": len(labels),
         "class_counts": tuple(np.bincount(labels, minlength=num_target_classes)),
         "label_entropy": label_entropy(labels),
-        "leep": reference_leep(theta, labels, num_target_classes),
-        "leave_one_out_leep": np.log(left_out[np.arange(len(labels)), labels][counted]).mean(),
         "eep_accuracy": reference_eep_accuracy(theta, labels, num_target_classes),
         "nce": reference_nce(theta.argmax(axis=1), labels),
         "h_score": reference_h_score(features, labels, shrinkage=True),
@@ -78,31 +74,28 @@ def make(labels, num_features=5, num_source_classes=6, seed=0, signal=1.5):
     return features, labels, rng.normal(size=(num_source_classes, num_features))
 
 
+#: Labels, number of target classes and of features.
 REGIMES = {
-    "imbalanced": ([0] * 60 + [1] * 6 + [2] * 2, 3),
-    "an absent class": ([0] * 9 + [2] * 11 + [3] * 10, 5),
-    "tiny": ([0, 0, 1, 1, 1, 2], 3),
-    "two classes": ([0] * 21 + [1] * 13, 2),
-    "more classes than images": ([3, 3, 7, 7, 0, 9, 12, 19], 20),
-    "one degree of freedom": ([0, 0, 1, 2], 3),
+    "imbalanced": ([0] * 60 + [1] * 6 + [2] * 2, 3, 5),
+    "an absent class": ([0] * 9 + [2] * 11 + [3] * 10, 5, 5),
+    "tiny": ([0, 0, 1, 1, 1, 2], 3, 5),
+    "two classes": ([0] * 21 + [1] * 13, 2, 5),
+    "more classes than images": ([3, 3, 7, 7, 0, 9, 12, 19], 20, 5),
+    "fewer images than features": ([0] * 5 + [1] * 4 + [2] * 3, 3, 30),
+    "one degree of freedom": ([0, 0, 1, 2], 3, 5),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGIMES)
-@pytest.mark.parametrize("memory", ["device", "second_pass"])
-def test_every_score_by_definition(name, memory):
-    labels, num_target_classes = REGIMES[name]
-    features, labels, weight = make(labels)
+def test_every_score_by_definition(name):
+    labels, num_target_classes, num_features = REGIMES[name]
+    features, labels, weight = make(labels, num_features)
     order = np.random.default_rng(1).permutation(len(labels))
     features, labels = features[order], labels[order]
-    report = report_on(features, labels, weight, num_target_classes, memory=memory)
-    assert_scores(report, reference(features, labels, weight, num_target_classes))
-
-
-def test_fewer_images_than_features():
-    features, labels, weight = make([0] * 5 + [1] * 4 + [2] * 3, num_features=30)
-    assert_scores(report_on(features, labels, weight, 3), reference(features, labels, weight, 3))
+    expected = reference(features, labels, weight, num_target_classes)
+    for memory in ("device", "second_pass"):
+        assert_scores(report_on(features, labels, weight, num_target_classes, memory=memory), expected)
 
 
 def test_ignored_labels():
@@ -128,8 +121,7 @@ def test_dense_prediction():
     assert any(note.startswith("An image gives up to 18 rows") for note in report.notes)
 
 
-@pytest.mark.parametrize("memory", ["device", "second_pass"])
-def test_pixels_of_an_image_that_are_all_alike(memory):
+def test_pixels_of_an_image_that_are_all_alike():
     """Twelve images whose 16 pixels are copies: LEEP is that of the images, its standard error four times too small.
 
     Labels have nothing to do with the images, yet every pixel is foreseen from the others of its image.
@@ -139,22 +131,16 @@ def test_pixels_of_an_image_that_are_all_alike(memory):
     labels = np.arange(12) % 3
     pixels = np.broadcast_to(features[:, None, None], (12, 4, 4, 5)).copy()
     masks = np.broadcast_to(labels[:, None, None], (12, 4, 4)).copy()
-    images, dense = (report_on(*data, weight, 3, memory=memory) for data in ((features, labels), (pixels, masks)))
+    images, dense = (report_on(*data, weight, 3) for data in ((features, labels), (pixels, masks)))
     assert (images.rows_per_image, dense.rows_per_image) == (1, 16)
+    one_pixel = report_on(features[:, None], labels[:, None], weight, 3)  # which is one row
+    assert (one_pixel.rows_per_image, one_pixel.leep, one_pixel.notes) == (1, images.leep, images.notes)
     assert not any(note.startswith("An image gives up to") for note in images.notes)
     assert any(note.startswith("An image gives up to 16 rows") and "from noise" in note for note in dense.notes)
     assert "explains" not in report_markdown(dense)
     assert dense.leep == pytest.approx(images.leep, rel=1e-6)
     assert dense.leep_standard_error == pytest.approx(images.leep_standard_error * math.sqrt(11 / 191), rel=1e-6)
     assert dense.linear_probe_accuracy > images.linear_probe_accuracy + 0.3
-
-
-def test_one_pixel_is_one_row():
-    features, labels, weight = make(np.arange(30) % 3)
-    report = report_on(features.reshape(30, 1, 5), labels.reshape(30, 1), weight, 3)
-    assert report.rows_per_image == 1
-    assert_scores(report, reference(features, labels, weight, 3))
-    assert not any("An image gives up to" in note for note in report.notes)
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------

@@ -52,14 +52,6 @@ def test_fewer_rows_than_features_and_a_row_alone_in_its_class():
     assert np.isnan(found.correct[10])
 
 
-def test_ignored_rows_are_left_out():
-    features, target = rows()
-    holes = target.clone()
-    holes[::4] = -100
-    kept = holes != -100
-    assert_outcomes(scored(features, holes, ignore_index=-100).linear_probe_rows, features[kept], target[kept])
-
-
 def test_many_rows_are_not_kept(monkeypatch):
     monkeypatch.setattr(metric_module, "MAX_ROW_OUTCOMES", 69)
     report = scored(*rows())
@@ -68,45 +60,37 @@ def test_many_rows_are_not_kept(monkeypatch):
     assert report.linear_probe_accuracy is not None
 
 
-def test_features_that_are_not_finite_have_none():
-    features, target = rows()
-    broken = features.clone()
-    broken[3, 0] = torch.inf
-    found = score_outputs(features, target, C, features=broken, layers={"broken": broken})
-    assert found.linear_probe_rows is None
-    assert found.multi_layer_probe_rows is None
+def on_three(rank, world_size):
+    """The reports of a process that has every third image: in two ways, and of pixels."""
+    return [scored(features[rank::3], target[rank::3], **options) for features, target, options in divided()]
 
 
-def divided(rank, world_size, features, target, options):
-    """The report of a process that has every ``world_size``-th image."""
-    return scored(features[rank::world_size], target[rank::world_size], **options)
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("memory", ["device", "second_pass"])
-def test_processes_give_the_order_of_the_data(memory):
-    """Uneven shares, and rows without a label on some of them."""
+def divided():
+    """Uneven shares, rows without a label on some of them; pixels of an image, which stay together."""
     features, target = rows(71)
     target[5:20:3] = -100
-    options = {"memory": memory, "num_permutations": 0, "ignore_index": -100}
-    alone = scored(features, target, **options)
-    for report in run_processes(divided, 3, features, target, options):
-        for name in ("linear_probe_rows", "multi_layer_probe_rows"):
-            found, expected = getattr(report, name), getattr(alone, name)
-            assert found.labels == expected.labels
-            assert found.correct == pytest.approx(expected.correct)
-            assert found.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-5)
+    generator = torch.Generator().manual_seed(3)
+    classes = torch.randint(C, (5, 4), generator=generator)
+    pixels = torch.randn(5, 6, 4, generator=generator) + torch.eye(C, 6)[classes].movedim(2, 1)
+    options = {"num_permutations": 0, "ignore_index": -100}
+    return [(features, target, {"memory": memory} | options) for memory in ("device", "second_pass")] + [
+        (pixels, classes, options)
+    ]
 
 
 @pytest.mark.distributed
-def test_processes_with_pixels():
-    """Dense prediction: the pixels of an image stay together."""
-    generator = torch.Generator().manual_seed(3)
-    target = torch.randint(C, (5, 4), generator=generator)
-    features = torch.randn(5, 6, 4, generator=generator) + torch.eye(C, 6)[target].movedim(2, 1)
-    alone = scored(features, target)
-    flat = features.movedim(1, 2).reshape(20, 6), target.reshape(20)
-    assert_outcomes(alone.linear_probe_rows, *flat)
-    for report in run_processes(divided, 2, features, target, {}):
-        assert report.linear_probe_rows.labels == alone.linear_probe_rows.labels
-        assert report.linear_probe_rows.correct == pytest.approx(alone.linear_probe_rows.correct)
+def test_processes_give_the_order_of_the_data():
+    by_rank = run_processes(on_three, 3)
+    for place, (features, target, options) in enumerate(divided()):
+        alone = scored(features, target, **options)
+        flat, labels = features.movedim(1, -1).reshape(-1, 6), target.flatten()
+        assert_outcomes(alone.linear_probe_rows, flat[labels >= 0], labels[labels >= 0])
+        for reports in by_rank:
+            for name in ("linear_probe_rows", "multi_layer_probe_rows"):
+                found, expected = getattr(reports[place], name), getattr(alone, name)
+                if features.ndim > 2 and name == "multi_layer_probe_rows":
+                    assert found is expected is None  # dense prediction has no layers
+                    continue
+                assert found.labels == expected.labels
+                assert found.correct == pytest.approx(expected.correct)
+                assert found.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-5)

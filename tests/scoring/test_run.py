@@ -1,70 +1,58 @@
+"""How a scoring pass runs a source over data: modes, random states, precision, loaders, impossible arguments."""
+
 import random
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
+from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPMetric, TransferabilityReport, score
-from lightning_leep.functional import leep
-from tests._helpers.small_network import C, Z, run
+from tests._helpers.small_network import C, run
 
 
-def test_report_equals_the_scores_of_all_rows_at_once(source, data):
-    report = run(source, data)
-    images, labels = data.tensors
-    with torch.no_grad():
-        logits = source.eval()(images)
-    theta = torch.softmax(logits, 1).double().numpy()  # float32 rows, float64 arithmetic
-    joint = np.stack([theta[labels == y].sum(0) for y in range(C)])
-    eep = theta @ (joint / joint.sum(0)).T
-    n = len(labels)
-    assert report.leep == pytest.approx(np.log(eep[np.arange(n), labels]).mean(), abs=1e-6)
-    assert report.leep == pytest.approx(leep(logits, labels, C).item(), abs=1e-6)
-    assert report.eep_accuracy == pytest.approx((eep.argmax(1) == labels.numpy()).mean())
-    counts = np.bincount(labels, minlength=C)
-    assert report.class_counts == tuple(counts)
-    assert report.label_entropy == pytest.approx(-(counts / n * np.log(counts / n)).sum())
-    assert (report.num_samples, report.num_target_classes, report.num_source_classes) == (n, C, Z)
-    assert report.samples_per_second == pytest.approx(n / report.seconds)
-    np.testing.assert_allclose(report.joint, joint, rtol=1e-5)
-
-
-@pytest.mark.parametrize("hide", [lambda net: net, lambda net: lambda inputs: net(inputs)], ids=["module", "function"])
-def test_source_runs_in_evaluation_mode_and_gets_its_modes_back(source, data, hide):
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda net: net,
+        lambda net: lambda inputs: net(inputs),
+        lambda net: partial(lambda inputs, nets: nets[0](inputs), nets=[net]),
+        lambda net: net.forward,
+    ],
+    ids=["module", "function", "holder", "bound method"],
+)
+def test_source_runs_in_evaluation_mode_without_gradients_and_gets_its_modes_back(source, data, hide):
     source.train()
     source[1].eval()  # a user's frozen BatchNorm
-    statistics, modes = source[1].running_mean.clone(), []
-    source.register_forward_hook(lambda *args: modes.extend(layer.training for layer in source.modules()))
+    statistics, seen = source[1].running_mean.clone(), []
+    for layer in source:
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append((layer.training, output.requires_grad)))
     run(hide(source), data)
-    assert set(modes) == {False}
+    assert set(seen) == {(False, False)}
     assert [module.training for module in source.modules()] == [True, True, False, True, True, True]
     assert torch.equal(source[1].running_mean, statistics)
+    assert all(p.grad is None and p.requires_grad for p in source.parameters())
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_modes_and_random_states_are_restored(source, data, fails):
+@pytest.mark.parametrize("error", [None, IndexError, KeyboardInterrupt])
+def test_modes_and_random_states_are_restored(source, data, error):
     def split(batch):
         torch.rand(1), np.random.rand(), random.random()
-        return batch[7] if fails else batch
+        if error is not None:
+            raise error
+        return batch
 
     source.train()
     states = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    with pytest.raises(IndexError) if fails else nullcontext():
+    with pytest.raises(error) if error else nullcontext():
         run(source, data, split_batch=split)
     assert all(module.training for module in source.modules())
     assert torch.equal(torch.random.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
-
-
-def test_no_gradients_and_none_left_behind(source, data):
-    recorded = []
-    source.register_forward_hook(lambda module, inputs, output: recorded.append(output.requires_grad))
-    run(source, data)
-    assert recorded == [False] * 3
-    assert all(p.grad is None for p in source.parameters())
-    assert all(p.requires_grad for p in source.parameters())
 
 
 def test_batches_that_are_longer_tuples(source, data):
@@ -72,27 +60,18 @@ def test_batches_that_are_longer_tuples(source, data):
     assert run(source, rows, split_batch=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
 
 
-def test_probabilities_and_ignored_rows(source, data):
-    images, labels = data.tensors
-    labels = labels.clone()
-    labels[::5] = -100
-    kept = labels != -100
-    whole = run(lambda x: source(x).softmax(1), TensorDataset(images, labels), from_logits=False, ignore_index=-100)
-    part = run(source, TensorDataset(images[kept], labels[kept]))
-    assert whole.leep == pytest.approx(part.leep, abs=1e-7)
-    assert whole.num_samples == part.num_samples == int(kept.sum())
-
-
-def test_precision(source, data):
+@pytest.mark.parametrize(("precision", "dtype"), [("16-mixed", torch.float16), ("bf16-mixed", torch.bfloat16)])
+def test_precision(source, data, precision, dtype):
     dtypes = []
     source[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
-    half = run(source, data, precision="bf16-mixed")
-    assert set(dtypes) == {torch.bfloat16}
-    assert half.leep == pytest.approx(run(source, data).leep, abs=1e-2)
+    half = run(source, data, precision=precision, layers=None)
+    assert set(dtypes) == {dtype}
+    assert not torch.is_autocast_enabled("cpu")
+    assert half.leep == pytest.approx(run(source, data, layers=None).leep, abs=1e-2)
 
 
-def test_workers_of_the_loader_start_once(source, data):
-    """Each iterator of a loader starts workers of its own."""
+def test_loader_is_read_once_and_the_progress_shown(source, data, capsys, monkeypatch):
+    """Each iterator of a loader starts workers of its own. One that Lightning started as another process is silent."""
 
     class Counting(DataLoader):
         readings = 0
@@ -101,10 +80,12 @@ def test_workers_of_the_loader_start_once(source, data):
             self.readings += 1
             return super().__iter__()
 
-    for progress in (False, True):
+    for progress, rank in ((False, 0), (True, 0), (True, 1)):
+        monkeypatch.setattr(rank_zero_only, "rank", rank, raising=False)
         loader = Counting(data, batch_size=32)
         score(source, loader, C, progress=progress)
         assert loader.readings == 1
+        assert ("Scoring the source model" in capsys.readouterr().err) == (progress and rank == 0)
 
 
 def test_batches_by_index(source, data):
@@ -153,7 +134,7 @@ def test_too_little_data(source, rows, said):
 def test_numbers_of_numpy_are_numbers():
     """The number of classes is often the largest label of an array, plus one."""
     images, labels = torch.randn(40, 3), torch.arange(40) % 2
-    report = score(torch.nn.Linear(3, 5), [(images, labels)], np.int64(2), ignore_index=np.int64(-1), progress=False)
+    report = score(nn.Linear(3, 5), [(images, labels)], np.int64(2), ignore_index=np.int64(-1), progress=False)
     assert report.num_target_classes == 2
     assert TransferabilityReport.from_json(report.to_json()) == report
     metric = LEEPMetric(np.int64(2), np.int32(5))

@@ -1,13 +1,12 @@
 """Scoring of outputs that were computed before, and the number of classes found from the labels."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lightning_leep import ScoringOptions, score, score_outputs
-from tests._helpers.feature_references import reference_h_score, reference_probe
-from tests._helpers.references import random_task, reference_leep, reference_nce, reference_softmax
+from tests._helpers.feature_references import reference_h_score
+from tests._helpers.references import random_task, reference_leep, reference_softmax
 
 C, Z, D, N = 4, 5, 6, 120
 LOGITS, Y = random_task(N, Z, C)
@@ -33,27 +32,19 @@ def timeless(report):
     }
 
 
-@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.flip(0).numpy()[::-1]])
-def test_scores_are_those_of_the_definitions(convert):
-    report = score_outputs(convert(LOGITS), convert(Y), C, features=convert(FEATURES))
-    theta = reference_softmax(LOGITS)
-    assert report.leep == pytest.approx(reference_leep(theta, Y, C), abs=1e-6)
-    assert report.nce == pytest.approx(reference_nce(LOGITS.argmax(1).tolist(), Y.tolist()), abs=1e-9)
-    expected = reference_h_score(FEATURES.double().numpy(), Y.numpy(), shrinkage=False)
-    assert report.h_score_unshrunk == pytest.approx(expected, rel=1e-6)
-    probe = reference_probe(FEATURES.double().numpy(), Y.numpy())
-    assert report.linear_probe_accuracy == pytest.approx(probe["linear_probe_accuracy"], abs=1e-9)
-    assert report.num_source_classes == Z
-    assert report.joint.shape == (C, Z)
-
-
-@pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
-def test_report_is_that_of_the_pass_that_ran_the_model(memory):
+@pytest.mark.parametrize(
+    ("memory", "convert"),
+    [("device", lambda x: x), ("cpu", lambda x: x.numpy()), ("second_pass", lambda x: x.flip(0).numpy()[::-1])],
+)
+def test_report_is_that_of_the_pass_that_ran_the_model(memory, convert):
     source, options = Source(), ScoringOptions(memory=memory)
     ran = score(source, [(FEATURES, Y)], C, options, progress=False)
     with torch.no_grad():
-        cached = score_outputs(source(FEATURES), Y, C, features=FEATURES, options=options)
+        logits = source(FEATURES)
+    cached = score_outputs(convert(logits), convert(Y), C, features=convert(FEATURES), options=options)
     assert timeless(cached) == timeless(ran)
+    assert cached.leep == pytest.approx(reference_leep(reference_softmax(logits), Y, C), abs=1e-6)
+    assert cached.joint.shape == (C, Z)
 
 
 def test_without_features_their_scores_are_left_out():
@@ -87,24 +78,19 @@ def test_probabilities_and_single_outputs():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([[1.0]], Y, C), TypeError, "`logits` must be a tensor or a NumPy array, got list"),
-        ((LOGITS, Y.tolist(), C), TypeError, "`target` must be a tensor or a NumPy array, got list"),
-        ((LOGITS, Y[1:], C), ValueError, "`target` must have shape"),
-        ((LOGITS, Y.double(), C), TypeError, "`target` must hold integer class labels"),
-        ((LOGITS, Y, 2), ValueError, "labels in 0..1"),
-        ((LOGITS, Y, 0), ValueError, "`num_target_classes` must be an integer of at least 1"),
+        ({"logits": [[1.0]]}, TypeError, "`logits` must be a tensor or a NumPy array, got list"),
+        ({"target": Y.tolist()}, TypeError, "`target` must be a tensor or a NumPy array, got list"),
+        ({"features": "fc"}, TypeError, "`features` must be a tensor or a NumPy array, got str"),
+        ({"target": Y.double()}, TypeError, "`target` must hold integer class labels"),
+        ({"target": Y[1:]}, ValueError, "`target` must have shape"),
+        ({"features": FEATURES[1:]}, ValueError, "to go with `features` of shape"),
+        ({"num_target_classes": 2}, ValueError, "labels in 0..1"),
+        ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
-        score_outputs(*arguments)
-
-
-def test_bad_features_are_named():
-    with pytest.raises(ValueError, match="to go with `features` of shape"):
-        score_outputs(LOGITS, Y, C, features=FEATURES[1:])
-    with pytest.raises(TypeError, match="`features` must be a tensor or a NumPy array, got str"):
-        score_outputs(LOGITS, Y, C, features="fc")
+        score_outputs(**{"logits": LOGITS, "target": Y, "num_target_classes": C} | arguments)
 
 
 @pytest.mark.parametrize("memory", ["device", "cpu", "second_pass"])
@@ -147,30 +133,19 @@ def test_classes_that_cannot_be_found_are_asked_for(memory):
         score(Source(), [(FEATURES, Y.tolist())], None, options, progress=False)
 
 
-def test_labels_are_read_before_a_second_pass():
-    """The labels alone: the source runs twice over each batch, as often as with a stated number."""
-    reads, runs = [], []
+@pytest.mark.parametrize(("memory", "reads", "runs"), [("device", 1, 1), ("second_pass", 3, 2)])
+def test_how_often_the_loader_is_read_and_the_source_runs(memory, reads, runs):
+    """Before a second pass the labels are read alone; rows that are kept are enough of an iterator."""
+    read, ran = [], []
 
     class Batches:
         def __iter__(self):
             for batch in zip(FEATURES.split(50), Y.split(50), strict=True):
-                reads.append(len(batch[0]))
+                read.append(len(batch[0]))
                 yield batch
 
     source = Source()
-    source.register_forward_hook(lambda module, args, output: runs.append(len(output)))
-    report = score(source, Batches(), progress=False, memory="second_pass")
-    assert (report.num_target_classes, sum(reads), sum(runs)) == (C, 3 * N, 2 * N)
-
-
-def test_loader_is_read_once():
-    reads = []
-
-    def batches():
-        for batch in zip(FEATURES.split(50), Y.split(50), strict=True):
-            reads.append(len(batch[0]))
-            yield batch
-
-    report = score(Source(), batches(), progress=False)
-    assert (report.num_target_classes, sum(reads)) == (C, N)
-    assert np.isfinite(report.leep)
+    source.register_forward_hook(lambda module, args, output: ran.append(len(output)))
+    batches = Batches() if memory == "second_pass" else iter(Batches())
+    report = score(source, batches, progress=False, memory=memory)
+    assert (report.num_target_classes, sum(read), sum(ran)) == (C, reads * N, runs * N)

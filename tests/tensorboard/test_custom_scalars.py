@@ -15,9 +15,9 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 from werkzeug.test import Client
 
 from lightning_leep import LEEPCallback
-from tests._helpers.small_transfer import Classifier, fit, make_source
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_source
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_figures", "no_forks")]
 
 
 def asker(folder):
@@ -41,26 +41,16 @@ def charts(folder) -> list[tuple[str, list[str]]]:
     return [(category["title"], [chart["title"] for chart in category["chart"]]) for category in categories]
 
 
-def fit_run(folder, before=None, after=None) -> LEEPCallback:
-    """A run with the callback, and the layouts that its user writes."""
-    logger, callback = TensorBoardLogger(folder, name=""), LEEPCallback(make_source(), history=False, strict=True)
-    if before:
-        logger.experiment.add_custom_scalars(before)
-    fit(Classifier(), callback, logger=logger)
-    if after:
-        logger.experiment.add_custom_scalars(after)
-    logger.experiment.close()
-    return callback
-
-
-def test_the_callback_writes_no_layout(tmp_path):
-    fit_run(tmp_path)
-    assert charts(tmp_path) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_the_users_layout_is_shown_as_it_is(tmp_path, moment):
+def test_the_callback_writes_no_layout_and_shows_that_of_the_user_as_it_is(tmp_path):
+    """Whether the user writes a layout before the fit, after it or never."""
     layout = {"accuracies": {title: ["Multiline", [title]] for title in ("val_acc", "leep/predicted_accuracy")}}
-    fit_run(tmp_path, **{moment: layout})
-    assert charts(tmp_path) == [("accuracies", ["val_acc", "leep/predicted_accuracy"])]
+    for moment, shown in (("never", []), ("before", layout), ("after", layout)):
+        logger = TensorBoardLogger(tmp_path, name=moment)
+        if moment == "before":
+            logger.experiment.add_custom_scalars(layout)
+        callback = LEEPCallback(make_source(), history=False, strict=True, scoring=FEW_SCORES)
+        fit(Classifier(), callback, logger=logger, max_epochs=1)
+        if moment == "after":
+            logger.experiment.add_custom_scalars(layout)
+        logger.experiment.close()
+        assert charts(tmp_path / moment) == [(title, list(titles)) for title, titles in dict(shown).items()]

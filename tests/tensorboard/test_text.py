@@ -29,17 +29,15 @@ def words(*args, **kwargs):
     return " ".join(re.sub(r"<[^>]+>", " ", rendered(*args, **kwargs)).split())
 
 
-def test_says_what_was_scored(report):
-    text = words(report, source_name="resnet20")
+def test_before_training_it_says_what_was_scored_and_what_is_expected(report):
+    text = words(report, forecast(0.7), source_name="resnet20")
     assert "How well does resnet20 transfer?" in text
     assert "resnet20 (4 classes) was run once over 40 samples of 3 target classes (2.0 s, 20 samples a second)" in text
-
-
-def test_places_leep_between_its_floor_and_0(report):
     # H(Y) = 1.5 bits = 1.0397; out of sample 1 - 0.6 / 1.0397 of it is explained.
-    text = words(report)
     assert "LEEP -0.500 , on a scale from -1.040 (the source says nothing about the labels) to 0" in text
     assert "from the others alone, it is -0.600, so the source explains 42.3% of the label information" in text
+    assert "Predicted accuracy: 70.0%. Training the head is expected to reach accuracy 0.700 (90% interval" in text
+    assert "Best accuracy" not in text
 
 
 def test_a_confident_source_on_noise_explains_nothing(report):
@@ -53,15 +51,6 @@ def test_a_confident_source_on_noise_explains_nothing(report):
 )
 def test_an_unknown_share_is_not_invented(report, change):
     assert "explains" not in words(dataclasses.replace(report, **change))
-
-
-def test_before_training_it_states_the_forecast_in_a_sentence(report):
-    text = words(report, forecast(0.7))
-    assert (
-        "Predicted accuracy: 70.0%. Training the head is expected to reach accuracy 0.700 "
-        "(90% interval 0.600 to 0.800), from 9 rows."
-    ) in text
-    assert "Best accuracy" not in text
 
 
 @pytest.mark.parametrize(("leep", "outside"), [(-0.9, False), (-0.2, True)])
@@ -81,33 +70,22 @@ def test_what_limits_the_forecast_stands_with_what_limits_the_scores(report):
     assert scores < limits < html.index("<table>")
 
 
-def test_says_why_a_run_was_stopped(report):
-    assert "Stopped. It was hopeless." in words(report, forecast(0.7), CURVE, stopped="It was hopeless.")
-    assert "Stopped" not in words(report, forecast(0.7), CURVE)
-
-
 def test_after_training_it_tells_how_it_came_out(report):
-    text = words(report, forecast(0.7), CURVE)
+    text = words(report, forecast(0.7), CURVE, stopped="It was hopeless.")
+    assert "Stopped. It was hopeless." in text
     assert (
         "Best accuracy: 75.0% , after 2 epochs (72.0% after 3 epochs): 5.0 points above the prediction, inside its "
         "interval; the prediction was reached after 2 epochs. Of its best accuracy it reached 50% after 1 epoch, "
         "90% after 2 epochs and 99% after 2 epochs."
     ) in text
-
-
-def test_a_prediction_that_was_not_met(report):
     text = words(report, forecast(0.8, low=0.76, high=0.9), CURVE)
     assert ": 5.0 points below the prediction, outside its interval; the prediction was not reached." in text
+    assert "Stopped" not in text
 
 
-def test_without_a_prediction_there_is_none(report):
-    text = words(report, curve=CURVE)
-    assert "rediction" not in text.replace("leave-one-out", "")
-    assert "Best accuracy: 75.0%" in text
-
-
-def test_the_best_at_the_end_is_told_once(report):
+def test_without_a_prediction_there_is_none_and_the_best_at_the_end_is_told_once(report):
     text = words(report, curve=AccuracyCurve((1, 2), (0.4, 0.75)))
+    assert "rediction" not in text.replace("leave-one-out", "")
     assert "Best accuracy: 75.0% , after 2 epochs. Of its best" in text
 
 
@@ -146,7 +124,7 @@ def test_one_table_holds_the_scores_with_their_errors(report):
     assert all(len(row) == 3 and row[2] for row in rows)
 
 
-def test_scores_that_were_asked_for_join_the_table(report):
+def test_scores_that_were_asked_for_join_the_table_and_an_unknown_error_is_left_out(report):
     full = dataclasses.replace(
         report,
         nce=-0.9,
@@ -155,23 +133,17 @@ def test_scores_that_were_asked_for_join_the_table(report):
         log_me=0.5,
         linear_probe_accuracy=0.75,
         linear_probe_accuracy_standard_error=0.01,
+        leep_standard_error=math.nan,
+        eep_accuracy_standard_error=math.inf,
     )
     text = words(full)
     for score in ("linear probe accuracy 75.0% ± 2.0%", "NCE -0.900", "N-LEEP -0.800", "H-score 1.250", "LogME 0.500"):
         assert score in text
-
-
-def test_an_unknown_error_is_left_out(report):
-    text = words(dataclasses.replace(report, leep_standard_error=math.nan, eep_accuracy_standard_error=math.inf))
     assert "nan" not in text
     assert "inf" not in text.replace("information", "")
 
 
-def test_warnings_stand_before_the_table(report):
-    html = rendered(report)
-    assert html.index("<li>Half of the samples were scored.</li>") < html.index("<table>")
-    assert "with care" not in words(dataclasses.replace(report, notes=()))
-
-
-def test_a_name_in_angle_brackets_survives(report):
-    assert "&lt;lambda&gt;" in rendered(report, source_name="<lambda>")
+def test_no_notes_and_a_name_in_angle_brackets(report):
+    html = rendered(dataclasses.replace(report, notes=()), source_name="<lambda>")
+    assert "with care" not in html
+    assert "&lt;lambda&gt;" in html

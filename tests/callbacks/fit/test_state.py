@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import pickle
 import warnings
 
 import pytest
@@ -78,7 +79,6 @@ DAMAGE = {
     "a list": instead([1, 2]),
     "a text": instead("state"),
     "a number": instead(3),
-    "another library's": instead({"wait_count": 1, "stopped_epoch": 0, "best_score": torch.tensor(0.5)}),
     "weights": instead({"layer.weight": torch.ones(2, 2)}),
     "one key more": put("version", value=2),
     **{f"without {name}": drop(name) for name in (f.name for f in dataclasses.fields(FitState))},
@@ -88,12 +88,7 @@ DAMAGE = {
         for kind, value in (("tensor", TENSOR), ("text", "0.5"))
     },
     "report without leep": drop("report", "leep"),
-    "report from the future": put("report", "newer_score", value=1.0),
     "leep is a tensor": put("report", "leep", value=torch.tensor(-0.5)),
-    "leep above 0": put("report", "leep", value=3.0),
-    "counts are a tensor": put("report", "class_counts", value=torch.tensor([20, 20, 10])),
-    "counts of others": put("report", "class_counts", value=[1, 2, 3]),
-    "notes are numbers": put("report", "notes", value=[1]),
     "forecast without notes": drop("forecast", "notes"),
     "forecast from the future": put("forecast", "quantiles", value=(0.1,)),
     "forecast is a tensor": put("forecast", "value", value=torch.tensor(0.5)),
@@ -144,7 +139,7 @@ def test_a_damaged_state_is_one_warning_and_a_fresh_state(name, checkpoint):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a list", "weights", "without trained", "leep is a tensor", "accuracy in per cent"])
+@pytest.mark.parametrize("name", ["a list", "leep is a tensor"])
 def test_a_damaged_state_in_a_checkpoint_is_one_warning_and_a_fresh_score(name, checkpoint, undamaged, tmp_path):
     content = copy.deepcopy(checkpoint)
     content["callbacks"][KEY] = DAMAGE[name](content["callbacks"][KEY])
@@ -183,13 +178,16 @@ def test_strict_raises(checkpoint, tmp_path):
 
 
 def test_round_trip():
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), dataloader=train_loader(), strict=True)
     fit(Classifier(), callback)
     other = LEEPCallback(make_source())
     other.load_state_dict(callback.state_dict())
-    assert (other.report, other.forecast, other.curve) == (callback.report, callback.forecast, callback.curve)
-    assert other.state_dict() == callback.state_dict()
-    assert other.state_dict()["association"]["targets"] == ("0", "1", "2")  # a resumed run does not score again
+    again = pickle.loads(pickle.dumps(callback))
+    for known in (other, again):
+        assert (known.report, known.forecast, known.curve) == (callback.report, callback.forecast, callback.curve)
+        assert known.state_dict() == callback.state_dict()
+    assert again.state_key == callback.state_key
+    assert list(other.state_dict()["association"]["targets"]) == ["0", "1", "2"]  # a resumed run does not score again
     other.load_state_dict(LEEPCallback().state_dict())
     assert (other.report, other.forecast, len(other.curve)) == (None, None, 0)
 

@@ -30,7 +30,7 @@ class Rows(Dataset):
 
 def test_batches_are_the_same_and_nothing_else_is():
     rows = Rows(lambda index: DATA[index])
-    batches = ForkedBatches(DataLoader(rows, batch_size=10))
+    batches = ForkedBatches(DataLoader(rows, batch_size=10, pin_memory=True))
     for _ in range(2):
         for (inputs, labels), (expected, classes) in zip(batches, DataLoader(DATA, batch_size=10), strict=True):
             assert torch.equal(inputs, expected)
@@ -46,10 +46,6 @@ def test_no_batches(batches):
 def test_an_iterator_is_not_used_up():
     numbers = iter(range(3))
     assert list(ForkedBatches(numbers)) == list(numbers) == [0, 1, 2]
-
-
-def test_a_pinning_loader():
-    assert len(list(ForkedBatches(DataLoader(DATA, batch_size=10, pin_memory=True)))) == 5
 
 
 class Answering(threading.Thread):
@@ -88,18 +84,11 @@ def needs_a_thread():
     return thread.read
 
 
-UNREADABLE = {
-    "unpicklable": lambda: lambda index: (DATA[index][0], DATA[index][1], (lambda: 0)),
-    "connection": connected,
-    "thread": needs_a_thread,
-}
-
-
-@pytest.mark.slow  # it waits until the reader is given up
-@pytest.mark.parametrize("kind", UNREADABLE)
-def test_what_a_fork_cannot_read_is_read_here(kind, monkeypatch):
-    monkeypatch.setattr(forked_batches, "PATIENCE", 2)
-    rows = Rows(UNREADABLE[kind]())
+@pytest.mark.parametrize("make_read", [connected, needs_a_thread])
+def test_what_a_fork_cannot_read_is_read_here(make_read, monkeypatch):
+    monkeypatch.setattr(forked_batches, "PATIENCE", 0.5)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # until the reader is killed
+    rows = Rows(make_read())
     batches = ForkedBatches(DataLoader(rows, batch_size=10, collate_fn=list))
     assert [len(batch) for batch in batches] == [10] * 5
     assert rows.count == 50

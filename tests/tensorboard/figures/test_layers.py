@@ -64,19 +64,16 @@ def test_the_recommended_cut(report, probe, together, start):
     assert_legible(figure)
 
 
-def test_nothing_recommended_has_no_cut(report):
-    report = with_layers(report, linear_probe_accuracy=None)
-    assert not layers_figure(report, advise(report)).axes[0].patches
-
-
-@pytest.mark.parametrize("count", [1, 2, 17, 60])
-def test_any_number_of_layers_is_legible(report, count):
-    assert_legible(layers_figure(with_layers(report, count)))
-
-
-def test_a_report_without_layers_has_no_figure(report):
+def test_nothing_recommended_has_no_cut_and_a_report_without_layers_no_figure(report):
+    without_head = with_layers(report, linear_probe_accuracy=None)
+    assert not layers_figure(without_head, advise(without_head)).axes[0].patches
     with pytest.raises(ValueError, match="layers"):
         layers_figure(report)
+
+
+@pytest.mark.parametrize("count", [1, 17, 60])
+def test_any_number_of_layers_is_legible(report, count):
+    assert_legible(layers_figure(with_layers(report, count)))
 
 
 def test_table_of_the_text_panel(report):

@@ -3,6 +3,7 @@
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from lightning_leep.forecast import AccuracyForecast
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.association import Association
 from lightning_leep.records.layers import LayerScore
@@ -71,26 +72,18 @@ def column(browser, title: str) -> list[str]:
     return browser.texts(f".transfers tbody td:nth-child({place})")
 
 
-def test_summary_table_and_chart(opened):
+def test_summary_table_chart_sorting_and_filters(opened):
     page = opened(RECORDS)
     assert page.texts("h1") == ["4 transfers"]
     assert page.texts(".summary strong")[0].startswith("1 of 3 inside the 90% interval, mean error")
     assert column(page, "source") == ["early", "convnext", "vit", "resnet"]  # the newest first
     assert [text.split(",")[0] for text in column(page, "outcome")] == ["ended early", "below", "above", "inside"]
     page.run("return document.querySelectorAll('.pick').length === 3")
-
-
-def test_sorting_both_ways(opened):
-    page = opened(RECORDS)
     page.click("th[data-title=achieved] button")
     assert column(page, "achieved") == ["20.0%", "30.0%", "70.0%", "90.0%"]
     page.click("th[data-title=achieved] button")
     assert column(page, "achieved") == ["90.0%", "70.0%", "30.0%", "20.0%"]
     assert page.value("document.querySelector('th[data-title=achieved]').ariaSort") == "descending"
-
-
-def test_filters_and_what_they_leave(opened):
-    page = opened(RECORDS)
     page.click("input[type=search]")
     page.press("vit")
     assert column(page, "source") == ["vit"]
@@ -103,7 +96,7 @@ def test_filters_and_what_they_leave(opened):
     assert column(page, "source") == ["vit"]
 
 
-def test_one_transfer_by_click_and_by_keys(opened):
+def test_one_transfer_and_points_of_the_chart_by_click_and_by_keys(opened):
     page = opened(RECORDS)
     page.click(".transfers tbody tr", 2)
     assert page.texts("#transfer h2") == ["vit → pets"]
@@ -118,10 +111,6 @@ def test_one_transfer_by_click_and_by_keys(opened):
     page.run("return document.querySelectorAll('#transfer svg[role=img]').length === 2")
     assert any("train from layer2 on (layer 3 of 4)" in text for text in page.texts("#transfer .legend li"))
     page.run("return document.querySelectorAll('#transfer details td').length > 0")  # for those who cannot point
-
-
-def test_points_of_the_chart_by_click_and_by_keys(opened):
-    page = opened(RECORDS)
     page.run("return document.querySelectorAll('.pick').length === 3")
     stops = "document.querySelectorAll('.pick[tabindex=\"0\"]').length"
     assert page.value(stops) == 1
@@ -176,35 +165,29 @@ def test_ranking_with_ties(opened):
     assert "\u22121.0 points (± 2.0)" in table
 
 
-def test_nothing_to_show_says_what_to_do(opened):
+def test_nothing_to_show_says_what_to_do_and_a_transfer_of_which_little_is_known_is_shown(opened):
     page = opened([])
     assert "Nothing to show yet. Train with LEEPCallback" in page.texts("main")[0]
-
-
-def test_a_transfer_of_which_little_is_known(opened):
     page = opened([make_record(curve=AccuracyCurve(), trainable="scratch")])
     assert "There is no forecast. No validation yet." in page.texts("#transfer p")[0]
 
 
-def test_light_and_dark(opened):
+def test_any_width_of_window_and_light_and_dark(opened):
     page = opened(RECORDS)
+    charts = "[...document.querySelectorAll('.chart')]"
+    for width in (360, 800, 1900):
+        page.resize(width, 700)
+        page.run(f"return {charts}.every((box) => box.firstChild?.getAttribute('width') <= box.clientWidth)")
+        assert page.value("document.documentElement.scrollWidth") <= width
     colors = "getComputedStyle(document.querySelector('.leep')).backgroundColor"
     assert page.value(colors) == "rgb(255, 255, 255)"
     page.theme("dark")
     assert page.value(colors) == "rgb(20, 23, 28)"
 
 
-@pytest.mark.parametrize("width", [360, 800, 1900])
-def test_no_window_is_too_narrow(opened, width):
-    page = opened(RECORDS)
-    page.resize(width, 700)
-    charts = "[...document.querySelectorAll('.chart')]"
-    page.run(f"return {charts}.every((box) => box.firstChild?.getAttribute('width') <= box.clientWidth)")
-    assert page.value("document.documentElement.scrollWidth") <= width
-
-
 def test_a_thousand_transfers(opened):
-    page = opened([transfer(f"source {i}", i / 1000, 1 + i % 28) for i in range(1000)])
+    forecast = AccuracyForecast(value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows")
+    page = opened([transfer(f"source {i}", i / 1000, 1 + i % 28, forecast=forecast) for i in range(1000)])
     assert page.value("document.querySelectorAll('.transfers tbody tr').length") == 1000
     took = page.value(
         "(() => { const start = performance.now(); document.querySelector('th[data-title^=LEEP] button').click(); "

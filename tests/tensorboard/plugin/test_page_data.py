@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lightning_leep.forecast import forecast_accuracy
+from lightning_leep.forecast import AccuracyForecast, forecast_accuracy
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.records.association import Association
 from lightning_leep.records.layers import LayerScore
@@ -106,7 +106,13 @@ def test_page_of_a_thousand_transfers_has_less_than_two_megabytes():
     classes = [tuple(f"class < {i} > of some length, {kind}" for i in range(n)) for kind, n in (("t", 40), ("s", 20))]
     association = Association(*classes, ((0.123,) * 20,) * 40, "Shown: all.")
     values = {"curve": curve, "running": running, "reference": curve, "association": association, "test_size": 500}
-    values |= {"source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k", "target_name": "TensorDataset"}
+    basis = "a linear probe on the features of all layers on 250 rows"
+    forecast = AccuracyForecast(value=0.7, low=0.612345, high=0.81234, coverage=0.9, trainable="head", basis=basis)
+    values |= {
+        "forecast": forecast,
+        "source_name": "vit_base_patch16_224.augreg_in21k_ft_in1k",
+        "target_name": "TensorDataset",
+    }
     times = [f"2026-01-02T03:{i // 60:02}:{i % 60:02}+00:00" for i in range(1000)]
     records = [make_record(report=report, created=time, **values) for report, time in zip(reports, times, strict=True)]
     data = page_data(records)

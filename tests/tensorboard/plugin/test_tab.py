@@ -60,45 +60,27 @@ def write(folder, value, tag="leep/transfer"):
     logger.experiment.close()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("board")
-    callback = LEEPCallback(make_source(), strict=True, history=False, target_class_names=["a", "<b>", "c"])
-    fit(Classifier(), callback, logger=TensorBoardLogger(folder, name="digits", version="v0"))
-    return folder, callback
-
-
-def test_a_fit_is_shown_with_all_that_is_known(run):
-    folder, callback = run
-    answer = asked(folder).get_json()
-    (transfer,) = answer["transfers"]
+@pytest.mark.usefixtures("no_figures")
+def test_a_fit_with_two_callbacks_is_shown_with_all_that_is_known(tmp_path):
+    ranking = Ranking(sources=(RankedSource(name="resnet"),), by="head", trainable=("head",), num_samples=9)
+    options = {"strict": True, "history": False, "ranking": ranking, "target_class_names": ["a", "<b>", "c"]}
+    callbacks = [LEEPCallback(make_source(seed), **options) for seed in (1, 2)]
+    fit(Classifier(), *callbacks, logger=TensorBoardLogger(tmp_path, name="digits", version="v0"))
+    answer = asked(tmp_path).get_json()
     assert answer["problems"] == []
-    assert transfer["run"] == "digits/v0"
-    assert transfer["last_written"] is None
-    assert transfer["curve"] == [[1, 2], [pytest.approx(a, rel=1e-4) for a in callback.curve.accuracy]]
-    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
-    assert transfer["association"]["targets"] == ["a", "<b>", "c"]
-    columns = zip(*transfer["association"]["p"], strict=True)
-    assert [sum(column) for column in columns] == pytest.approx([1] * 5, abs=0.002)  # P(y|z) of each z
+    assert answer["rankings"] == [ranking.to_dict()]
+    assert [transfer["run"] for transfer in answer["transfers"]] == ["digits/v0", "digits/v0 leep_2"]
+    for transfer, callback in zip(answer["transfers"], callbacks, strict=True):
+        assert transfer["last_written"] is None
+        assert transfer["curve"] == [[1, 2], [pytest.approx(a, rel=1e-4) for a in callback.curve.accuracy]]
+        assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
+        assert transfer["association"]["targets"] == ["a", "<b>", "c"]
+        columns = zip(*transfer["association"]["p"], strict=True)
+        assert [sum(column) for column in columns] == pytest.approx([1] * 5, abs=0.002)  # P(y|z) of each z
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_forecast_is_shown_while_the_run_is_under_way(tmp_path):
-    class Looks(Classifier):
-        def on_train_epoch_start(self):
-            seen.append(asked(tmp_path).get_json()["transfers"])
-
-    seen = []
-    callback = LEEPCallback(make_source(), strict=True)
-    fit(Looks(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
-    ((transfer,),) = seen
-    assert transfer["last_written"]
-    assert transfer["achieved"] is None
-    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_the_curve_so_far_is_shown_while_the_run_is_under_way(tmp_path):
+def test_the_forecast_and_the_curve_so_far_are_shown_while_the_run_is_under_way(tmp_path):
     class Looks(Classifier):
         def on_train_epoch_start(self):
             seen.extend(asked(tmp_path).get_json()["transfers"])
@@ -106,6 +88,8 @@ def test_the_curve_so_far_is_shown_while_the_run_is_under_way(tmp_path):
     seen = []
     callback = LEEPCallback(make_source(), strict=True, history=False)
     fit(Looks(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=12)
+    assert seen[0]["achieved"] is None
+    assert seen[0]["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
     # One more validation each time, although the readers keep ten tensors of a tag.
     assert [len(transfer["curve"][0]) for transfer in seen] == list(range(12))
     accuracy = [pytest.approx(value, rel=1e-4) for value in callback.curve.accuracy[:11]]
@@ -129,7 +113,7 @@ def test_a_run_under_way_writes_little(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_forecast_that_is_made_anew_is_shown_at_once(tmp_path):
+def test_a_forecast_that_is_made_anew_is_shown_at_once_and_a_run_that_breaks_off_is_no_longer_running(tmp_path):
     """The flags say that all is trained; the gradients of the first step show that the head alone is."""
 
     class Extractor(Classifier):
@@ -146,36 +130,19 @@ def test_a_forecast_that_is_made_anew_is_shown_at_once(tmp_path):
             if self.global_step == 1:
                 seen.extend(asked(tmp_path).get_json()["transfers"])
 
-    seen = []
-    callback = LEEPCallback(make_source(), strict=True, history=False)
-    fit(Extractor(), callback, logger=TensorBoardLogger(tmp_path), max_epochs=1)
-    (transfer,) = seen
-    assert (transfer["trainable"], transfer["last_written"] is None) == ("head", False)
-    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_run_that_breaks_off_is_no_longer_running(tmp_path):
-    class BreaksOff(Classifier):
         def on_train_epoch_start(self):
             if self.current_epoch == 1:
                 raise KeyError("broken")
 
+    seen = []
+    callback = LEEPCallback(make_source(), strict=True, history=False)
     with pytest.raises(KeyError, match="broken"):
-        fit(BreaksOff(), LEEPCallback(make_source(), strict=True), logger=TensorBoardLogger(tmp_path))
+        fit(Extractor(), callback, logger=TensorBoardLogger(tmp_path))
+    (transfer,) = seen
+    assert (transfer["trainable"], transfer["last_written"] is None) == ("head", False)
+    assert transfer["forecast"]["value"] == pytest.approx(callback.forecast.value, rel=1e-4)
     (transfer,) = asked(tmp_path).get_json()["transfers"]
     assert (transfer["last_written"], transfer["complete"], transfer["epochs"]) == (None, False, 1)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_two_callbacks_are_told_apart_and_share_their_ranking(tmp_path):
-    ranking = Ranking(sources=(RankedSource(name="resnet"),), by="head", trainable=("head",), num_samples=9)
-    callbacks = [LEEPCallback(make_source(seed), strict=True, history=False, ranking=ranking) for seed in (1, 2)]
-    fit(Classifier(), *callbacks, logger=TensorBoardLogger(tmp_path, name="", version="v"), max_epochs=1)
-    answer = asked(tmp_path).get_json()
-    assert [transfer["run"] for transfer in answer["transfers"]] == ["v", "v leep_2"]
-    assert answer["rankings"] == [ranking.to_dict()]
-    assert answer["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -254,10 +221,9 @@ def test_start_of_tensorboard_loads_nothing_heavy():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [["--load_fast=true", "--logdir={}"], ["--load_fast=false", "--logdir={}", "--path_prefix=/a/b"],
-     ["--logdir_spec=name:{}"]],
-    ids=["fast", "python, prefix", "specification"],
-)  # fmt: skip
+    [["--load_fast=true", "--logdir={}"], ["--load_fast=false", "--logdir_spec=name:{}", "--path_prefix=/a/b"]],
+    ids=["fast", "specification, prefix"],
+)
 def test_a_real_tensorboard_follows_a_run(tmp_path, options):
     logger = TensorBoardLogger(tmp_path / "logs", name="", version="v")
     logger.log_metrics({"loss": 1.0}, step=0)
