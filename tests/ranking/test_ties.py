@@ -196,6 +196,8 @@ class TestEstimates:
         found = forecast_estimate(report, 0.9, "all")
         assert found.correct.mean() == pytest.approx(report.multi_layer_probe_accuracy)
         assert found.dependence == pytest.approx(10 / 120)
+        both = [rows.log_likelihood for rows in (report.linear_probe_rows, report.multi_layer_probe_rows)]
+        np.testing.assert_allclose(found.log_likelihood, np.mean(both, axis=0))
 
     def test_a_part_lies_between(self, report):
         found = forecast_estimate(report, 0.9, "part", "last")
