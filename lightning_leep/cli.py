@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lightning_leep import __version__
 from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import History, load_history
-from lightning_leep.tensorboard.plugin.command import add_report, write_report
+from lightning_leep.tensorboard.plugin.command import add_report, no_transfers, write_report
 from lightning_leep.utils.checks import printable
 
 
@@ -95,11 +95,11 @@ def show_history(path: str, trainable: str | None) -> int:
         if not fs.exists(root):
             return _fail(f"There is no folder {path}.")
         history = load_history(path).filter(trainable=trainable)
+        if not len(history):
+            _say(no_transfers(fs, root, path, "" if trainable is None else f" that trained {trainable!r}"))
+            return 0
     except (ImportError, ValueError, OSError) as error:  # a protocol without its driver, a file, no permission
-        return _fail(f"Cannot read {path}: {error}")
-    if not len(history):
-        _say(f"No transfers in {path}.")
-        return 0
+        return _fail(f"Cannot read {path}: {_said(error)}")
     if sys.stdout.isatty():
         try:
             print_table(history)
@@ -116,7 +116,7 @@ def show_report(options: argparse.Namespace) -> int:
     try:
         _say(write_report(options))
     except (ImportError, ValueError, OSError) as error:
-        return _fail(f"Cannot write the report: {error}")
+        return _fail(f"Cannot write the report: {_said(error)}")
     return 0
 
 
@@ -132,10 +132,15 @@ def run_sources(options: argparse.Namespace) -> int:
     except (RuntimeError, SourceError) as error:
         _say(str(error))
         return command.NONE_RANKED
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}." if error.filename else str(error))
-    except (ImportError, TypeError, ValueError) as error:
-        return _fail(_with_flag(str(error), options))
+    except (ImportError, TypeError, ValueError, OSError) as error:
+        return _fail(_with_flag(_said(error), options))
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of a file, its name and the reason."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _with_flag(message: str, options: argparse.Namespace) -> str:

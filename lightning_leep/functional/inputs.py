@@ -53,9 +53,11 @@ def check_layout(preds: Tensor, target: Tensor, width: int | None, name: str = "
         raise ValueError(f"`{name}` must have at least 1 of the {axis} in dimension 1, got shape {list(preds.shape)}.")
     wanted = [preds.shape[0], *preds.shape[2:]]
     if list(target.shape) != wanted:
+        is_map = name == "features" and target.shape == preds.shape[:1]
+        pooled = f" For one label a row, average the features over space: `features.mean({(*range(2, preds.ndim),)})`."
         raise ValueError(
             f"`target` must have shape {wanted} to go with `{name}` of shape {list(preds.shape)}, "
-            f"got {list(target.shape)}."
+            f"got {list(target.shape)}.{pooled if is_map else ''}"
         )
     if width is not None and preds.shape[1] != width:
         raise ValueError(f"`{name}` must have {width} {axis} in dimension 1, got shape {list(preds.shape)}.")

@@ -1,11 +1,36 @@
 """Where a network is cut: what is registered before a layer stays as it is, the rest is trained."""
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_leep.scoring.blocks import find_blocks
 
 #: Stands for the network's last layer, the head, where the name of a layer is wanted.
 HEAD = "head"
+
+
+def without_source(module: nn.Module) -> nn.Module:
+    """The module without a frozen copy of its network: the source, which a LightningModule may keep as an attribute.
+
+    It differs from the network in the last layer at most. Names stay as they are.
+    """
+    bodies = {name: _all_but_last(child) for name, child in module.named_children()}
+    trained = {name for name, child in module.named_children() if any(p.requires_grad for p in child.parameters())}
+    copies = {name for name in set(bodies) - trained if bodies[name] and bodies[name] in map(bodies.get, trained)}
+    if not copies:
+        return module
+    rest = nn.Module()
+    for name, child in module.named_children():
+        if name not in copies:
+            rest.add_module(name, child)
+    return rest
+
+
+def _all_but_last(module: nn.Module) -> list[tuple[str, torch.Size]]:
+    """Names and shapes of all parameters but those of the last layer."""
+    shapes = [(name, p.shape) for name, p in module.named_parameters() if not is_lazy(p)]
+    return [shape for shape in shapes if shape[0].rpartition(".")[0] != shapes[-1][0].rpartition(".")[0]]
 
 
 def network_of(module: nn.Module) -> str:
@@ -38,6 +63,7 @@ def find_layer(module: nn.Module, name: str) -> str:
 
 def frozen_parts(module: nn.Module, trained_from: str) -> tuple[list[nn.Module], list[nn.Parameter]]:
     """What lies before a layer as it is registered: whole modules, and single parameters of those that hold it."""
+    module = without_source(module)
     network = network_of(module)
     layer = find_head(module) if trained_from == HEAD else find_layer(module, trained_from)
     if layer is None and not network:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from lightning_leep.layers.cut import HEAD, find_head, frozen_parts, network_of
+from lightning_leep.layers.cut import HEAD, find_head, frozen_parts, network_of, without_source
 from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import inside
 from lightning_leep.utils.checks import check_real
@@ -50,6 +50,7 @@ def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, 
         return dict.fromkeys(parameters.values(), ("all", 1.0))
     if isinstance(rates, Mapping):
         return _by_name(parameters, rates)
+    module = without_source(module)
     head, network = find_head(module), network_of(module)
     order = {name: place for place, name in enumerate(dict(module.named_modules()))}
     ends = {
@@ -59,7 +60,9 @@ def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, 
     }
     factors = {}
     for name, parameter in parameters.items():
-        place = order[name.rpartition(".")[0]]
+        if (owner := name.rpartition(".")[0]) not in order:
+            continue  # of the frozen source
+        place = order[owner]
         is_beside = bool(network) and not name.startswith(f"{network}.")
         if not ends or is_beside or (head is not None and place >= order[head]):
             factors[parameter] = (HEAD, 1.0)

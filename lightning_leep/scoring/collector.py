@@ -118,7 +118,7 @@ class ScoreCollector:
             counts = labelled.class_counts.cpu()
             num_samples = int(counts.sum())
             if num_samples < 2:
-                raise ValueError(f"`dataloader` must hold at least 2 labelled rows, got {num_samples}.")
+                raise ValueError(f"The data must hold at least 2 labelled rows, got {num_samples}.")
             values = self._output_scores(num_samples, null) | self._feature_scores() | self._layer_scores()
         frequency = counts[counts > 0].double() / num_samples
         elapsed = seconds()

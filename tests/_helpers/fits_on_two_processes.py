@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 
-from lightning_leep import LEEPCallback, ScoringOptions, StopWhenHopeless
+from lightning_leep import LayerTransfer, LEEPCallback, ScoringOptions, StopWhenHopeless
+from tests._helpers.block_networks import Network, Tuned
 from tests._helpers.small_transfer import (
     DATA,
     FEW_SCORES,
@@ -190,4 +191,9 @@ def everything(rank: int, world_size: int, folder: str) -> dict[str, Any]:
         callback, stop = LEEPCallback(make_source(), history=False, strict=True), StopWhenHopeless(0.95)
         options = {"module": StuckOn(stuck), "max_epochs": 12, "limit_train_batches": 1}
         train(f"stuck on {stuck}", {"hopeless": callback}, stop, **options)
+    network = Network()
+    advised = LEEPCallback(network, history=f"{folder}/advised", strict=True)
+    transfer, rows = LayerTransfer("blocks.1", learning_rates=0.5), train_loader(shuffle=False)
+    train("from a layer on", {"advised": advised}, transfer, module=Tuned(network), loader=rows)
+    seen["recommended"] = advised.state_dict()["recommended"]
     return seen

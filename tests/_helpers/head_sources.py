@@ -15,12 +15,29 @@ X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(C, (60,), generator=torch.Generator().manual_seed(1))
 
 
+def backbone():
+    return nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, D))
+
+
+class Parts(nn.Module):
+    """Layers by name, and the function of the module and its input that is its forward pass."""
+
+    def __init__(self, function, **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
 class Net(nn.Module):
     """A backbone, then what ``head`` names; tells what the head was given."""
 
     def __init__(self, name: str, head: nn.Module) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, D))
+        self.backbone = backbone()
         self.name = name
         setattr(self, name, head)
 

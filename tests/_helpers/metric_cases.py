@@ -78,6 +78,9 @@ CASES = {
 OUTPUTS = [name for name, case in CASES.items() if not case.of_features]
 FEATURES = [name for name, case in CASES.items() if case.of_features]
 every = pytest.mark.parametrize("name", CASES)
+#: One metric of each kind of state, for what does not depend on the score that is made of it.
+STATES = ["leep", "nce", "log_me", "feature_scores", "nearest_neighbours", "nleep"]
+each_state = pytest.mark.parametrize("name", STATES)
 #: N-LEEP's mixtures need not converge here.
 may_not_converge = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 #: Those that score rows, so that they keep them or read them twice.

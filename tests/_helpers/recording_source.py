@@ -7,6 +7,11 @@ from lightning_leep import LEEPCallback
 from tests._helpers.small_transfer import DATA, FEW_SCORES, Classifier, D, Z, fit, make_source, train_loader
 
 
+def indices_of(rows: torch.Tensor) -> list[int]:
+    """Places of rows ``[n, D]`` in ``DATA``."""
+    return [int((DATA.tensors[0] == row).all(1).nonzero().item()) for row in rows]
+
+
 class Counting(nn.Module):
     """A source that counts its calls: five for the data of a fit."""
 
@@ -51,8 +56,7 @@ class Recorder(nn.Module):
     @property
     def indices(self) -> list[int]:
         """Rows of ``DATA`` that were shown."""
-        rows = torch.cat(self.shown)
-        return [int((DATA.tensors[0] == row).all(1).nonzero().item()) for row in rows]
+        return indices_of(torch.cat(self.shown))
 
 
 def score(loader=None, source=None, trainer_options=None, **kwargs):

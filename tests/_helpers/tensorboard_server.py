@@ -24,14 +24,14 @@ sys.exit(board.main())
 def tensorboard(*arguments: str) -> Iterator[str]:
     """Its address, once it answers."""
     with tempfile.NamedTemporaryFile("w+") as said:
-        command = [sys.executable, "-c", PROGRAM, *arguments, "--port", "0", "--reload_interval", "1"]
+        command = [sys.executable, "-c", PROGRAM, "--port", "0", "--reload_interval", "1", *arguments]
         process = subprocess.Popen(command, stdout=said, stderr=said)
         try:
             deadline = time.monotonic() + 60
             while not (address := re.search(r"http://\S+", Path(said.name).read_text())):
                 assert process.poll() is None, Path(said.name).read_text()
                 assert time.monotonic() < deadline, "TensorBoard did not start"
-                time.sleep(0.2)
+                time.sleep(0.1)
             yield address.group().rstrip("/")
         finally:
             process.terminate()

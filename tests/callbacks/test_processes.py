@@ -4,8 +4,9 @@ import pytest
 import pytorch_lightning as pl
 from torch.utils.data import SubsetRandomSampler
 
-from lightning_leep import LEEPCallback
-from lightning_leep.records import load_history
+from lightning_leep import LEEPCallback, advise
+from lightning_leep.records import TransferabilityReport, load_history
+from tests._helpers.block_networks import Network
 from tests._helpers.distributed import fork_server, run_processes
 from tests._helpers.fits_on_two_processes import everything, sorted_by_process
 from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, reference_scores, train_loader
@@ -139,6 +140,22 @@ def test_processes_stop_together_as_the_first_one_decides(seen):
     assert epochs[1] == [12, 12]
     for stuck in (0, 1):
         assert seen[0][f"stuck on {stuck}"]["weights"] == seen[1][f"stuck on {stuck}"]["weights"]
+
+
+def test_processes_train_the_same_layers_and_have_one_advice(seen):
+    """And no parameter is unused, which would end the fit."""
+    first, second = (seen[rank]["from a layer on"]["weights"] for rank in (0, 1))
+    before = {f"net.{name}": value.tolist() for name, value in Network().named_parameters()}
+    weights = before.keys() & first.keys() - {"net.head.weight", "net.head.bias"}
+    assert {name: first[name] for name in weights} == {name: second[name] for name in weights}
+    moved = {name for name in weights if first[name] != before[name]}
+    assert not any(name.startswith(("net.stem", "net.blocks.0", "net.shift")) for name in moved)
+    assert {"net.blocks.1.second.weight", "net.norm.weight"} <= moved
+    advice = advise(TransferabilityReport.from_dict(seen[0]["advised report"]), test_size=40)
+    assert seen[0]["recommended"] == seen[1]["recommended"] == advice.choice.trained_from
+    assert seen[0]["advised forecast"] == seen[1]["advised forecast"]
+    (record,) = load_history(f"{seen[0]['folder']}/advised")
+    assert (record.trained_from, record.recommended) == ("blocks.1", seen[0]["recommended"])
 
 
 def test_processes_that_the_trainer_starts_itself():

@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_leep.forecast import convergence as module
 from lightning_leep.forecast.accuracy import AccuracyForecast
@@ -70,7 +68,8 @@ def test_records_near_in_leep_decide():
     assert high.epochs_to_50_percent == pytest.approx(1)
     assert low.relative.mean == pytest.approx((0.125, 0.25, 0.375, 0.5, 1.0))
     assert high.relative.mean == pytest.approx((0.875, 1, 1, 1, 1))
-    assert low.num_records == 20
+    assert (low.num_records, low.difference, low.epoch_passing_reference) == (20, None, None)
+    assert "scratch" not in low.describe()
     assert low.effective_records == pytest.approx(5, rel=1e-3)
     assert not low.out_of_range
     middle = forecast_convergence(make_report(leep=-1.2), slow + quick)
@@ -173,14 +172,6 @@ def test_repeated_runs_count_once():
     assert forecast_convergence(make_report(leep=-1.2), slow) is None
 
 
-def test_without_references_there_is_no_difference():
-    records = [record(-1, (0.5, 0.7), reference=0.2 if i < 4 else None) for i in range(9)]
-    forecast = forecast_convergence(make_report(leep=-1), records)
-    assert forecast.difference is None
-    assert forecast.epoch_passing_reference is None
-    assert "scratch" not in forecast.describe()
-
-
 def test_too_few_records_say_nothing():
     assert forecast_convergence(make_report(), [record(-1, (0.5, 0.7))] * 4) is None
     assert forecast_convergence(make_report(), None) is None
@@ -203,18 +194,6 @@ def test_only_records_with_comparable_curves_count():
     more = [record(-1.5 - 0.01 * i, (0.5, 0.7)) for i in range(4)]
     assert forecast_convergence(make_report(leep=math.nan), good + more) is None
     assert forecast_convergence(make_report(), good + more) is not None
-
-
-@given(order=st.permutations(range(8)))
-@settings(deadline=None, max_examples=20)
-def test_blind_to_the_order_of_the_history(order):
-    rng = np.random.default_rng(0)
-    records = [record(-2 + 0.2 * i, np.sort(rng.uniform(0.1, 0.9, 4)), reference=0.4) for i in range(8)]
-    first, second = (forecast_convergence(make_report(leep=-1.1), h) for h in (records, [records[i] for i in order]))
-    assert first.relative.mean == pytest.approx(second.relative.mean)
-    assert first.difference.high == pytest.approx(second.difference.high)
-    assert first.epochs_to_90_percent == pytest.approx(second.epochs_to_90_percent)
-    assert first.epoch_passing_reference == second.epoch_passing_reference
 
 
 def test_expected_accuracy_per_epoch():

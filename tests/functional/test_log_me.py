@@ -1,11 +1,10 @@
-"""LogME against the evidence of the paper, maximised densely: by its fixed point, and by a numerical optimiser."""
+"""LogME against the evidence of the paper by its fixed point. By a numerical maximum: test_feature_space.py."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from lightning_leep.functional.log_me import log_me
@@ -67,19 +66,8 @@ def log_evidence(features, y, alpha, beta) -> float:
     return float(multivariate_normal.logpdf(y, np.zeros(len(y)), covariance)) / len(y)
 
 
-def optimised_evidence(features, y) -> float:
-    """The definition, maximised over both precisions from several starts."""
-
-    def loss(log_precisions):
-        return -log_evidence(features, y, *np.exp(np.clip(log_precisions, -50, 50)))
-
-    starts = [(a, b) for a in (-2.0, 3.0) for b in (0.0, 4.0)]
-    options = {"xatol": 1e-8, "fatol": 1e-13}
-    return -min(minimize(loss, start, method="Nelder-Mead", options=options).fun for start in starts)
-
-
-def reference(features, target, evidence=maximum_evidence) -> float:
-    return float(np.mean([evidence(features, (target == k).astype(float)) for k in np.unique(target)]))
+def reference(features, target) -> float:
+    return float(np.mean([maximum_evidence(features, (target == k).astype(float)) for k in np.unique(target)]))
 
 
 def score(features, target, C=None, **kwargs) -> float:
@@ -88,8 +76,8 @@ def score(features, target, C=None, **kwargs) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "d", "C"), [(200, 8, 3), (500, 64, 4), (30, 60, 2), (24, 3, 12), (100, 1, 2)])
-@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3, 1e6])
+@pytest.mark.parametrize(("n", "d", "C"), [(200, 8, 3), (30, 60, 2), (24, 3, 12), (100, 1, 2)])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e6])
 def test_equals_the_converged_fixed_point(n, d, C, mean):
     """Many rows, fewer rows than features, about two images a class, one feature; a mean up to 1e6."""
     features, target = make(n, d, C, seed=n)
@@ -98,15 +86,7 @@ def test_equals_the_converged_fixed_point(n, d, C, mean):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "d", "C", "mean"), [(40, 3, 2, 0.0), (40, 3, 3, 2.0), (12, 20, 2, 0.5)])
-def test_equals_the_numerical_maximum_of_the_definition(n, d, C, mean):
-    features, target = make(n, d, C, seed=d)
-    features = features + mean
-    assert score(features, target) == pytest.approx(reference(features, target, optimised_evidence), rel=1e-6)
-
-
-@pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     n=st.integers(2, 25),
@@ -133,13 +113,6 @@ def test_the_larger_of_two_maxima_is_found():
     assert both == pytest.approx((maximum_evidence(features, 1 - y) + from_afar) / 2, rel=1e-6)
 
 
-def test_exactly_dependent_features():
-    features, target = make(200, 4, 3)
-    features = np.round(features * 256) / 256
-    features = np.concatenate([features, features[:, :2] + features[:, 2:]], axis=1)
-    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
-
-
 def test_constant_column_is_an_intercept():
     """Raw features: a constant column is one that the model may use, as in the paper."""
     features, target = make(200, 4, 3)
@@ -148,15 +121,8 @@ def test_constant_column_is_an_intercept():
     assert score(wide, target) != pytest.approx(score(features, target), rel=1e-3)
 
 
-def test_imbalanced_with_a_single_image_of_a_class():
-    rng = np.random.default_rng(3)
-    target = np.array([0] * 90 + [1] * 9 + [2])
-    features = rng.normal(size=(100, 5)) + rng.normal(size=(3, 5))[target] + 1
-    assert score(features, target) == pytest.approx(reference(features, target), rel=1e-6)
-
-
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), n=st.integers(4, 30), d=st.integers(1, 6), scale=st.sampled_from([1e-6, 1.0, 1e5]))
 def test_invariant_to_order_relabelling_rotation_and_one_scale(seed, n, d, scale):
     features, target = make(n, d, 3, seed)
@@ -172,13 +138,7 @@ def null_evidence(n_k, n) -> float:
     return -0.5 * (np.log(2 * np.pi * n_k / n) + 1)
 
 
-def test_zero_features_leave_the_evidence_of_noise_alone():
-    target = torch.tensor([0, 0, 0, 1])
-    expected = (null_evidence(3, 4) + null_evidence(1, 4)) / 2
-    assert log_me(torch.zeros(4, 3), target, 2).item() == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("value", [0.1, -3.0, 1e6 + 0.1])
+@pytest.mark.parametrize("value", [-3.0, 1e6 + 0.1])
 def test_constant_features_equal_the_fixed_point_with_one_constant_column(value):
     target = np.array([0] * 12 + [1] * 8)
     features = np.full((20, 3), value)
@@ -190,9 +150,12 @@ def test_features_orthogonal_to_the_labels_score_as_unused():
     features = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
     target = torch.tensor([0, 0, 1, 1])
     assert log_me(features, target, 2).item() == pytest.approx(null_evidence(2, 4), rel=1e-9)
+    imbalanced = torch.tensor([0, 0, 0, 1])
+    expected = (null_evidence(3, 4) + null_evidence(1, 4)) / 2
+    assert log_me(torch.zeros(4, 3), imbalanced, 2).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_features_that_reproduce_the_labels_have_finite_evidence_above_any_noisy_ones(scale):
     """The evidence grows without bound as noise vanishes; the signal-to-noise limit of 1e10 keeps it finite."""
     target = torch.arange(60) % 3
@@ -204,10 +167,3 @@ def test_features_that_reproduce_the_labels_have_finite_evidence_above_any_noisy
     expected = -0.5 * (np.log(2 * np.pi * 20 / (1 + 20 * t) / 60) + 1 + 3 * np.log1p(20 * t) / 60)
     assert value.item() == pytest.approx(expected, rel=1e-6)
     assert value > log_me(exact + 1e-3 * noise, target, 3) > log_me(exact + 1e-2 * noise, target, 3)
-
-
-def test_repeated_images_among_few_rows_stay_finite():
-    features, target = make(10, 40, 2)
-    value = score(np.concatenate([features, features]), np.concatenate([target, target]))
-    assert np.isfinite(value)
-    assert value > score(features, target)

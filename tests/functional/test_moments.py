@@ -1,4 +1,4 @@
-"""Feature moments against two-pass NumPy sums and scikit-learn's Ledoit-Wolf estimator."""
+"""Feature moments against two-pass NumPy sums."""
 
 import itertools
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.covariance import LedoitWolf
 
 from lightning_leep.functional.inputs import feature_rows
 from lightning_leep.functional.moments import (
@@ -16,7 +15,6 @@ from lightning_leep.functional.moments import (
     empty_moments,
     feature_moments,
     is_constant,
-    ledoit_wolf_shrinkage,
     merge_moments,
     recentre_moments,
     update_moments,
@@ -32,11 +30,6 @@ def make(n, d, C, seed=0, mean=0.0):
     target = rng.integers(0, C, n)
     features = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2 * rng.normal(size=(C, d))[target] + mean
     return features, target
-
-
-def shrinkage(moments: FeatureMoments) -> float:
-    central = central_moments(moments)
-    return ledoit_wolf_shrinkage(central.scatter, central.quartic, central.num_rows, len(central.centre)).item()
 
 
 def moments_of(features, target, C, **kwargs) -> FeatureMoments:
@@ -75,87 +68,34 @@ def test_fields_are_the_defined_sums(centre):
     assert_moments_close(moments_of(features, target, 4, centre=torch.as_tensor(centre)), expected)
 
 
-def test_chunks_do_not_show():
-    """70,000 rows of 8 features are several chunks of any size up to 4 MiB."""
-    features, target = make(70_000, 8, 3, mean=3.0)
-    assert_moments_close(about_mean(moments_of(features, target, 3)), reference(features, target, 3, features.mean(0)))
-
-
-def test_large_mean_keeps_the_scatter():
-    """Mean 1e6, standard deviation 1: raw second moments would have 4 digits left."""
-    features, target = make(400, 5, 3)
-    features = np.round(features * 2**20) / 2**20  # so that adding the mean is exact
-    shifted = features + 2.0**20
-    expected = reference(features, target, 3, features.mean(0))
-    actual = about_mean(moments_of(shifted, target, 3))
-    assert_moments_close(actual, expected._replace(centre=torch.as_tensor(features.mean(0) + 2.0**20)), rtol=1e-9)
-    torch.testing.assert_close(central_moments(actual).scatter, central_moments(expected).scatter, rtol=1e-9, atol=0)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    cuts=st.lists(st.integers(0, 40), max_size=4),
+    cuts=st.lists(st.integers(0, 40), max_size=5),
     seed=st.integers(0, 2**16),
     mean=st.sampled_from([0.0, -3.0, 1e6]),
     d=st.integers(1, 5),
 )
-def test_merging_any_split_equals_one_shot(cuts, seed, mean, d):
+def test_updating_with_and_merging_any_parts_equals_one_shot(cuts, seed, mean, d):
     features, target = make(40, d, 3, seed, mean)
-    edges = [0, *sorted(cuts), 40]  # parts may be empty
-    merged = empty_moments(4, d)
-    for low, high in itertools.pairwise(edges):
-        merged = merge_moments(merged, moments_of(features[low:high], target[low:high], 4))
+    edges = [0, *sorted(cuts), 40]  # parts may be empty, the first one too
+    moments = empty_moments(4, d)
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+        rows, labels = torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high])
+        if i % 2:
+            moments = merge_moments(moments, feature_moments(rows, labels, 4))
+        else:
+            moments = update_moments(moments, rows, labels)
     # Sums of roundings of a mean of 1e6: 1e-10 in v, relative to the size of v.
-    assert_moments_close(about_mean(merged), about_mean(moments_of(features, target, 4)), rtol=1e-8)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**16), shift=st.floats(-20, 20), n=st.integers(0, 30))
-def test_recentring_equals_moments_about_that_centre(seed, shift, n):
-    features, target = make(n, 3, 2, seed)
-    centre = np.full(3, shift)
-    expected = reference(features, target, 2, centre)
-    assert_moments_close(
-        recentre_moments(moments_of(features, target, 2), torch.as_tensor(centre)), expected, rtol=1e-9
-    )
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    cuts=st.lists(st.integers(0, 40), max_size=4),
-    seed=st.integers(0, 2**16),
-    mean=st.sampled_from([0.0, -3.0, 1e6]),
-)
-def test_updating_batch_by_batch_equals_one_shot(cuts, seed, mean):
-    features, target = make(40, 3, 3, seed, mean)
-    edges = [0, *sorted(cuts), 40]  # batches may be empty, the first one too
-    moments = empty_moments(4, 3)
-    for low, high in itertools.pairwise(edges):
-        moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
     assert_moments_close(about_mean(moments), about_mean(moments_of(features, target, 4)), rtol=1e-8)
 
 
-def test_a_first_batch_far_from_the_rest_costs_few_digits():
-    """8 rows at a distance of 1000 standard deviations from the other 4000."""
-    features, target = make(4008, 3, 3)
-    features[:8] += 1e3
-    moments = empty_moments(3, 3)
-    for low, high in ((0, 8), (8, 4008)):
-        moments = update_moments(moments, torch.as_tensor(features[low:high]), torch.as_tensor(target[low:high]))
-    expected = reference(features, target, 3, features.mean(0))
-    assert_moments_close(about_mean(moments), expected, rtol=1e-10)
-
-
-def test_inputs_are_left_as_they_were():
-    features, target = make(20, 3, 2)
-    a, b = moments_of(features, target, 2), moments_of(features + 1, target, 2)
-    before = [[field.clone() for field in part] for part in (a, b)]
-    merge_moments(a, b)
-    for n in (3, 20):  # about the same centre, and about another one
-        update_moments(a, torch.as_tensor(features[:n]), torch.as_tensor(target[:n]))
-    recentre_moments(a, torch.ones(3, dtype=torch.float64))
-    for part, copies in zip((a, b), before, strict=True):
-        assert all(torch.equal(field, copy) for field, copy in zip(part, copies, strict=True))
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), shift=st.floats(-20, 20), n=st.integers(0, 30))
+def test_recentring_equals_moments_about_that_centre(seed, shift, n):
+    features, target = make(n, 3, 2, seed)
+    expected = reference(features, target, 2, np.full(3, shift))
+    moments = recentre_moments(moments_of(features, target, 2), torch.full((3,), shift, dtype=torch.float64))
+    assert_moments_close(moments, expected, rtol=1e-9)
 
 
 def test_central_moments_are_about_the_exact_mean():
@@ -171,27 +111,6 @@ def test_no_rows_are_all_zero():
     moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
     assert_moments_close(moments, empty_moments(2, 3))
     assert all(bool((field == 0).all()) for field in about_mean(merge_moments(moments, moments)))
-    assert shrinkage(moments) == 0
-
-
-@pytest.mark.parametrize(("n", "d"), [(200, 5), (20, 50), (5, 3), (100, 1), (2, 4)])
-@pytest.mark.parametrize("mean", [0.0, 1e6])
-def test_ledoit_wolf_shrinkage_is_scikit_learns(n, d, mean):
-    features, target = make(n, d, 2, seed=n + d, mean=mean)
-    expected = LedoitWolf().fit(features - features.mean(0)).shrinkage_
-    actual = shrinkage(moments_of(features, target, 2))
-    assert float(actual) == pytest.approx(expected, rel=1e-7, abs=1e-12)
-
-
-def constant_features(moments: FeatureMoments) -> list[bool]:
-    central = central_moments(moments)
-    return is_constant(central.scatter.diagonal(), central.centre, central.num_rows).tolist()
-
-
-def test_constant_features_are_found_at_any_level():
-    features, target = make(100, 2, 2, mean=1e6)
-    features = np.concatenate([features, np.full((100, 1), 1e6 + 0.1), np.zeros((100, 1))], axis=1)
-    assert constant_features(moments_of(features, target, 2)) == [False, False, True, True]
 
 
 @pytest.mark.parametrize(("digits", "constant"), [(1, True), (100, True), (2000, False)])
@@ -199,8 +118,9 @@ def test_features_that_vary_in_the_last_digits_alone_are_constant(digits, consta
     """By machine epsilons of their mean: a standard deviation of half as many, against 512."""
     features = 1e6 * (1 + digits * 2.0**-52 * (torch.arange(60, dtype=torch.float64) % 2)).unsqueeze(1)
     moments = feature_moments(features, torch.arange(60) % 2, 2)
-    assert central_moments(moments).scatter > 0
-    assert constant_features(moments) == [constant]
+    central = central_moments(moments)
+    assert central.scatter > 0
+    assert is_constant(central.scatter.diagonal(), central.centre, central.num_rows).tolist() == [constant]
 
 
 def test_moments_of_what_is_not_finite_say_so():
@@ -215,11 +135,6 @@ def test_moments_of_what_is_not_finite_say_so():
 def test_infinite_features_whose_sum_is_not_a_number_are_found():
     with pytest.raises(ValueError, match="`features` must be finite"):
         feature_rows(torch.tensor([[torch.inf, -torch.inf, 0.0]]), torch.tensor([0]), 2)
-
-
-def test_features_need_a_feature():
-    with pytest.raises(ValueError, match=r"`features` must have at least 1 .* got shape \[2, 0\]"):
-        feature_rows(torch.ones(2, 0), torch.tensor([0, 1]), 2)
 
 
 def test_large_finite_half_features_pass_the_check():

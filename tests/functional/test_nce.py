@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_leep.functional.leep import leep
 from lightning_leep.functional.nce import decision_counts, nce, nce_from_counts
 
 
@@ -48,42 +47,6 @@ def test_invariant_to_order_and_relabelling(rows, random):
     new_y, new_z = random.sample(range(4), 4), random.sample(range(5), 5)
     moved = nce(one_hot([new_z[z] for _, z in shuffled], 5), torch.tensor([new_y[y] for y, _ in shuffled]), 4, False)
     assert moved.item() == pytest.approx(value.item(), abs=1e-12)
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs)
-def test_one_hot_source_has_nce_as_its_leep(rows):
-    labels, decisions = zip(*rows, strict=True)
-    preds = one_hot(decisions, 5)
-    difference = nce(preds, torch.tensor(labels), 4, False) - leep(preds, torch.tensor(labels), 4, False)
-    assert abs(difference.item()) < 1e-12
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**16), st.floats(0.1, 5))
-def test_leep_is_at_least_nce_plus_mean_log_confidence(seed, scale):
-    """Nguyen et al. 2020, property 2."""
-    generator = torch.Generator().manual_seed(seed)
-    theta = (scale * torch.randn(30, 6, generator=generator, dtype=torch.float64)).softmax(1)
-    target = torch.randint(3, (30,), generator=generator)
-    bound = nce(theta, target, 3, False) + theta.amax(1).log().mean()
-    assert leep(theta, target, 3, False) >= bound - 1e-12
-
-
-def test_source_that_determines_the_label_scores_zero():
-    assert nce(one_hot([0, 1, 2, 2], 4), torch.tensor([1, 0, 1, 1]), 3) == 0
-
-
-def test_constant_source_scores_minus_the_label_entropy():
-    """Imbalanced labels 3:1."""
-    value = nce(torch.ones(4, 3), torch.tensor([0, 0, 0, 1]), 2)
-    assert value.item() == pytest.approx(0.75 * math.log(0.75) + 0.25 * math.log(0.25), abs=1e-15)
-
-
-def test_logits_and_their_softmax_score_the_same():
-    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    target = torch.arange(50) % 3
-    assert nce(logits, target, 3) == nce(logits.softmax(1), target, 3, from_logits=False)
 
 
 def test_source_classes_that_are_switched_off():

@@ -1,6 +1,5 @@
 """N-LEEP against scikit-learn's PCA and mixture with a NumPy LEEP, and its choices: order, subset, seed, edge cases."""
 
-import builtins
 import math
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
 from lightning_leep.functional.moments import feature_moments
-from lightning_leep.functional.nleep import fit_mixture, nleep, principal_axes, project, row_keys
+from lightning_leep.functional.nleep import nleep, principal_axes, project, row_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -67,31 +66,13 @@ def test_equals_scikit_learns_mixture_and_leep_by_hand():
     assert value == pytest.approx(numpy_leep(theta, target, 3), rel=1e-6)
 
 
-def test_separate_classes_score_zero_and_labels_without_relation_their_entropy():
-    features, target = blobs(400, 5, 2, spread=0.1)
-    assert nleep(features, target, 2, num_components=2).item() == pytest.approx(0.0, abs=1e-9)
-    unrelated = torch.as_tensor(np.random.default_rng(1).permutation(400) % 2)
-    value = nleep(features, unrelated, 2, num_components=2).item()
-    assert -math.log(2) - 1e-9 <= value < -math.log(2) + 0.02
-
-
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_order_of_rows_does_not_matter(seed):
     features, target = blobs(60, 4, 2, spread=3.0)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
     expected = nleep(features, target, 2).item()
     assert nleep(features[order], target[order], 2).item() == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("scale", [1e-5, 1e5])
-def test_scale_and_shift_of_the_features_do_not_matter(scale):
-    # Another scale is another order of the rows; two groups far apart are found from any start.
-    features, group = blobs(100, 4, 2, spread=0.5)
-    target = (group + (torch.arange(100) % 7 == 0)) % 2
-    value, moved = (nleep(x, target, 2, num_components=2).item() for x in (features, scale * features + 3 * scale))
-    assert moved == pytest.approx(value, rel=1e-6)
-    assert value < -0.3
 
 
 def test_five_components_a_class_by_default():
@@ -152,16 +133,3 @@ def test_too_few_rows_or_components(kwargs, message):
     features, target = blobs(12, 4, 3)
     with pytest.raises(ValueError, match=message):
         nleep(features, target, 3, **kwargs)
-
-
-def test_missing_scikit_learn_is_named(monkeypatch):
-    real = builtins.__import__
-
-    def without_sklearn(name, *args, **kwargs):
-        if name.startswith("sklearn"):
-            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_sklearn)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install lightning-leep\[nleep\]"):
-        fit_mixture(torch.zeros(4, 1), 1, 0)

@@ -23,8 +23,8 @@ def null_of(theta, labels, num_permutations=20, **kwargs):
     return permutation_null(*blocks(theta, labels), C, Z, num_permutations, **kwargs).numpy()
 
 
-def dense_leep(theta, labels):
-    joint = np.stack([theta[labels == y].sum(axis=0) for y in range(C)])
+def dense_leep(theta, labels, num_target_classes=C):
+    joint = np.stack([theta[labels == y].sum(axis=0) for y in range(num_target_classes)])
     return np.log((theta @ (joint / joint.sum(axis=0)).T)[np.arange(len(labels)), labels]).mean()
 
 
@@ -44,26 +44,15 @@ def p_value(theta, labels, num_permutations=20, seed=0):
 def test_same_distribution_as_shuffles_by_numpy():
     theta, labels = task()
     rng = np.random.default_rng(1)
-    reference = np.array([dense_leep(theta, rng.permutation(labels)) for _ in range(1500)])
-    null = null_of(theta, labels, 1500)
+    reference = np.array([dense_leep(theta, rng.permutation(labels)) for _ in range(1000)])
+    null = null_of(theta, labels, 1000)
     # Two samples of the same distribution: Kolmogorov-Smirnov, and z-scores of mean and spread.
     assert stats.ks_2samp(null, reference).pvalue > 1e-3
-    error = reference.std() / np.sqrt(1500)
+    error = reference.std() / np.sqrt(1000)
     assert abs(null.mean() - reference.mean()) < 4 * np.sqrt(2) * error
     assert null.std() == pytest.approx(reference.std(), rel=0.1)
     # Plain LEEP is in-sample, so that noise lies above the floor; what the source knows lies above noise.
     assert -label_entropy(labels) + 3 * null.std() < null.mean() < dense_leep(theta, labels) - 3 * null.std()
-
-
-def test_labels_whose_order_does_not_matter_give_leep_itself():
-    theta, _ = task(C)
-    np.testing.assert_allclose(null_of(theta, np.full(C, 2)), 0.0, atol=1e-15)  # one class alone
-    share = theta / theta.sum(axis=0)
-    distinct = np.log((share * theta).sum(axis=1)).mean()
-    np.testing.assert_allclose(null_of(theta, np.arange(C)), distinct, rtol=1e-12)  # one row of each class
-    silent = np.full((3, Z), 1 / Z)
-    entropy = 1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)
-    np.testing.assert_allclose(null_of(silent, np.array([0, 2, 2])), entropy, rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -71,7 +60,7 @@ def test_every_arrangement_of_a_small_task_is_as_likely():
     """Two rows of class 0 among five: ten arrangements, each with a value of its own."""
     theta, _ = task(5, scale=3.0)
     pairs = [(i, j) for i in range(5) for j in range(i)]
-    values = [dense_leep_pair(theta, pair) for pair in pairs]
+    values = [dense_leep(theta, np.where(np.isin(np.arange(5), pair), 0, 1), 2) for pair in pairs]
     null = null_of(theta, np.array([0, 0, 1, 1, 1]), 2000)
     nearest = np.abs(null[:, None] - np.array(values)).argmin(axis=1)
     np.testing.assert_allclose(null, np.array(values)[nearest], atol=1e-10)
@@ -79,29 +68,22 @@ def test_every_arrangement_of_a_small_task_is_as_likely():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def dense_leep_pair(theta, pair):
-    labels = np.ones(5, dtype=int)
-    labels[list(pair)] = 0
-    joint = np.stack([theta[labels == y].sum(axis=0) for y in range(2)])
-    return np.log((theta @ (joint / joint.sum(axis=0)).T)[np.arange(5), labels]).mean()
-
-
 @pytest.mark.slow
 def test_p_value_is_uniform_on_labels_without_relation():
-    """300 tasks of noise: with 19 shuffles p takes the values 1/20, 2/20, ..., 1, each as often."""
+    """200 tasks of noise: with 19 shuffles p takes the values 1/20, 2/20, ..., 1, each as often."""
     rng = np.random.default_rng(0)
     ranks = []
-    for seed in range(300):
+    for seed in range(200):
         theta = reference_softmax(3 * rng.normal(size=(24, Z)))
         ranks.append(round(20 * p_value(theta, rng.integers(0, C, 24), 19, seed)))
     assert stats.chisquare(np.bincount(ranks, minlength=21)[1:]).pvalue > 1e-3
     # No more than 5% of useless sources may pass for useful ones, but for chance (four standard deviations).
-    assert np.mean(np.array(ranks) == 1) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)
+    assert np.mean(np.array(ranks) == 1) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_p_value_is_the_smallest_on_signal(seed):
-    assert p_value(*task(80, seed)) == pytest.approx(1 / 21)
+def test_p_value_is_the_smallest_on_signal():
+    for seed in range(3):
+        assert p_value(*task(80, seed)) == pytest.approx(1 / 21)
 
 
 def test_blocks_and_seeds():
@@ -110,10 +92,6 @@ def test_blocks_and_seeds():
     np.testing.assert_allclose(null_of(theta, labels), whole, rtol=1e-12)
     assert (null_of(theta, labels) != null_of(theta, labels, seed=1)).all()
     assert len(np.unique(null_of(theta, labels))) == 20
-    state = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
-    null_of(theta, labels)
-    assert torch.equal(state[0], torch.random.get_rng_state())
-    assert state[1] == np.random.get_state()[1].tolist()
 
 
 def test_neither_rows_nor_permutations():
@@ -122,13 +100,10 @@ def test_neither_rows_nor_permutations():
     assert permutation_null([], [], C, Z).isnan().all()
 
 
-@pytest.mark.parametrize("number", [-1, 1, 18, 20.0, True, "20"])
-def test_numbers_of_permutations_that_are_refused(number):
-    with pytest.raises(ValueError, match="`num_permutations` must be"):
-        check_num_permutations(number)
-
-
-def test_numbers_of_permutations_that_are_accepted():
+def test_numbers_of_permutations_that_are_refused():
+    for number in (-1, 1, 18, 20.0, True, "20"):
+        with pytest.raises(ValueError, match="`num_permutations` must be"):
+            check_num_permutations(number)
     for number in (0, 19, 1000):
         check_num_permutations(number)
 
@@ -151,30 +126,31 @@ def all_reduce(value):
     return total
 
 
-def null_on_shards(rank, world_size, shards, num_permutations, n=60):
-    theta, labels = task(n)
+def on_shards(rank, world_size):
+    """A null of many shuffles, and the bytes that few shuffles send of few and of many rows."""
+    null, _ = null_on_shards(rank, (7, 0, 53), 200)
+    sent = [null_on_shards(rank, shards, 20)[1] for shards in ((7, 0, 53), (700, 0, 5300))]
+    return null, sent
+
+
+def null_on_shards(rank, shards, num_permutations):
+    theta, labels = task(sum(shards))
     order = np.argsort(labels, kind="stable")  # each process holds classes that the others do not
     theta, labels = torch.as_tensor(theta[order]), torch.as_tensor(labels[order])
     mine = blocks(theta.split(shards)[rank], labels.split(shards)[rank]) if shards[rank] else ([], [])
     with counted_traffic() as sent:
-        null = permutation_null(*mine, C, Z, num_permutations, reduce=all_reduce, rank=rank, world_size=world_size)
+        null = permutation_null(*mine, C, Z, num_permutations, reduce=all_reduce, rank=rank, world_size=len(shards))
     return null.numpy(), sum(size for _, _, size in sent)
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("shards", [(30, 30), (7, 0, 53)])
-def test_processes_shuffle_the_labels_of_all(shards):
+def test_processes_shuffle_the_labels_of_all_and_send_none():
     """Even where a process has but one class, whose shuffles within it would change nothing."""
     theta, labels = task()
     rng = np.random.default_rng(1)
     reference = np.array([dense_leep(theta, rng.permutation(labels)) for _ in range(400)])
-    found = run_processes(null_on_shards, len(shards), shards, 400)
+    found = run_processes(on_shards, 3)
     assert all((null == found[0][0]).all() for null, _ in found)
     assert stats.ks_2samp(found[0][0], reference).pvalue > 1e-3
-
-
-@pytest.mark.distributed
-def test_no_label_travels():
-    (_, few), _ = run_processes(null_on_shards, 2, (30, 30), 20)
-    (_, many), _ = run_processes(null_on_shards, 2, (3000, 3000), 20, 6000)
-    assert few == many == 8 * (C + 2 + 20 * (C * Z + 1))  # class counts, rows of each process; joints and sums
+    # Class counts, rows of each process; joints and sums.
+    assert [sent for _, sent in found] == [[8 * (C + 3 + 20 * (C * Z + 1))] * 2] * 3

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_leep import LayerTransfer
 from lightning_leep.layers import layer_groups, rate_factors
-from tests.layers.test_layer_transfer import Beside, Network, Tuned
+from tests._helpers.block_networks import Network, Tuned
+from tests._helpers.small_transfer import fit
+from tests.layers.test_layer_transfer import Beside
 
 
 def rates_by_name(module, groups):
@@ -37,6 +40,14 @@ def test_a_head_beside_the_backbone_has_the_whole_rate():
     assert (rates["classifier.weight"], rates["backbone.norm.weight"], rates["backbone.stem.weight"]) == (1, 0.5, 0.125)
 
 
+def test_a_frozen_source_in_the_module_changes_no_rate():
+    module = Tuned()
+    module.scale = nn.Parameter(torch.ones(1))
+    before = rates_by_name(module, layer_groups(module, 1.0, learning_rates=0.5))
+    module.source = Network(7).requires_grad_(False)
+    assert rates_by_name(module, layer_groups(module, 1.0, learning_rates=0.5)) == before
+
+
 def test_a_network_without_a_head_counts_from_its_last_block():
     module = Network(None)
     factors = {name: rate_factors(module, 0.5)[p][1] for name, p in module.named_parameters()}
@@ -47,6 +58,15 @@ def test_a_plain_network_has_its_last_layer_as_head():
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     factors = {name: rate_factors(module, 0.5)[p][1] for name, p in module.named_parameters()}
     assert (factors["0.weight"], factors["2.bias"], factors["4.weight"]) == (0.25, 0.5, 1.0)
+
+
+def test_factors_by_name_take_the_longest_name_that_fits():
+    module = Tuned()
+    factors = rate_factors(module, {"net": 0.1, "net.blocks.2": 0.5, "net.head": 1})
+    by_name = {name: factors[p][1] for name, p in module.named_parameters()}
+    assert [by_name[f"net.{name}"] for name in ("stem.weight", "blocks.2.norm.bias", "head.bias")] == [0.1, 0.5, 1]
+    with pytest.raises(ValueError, match=r"\['nett'\] fit no parameter"):
+        fit(Tuned(), LayerTransfer(learning_rates={"nett": 0.1}))
 
 
 @pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics import MetricCollection
 
-from lightning_leep import EEPScores, FeatureScores, LEEPMetric
-from tests._helpers.metric_cases import C, D, Z, batch, expected, values_of
+from lightning_leep import EEPScores, FeatureScores
+from tests._helpers.metric_cases import C, D, Z, values_of
 
 NAMES = {"leep", "leave_one_out_leep", "eep_accuracy"}
 ALL = NAMES | {f"{name}_standard_error" for name in NAMES}
@@ -46,14 +45,3 @@ def test_scores_of_features_need_a_class_of_two_rows_for_the_probe_alone():
     known = {"h_score", "h_score_unshrunk", "log_me", "linear_probe_samples"}
     assert {name for name, value in values.items() if not np.isnan(value)} == known
     assert values["linear_probe_samples"] == 0
-
-
-def test_in_a_collection_with_leep():
-    """Of the two, one has sums of three scores and one of one: no group, and each its own value."""
-    data = batch("leep", 60)
-    collection = MetricCollection({"scores": EEPScores(C, Z), "single": LEEPMetric(C, Z)})
-    for rows, labels in zip(data[0].split(30), data[1].split(30), strict=True):
-        collection.update(rows, labels)
-    assert sorted(collection.compute_groups.values()) == [["scores"], ["single"]]
-    single = expected("leep", data)["value"]
-    assert values_of(collection.compute()) == {"single": single, **expected("eep_scores", data)}

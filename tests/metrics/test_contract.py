@@ -8,16 +8,14 @@ import torch
 from torch import nn
 from torchmetrics.wrappers import BootStrapper, MetricTracker, Running
 
-from lightning_leep import LEEPMetric, NegativeConditionalEntropy
 from lightning_leep.metrics import additive
 from tests._helpers.metric_cases import (
     CASES,
     OUTPUTS,
-    C,
-    Z,
     batch,
     batches_of,
     build,
+    each_state,
     every,
     expected,
     fill,
@@ -29,12 +27,11 @@ from tests._helpers.metric_cases import (
 from tests._helpers.metric_state import AllocatedBytes, assert_unchanged, snapshot
 
 pytestmark = may_not_converge
-HALVES = [torch.float16, torch.bfloat16]
 
 
 @pytest.mark.slow
 @every
-@pytest.mark.parametrize("sizes", [(90,), (40, 1, 49), (0, 90), (1,) * 90])
+@pytest.mark.parametrize("sizes", [(40, 1, 49), (0, 90)])
 def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
     rows, labels = batch(name, 90)
     metric = filled(name, *zip(rows.split(sizes), labels.split(sizes), strict=True))
@@ -47,11 +44,10 @@ def test_batches_of_any_size_give_the_value_by_definition(name, sizes):
 
 @pytest.mark.slow
 @every
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
-def test_input_of_low_precision_is_summed_in_float64(name, dtype, autocast):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_input_of_low_precision_is_summed_in_float64(name, dtype):
     rows, labels = batch(name, 90)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         value = filled(name, (rows.to(dtype), labels)).compute()
     softmax = name in OUTPUTS and name != "nce"  # which is taken in float32
     assert values_of(value) == expected(name, (rows.to(dtype), labels), rel=1e-6 if softmax else 1e-9)
@@ -70,8 +66,8 @@ def test_dense_input_and_ignored_rows(name):
 
 
 @pytest.mark.slow
-@every
-@pytest.mark.parametrize("kwargs", [{}, {"dist_sync_on_step": True}, {"compute_on_cpu": True}])
+@each_state
+@pytest.mark.parametrize("kwargs", [{"dist_sync_on_step": True}, {"compute_on_cpu": True}])
 def test_forward_gives_the_value_of_the_batch_and_accumulates(name, kwargs):
     first, second, third = batches_of(name)
     metric = build(name, **kwargs)
@@ -82,17 +78,8 @@ def test_forward_gives_the_value_of_the_batch_and_accumulates(name, kwargs):
     assert metric.update_count == 3
 
 
-@every
-def test_value_is_cached_until_the_state_changes(name):
-    first, second, _ = batches_of(name)
-    metric = filled(name, first)
-    assert metric.compute() is metric.compute()
-    metric.update(*second)
-    assert values_of(metric.compute()) == expected(name, first, second)
-
-
-@every
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: m.clone(), lambda m: pickle.loads(pickle.dumps(m))])
+@each_state
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_are_independent(name, duplicate):
     first, second, third = batches_of(name)
     metric = filled(name, first)
@@ -106,18 +93,20 @@ def test_copies_are_independent(name, duplicate):
     assert values_of(metric.compute()) == expected(name, first, third)
 
 
-@every
-def test_reset_forgets_everything(name):
+@each_state
+def test_value_is_cached_until_the_state_changes_and_reset_forgets_everything(name):
     first, second, _ = batches_of(name)
     metric = filled(name, first)
-    metric.compute()
+    assert metric.compute() is metric.compute()
+    metric.update(*second)
+    assert values_of(metric.compute()) == expected(name, first, second)
     metric.reset()
     assert not metric.update_called
     torch.testing.assert_close(metric.metric_state, build(name).metric_state, rtol=0.0, atol=0.0)
     assert values_of(fill(metric, second).compute()) == expected(name, second)
 
 
-@every
+@each_state
 def test_states_that_others_hold_are_not_changed(name):
     """The members of a compute group share their states by reference."""
     first, second, third = batches_of(name)
@@ -133,7 +122,7 @@ def test_states_that_others_hold_are_not_changed(name):
     torch.testing.assert_close(held, before, rtol=0.0, atol=0.0)
 
 
-@every
+@each_state
 def test_no_graph_is_kept_and_the_batch_is_not_changed(name):
     rows, labels = (t.clone() for t in batch(name, 30))
     metric = build(name)
@@ -148,7 +137,7 @@ def test_no_graph_is_kept_and_the_batch_is_not_changed(name):
     assert values_of(metric.compute()) == before
 
 
-@every
+@each_state
 def test_inference_mode(name):
     """Lightning validates in it. What is kept are inference tensors, which nothing may change in place later."""
     first, second, third = batches_of(name)
@@ -163,15 +152,15 @@ def test_inference_mode(name):
 @pytest.mark.parametrize("name", ["leep", "linear_probe"])
 def test_forward_costs_the_same_for_the_last_batches_as_for_the_first(name):
     metric, costs = build(name), []
-    for _ in range(20):
+    for _ in range(14):
         with AllocatedBytes() as allocated:
             metric(*batch(name, 40))
         costs.append(allocated.total)
-    assert max(costs[14:]) <= max(costs[4:8])
+    assert max(costs[10:]) <= max(costs[4:8])
 
 
 class TestPrecision:
-    @every
+    @each_state
     def test_precision_of_the_module_around_it_does_not_matter(self, name):
         module = nn.ModuleDict({"metric": filled(name, batch(name, 30)), "unused": build(name)})
         before = {key: snapshot(metric) for key, metric in module.items()}
@@ -189,7 +178,7 @@ class TestPrecision:
         module["metric"].reset()
         assert values_of(fill(module["metric"], batch(name, 20)).compute()) == expected(name, batch(name, 20))
 
-    @every
+    @each_state
     def test_there_and_back_to_a_device_without_float64(self, name, monkeypatch):
         metric = filled(name, batch(name, 90))
         kinds = [state.dtype for state in metric.metric_state.values() if isinstance(state, torch.Tensor)]
@@ -202,7 +191,7 @@ class TestPrecision:
         assert kinds == [state.dtype for state in metric.metric_state.values() if isinstance(state, torch.Tensor)]
         assert values_of(metric.compute()) == expected(name, batch(name, 90), rel=1e-4)
 
-    @every
+    @each_state
     def test_moving_to_a_device_moves_every_state(self, name):
         metric = filled(name, batch(name, 30)).to("meta")
         assert metric.device.type == "meta"
@@ -223,7 +212,7 @@ class TestUses:
         upper = 1.0 if name in accuracies else 0.0 if name in at_most_zero or name == "leave_one_out_leep" else None
         assert (metric.plot_lower_bound, metric.plot_upper_bound) == (lower, upper)
 
-    @pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("scores")])
+    @pytest.mark.parametrize("name", ["leep", "nce", "linear_probe"])
     def test_tracker_running_window_and_bootstrap(self, name):
         batches = batches_of(name)
         tracker, running = MetricTracker(build(name), maximize=True), Running(build(name), window=2)
@@ -240,20 +229,13 @@ class TestUses:
         boot.update(*joined(*batches))
         assert len(set(boot.compute()["raw"].tolist())) > 2
 
-    @pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("scores")])
     @pytest.mark.parametrize("steps", [None, 0, slice(None)])
-    def test_plot(self, name, steps):
+    def test_plot(self, steps):
         plt = pytest.importorskip("matplotlib.pyplot")
         plt.switch_backend("agg")
-        metric = build(name)
-        values = [metric(*data) for data in batches_of(name)]
+        metric = build("leep")
+        values = [metric(*data) for data in batches_of("leep")]
         figure, axes = metric.plot(None if steps is None else values[steps])
         wanted = [metric.compute()] if steps is None else values[steps] if steps != 0 else values[:1]
         assert [float(y) for y in axes.get_lines()[0].get_ydata()] == pytest.approx([float(value) for value in wanted])
         plt.close(figure)
-
-    def test_arithmetic(self):
-        difference = LEEPMetric(C, Z) - NegativeConditionalEntropy(C, Z)
-        difference.update(*batch("leep", 30))
-        values = [expected(name, batch("leep", 30))["value"].expected for name in ("leep", "nce")]
-        assert difference.compute().item() == pytest.approx(values[0] - values[1], rel=1e-9)

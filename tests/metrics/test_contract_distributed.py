@@ -3,18 +3,30 @@
 import warnings
 
 import pytest
-import torch
 import torch.distributed as dist
 from torchmetrics import MetricCollection
 
 from tests._helpers.distributed import counted_traffic, run_processes
-from tests._helpers.metric_cases import CASES, TWO_PASS, C, D, Z, batch, build, expected, fill, joined, values_of
+from tests._helpers.metric_cases import (
+    CASES,
+    STATES,
+    TWO_PASS,
+    C,
+    D,
+    Z,
+    batch,
+    build,
+    expected,
+    fill,
+    joined,
+    values_of,
+)
 from tests._helpers.metric_state import assert_unchanged, snapshot
 
 pytestmark = pytest.mark.distributed
 
 N = 90
-SHARDS = {2: [(89, 1)], 3: [(0, 25, 65)]}
+SHARDS = {2: (89, 1), 3: (0, 25, 65)}
 
 
 def whole(name):
@@ -31,76 +43,71 @@ def filled(name, shard, **kwargs):
     return fill(build(name, **kwargs), *(data for data in batches if len(data[1])))
 
 
-def own_gather(value, group=None):
-    gathered = [torch.zeros_like(value) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(gathered, value, group=group)
-    return gathered
-
-
 def every_use(rank, world_size):
-    """By metric, shards and use: what each process finds."""
+    """By metric and use: what each process finds."""
     warnings.simplefilter("ignore")  # a process without rows is warned of it
-    pair, found = dist.new_group([0, 1]), {}
+    pair, shards, found = dist.new_group([0, 1]), SHARDS[world_size], {}
     for name in CASES:
-        for shards in SHARDS[world_size]:
-            mine = shard_of(name, shards, rank)
+        mine = shard_of(name, shards, rank)
 
-            def note(use, result, key=(name, shards)):
-                found[(*key, use)] = values_of(result)
+        def note(use, result, name=name):
+            found[name, use] = values_of(result)
 
-            metric = filled(name, mine)
-            before = snapshot(metric)
-            note("compute", metric.compute())
-            before["_computed"] = metric._computed
-            assert_unchanged(metric, before)  # local again
-            with counted_traffic() as sent:
-                metric.compute()
-            assert sent == []  # the value is cached
-            metric.update(*batch(name, 9 + rank, rank + 1))
-            note("updated after compute", metric.compute())
-            note("empty batch", fill(build(name), mine).compute())
-            note("own gather", filled(name, mine, dist_sync_fn=own_gather).compute())
-            if len(mine[1]) > 1:
-                note("local", filled(name, mine, sync_on_compute=False).compute())
-            manual = filled(name, mine, sync_on_compute=False)
+        metric = filled(name, mine)
+        before = snapshot(metric)
+        note("compute", metric.compute())
+        before["_computed"] = metric._computed
+        assert_unchanged(metric, before)  # local again
+        if name in TWO_PASS:
+            two_pass = filled(name, mine, keep_rows=False)
+            other = shard_of(name, shards[::-1], rank)  # the rows may be dealt out anew
+            two_pass.second_pass()(*other)
+            note("two passes", two_pass.compute())
+        if name not in STATES:
+            continue
+        with counted_traffic() as sent:
+            metric.compute()
+        assert sent == []  # the value is cached
+        metric.update(*batch(name, 9 + rank, rank + 1))
+        note("updated after compute", metric.compute())
+        note("empty batch", fill(build(name), mine).compute())
+        if len(mine[1]) > 1:
+            note("local", filled(name, mine, sync_on_compute=False).compute())
+        manual = filled(name, mine, sync_on_compute=False)
+        manual.sync()
+        assert getattr(manual, "rows", []) == []
+        note("manual", manual.compute())
+        on_step = build(name, dist_sync_on_step=True)
+        note("step", on_step(*mine))
+        note("after step", on_step.compute())
+        if name in TWO_PASS:
+            manual = filled(name, mine, keep_rows=False, sync_on_compute=False)
+            manual.second_pass(sync=True)(*other)
             manual.sync()
-            assert getattr(manual, "rows", []) == []
-            note("manual", manual.compute())
-            on_step = build(name, dist_sync_on_step=True)
-            note("step", on_step(*mine))
-            note("after step", on_step.compute())
-            if name in TWO_PASS:
-                two_pass = filled(name, mine, keep_rows=False)
-                score_batch = two_pass.second_pass()
-                other = shard_of(name, shards[::-1], rank)  # the rows may be dealt out anew
-                score_batch(*other)
-                note("two passes", two_pass.compute())
-                manual = filled(name, mine, keep_rows=False, sync_on_compute=False)
-                manual.second_pass(sync=True)(*other)
-                manual.sync()
-                note("two passes, manual", manual.compute())
-            if rank < 2:
-                note("group", filled(name, mine, process_group=pair).compute())
-                of_sync = filled(name, mine, sync_on_compute=False)
-                of_sync.sync(process_group=pair)
-                note("group of sync", of_sync.compute())
+            note("two passes, manual", manual.compute())
+        if rank < 2:
+            note("group", filled(name, mine, process_group=pair).compute())
+            of_sync = filled(name, mine, sync_on_compute=False)
+            of_sync.sync(process_group=pair)
+            note("group of sync", of_sync.compute())
         unused = build(name).compute()
         assert all(value != value for key, value in values_of(unused).items() if not key.endswith("samples"))
     return found
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_every_process_answers_as_one_with_all_rows(world_size):
+def test_every_process_answers_as_one_with_all_rows(world_size, request):
     later = {name: [batch(name, 9 + rank, rank + 1) for rank in range(world_size)] for name in CASES}
-    for rank, found in enumerate(run_processes(every_use, world_size)):
-        assert len(found) > 8 * len(CASES)
-        for (name, shards, use), values in found.items():
+    by_rank = request.getfixturevalue("on_two")(every_use) if world_size == 2 else run_processes(every_use, 3)
+    for rank, found in enumerate(by_rank):
+        assert len(found) > len(CASES) + len(TWO_PASS) + 5 * len(STATES)
+        for (name, use), values in found.items():
             data = {
-                "local": shard_of(name, shards, rank),
+                "local": shard_of(name, SHARDS[world_size], rank),
                 "updated after compute": joined(whole(name), *later[name]),
-                "group": tuple(t[: sum(shards[:2])] for t in whole(name)),
+                "group": tuple(t[: sum(SHARDS[world_size][:2])] for t in whole(name)),
             }.get(use.removesuffix(" of sync"), whole(name))
-            assert values == expected(name, data, rel=1e-7), (rank, name, shards, use)
+            assert values == expected(name, data, rel=1e-7), (rank, name, use)
 
 
 #: Metrics that send a sample of the rows, with a size of it that all batches fill.
@@ -110,17 +117,17 @@ SMALL_SAMPLES = {"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows
 def traffic(rank, world_size):
     sent_by = {}
     for name in CASES:
-        for n in (40, 4000):
+        for n in (40, 1000):
             metric = build(name, **SMALL_SAMPLES.get(name, {}))
             rows, labels = batch(name, n)
-            fill(metric, *zip(rows.split(500), labels.split(500), strict=True))
+            fill(metric, *zip(rows.split(200), labels.split(200), strict=True))
             with counted_traffic() as sent:
                 metric.compute()
             sent_by[name, n] = sum(size for _, _, size in sent)
     return sent_by
 
 
-def test_bytes_that_are_sent_do_not_grow_with_the_rows():
+def test_bytes_that_are_sent_do_not_grow_with_the_rows(on_two):
     # The number of rows and the mean, the class counts, and the sums about the mean.
     moments = 8 * (1 + D + C + C * D + D * D + D + 1)
     joint, of_a_score = 8 * (C * Z + C), 8 * 3  # number, sum and sum of squares
@@ -129,9 +136,9 @@ def test_bytes_that_are_sent_do_not_grow_with_the_rows():
     wanted |= dict.fromkeys(("h_score", "h_score_plain", "log_me"), moments)
     # For each of 48 candidates the log-likelihood, the squares of correctness, and correctness by class.
     wanted |= dict.fromkeys(("linear_probe", "feature_scores"), moments + 8 * 48 * (2 + C))
-    for sent in run_processes(traffic, 2):
+    for sent in on_two(traffic):
         assert {name: sent[name, 40] for name in wanted} == wanted
-        assert all(sent[name, 40] == sent[name, 4000] for name in CASES)
+        assert all(sent[name, 40] == sent[name, 1000] for name in CASES)
         # 15 rows with label and key, sent and received twice over, and what torchmetrics' gather adds.
         assert sent["nearest_neighbours", 40] < 3 * 15 * (D + 2) * 8 + 500
         # 30 rows of 2 components and their keys, sent and received twice over, and what torchmetrics' gather adds.
@@ -152,30 +159,20 @@ def collections(rank, world_size):
     return found
 
 
-def test_members_of_a_compute_group():
-    for found in run_processes(collections, 2):
+def test_members_of_a_compute_group(on_two):
+    for found in on_two(collections):
         for key, value in found.items():
             name = key.removesuffix(" later")
             assert {"value": value} == expected(name, *[whole(name)] * (2 + (name != key)), rel=1e-7), key
 
 
-def change_between_passes(rank, world_size):
-    """A second pass with another row on the last process."""
-    warnings.simplefilter("ignore")
-    messages = []
-    for name in TWO_PASS:
-        metric = filled(name, shard_of(name, (30, 60), rank), keep_rows=False)
-        rows, labels = shard_of(name, (30, 60), rank)
-        moved = rows.clone()
-        moved[-1] += rank * torch.linspace(0, 3, rows.shape[1])
-        metric.second_pass()(moved, labels)
-        with pytest.raises(ValueError, match="rows whose sums differ") as caught:
-            metric.compute()
-        messages.append(str(caught.value))
-    return messages
+def everything(rank, world_size):
+    looks = (every_use, traffic, collections)
+    return {look: look(rank, world_size) for look in looks}
 
 
-def test_other_rows_in_a_second_pass_are_noticed_on_every_process():
-    first, second = run_processes(change_between_passes, 2)
-    assert first == second
-    assert len(first) == len(TWO_PASS)
+@pytest.fixture(scope="module")
+def on_two():
+    """What a function above returned on each of two processes, in one start of them."""
+    found = run_processes(everything, 2)
+    return lambda function: [of_rank[function] for of_rank in found]

@@ -15,6 +15,7 @@ from tests._helpers.metric_cases import (
     Z,
     batch,
     build,
+    each_state,
     every,
     expected,
     filled,
@@ -28,7 +29,7 @@ pytestmark = may_not_converge
 
 @pytest.mark.slow
 class TestBadInput:
-    @every
+    @each_state
     @pytest.mark.parametrize("method", ["update", "forward"])
     def test_bad_batch_is_one_error_and_nothing_changes(self, name, method):
         metric = filled(name, batch(name, 30))
@@ -93,7 +94,7 @@ class TestBadInput:
         values = values_of(metric.compute())
         assert all(value != value for key, value in values.items() if not key.endswith("samples"))
 
-    @pytest.mark.parametrize("name", OUTPUTS)
+    @pytest.mark.parametrize("name", ["leep", "nce"])
     def test_checks_may_be_switched_off_for_good_batches(self, name):
         value = values_of(filled(name, batch(name, 30), validate_args=False).compute())
         assert value == expected(name, batch(name, 30))

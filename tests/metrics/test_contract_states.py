@@ -19,7 +19,7 @@ from tests._helpers.metric_cases import (
     batch,
     batches_of,
     build,
-    every,
+    each_state,
     expected,
     filled,
     may_not_converge,
@@ -31,7 +31,7 @@ pytestmark = may_not_converge
 
 
 class TestStateDict:
-    @every
+    @each_state
     def test_round_trip_of_a_persistent_metric(self, name):
         first, second, third = batches_of(name)
         metric, loaded = filled(name, first), filled(name, second)
@@ -46,23 +46,20 @@ class TestStateDict:
         assert values_of(loaded.compute()) == expected(name, first, third)
         assert values_of(metric.compute()) == expected(name, first)
 
-    @every
-    def test_nothing_is_saved_unless_asked_for(self, name):
-        metric = filled(name, batch(name, 30))
+    @each_state
+    def test_nothing_is_saved_unless_asked_for_and_a_module_around_it_keeps_the_names(self, name):
+        metric, other = filled(name, batch(name, 30)), nn.ModuleDict({"m": build(name)})
         assert metric.state_dict() == {}
         before = snapshot(metric)
         metric.load_state_dict({})
         assert_unchanged(metric, before)
-
-    @every
-    def test_inside_a_module_that_keeps_the_names(self, name):
-        module, other = nn.ModuleDict({"m": filled(name, batch(name, 30))}), nn.ModuleDict({"m": build(name)})
-        module["m"].persistent(True)
-        assert set(module.state_dict()) == {f"m.{state}" for state in module["m"].metric_state}
-        other.load_state_dict(module.state_dict())
+        metric.persistent(True)
+        state = nn.ModuleDict({"m": metric}).state_dict()
+        assert set(state) == {f"m.{name}" for name in metric.metric_state}
+        other.load_state_dict(state)
         assert values_of(other["m"].compute()) == expected(name, batch(name, 30))
 
-    @every
+    @each_state
     def test_half_a_state_is_refused(self, name):
         metric = filled(name, batch(name, 30))
         metric.persistent(True)
@@ -76,7 +73,7 @@ class TestStateDict:
 
 
 class TestMerge:
-    @every
+    @each_state
     @pytest.mark.parametrize("as_dict", [False, True])
     def test_value_is_that_of_the_rows_of_both(self, name, as_dict):
         first, second, third = batches_of(name)
@@ -89,7 +86,7 @@ class TestMerge:
         assert values_of(one.compute()) == expected(name, first, second, third)
         assert values_of(other.compute()) == expected(name, second)
 
-    @every
+    @each_state
     def test_with_an_empty_one_and_with_itself(self, name):
         data, metric = batch(name, 30), build(name, dist_sync_on_step=True)
         metric.merge_state(filled(name, data))
@@ -99,7 +96,7 @@ class TestMerge:
             warnings.simplefilter("error")
             assert values_of(metric.compute()) == expected(name, data, data)
 
-    @every
+    @each_state
     def test_state_of_another_kind_is_refused(self, name):
         metric = filled(name, batch(name, 30))
         metric.compute()
@@ -133,7 +130,7 @@ class TestMerge:
                 metric.merge_state(incoming)
             assert_unchanged(metric, before)
 
-    @every
+    @each_state
     @pytest.mark.parametrize("synchronised", ["this", "other"])
     def test_synchronised_metric_is_refused(self, name, synchronised):
         this, other = filled(name, batch(name, 30)), filled(name, batch(name, 21, 1))

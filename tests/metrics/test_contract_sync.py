@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from tests._helpers.metric_cases import batch, every, expected, filled, may_not_converge, values_of
+from tests._helpers.metric_cases import batch, each_state, every, expected, filled, may_not_converge, values_of
 from tests._helpers.metric_state import assert_unchanged, snapshot
 
 pytestmark = may_not_converge
@@ -20,16 +20,13 @@ class TestSync:
         return filled(name, batch(name, 30), **gather | kwargs)
 
     @every
-    def test_compute_pools_and_gives_the_local_state_back(self, name):
+    def test_when_it_pools_and_that_it_gives_the_local_state_back(self, name):
+        local, pooled = expected(name, batch(name, 30)), expected(name, *[batch(name, 30)] * 3)
         metric = self.synced(name)
         before = snapshot(metric)
-        assert values_of(metric.compute()) == expected(name, *[batch(name, 30)] * 3)
+        assert values_of(metric.compute()) == pooled
         before["_computed"] = metric._computed
         assert_unchanged(metric, before)
-
-    @every
-    def test_when_it_pools(self, name):
-        local, pooled = expected(name, batch(name, 30)), expected(name, *[batch(name, 30)] * 3)
         assert values_of(self.synced(name, sync_on_compute=False).compute()) == local
         for on_step, wanted in ((True, pooled), (False, local)):
             metric = self.synced(name, dist_sync_on_step=on_step)
@@ -37,7 +34,7 @@ class TestSync:
             assert values_of(metric(*batch(name, 30))) == wanted
             assert values_of(metric.compute()) == pooled
 
-    @every
+    @each_state
     def test_manual_sync_and_unsync(self, name):
         metric = self.synced(name, sync_on_compute=False)
         metric.sync(dist_sync_fn=metric.dist_sync_fn)
@@ -52,7 +49,7 @@ class TestSync:
         metric.update(*batch(name, 21, 1))
         assert values_of(metric.compute()) == expected(name, batch(name, 30), batch(name, 21, 1))
 
-    @every
+    @each_state
     @pytest.mark.parametrize("method", ["compute", "sync"])
     def test_failed_synchronisation_leaves_the_local_state(self, name, method):
         calls = []

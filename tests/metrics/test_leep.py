@@ -4,12 +4,20 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightning_leep import LEEPMetric
+from lightning_leep import EEPAccuracy, LEEPMetric
 from lightning_leep.functional import leep
-from tests._helpers.references import random_task, reference_leep, reference_nce, reference_softmax, tasks
+from tests._helpers.references import (
+    has_near_ties,
+    random_task,
+    reference_eep_accuracy,
+    reference_leep,
+    reference_nce,
+    reference_softmax,
+    tasks,
+)
 
 EXACT = {"rel": 1e-12, "abs": 1e-12}
 
@@ -28,16 +36,7 @@ def test_batches_equal_one_shot_and_the_paper(task, batch_size):
     value = filled(theta, labels, num_target_classes, batch_size, from_logits=False).compute()
     assert value.item() == pytest.approx(reference_leep(theta, labels, num_target_classes), **EXACT)
     one_shot = leep(theta, labels, num_target_classes, from_logits=False)
-    assert value.item() == pytest.approx(one_shot.item(), **EXACT)
-
-
-def test_float32_rows_do_not_depend_on_their_batch():
-    preds, labels = random_task(60, 6, 3)
-    preds = preds.softmax(dim=1)
-    preds[::5] *= 1 + 3e-6  # above and below what is rescaled
-    preds[1::5] *= 1 + 1.2e-6
-    values = [filled(preds, labels, 3, size, from_logits=False).compute().item() for size in (1, 4, 60)]
-    assert values == pytest.approx([values[0]] * 3, **EXACT)
+    assert one_shot.item() == pytest.approx(value.item(), **EXACT)
 
 
 def test_mistake_no_logarithm():
@@ -113,3 +112,35 @@ def test_mistake_perfect_score_of_one_row():
     metric = filled(torch.rand(1, 4), torch.tensor([0]), 3)
     with pytest.warns(UserWarning, match="LEEPMetric needs at least 2 rows to say anything, got 1; it returns NaN"):
         assert metric.compute().isnan()
+
+
+# -- accuracy of the EEP -----------------------------------------------------------------------------------------------
+
+
+def accuracy_of(theta, labels, num_target_classes, batch_size=5):
+    metric = EEPAccuracy(num_target_classes, theta.shape[1], from_logits=False)
+    for rows, target in zip(theta.split(batch_size), labels.split(batch_size), strict=True):
+        metric.update(rows, target)
+    return metric.compute().item()
+
+
+@pytest.mark.slow
+@given(tasks(), st.integers(1, 12))
+def test_reference_in_batches_of_any_size(task, batch_size):
+    assume(not has_near_ties(*task))
+    assert accuracy_of(*task, batch_size) == pytest.approx(reference_eep_accuracy(*task), **EXACT)
+
+
+def test_worked_example():
+    # J = [[1.5, 0.5], [0.3, 0.7]]: P(0|z) = (5/6, 5/12), P(1|z) = (1/6, 7/12); the last row has q = (0.54, 0.46)
+    theta = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64)
+    assert accuracy_of(theta, torch.tensor([0, 0, 1]), 2) == pytest.approx(2 / 3, **EXACT)
+
+
+@pytest.mark.slow
+@given(tasks())
+def test_source_that_says_nothing_earns_the_share_of_the_largest_class(task):
+    theta, labels, num_target_classes = task
+    largest = torch.bincount(labels).max().item() / len(labels)
+    value = accuracy_of(theta[:1].expand_as(theta), labels, num_target_classes)
+    assert value == pytest.approx(largest, **EXACT)  # shared by the k largest: k * (largest / k)

@@ -63,10 +63,8 @@ class TestNothingToLearnFrom:
     def estimates(self, accuracies=(0.6, 0.7, 0.8, 0.9)):
         return simulated(np.random.default_rng(2), accuracies)
 
-    def test_all_of_them_move(self):
-        assert any(likelihood_shifts(self.estimates()).values())
-
     def test_too_few_sources(self):
+        assert any(likelihood_shifts(self.estimates()).values())
         assert not any(likelihood_shifts(self.estimates((0.6, 0.7))).values())
         assert likelihood_shifts({}) == {}
 

@@ -84,18 +84,13 @@ def counted(*columns, shift=0.0):
 )
 def test_report_of_another_setting_is_not_used(change, tmp_path):
     rank({"a": counted(0, 1, 2)}, folder=tmp_path)
+    rank({"a": (same := counted(0, 1, 2))}, folder=tmp_path)
+    assert same.calls == 0
     changes = change()
     source = changes.pop("source", Source(counted(0, 1, 2)))
     data = changes.pop("data", None)
     rank({"a": source}, data, folder=tmp_path, **changes)
     assert source.model.calls > 0
-
-
-def test_report_of_the_same_setting_is_used(tmp_path):
-    rank({"a": counted(0, 1, 2)}, folder=tmp_path)
-    again = counted(0, 1, 2)
-    rank({"a": again}, folder=tmp_path)
-    assert again.calls == 0
 
 
 @pytest.mark.parametrize("time_budget", [None, 1e4])
@@ -132,11 +127,11 @@ class Hungry(Sees):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("most", [1, 9, 40])
+@pytest.mark.parametrize("most", [1, 40])
 def test_out_of_memory_halves_the_batch_until_it_fits(most):
     source, after, rows = Hungry(most), Counts(0, 1, 2), make_rows(70)
     ranking = rank({"hungry": source, "after": after}, rows, batch_size=64)
-    assert source.largest == {1: 1, 9: 8, 40: 32}[most]
+    assert source.largest == {1: 1, 40: 32}[most]
     assert ranking["hungry"].error is None
     for name, value in rank({"good": Sees(0, 1, 2)}, rows)["good"].scores.items():
         assert ranking["hungry"].scores[name] == pytest.approx(value, abs=1e-6)

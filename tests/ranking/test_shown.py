@@ -19,9 +19,6 @@ def test_figure_has_a_row_for_each_source_and_a_series_for_each_part():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["best", "tied", "third"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["head", "all"]
     assert "1 other cannot be told" in " ".join(figure.texts[1].get_text().split())
-
-
-def test_nothing_to_draw():
     empty = SourceRanking(sources=(RankedSource(name="a"),), by="head", trainable=("head",), num_samples=0)
     with pytest.raises(ValueError, match="forecast"):
         empty.figure()
@@ -61,10 +58,7 @@ def test_place():
     assert place_of(RANKING, "broken") == "`broken` was not ranked."
     assert place_of(RANKING, "nobody").startswith("`nobody` is not in this ranking")
     assert place_of(RANKING, "") == ""
-
-
-def test_place_by_a_column_that_is_no_accuracy():
-    """A gap of half a nat, or of a million parameters, is not one of points of accuracy."""
+    # A gap of a million parameters is not one of points of accuracy.
     by_size = SourceRanking(
         sources=(source("large", 0.9, 1), source("small", 0.8, 2, gap=1e6)),
         **{"by": "num_parameters", "trainable": ("head", "all"), "num_samples": 9},

@@ -16,14 +16,13 @@ from tests._helpers.small_zoo import D, N, Sees, make_rows, names, rank, zoo
 @pytest.mark.parametrize(
     "data",
     [
-        lambda rows: DataLoader(rows, 16, shuffle=True),
-        lambda rows: DataLoader(rows, 7),
+        lambda rows: DataLoader(rows, 7, shuffle=True),
         lambda rows: list(rows),
         lambda rows: [tuple(batch) for batch in DataLoader(rows, 32)],
         lambda rows: [{"image": x, "label": int(y)} for x, y in rows],
         lambda rows: Subset(rows, range(N)),
     ],
-    ids=["shuffled loader", "small batches", "list of rows", "list of batches", "list of mappings", "subset"],
+    ids=["shuffled loader", "list of rows", "list of batches", "list of mappings", "subset"],
 )
 def test_every_kind_of_data_gives_the_same_ranking(data):
     expected, found = rank(zoo()), rank(zoo(), data(make_rows()))
@@ -176,14 +175,10 @@ def test_sources_that_fail_are_listed_with_their_error_and_the_others_go_on():
         assert f"{name} failed" in str(ranking)
 
 
-def test_all_failing_in_different_ways_leaves_no_best():
+def test_all_failing_leaves_no_best_and_all_failing_alike_is_an_error():
     ranking = rank(FAULTS)
-    assert ranking.best is None
-    assert ranking.tied == ()
+    assert (ranking.best, ranking.tied) == (None, ())
     assert "import failed" in str(ranking)
-
-
-def test_all_failing_alike_is_an_error():
     with pytest.raises(RuntimeError, match="No source could be scored: .*mat1 and mat2"):
         rank({"a": nn.Linear(D + 1, 3), "b": nn.Linear(D + 1, 3)})
 

@@ -31,7 +31,7 @@ def separates(found):
 
 
 class TestSimulated:
-    @pytest.mark.parametrize("num_sources", [2, 5, 12])
+    @pytest.mark.parametrize("num_sources", [2, 12])
     @pytest.mark.parametrize(("n", "correlation"), [(100, 0.0), (500, 0.8)])
     def test_equal_sources_are_rarely_separated(self, num_sources, n, correlation):
         """At most 5% of rankings; 400 rankings of exactly 5% give at most 7.5% in all but 1% of simulations."""
@@ -50,10 +50,9 @@ class TestSimulated:
         assert wrong / 400 <= 0.075
         assert found_worse == 400
 
-    @pytest.mark.parametrize("correlation", [0.7, 0.9])
-    def test_five_points_are_found(self, correlation):
+    def test_five_points_are_found(self):
         rng = np.random.default_rng(1)
-        finds = [compare_with_best(simulated(rng, [0.85, 0.80], 500, correlation)) for _ in range(300)]
+        finds = [compare_with_best(simulated(rng, [0.85, 0.80], 500, 0.7)) for _ in range(200)]
         assert np.mean([found["0"].rank == 1 and not found["1"].tied_with_best for found in finds]) >= 0.8
 
     @pytest.mark.slow
@@ -62,7 +61,7 @@ class TestSimulated:
         rng = np.random.default_rng(2)
         target = np.arange(80) % 4
         wrong = 0
-        for _ in range(150):
+        for _ in range(80):
             common = rng.standard_normal((80, 24))
             estimates = {}
             for name in "abc":
@@ -72,7 +71,7 @@ class TestSimulated:
                 rows = probe.row_correct.numpy(), probe.row_log_likelihood.numpy()
                 estimates[name] = Estimate(probe.accuracy.item(), 0.05, 80, *rows, labels=1, dependence=24 / 80)
             wrong += separates(compare_with_best(estimates))
-        assert wrong / 150 <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / 150)
+        assert wrong / 80 <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / 80)
 
 
 def by_hand(correct, log_likelihood=None, **kwargs):
@@ -186,23 +185,18 @@ def report():
 
 
 class TestEstimates:
-    def test_a_head_rests_on_the_last_features(self, report):
-        found = forecast_estimate(report, 0.9, "head")
-        assert found.value == 0.9
-        assert found.correct.mean() == pytest.approx(report.linear_probe_accuracy)
-        assert found.dependence == pytest.approx(6 / 120)
-
-    def test_all_layers_rest_on_the_features_of_all(self, report):
-        found = forecast_estimate(report, 0.9, "all")
-        assert found.correct.mean() == pytest.approx(report.multi_layer_probe_accuracy)
-        assert found.dependence == pytest.approx(10 / 120)
+    def test_each_part_rests_on_the_features_that_it_uses(self, report):
+        last, together = report.linear_probe_accuracy, report.multi_layer_probe_accuracy
+        for trainable, wanted, features in (("head", last, 6), ("all", together, 10)):
+            found = forecast_estimate(report, 0.9, trainable)
+            assert found.value == 0.9
+            assert found.correct.mean() == pytest.approx(wanted)
+            assert found.dependence == pytest.approx(features / 120)
+        part = forecast_estimate(report, 0.9, "part", "last")
+        assert part.correct.mean() == pytest.approx(np.mean([last, together]))
+        all_layers = forecast_estimate(report, 0.9, "all")
         both = [rows.log_likelihood for rows in (report.linear_probe_rows, report.multi_layer_probe_rows)]
-        np.testing.assert_allclose(found.log_likelihood, np.mean(both, axis=0))
-
-    def test_a_part_lies_between(self, report):
-        found = forecast_estimate(report, 0.9, "part", "last")
-        both = report.linear_probe_accuracy, report.multi_layer_probe_accuracy
-        assert found.correct.mean() == pytest.approx(np.mean(both))
+        np.testing.assert_allclose(all_layers.log_likelihood, np.mean(both, axis=0))
 
     def test_without_features_there_is_an_error_and_no_rows(self, report):
         target = torch.arange(120) % 3

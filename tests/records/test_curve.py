@@ -14,8 +14,8 @@ CURVE = AccuracyCurve((1, 2, 4), (0.5, 0.9, 0.8))
 
 
 @st.composite
-def curves(draw, min_size=1):
-    accuracy = draw(st.lists(st.floats(0, 1), min_size=min_size, max_size=12))
+def curves(draw):
+    accuracy = draw(st.lists(st.floats(0, 1), min_size=1, max_size=12))
     steps = draw(st.lists(st.floats(0.01, 5), min_size=len(accuracy), max_size=len(accuracy)))
     return AccuracyCurve(tuple(np.cumsum(steps).tolist()), tuple(accuracy))
 
@@ -27,18 +27,10 @@ def test_measures_by_hand():
     # 0.9 of 0.9 is 0.81; half of it, 0.45, was there at the first validation. No point between two of them.
     assert [CURVE.epochs_to(f) for f in (0.0, 0.5, 0.9, 1.0)] == [1, 1, 2, 2]
     assert (CURVE.epoch_reaching(0.9), CURVE.epoch_reaching(0.91)) == (2, None)
+    longer = CURVE.append(5, 0.95)
+    assert (CURVE.epochs, longer.epochs, longer.final) == ((1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 5.0), 0.95)
     assert AccuracyCurve((1,), (0.3,)).area_under_curve() == 0.3
     assert AccuracyCurve((0, 1), (0.6, 0.7)).epochs_to(0.5) == 0
-
-
-def test_the_last_epoch_that_a_float_can_count():
-    assert AccuracyCurve((2**53 - 1,), (0.5,)).epochs == (2.0**53 - 1,)
-
-
-def test_append_leaves_the_curve_as_it_was():
-    longer = CURVE.append(5, 0.95)
-    assert (CURVE.epochs, longer.epochs) == ((1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 5.0))
-    assert longer.final == 0.95
 
 
 def test_difference_to_a_reference_reads_a_curve_between_its_validations_and_not_beyond_them():
@@ -80,12 +72,15 @@ def test_scalars_leave_out_what_does_not_exist():
     assert convergence_scalars(AccuracyCurve(), 0.5, 0.5) == {}
 
 
-def test_empty_curve_has_no_accuracy():
+def test_empty_curve_has_no_accuracy_and_a_bad_fraction_is_refused():
     for measure in (lambda c: c.best, lambda c: c.final, lambda c: c.area_under_curve()):
         with pytest.raises(ValueError, match="without validations has no"):
             measure(AccuracyCurve())
     assert AccuracyCurve().epochs_to(0.5) is None
     assert AccuracyCurve().accuracy_at(1) is None
+    for fraction in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="`fraction` must lie in 0..1"):
+            CURVE.epochs_to(fraction)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +116,7 @@ def test_arrays_tensors_and_iterators_are_sequences_of_numbers():
     for kind in (np.array, torch.tensor, iter, list):
         curve = AccuracyCurve(kind([1, 2]), kind([0.25, 0.5]))
         assert (curve.epochs, curve.accuracy) == ((1.0, 2.0), (0.25, 0.5))
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
-def test_bad_fraction_is_refused(fraction):
-    with pytest.raises(ValueError, match="`fraction` must lie in 0..1"):
-        CURVE.epochs_to(fraction)
+    assert AccuracyCurve((2**53 - 1,), (0.5,)).epochs == (2.0**53 - 1,)  # the last that a float can count
 
 
 @given(curves())
@@ -143,19 +133,3 @@ def test_before_the_epoch_that_is_answered_the_level_was_not_there(curve, level)
     before = [a for e, a in zip(curve.epochs, curve.accuracy, strict=True) if reached is None or e < reached]
     assert all(a < level for a in before)
     assert reached is None or curve.accuracy_at(reached) >= level
-
-
-@given(curves())
-def test_a_curve_does_not_pass_itself(curve):
-    assert set(curve.difference_to(curve)) == {0.0}
-    assert curve.epoch_passing(curve) is None
-
-
-@given(curves(min_size=2), st.floats(0, 1))
-def test_points_between_validations_lie_on_their_line(curve, weight):
-    epoch = curve.epochs[0] + weight * (curve.epochs[1] - curve.epochs[0])
-    if epoch <= curve.epochs[1]:  # unless rounding went past it
-        (start, end), (first, second) = curve.epochs[:2], curve.accuracy[:2]
-        assert curve.accuracy_at(epoch) == pytest.approx(
-            first + (second - first) * (epoch - start) / (end - start), abs=1e-9
-        )

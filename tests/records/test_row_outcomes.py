@@ -57,41 +57,38 @@ def test_impossible_values(correct, likelihood):
         RowOutcomes(correct, likelihood, 0)
 
 
-class TestReports:
-    @staticmethod
-    def report():
-        target = torch.arange(40) % 2
-        features = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) + target.unsqueeze(1)
-        return score_outputs(features, target, 2, features=features, layers={"only": features})
+@pytest.fixture(scope="module")
+def report():
+    target = torch.arange(40) % 2
+    features = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) + target.unsqueeze(1)
+    return score_outputs(features, target, 2, features=features, layers={"only": features})
 
-    def test_json(self):
-        report = self.report()
-        restored = TransferabilityReport.from_json(report.to_json())
-        assert restored == report
-        assert restored.linear_probe_rows.labels == report.linear_probe_rows.labels
-        assert restored.linear_probe_rows.correct == report.linear_probe_rows.correct
-        assert restored.multi_layer_probe_rows.log_likelihood == pytest.approx(
-            report.multi_layer_probe_rows.log_likelihood, rel=1e-3
-        )
 
-    def test_no_text_spells_them_out(self):
-        report = self.report()
-        assert "of 40 rows" in report.describe()
-        assert max(map(len, report.describe().splitlines())) < 400
-        assert len(str(report.linear_probe_rows)) < 20
+def test_a_report_keeps_them_in_json_and_spells_them_out_in_no_text(report):
+    restored = TransferabilityReport.from_json(report.to_json())
+    assert restored == report
+    assert restored.linear_probe_rows.labels == report.linear_probe_rows.labels
+    assert restored.linear_probe_rows.correct == report.linear_probe_rows.correct
+    likelihood = pytest.approx(report.multi_layer_probe_rows.log_likelihood, rel=1e-3)
+    assert restored.multi_layer_probe_rows.log_likelihood == likelihood
+    assert "of 40 rows" in report.describe()
+    assert max(map(len, report.describe().splitlines())) < 400
+    assert len(str(report.linear_probe_rows)) < 20
 
-    def test_other_numbers_of_rows_are_refused(self):
-        values = self.report().to_dict()
-        values["linear_probe_rows"] = RowOutcomes((1.0,), (0.0,), 0).to_dict()
-        with pytest.raises(ValueError, match="`linear_probe_rows` must hold outcomes of 40 rows"):
-            TransferabilityReport.from_dict(values)
-        values["linear_probe_rows"] = "rows"
-        with pytest.raises(TypeError, match="`values` must be a mapping"):
-            TransferabilityReport.from_dict(values)
 
-    def test_a_record_does_not_keep_them(self):
-        record = TransferRecord(report=self.report(), curve=AccuracyCurve((1,), (0.9,)), trainable="head")
-        restored = TransferRecord.from_json(record.to_json())
-        assert restored == record
-        assert restored.report.linear_probe_rows is None
-        assert len(record.to_json()) < 4000
+def test_other_numbers_of_rows_are_refused(report):
+    values = report.to_dict()
+    values["linear_probe_rows"] = RowOutcomes((1.0,), (0.0,), 0).to_dict()
+    with pytest.raises(ValueError, match="`linear_probe_rows` must hold outcomes of 40 rows"):
+        TransferabilityReport.from_dict(values)
+    values["linear_probe_rows"] = "rows"
+    with pytest.raises(TypeError, match="`values` must be a mapping"):
+        TransferabilityReport.from_dict(values)
+
+
+def test_a_record_does_not_keep_them(report):
+    record = TransferRecord(report=report, curve=AccuracyCurve((1,), (0.9,)), trainable="head")
+    restored = TransferRecord.from_json(record.to_json())
+    assert restored == record
+    assert restored.report.linear_probe_rows is None
+    assert len(record.to_json()) < 4000

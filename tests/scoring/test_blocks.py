@@ -139,13 +139,6 @@ NETWORKS = {
         Network(conv=nn.Conv2d(3, 4, 1), mixed_a=Residual(), mixed_b=Residual(), mixed_c=Squeeze(4)),
         ["mixed_a", "mixed_b", "mixed_c"],
     ),
-    "TransformerEncoder": (
-        Network(
-            embed=nn.Embedding(9, 4),
-            encoder=nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 2),
-        ),
-        ["encoder.layers.0", "encoder.layers.1"],
-    ),
     "a wrapper of a plain network": (
         Network(
             model=Network(features=nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), fc=nn.Linear(4, 2)),
@@ -173,10 +166,6 @@ NETWORKS = {
             nn.Conv2d(3, 4, 1), *(Network(dw=nn.Conv2d(4, 4, 3, groups=4), pw=nn.Conv2d(4, 4, 1)) for _ in "ab")
         ),
         ["0", "1", "2"],
-    ),
-    "recurrent": (
-        Network(embed=nn.Embedding(9, 4), lstm=nn.LSTM(4, 4, 2), fc=nn.Linear(4, 2)),
-        ["embed", "lstm", "fc"],
     ),
     "lazy": (nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2)), ["1", "2"]),
     "nothing to find": (nn.Linear(4, 2), []),

@@ -7,14 +7,12 @@ from torch import nn
 from lightning_leep.scoring.head import capture_head_input
 from tests._helpers.head_sources import (
     D,
-    Hidden,
     LowRank,
     Net,
     X,
     Y,
     Z,
     assert_scored_on,
-    assert_scored_on_logits,
     captured,
     given_to,
     hooks,
@@ -23,24 +21,16 @@ from tests._helpers.head_sources import (
 )
 
 
-class Keywords(Net):
-    def forward(self, x):
-        return self.fc(input=self.backbone(x))
-
-
-@pytest.mark.parametrize(("kind", "name"), [(Net, "fc"), (Net, "top"), (Keywords, "fc")])
-def test_head_under_any_name(kind, name):
-    source = kind(name, nn.Linear(D, Z))
-    assert torch.equal(captured(source)[0], given_to(source, name))
-    assert_scored_on(source, name, given_to(source, name))
-    assert not any("linear layer" in note for note in run(source).notes)
-
-
 @pytest.mark.parametrize("layer", ["classifier.0", "classifier.1", "classifier"])
 def test_head_named_by_the_user(layer):
     """``classifier.1`` works in place: what it was given is not what is left of it."""
     source = Net("classifier", sequential_classifier()).eval()
     assert_scored_on(source, layer, given_to(source, layer), head=layer)
+
+
+def test_adapter_named_by_the_user():
+    source = Net("out", LowRank(nn.Linear(D, Z)))
+    assert_scored_on(source, "out", given_to(source, "out"), head="out")
 
 
 def test_unknown_name_lists_the_linear_layers():
@@ -60,91 +50,6 @@ def test_head_named_by_any_of_its_names():
     assert captured(source)[1] == "fc"
 
 
-# -- which layer it is -------------------------------------------------------------------------------------------------
-
-
-class Unused(Net):
-    """Has a ``head`` that never runs, as a model with its forward method replaced."""
-
-    def __init__(self) -> None:
-        super().__init__("out", nn.Linear(D, Z))
-        self.head = nn.Linear(D, Z)
-
-
-class Later(Net):
-    """``fc`` is a hidden layer here; ``out`` comes after it."""
-
-    def __init__(self) -> None:
-        super().__init__("fc", nn.Linear(D, D))
-        self.out = nn.Linear(D, Z)
-
-    def forward(self, x):
-        return self.out(super().forward(x))
-
-
-@pytest.mark.parametrize("make", [Unused, Later])
-def test_common_name_counts_if_the_layer_runs_and_makes_the_outputs(make):
-    source = make()
-    hidden = given_to(source, source.name)
-    assert_scored_on(source, "out", source.fc(hidden).detach() if make is Later else hidden)
-
-
-class TwoHeads(Net):
-    """As DeiT with distillation: the mean of two heads, of which one has the common name."""
-
-    def __init__(self) -> None:
-        super().__init__("head", nn.Linear(D, Z))
-        self.head_dist = nn.Linear(5, Z)
-
-    def forward(self, x):
-        return (super().forward(x) + self.head_dist(x)) / 2
-
-
-@pytest.mark.parametrize(("wrap", "name"), [(nn.Sequential, "0.head"), (nn.DataParallel, "module.head")])
-def test_common_name_counts_within_a_wrapper(wrap, name):
-    source = TwoHeads()
-    assert_scored_on(wrap(source), name, given_to(source, "head"))
-
-
-class Auxiliary(nn.Module):
-    """A linear layer without use runs last, so that the head has to be known by its name."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.projection = net, nn.Linear(Z, 2)
-
-    def forward(self, x):
-        logits = self.net(x)
-        self.projection(logits)
-        return logits
-
-
-def test_the_least_deep_of_modules_of_a_common_name():
-    source = Net("fc", nn.Linear(D, Z))
-    source.backbone = nn.Sequential(nn.Linear(5, D), Net("fc", nn.Linear(D, D)))
-    source.backbone[1].backbone = nn.Tanh()
-    assert_scored_on(Auxiliary(source), "net.fc", given_to(source, "fc"))
-
-
-def test_the_last_of_modules_of_a_common_name_that_lie_as_deep():
-    first, source = Net("fc", nn.Linear(D, 5)), Net("fc", nn.Linear(D, Z))
-    with torch.no_grad():
-        assert_scored_on(Auxiliary(nn.Sequential(first, source)), "net.1.fc", source.backbone(first(X)))
-
-
-def test_the_last_to_run_of_two_common_names():
-    source, calibrated = Net("fc", nn.Linear(D, Z)), nn.Sequential()
-    calibrated.linear, calibrated.tanh, calibrated.head = source, nn.Tanh(), nn.Linear(Z, Z)
-    with torch.no_grad():
-        assert_scored_on(Auxiliary(calibrated), "net.head", source(X).tanh())
-
-
-def test_head_within_a_classifier():
-    """Both make the outputs and neither is a linear layer: the one that starts last is the last step."""
-    source = Net("classifier", Hidden("head", LowRank(nn.Linear(D, Z))))
-    assert_scored_on(source, "classifier.head", given_to(source, "classifier").tanh())
-
-
 # -- from batch to batch -----------------------------------------------------------------------------------------------
 
 
@@ -154,8 +59,16 @@ class Mean(nn.Module):
 
 
 def test_named_head_that_gives_no_features():
+    class Twice(Net):
+        def forward(self, x):
+            return super().forward(x) - super().forward(torch.zeros_like(x))
+
+    with pytest.raises(ValueError, match="`head` must name a layer .* 'fc' ran 2 times for one batch"):
+        run(Twice("fc", nn.Linear(D, Z)), head="fc")
+    unused = Net("out", nn.Linear(D, Z))
+    unused.head = nn.Linear(D, Z)
     with pytest.raises(ValueError, match=r"`head` must name a layer .* 'head' did not run \(if torch.compile compiled"):
-        run(Unused(), head="head")
+        run(unused, head="head")
     pixels = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 1)), nn.Linear(1, Z), nn.Unflatten(0, (-1, 5)), Mean())
     with pytest.raises(ValueError, match=r"25\] labels, but '2' was given torch.float32 of shape \[125, 1\]"):
         run(pixels, head="2")
@@ -199,20 +112,6 @@ def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
         assert capture.take(source(X), Y) is None
         source.out.both = False
         assert torch.equal(capture.take(source(X), Y), given_to(source, "out"))
-
-
-class Twice(Net):
-    """Less what it returns for a baseline: features of the last run say nothing of the image."""
-
-    def forward(self, x):
-        return super().forward(x) - super().forward(torch.zeros_like(x))
-
-
-def test_head_that_runs_twice_has_no_features():
-    source = Twice("fc", nn.Linear(D, Z))
-    assert_scored_on_logits(source)
-    with pytest.raises(ValueError, match="`head` must name a layer .* 'fc' ran 2 times for one batch"):
-        run(source, head="fc")
 
 
 def test_features_outlive_what_the_model_does_next():

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_leep.functional import h_score, log_me
 from lightning_leep.records.report_notes import LOGITS
-from tests._helpers.head_sources import C, D, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
+from tests._helpers.head_sources import C, D, LowRank, Net, X, Y, Z, assert_scores_of, given_to, hooks, run
 
 
 def test_source_that_is_a_linear_layer():
@@ -37,6 +37,20 @@ def test_bound_method_is_hooked_through_its_module():
     assert report.feature_layer == "net.classifier"
     assert_scores_of(report, given_to(model.net, "classifier"))
     assert hooks(model) == 0
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, LowRank])
+def test_tokens_are_rows_of_dense_labels(wrap):
+    """``[N, T, d]`` goes into the head, be it linear or with an adapter, ``[N, T, Z]`` comes out."""
+
+    class Tagger(Net):
+        def forward(self, x):
+            return super().forward(x).movedim(-1, 1)
+
+    source = Tagger("classifier", wrap(nn.Linear(D, Z)))
+    report = run(source, Y.reshape(12, 5), X.reshape(12, 5, 5))
+    assert report.feature_layer == "classifier"
+    assert_scores_of(report, given_to(source, "classifier"))
 
 
 def test_pooled_features_do_not_pass_for_those_of_dense_labels():
@@ -74,6 +88,15 @@ def test_features_that_are_too_wide_give_way_to_the_logits():
     report = run(lambda x: wide[0](x).detach())
     assert (report.feature_layer, report.num_features, report.h_score, report.linear_probe_accuracy) == (None,) * 4
     assert any("too wide" in note for note in report.notes)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated.*")
+def test_scripted_source_with_a_layer_of_a_common_name_has_no_features():
+    """Scripted layers take no hooks."""
+    module = nn.Sequential()
+    module.backbone, module.fc = nn.Linear(5, 8), nn.Linear(8, Z)
+    report = run(torch.jit.script(module.eval()))
+    assert (report.feature_layer, report.num_features) == (LOGITS, Z)
 
 
 @pytest.mark.slow

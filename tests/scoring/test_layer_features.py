@@ -58,17 +58,13 @@ def test_the_layer_that_feeds_the_head_is_known_by_its_features():
 
 @pytest.mark.slow
 def test_wide_layers_are_projected_alike_everywhere():
-    batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(30, 1)), "c": Pooled(rows(2000, 2))}
+    batch = {"a": Pooled(rows(1100)), "b": Pooled(rows(30, 1))}
     got = LayerFeatures(layer_columns(batch)).of(batch, N, CPU)
-    assert got.shape == (N, 1024)
-    assert got[:, 497:527].equal(rows(30, 1))
-    projection = random_projection("a", 2000, 497)
-    torch.testing.assert_close(got[:, :497], rows(2000) @ projection.float())
-    torch.testing.assert_close(projection.T @ projection, torch.eye(497, dtype=torch.double))
+    projection = random_projection("a", 1100, 994)
+    torch.testing.assert_close(got, torch.cat([rows(1100) @ projection.float(), rows(30, 1)], 1))
+    assert not random_projection("c", 1100, 994).equal(projection)
     # Another batch, another process: the same projections, made anew from names and sizes.
-    again = LayerFeatures(layer_columns(batch))
-    assert again.of(batch, N, CPU).equal(got)
-    assert not random_projection("c", 2000, 497).equal(projection)
+    assert LayerFeatures(layer_columns(batch)).of(batch, N, CPU).equal(got)
 
 
 def test_a_token_stands_beside_the_mean_where_there_are_as_many():
@@ -83,15 +79,6 @@ def test_a_token_stands_beside_the_mean_where_there_are_as_many():
     assert features.of(batch, N, CPU).equal(expected)
     longer = batch | {"tokens": Pooled(rows(3), rows(3, 1), rows(3, 2), 9)}  # a later batch of longer texts
     assert features.of(longer, N, CPU).equal(expected)
-
-
-def test_a_layer_that_a_batch_lacks_is_nan_there():
-    batch = {"a": Pooled(rows(3)), "b": Pooled(rows(4, 1))}
-    features = LayerFeatures(layer_columns(batch))
-    for other in ({"a": batch["a"]}, batch | {"b": Pooled(rows(5))}):
-        got = features.of(other, N, CPU)
-        assert got[:, :3].equal(rows(3))
-        assert got[:, 3:].isnan().all()
 
 
 @pytest.mark.parametrize("place", ["mean", "first", "last"])

@@ -1,6 +1,5 @@
 """A source without a head gives features: these are scored, LEEP is left out, and readers of a report live with it."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,6 @@ from lightning_leep.forecast import forecast_accuracy, forecast_convergence
 from lightning_leep.records.report import OUTPUT_SCORES, check_report
 from lightning_leep.tensorboard import report_markdown
 from tests._helpers.feature_references import reference_h_score, reference_probe
-from tests._helpers.simulated_transfers import make_record
 
 C, D, N = 3, 6, 120
 Y = torch.randint(C, (N,), generator=torch.Generator().manual_seed(0))
@@ -78,14 +76,6 @@ def test_text_and_forecasts():
     assert forecast_convergence(report, ()) is None
     assert "LEEP  " not in str(report)
     assert "num_features" in report.describe()
-
-
-def test_history_of_such_reports_forecasts_the_next():
-    reports = [score_outputs(None, Y, C, features=X + k * 1e-3 * X.flip(1)) for k in range(12)]
-    records = [make_record(0.8 + 0.01 * k, report=report) for k, report in enumerate(reports)]
-    forecast = forecast_accuracy(run(), records)
-    assert forecast.num_records
-    assert math.isfinite(forecast.value)
 
 
 @pytest.mark.parametrize(

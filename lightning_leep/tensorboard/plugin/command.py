@@ -8,6 +8,15 @@ from lightning_leep.records.folder import open_folder
 from lightning_leep.records.history import load_history
 from lightning_leep.records.ranking import Ranking
 
+#: Where the callback writes, in the folder of the Trainer.
+DEFAULT_FOLDER = "transfer_history"
+
+
+def no_transfers(fs: Any, root: str, path: str, kind: str = "") -> str:
+    """Say that a folder holds no transfers, and where they may be."""
+    hint = f" Try {path.rstrip('/')}/{DEFAULT_FOLDER}." if fs.exists(f"{root}/{DEFAULT_FOLDER}") else ""
+    return f"No transfers{kind} in {path}.{hint}"
+
 
 def add_report(commands: Any) -> None:
     """Add the command to the subparsers of ``argparse``."""
@@ -27,6 +36,8 @@ def write_report(options: argparse.Namespace) -> str:
         raise ValueError(f"There is no folder {options.path}.")
     rankings = [] if options.ranking is None else [Ranking.from_json(options.ranking)]
     history = load_history(options.path)
+    if not len(history) and not rankings:
+        raise ValueError(no_transfers(fs, root, options.path))
     page = report_html(page_data(history, rankings))
     with open(options.output, "w", encoding="utf-8") as file:
         file.write(page)

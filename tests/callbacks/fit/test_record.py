@@ -31,18 +31,6 @@ def scored(folder, **kwargs):
     return LEEPCallback(make_source(), history=folder, strict=True, scoring=FEW_SCORES, **kwargs)
 
 
-class BrokenError(Exception):
-    pass
-
-
-class BreaksOff(Classifier):
-    """Fails after its first validation."""
-
-    def on_train_epoch_start(self):
-        if self.current_epoch == 1:
-            raise BrokenError
-
-
 class FrozenBody(Classifier):
     def __init__(self) -> None:
         super().__init__()
@@ -69,13 +57,16 @@ def test_record_holds_what_is_known_of_the_run(tmp_path):
     assert record.complete
 
 
-def test_names_that_the_user_gives(tmp_path):
-    fit(Classifier(), scored(tmp_path, target_name="flowers", source_name="resnet", trainable="adapters"))
-    (record,) = load_history(tmp_path)
+def test_names_that_the_user_gives_and_a_url(tmp_path):
+    folder = "memory://transfers"
+    fit(Classifier(), scored(folder, target_name="flowers", source_name="resnet", trainable="adapters"))
+    (record,) = load_history(folder)
     assert (record.target_name, record.source_name, record.trainable) == ("flowers", "resnet", "adapters")
 
 
 class Data(pl.LightningDataModule):
+    num_classes = 3
+
     def train_dataloader(self):
         return train_loader()
 
@@ -83,16 +74,14 @@ class Data(pl.LightningDataModule):
         return val_loader()
 
 
-def test_names_of_datamodule_and_module(tmp_path):
-    trainer = make_trainer(LEEPCallback(history=tmp_path, strict=True))
-    trainer.fit(Classifier(), datamodule=Data())
+def test_names_and_classes_of_datamodule_and_module(tmp_path):
+    module = Classifier()
+    del module.num_classes
+    make_trainer(LEEPCallback(history=tmp_path, strict=True)).fit(module, datamodule=Data())
     (record,) = load_history(tmp_path)
     assert (record.target_name, record.source_name) == ("Data", "Classifier")  # scored by its own `source_logits`
-
-
-def test_name_of_the_data_set_below_a_subset(tmp_path):
-    fit(Classifier(), scored(tmp_path), loader=train_loader(Subset(make_data(), range(20))))
-    assert load_history(tmp_path)[0].target_name == "TensorDataset"
+    assert record.report.num_target_classes == 3
+    assert not any("from the labels" in note for note in record.report.notes)
 
 
 class HandsOn(Subset):
@@ -112,39 +101,26 @@ def test_name_of_a_data_set_that_seems_to_hold_itself(tmp_path):
 
 
 def test_default_folder_is_under_the_trainers_root(tmp_path):
+    rows = train_loader(Subset(make_data(), range(20)))
     for _ in range(2):
-        fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), default_root_dir=tmp_path)
-    assert len(load_history(tmp_path / "transfer_history")) == 2
-
-
-def test_url(tmp_path):
-    fit(Classifier(), scored("memory://transfers"))
-    assert len(load_history("memory://transfers")) == 1
-
-
-def test_false_saves_nothing(tmp_path):
-    fit(Classifier(), scored(False), default_root_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
+        fit(Classifier(), callback, loader=rows, default_root_dir=tmp_path, max_epochs=1)
+    records = load_history(tmp_path / "transfer_history")
+    assert [record.target_name for record in records] == ["TensorDataset"] * 2  # below the subset
 
 
 @pytest.mark.parametrize(
-    ("module", "callback", "options"),
+    ("arguments", "options"),
     [
-        (Classifier, {"monitor": None}, {}),  # nothing was achieved
-        (Classifier, {}, {"fast_dev_run": True}),  # the code was tried, not the transfer
+        ({"history": False}, {}),
+        ({"monitor": None}, {}),  # nothing was achieved
+        ({}, {"fast_dev_run": True}),  # the code was tried, not the transfer
     ],
 )
-def test_runs_without_a_record(module, callback, options, tmp_path):
-    fit(module(), scored(tmp_path / "history", **callback), **options)
-    assert len(load_history(tmp_path / "history")) == 0
-
-
-def test_a_run_that_breaks_off_leaves_no_record(tmp_path):
-    callback = scored(tmp_path / "history")
-    with pytest.raises(BrokenError):
-        fit(BreaksOff(), callback)
-    assert len(callback.curve) == 1
-    assert len(load_history(tmp_path / "history")) == 0
+def test_runs_without_a_record(arguments, options, tmp_path):
+    callback = LEEPCallback(make_source(), strict=True, scoring=FEW_SCORES, **arguments)
+    fit(Classifier(), callback, default_root_dir=tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Full(DummyLogger):
@@ -166,31 +142,6 @@ def test_a_fault_of_a_strict_callback_at_the_end_leaves_the_record(tmp_path):
     (record,) = load_history(tmp_path)
     assert record.curve == callback.curve
     assert record.curve.epochs == (1.0, 2.0)
-
-
-def test_early_stopping_leaves_a_record(tmp_path):
-    stopper = pl.callbacks.EarlyStopping("val_acc", mode="max", stopping_threshold=0.01)
-    fit(Classifier(), stopper, scored(tmp_path), max_epochs=5)
-    (record,) = load_history(tmp_path)
-    assert record.curve.epochs == (1.0,)
-    assert record.complete
-
-
-def test_resumed_run_adds_one_record_of_the_whole_curve_if_it_trains_on(tmp_path):
-    history = tmp_path / "history"
-    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
-    first = scored(history)
-    fit(Classifier(), first, saver, enable_checkpointing=True)
-    for epochs, records in ((2, 1), (3, 2)):
-        callback = scored(history)
-        trainer = make_trainer(callback, max_epochs=epochs)
-        trainer.fit(Classifier(), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
-        assert len(load_history(history)) == records
-    record = load_history(history)[1]
-    assert record.curve.epochs == (1.0, 2.0, 3.0)
-    assert record.curve.accuracy[:2] == first.curve.accuracy
-    assert list(record.wall_seconds) == sorted(record.wall_seconds)
-    assert len(record.wall_seconds) == 3
 
 
 def test_broken_folder_warns_once_and_training_is_the_same(tmp_path):
@@ -222,18 +173,6 @@ def test_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("history", [True, 3, ""])
-def test_history_that_is_no_folder(history):
-    with pytest.raises(TypeError, match="`history` must be a folder, an fsspec URL, False or None"):
-        LEEPCallback(history=history)
-
-
-@pytest.mark.parametrize("argument", ["trainable", "target_name", "source_name"])
-def test_names_must_be_names(argument):
-    with pytest.raises(TypeError, match=f"`{argument}` must be a name or None"):
-        LEEPCallback(**{argument: ""})
-
-
 class StopAfter(pl.Callback):
     """A user who ends training after a number of batches."""
 
@@ -247,10 +186,8 @@ class StopAfter(pl.Callback):
 @pytest.mark.parametrize(
     ("batches", "options", "complete"),
     [
-        (1, {}, False),  # of 5 batches
-        (4, {}, False),
+        (4, {}, False),  # of 5 batches
         (5, {}, True),
-        (7, {}, True),
         (99, {"max_epochs": 1, "max_steps": 2, "val_check_interval": 2}, True),  # that is all that was wanted
         (99, {"overfit_batches": 2}, False),
     ],

@@ -40,33 +40,28 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_resumed_training_is_the_same_with_and_without(checkpoint):
-    path = checkpoint(LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True))
-    module, _ = resume(path, LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True))
+def test_resumed_training_is_the_same_with_and_without(checkpoint, tmp_path):
+    history = tmp_path / "history"
+    first = LEEPCallback(make_source(), history=history, scoring=FEW_SCORES, strict=True)
+    path = checkpoint(first)
+    module, _ = resume(path, LEEPCallback(make_source(), history=history, scoring=FEW_SCORES, strict=True))
     plain, _ = resume(path)
     assert trained_state(module) == trained_state(plain)
+    _, record = load_history(history)
+    assert (record.report, record.curve.epochs) == (first.report, (1.0, 2.0, 3.0, 4.0))
+    assert record.curve.accuracy[:2] == first.curve.accuracy
+    assert list(record.wall_seconds) == sorted(record.wall_seconds)
+    assert len(record.wall_seconds) == 4
+
     # A source with weights of its own may be scored late, and that changes nothing either.
-    late = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    module, _ = resume(checkpoint(), late)
+    path, late = checkpoint(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
+    module, _ = resume(path, late)
     assert trained_state(module) == trained_state(plain)
     assert late.report is not None
-
-
-def test_source_that_was_trained_already_is_not_scored(checkpoint):
-    path = checkpoint()
-    callback = LEEPCallback(source=None)
+    trained = LEEPCallback(source=None)
     with pytest.warns(UserWarning, match="may have been trained for 10 steps already. Pass `source=`"):
-        resume(path, callback)
-    assert callback.report is None
-
-
-def test_checkpoint_before_the_last_validations_takes_the_curve_back_there(tmp_path):
-    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
-    first = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    fit(Classifier(), first, saver, enable_checkpointing=True, max_epochs=3)
-    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    resume(tmp_path / "epoch=0.ckpt", callback)
-    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
+        resume(path, trained)
+    assert trained.report is None
 
 
 class LogsAtTheEnd(Classifier):
@@ -75,44 +70,30 @@ class LogsAtTheEnd(Classifier):
     validation_step = pl.LightningModule.validation_step
 
     def on_train_epoch_end(self):
-        self.log("val_acc", torch.tensor(0.5 + 0.1 * self.current_epoch))
+        self.log("val_acc", torch.tensor(0.1 * (self.current_epoch + 1)))
 
 
-def test_checkpoint_has_the_accuracy_of_the_epoch_that_it_ends(tmp_path):
-    saver = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
-    fit(LogsAtTheEnd(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), saver, enable_checkpointing=True)
-    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    make_trainer(callback, max_epochs=4).fit(LogsAtTheEnd(), train_loader(), ckpt_path=saver.last_model_path)
-    assert callback.curve.epochs == (1.0, 2.0, 3.0, 4.0)
-    assert callback.curve.accuracy == pytest.approx((0.5, 0.6, 0.7, 0.8))
-
-
-def test_resumed_in_the_middle_of_an_epoch(tmp_path):
-    """The epoch that was broken off counts once, when it is over; its value is logged by the module's own hook."""
-
-    class AtTheEndOfTheEpoch(Classifier):
-        def validation_step(self, batch, batch_idx):
-            pass
-
-        def on_train_epoch_end(self):
-            self.log("val_acc", torch.tensor(0.1 * (self.current_epoch + 1)))
-
-    saver = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")
+def test_resumed_in_the_middle_of_an_epoch_and_at_its_end(tmp_path):
+    """Each epoch counts once, when it is over; its value is logged by the module's own hook."""
+    savers = [pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")]
+    savers += [pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)]
     first = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    fit(AtTheEndOfTheEpoch(), first, saver, enable_checkpointing=True)
-    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    trainer = make_trainer(callback, max_epochs=3)
-    trainer.fit(AtTheEndOfTheEpoch(), train_loader(), val_loader(), ckpt_path=tmp_path / "step=7.ckpt")
-    assert callback.report == first.report
-    assert callback.curve.epochs == (1.0, 2.0, 3.0)
-    assert callback.curve.accuracy == pytest.approx((0.1, 0.2, 0.3))
+    fit(LogsAtTheEnd(), first, *savers, enable_checkpointing=True)
+    for path in (tmp_path / "step=7.ckpt", savers[1].last_model_path):
+        callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
+        make_trainer(callback, max_epochs=3).fit(LogsAtTheEnd(), train_loader(), ckpt_path=path)
+        assert callback.report == first.report
+        assert callback.curve.epochs == (1.0, 2.0, 3.0)
+        assert callback.curve.accuracy == pytest.approx((0.1, 0.2, 0.3))
 
 
 def test_second_fit_scores_again():
-    callback = LEEPCallback(source := Counting(), strict=True)
-    fit(Classifier(), callback)
-    first = callback.report
+    callback = LEEPCallback(source := Counting(), scoring=FEW_SCORES, strict=True)
+    trainer = fit(Classifier(), callback)
+    first, state = callback.report, callback.state_dict()
     assert source.calls == 5
+    trainer.validate(Classifier(), val_loader())  # which is no part of the fit
+    assert callback.state_dict() == state
     fit(Classifier(), callback)  # another Trainer
     assert source.calls == 10
     assert callback.report is not first
@@ -171,7 +152,7 @@ def test_a_fit_that_failed_before_its_first_step_is_no_fit():
                 self.failed = True
                 raise ArithmeticError
 
-    callback, module = LEEPCallback(source := Counting(), strict=True), FailsToStart()
+    callback, module = LEEPCallback(source := Counting(), scoring=FEW_SCORES, strict=True), FailsToStart()
     trainer = make_trainer(callback)
     with pytest.raises(ArithmeticError):
         trainer.fit(module, train_loader(), val_loader())
@@ -207,8 +188,9 @@ def test_a_second_fit_from_a_checkpoint_takes_what_the_checkpoint_holds(tmp_path
 
 @pytest.mark.slow
 def test_callbacks_in_one_trainer_have_names_and_keys_of_their_own(tmp_path):
-    callbacks = [LEEPCallback(make_source(seed), strict=True) for seed in range(3)]
-    callbacks.insert(1, LEEPCallback(make_source(4), name="leep_2", strict=True))
+    options = {"scoring": FEW_SCORES, "strict": True}
+    callbacks = [LEEPCallback(make_source(seed), **options) for seed in range(3)]
+    callbacks.insert(1, LEEPCallback(make_source(4), name="leep_2", **options))
     assert len({callback.state_key for callback in callbacks}) == 4
     trainer = fit(Classifier(), *callbacks)
     assert [callback.log_name for callback in callbacks] == ["leep", "leep_2", "leep_3", "leep_4"]
@@ -227,8 +209,7 @@ def test_equal_names_are_refused():
         make_trainer(LEEPCallback(name="a"), LEEPCallback(name="a"))
 
 
-@pytest.mark.parametrize("task", ["validate", "test", "predict"])
-def test_nothing_happens_without_fit(task, recwarn):
+def test_nothing_happens_without_fit(recwarn):
     class Complete(Classifier):
         def test_step(self, batch, batch_idx):
             self.log("test_acc", torch.tensor(0.5))
@@ -237,17 +218,9 @@ def test_nothing_happens_without_fit(task, recwarn):
             return self(batch[0])
 
     callback = LEEPCallback(source := Counting(), strict=True)
-    trainer = make_trainer(callback)
-    getattr(trainer, task)(Complete(), val_loader())
-    assert (callback.report, source.calls) == (None, 0)
-    assert not [name for name in trainer.callback_metrics if name.startswith("leep")]
+    for task in ("validate", "test", "predict"):
+        trainer = make_trainer(callback)
+        getattr(trainer, task)(Complete(), val_loader())
+        assert (callback.report, source.calls) == (None, 0)
+        assert not [name for name in trainer.callback_metrics if name.startswith("leep")]
     assert not [w for w in recwarn if re.search("LEEP", str(w.message))]
-
-
-def test_validation_after_fit_is_no_part_of_it():
-    callback = LEEPCallback(Counting(), scoring=FEW_SCORES, strict=True)
-    module = Classifier()
-    trainer = fit(module, callback)
-    before = callback.state_dict()
-    trainer.validate(module, val_loader())
-    assert callback.state_dict() == before

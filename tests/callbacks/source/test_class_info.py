@@ -20,10 +20,7 @@ from tests._helpers.small_transfer import (
     fit,
     make_data,
     make_source,
-    make_trainer,
-    train_loader,
     trained_state,
-    val_loader,
 )
 
 NAMES = ["cat", "dog", "eel"]
@@ -95,17 +92,21 @@ def silent_module() -> Classifier:
     return module
 
 
-def report_of(**kwargs):
-    fit(silent_module(), callback := LEEPCallback(make_source(), strict=True, **kwargs))
+def report_of(num_target_classes=None, target_class_names=None, **options):
+    scoring = ScoringOptions(layers=None, num_permutations=0, **options)
+    names = {"num_target_classes": num_target_classes, "target_class_names": target_class_names}
+    callback = LEEPCallback(make_source(), strict=True, scoring=scoring, **names)
+    fit(module := silent_module(), callback)
+    assert trained_state(module) == plain_state()
     return callback.report
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kwargs", [{}, {"max_samples": 30}, {"scoring": ScoringOptions(memory="second_pass")}])
-def test_labels_tell_where_nothing_else_does(kwargs):
+@pytest.mark.parametrize("options", [{}, {"memory": "second_pass"}])
+def test_labels_tell_where_nothing_else_does(options):
     """A larger number would have changed no score."""
     assert find_num_target_classes(None, silent_module(), make_data()) is None
-    found, stated = report_of(**kwargs), report_of(num_target_classes=4, **kwargs)
+    found, stated = report_of(**options), report_of(num_target_classes=4, **options)
     assert (found.num_target_classes, stated.num_target_classes) == (3, 4)
     assert any("The number of target classes, 3, was found from the labels" in note for note in found.notes)
     assert not any("from the labels" in note for note in stated.notes)
@@ -113,32 +114,11 @@ def test_labels_tell_where_nothing_else_does(kwargs):
         assert getattr(found, name) == pytest.approx(getattr(stated, name), abs=1e-9), name
 
 
-def test_reading_the_labels_first_leaves_training_as_it_is():
-    module = silent_module()
-    fit(module, LEEPCallback(make_source(), strict=True, scoring=ScoringOptions(memory="second_pass")))
-    assert trained_state(module) == plain_state()
-
-
 def test_given_names_are_a_statement():
     """The last name is that of a class without a row."""
     report = report_of(target_class_names=["a", "b", "c", "d"])
     assert report.num_target_classes == 4
     assert not any("from the labels" in note for note in report.notes)
-
-
-def test_datamodule_of_the_trainer():
-    class Data(pl.LightningDataModule):
-        num_classes = 3
-
-        def train_dataloader(self):
-            return train_loader()
-
-        def val_dataloader(self):
-            return val_loader()
-
-    callback = LEEPCallback(make_source(), strict=True)
-    make_trainer(callback).fit(silent_module(), datamodule=Data())
-    assert callback.report.num_target_classes == 3
 
 
 def test_names_of_target_classes():

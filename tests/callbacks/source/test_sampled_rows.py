@@ -13,10 +13,17 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from tests._helpers.recording_source import score
+from lightning_leep.scoring.shared_rows import given_data
+from tests._helpers.recording_source import indices_of
 from tests._helpers.small_transfer import DATA, train_loader
 
-pytestmark = pytest.mark.usefixtures("no_forks")
+
+def scored(loader):
+    """The rows that are scored of what a loader draws, and the notes on them."""
+    data = given_data(loader, None)
+    return indices_of(torch.cat([inputs for inputs, _ in data.batches])), data.notes
+
+
 LOADERS = {
     "subset sampler": (lambda: train_loader(DATA, shuffle=False, sampler=SubsetRandomSampler([4, 2, 30])), [4, 2, 30]),
     "subset": (lambda: train_loader(Subset(DATA, [4, 2, 30])), [4, 2, 30]),
@@ -37,13 +44,10 @@ LOADERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_sampler(name):
     loader, wanted = LOADERS[name]
-    report, source = score(loader())
-    assert source.indices == wanted
-    assert not any("repeats it" in note for note in report.notes)
+    assert scored(loader()) == (wanted, ())
 
 
 REPEATING = {
@@ -59,15 +63,10 @@ REPEATING = {
 @pytest.mark.parametrize("kind", REPEATING)
 def test_rows_that_a_sampler_repeats_count_once(kind):
     loader, rows, name = REPEATING[kind]
-    report, source = score(loader())
-    assert source.indices == list(rows)
-    assert sum("Each row counts once" in note and f"loader's {name} repeats it" in note for note in report.notes) == 1
-
-
-def test_first_batches_of_a_list():
-    loader = train_loader(DATA, shuffle=False, sampler=list(range(49, -1, -1)))
-    _, source = score(loader, trainer_options={"limit_train_batches": 2})
-    assert source.indices == [*range(49, 29, -1)]
+    indices, (note,) = scored(loader())
+    assert indices == list(rows)
+    assert "Each row counts once" in note
+    assert f"loader's {name} repeats it" in note
 
 
 class Half(Sampler):
@@ -104,11 +103,10 @@ OWN_SAMPLERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN_SAMPLERS)
 def test_sampler_that_cannot_be_followed_is_noted(name):
-    report, source = score(OWN_SAMPLERS[name]())
-    assert source.indices == list(range(50))
-    (note,) = [note for note in report.notes if "counts once" in note]
+    indices, (note,) = scored(OWN_SAMPLERS[name]())
+    assert indices == list(range(50))
     assert f"loader's {name} repeats it" in note
+    assert "counts once" in note
     assert "pass `dataloader=`" in note

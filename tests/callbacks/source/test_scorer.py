@@ -3,7 +3,6 @@
 import dataclasses
 from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -28,9 +27,9 @@ from tests._helpers.small_transfer import (
 pytestmark = pytest.mark.usefixtures("no_forks")
 
 
-def report_of(source, module=None, loader=None, trainer_options=None, num_target_classes=None, options=None):
-    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options or FEW_SCORES)
-    fit(module or Classifier(), callback, loader=loader or train_loader(DATA), **(trainer_options or {}))
+def report_of(source, module=None, num_target_classes=None, options=FEW_SCORES):
+    callback = LEEPCallback(source, strict=True, num_target_classes=num_target_classes, scoring=options)
+    fit(module or Classifier(), callback)
     return callback.report
 
 
@@ -74,7 +73,6 @@ KINDS = {
     "method of an object": lambda network: Caller(network).__call__,
     "global function": global_function,
     "the module's own": lambda network: None,
-    "the module's own function": lambda network: None,
 }
 
 
@@ -87,17 +85,21 @@ class CallsItself(Classifier):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_source(kind, shared):
+@pytest.mark.parametrize(
+    ("module_class", "shared", "kinds"),
+    [(Classifier, True, KINDS), (Classifier, False, KINDS), (CallsItself, True, ["the module's own"])],
+)
+def test_kinds_of_source(module_class, shared, kinds):
     """The score is that of the network in evaluation mode, and neither it nor training is any different afterwards."""
     source = make_source()
-    module = (CallsItself if kind == "the module's own function" else Classifier)(source if shared else make_source())
+    module = module_class(source if shared else make_source())
     if not shared:
         module.source = [source]
     before = {name: value.clone() for name, value in source.state_dict().items()}
-    report = report_of(KINDS[kind](source), module)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    callbacks = {kind: LEEPCallback(KINDS[kind](source), strict=True, scoring=FEW_SCORES) for kind in kinds}
+    fit(module, *callbacks.values())
+    scores = {kind: callback.report.leep for kind, callback in callbacks.items()}
+    assert scores == pytest.approx(dict.fromkeys(kinds, expected()), abs=1e-6)
     assert trained_state(module) == plain_state()
     assert all(layer.training for layer in source.modules())
     if not shared:
@@ -120,7 +122,7 @@ def test_options_of_scoring():
     def probabilities(inputs):
         return network(inputs).softmax(1)
 
-    options = ScoringOptions(from_logits=False, ignore_index=0, memory="cpu", num_permutations=30, nleep=True)
+    options = ScoringOptions(from_logits=False, ignore_index=0, memory="cpu", num_permutations=30)
     found = report_of(probabilities, num_target_classes=3, options=options)
     expected = score(probabilities, train_loader(DATA, shuffle=False), 3, options, progress=False)
     times = {"seconds": 1.0, "samples_per_second": 1.0, "joint": None}
@@ -150,66 +152,54 @@ class Keyed(Classifier):
         return super().training_step((batch["inputs"], batch["labels"]), batch_idx)
 
 
-@pytest.mark.slow
 def test_batches_of_dictionaries():
-    network, loader = make_source(), DataLoader(Rows(), batch_size=10)
-    report = report_of(lambda inputs, weight: network(inputs), Keyed(), loader)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
-    options = ScoringOptions(split_batch=lambda batch: (batch["inputs"], batch["labels"]))
-    report = report_of(make_source(), Keyed(), loader, options=options)
-    assert report.leep == pytest.approx(expected(), abs=1e-6)
+    network = make_source()
+    options = dataclasses.replace(FEW_SCORES, split_batch=lambda batch: (batch["inputs"], batch["labels"]))
+    callbacks = [
+        LEEPCallback(lambda inputs, weight: network(inputs), strict=True, scoring=FEW_SCORES),
+        LEEPCallback(make_source(), strict=True, scoring=options),
+    ]
+    fit(Keyed(), *callbacks, loader=DataLoader(Rows(), batch_size=10))
+    assert [callback.report.leep for callback in callbacks] == pytest.approx([expected()] * 2, abs=1e-6)
 
 
 class Dtypes(nn.Module):
-    """Records the floating-point types that it computes with, on its class: attributes are restored after the pass."""
+    """Records the floating-point types that it computes with, where they are not restored after the pass."""
 
-    seen: ClassVar[set] = set()
-
-    def __init__(self) -> None:
+    def __init__(self, network) -> None:
         super().__init__()
-        self.network = make_source()
-        self.seen.clear()
+        seen: set = set()
+        self.network, self.seen = network, lambda: seen
 
     def forward(self, inputs):
         logits = self.network(inputs)
-        self.seen.add((inputs.dtype, self.network[0].weight.dtype, logits.dtype))
+        self.seen().add((inputs.dtype, self.network[0].weight.dtype, logits.dtype))
         return logits
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("precision", "shared", "wanted"),
+    ("precision", "of_shared", "of_own"),
     [
-        ("32-true", False, (torch.float32, torch.float32, torch.float32)),
-        ("bf16-mixed", False, (torch.float32, torch.float32, torch.bfloat16)),
-        ("bf16-mixed", True, (torch.float32, torch.float32, torch.bfloat16)),
-        ("64-true", True, (torch.float64, torch.float64, torch.float64)),
-        ("64-true", False, (torch.float32, torch.float32, torch.float32)),
+        ("64-true", [torch.float64] * 3, [torch.float32] * 3),
+        ("bf16-true", [torch.bfloat16] * 3, [torch.float32] * 3),
+        ("bf16-mixed", *[[torch.float32, torch.float32, torch.bfloat16]] * 2),
     ],
 )
-def test_precision(precision, shared, wanted):
-    source = Dtypes()
-    module = Classifier(source.network) if shared else Classifier()
-    report = report_of(source, module, trainer_options={"precision": precision})
-    assert source.seen == {wanted}
-    assert source.network[-1].weight.dtype == torch.float32  # the original head is given back as it was
-    tolerance = 0.01 if precision == "bf16-mixed" else 1e-6
-    assert report.leep == pytest.approx(expected(), abs=tolerance)
-    if precision == "bf16-mixed":
-        assert report.leep != pytest.approx(expected(), abs=1e-7)
-
-
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-@pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
-def test_precision_of_what_a_function_calls(precision, shared):
+def test_precision(precision, of_shared, of_own):
     """Shared weights are converted by the Trainer, the original head for the pass, other weights not at all."""
-    source = Dtypes()
-    module = Classifier(source.network) if shared else Classifier()
-    report = report_of(lambda inputs: source(inputs), module, trainer_options={"precision": precision})
-    dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}[precision] if shared else torch.float32
-    assert source.seen == {(dtype, dtype, dtype)}
-    assert source.network[-1].weight.dtype == torch.float32
-    assert report.leep == pytest.approx(expected(), abs=0.01 if dtype == torch.bfloat16 else 1e-6)
+    shared, own = make_source(), make_source()
+    for network, wanted in ((shared, of_shared), (own, of_own)):
+        sources = Dtypes(network), Dtypes(network)
+        given = sources[0], KINDS["function"](sources[1])
+        callbacks = [LEEPCallback(source, strict=True, scoring=FEW_SCORES) for source in given]
+        fit(Classifier(network if network is shared else None), *callbacks, precision=precision)
+        assert [source.seen() for source in sources] == [{tuple(wanted)}] * 2
+        assert network[-1].weight.dtype == torch.float32  # the original head is given back as it was
+        rounded = torch.bfloat16 in wanted
+        for callback in callbacks:
+            assert callback.report.leep == pytest.approx(expected(), abs=0.01 if rounded else 1e-6)
+            assert (callback.report.leep == pytest.approx(expected(), abs=1e-7)) != rounded
 
 
 def test_scored_once_before_the_first_step():
@@ -233,6 +223,12 @@ def test_scored_once_before_the_first_step():
         ({"dataloader": 3}, TypeError, "`dataloader` must be iterable, got int"),
         ({"monitor": ""}, TypeError, "`monitor` must be a name or None, got ''"),
         ({"name": 3}, TypeError, "`name` must be a name or None, got 3"),
+        ({"trainable": ""}, TypeError, "`trainable` must be a name or None"),
+        ({"target_name": ""}, TypeError, "`target_name` must be a name or None"),
+        ({"source_name": ""}, TypeError, "`source_name` must be a name or None"),
+        ({"history": True}, TypeError, "`history` must be a folder, an fsspec URL, False or None"),
+        ({"history": ""}, TypeError, "`history` must be a folder"),
+        ({"ranking": ["a.json"]}, TypeError, "`ranking` must be a Ranking"),
         ({"num_target_classes": 0}, ValueError, "`num_target_classes` must be an integer of at least 1, got 0"),
         ({"max_samples": 1}, ValueError, "`max_samples` must be an integer of at least 2, got 1"),
         ({"target_class_names": "cat"}, TypeError, "`target_class_names` must be a sequence of names, got str"),

@@ -8,6 +8,7 @@ from torch.utils.data import (
 )
 
 from lightning_leep import LEEPCallback
+from lightning_leep.scoring.shared_rows import given_data
 from tests._helpers.recording_source import score
 from tests._helpers.small_transfer import (
     DATA,
@@ -33,42 +34,32 @@ def test_scores_are_those_of_all_training_rows_once():
     assert report.class_counts == tuple(torch.bincount(labels, minlength=C).tolist())
 
 
-@pytest.mark.slow
 def test_max_samples_is_a_random_subset_that_no_seed_of_the_user_changes():
     _, source = score(max_samples=20)
     _, again = score(max_samples=20, trainer_options={"seed": 8})
     assert len(set(source.indices)) == 20
     assert source.indices == again.indices
     assert source.indices != list(range(20))  # folders are sorted by class
-    report, source = score(max_samples=70)
-    assert (report.num_samples, len(source.indices)) == (50, 50)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "shuffle", "wanted"),
+    ("options", "loader", "wanted"),
     [
-        ({"limit_train_batches": 2}, False, range(20)),
-        ({"limit_train_batches": 0.4}, False, range(20)),
-        ({"overfit_batches": 2}, True, range(20)),
-        ({"fast_dev_run": 2}, False, range(20)),
-        ({"limit_train_batches": 1.0}, False, range(50)),
-        ({"limit_train_batches": 7}, False, range(50)),
-        ({"limit_train_batches": 2}, True, 20),
-        ({"fast_dev_run": True}, True, 10),
+        ({"limit_train_batches": 0.4}, {"shuffle": False}, range(20)),
+        ({"limit_train_batches": 2}, {"shuffle": False, "sampler": list(range(49, -1, -1))}, range(49, 29, -1)),
+        ({"overfit_batches": 2}, {}, range(20)),
+        ({"fast_dev_run": 2}, {"shuffle": False}, range(20)),
+        ({"limit_train_batches": 7}, {"shuffle": False, "batch_size": 40, "drop_last": True}, range(50)),
+        ({"limit_train_batches": 2}, {}, 20),
+        ({"fast_dev_run": True}, {}, 10),
     ],
 )
-def test_as_many_rows_as_training_may_use(options, shuffle, wanted):
-    _, source = score(train_loader(DATA, shuffle=shuffle), trainer_options=options)
+def test_as_many_rows_as_training_may_use(options, loader, wanted):
+    _, source = score(train_loader(DATA, **loader), trainer_options=options)
     if isinstance(wanted, range):
         assert source.indices == list(wanted)
     else:
         assert len(set(source.indices)) == wanted
-
-
-@pytest.mark.slow
-def test_rows_of_a_dropped_last_batch_count():
-    assert score(train_loader(DATA, batch_size=40, drop_last=True))[0].num_samples == 50
 
 
 def test_fast_dev_run_with_batches_of_one_row_scores_two():
@@ -81,14 +72,11 @@ def test_fast_dev_run_with_batches_of_one_row_scores_two():
     assert callback.report.num_samples == 2
 
 
-@pytest.mark.slow
 def test_given_loader_instead_of_the_training_data():
     others = make_data(30, seed=6)
     report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))
     assert torch.equal(torch.cat(source.shown), others.tensors[0])
     assert report.num_samples == 30
-    report, _ = score(dataloader=[(others.tensors[0][:12], others.tensors[1][:12])])
-    assert report.num_samples == 12
 
 
 class Stream(IterableDataset):
@@ -107,13 +95,15 @@ def test_training_data_without_an_index_asks_for_a_loader(loader):
 
 
 def test_stream_as_given_loader():
-    report, _ = score(DataLoader(Stream(), batch_size=10), dataloader=DataLoader(Stream(), batch_size=10))
-    assert report.num_samples == 50
     loader = DataLoader(Stream(), batch_size=10)
+    callback = LEEPCallback(make_source(), strict=True, dataloader=DataLoader(Stream(), batch_size=10))
+    fit(Classifier(), callback, loader=loader)
+    assert callback.report.num_samples == 50
+    assert not any("processes" in note for note in callback.report.notes)
     with pytest.raises(ValueError, match="must not be the training loader itself"):
         score(loader, dataloader=loader)
     with pytest.raises(ValueError, match="`max_samples` needs a DataLoader over a data set with an index"):
-        score(dataloader=DataLoader(Stream(), batch_size=10), max_samples=10)
+        score(dataloader=loader, max_samples=10)
 
 
 class Shifted(DataLoader):
@@ -133,10 +123,13 @@ def test_loader_that_makes_its_own_batches(kind):
     """It cannot be copied, but it can be read."""
     with pytest.raises(ValueError, match=f"{kind.__name__}, the training loader, makes .* Pass `dataloader=`"):
         score(kind(DATA, batch_size=10))
-    _, source = score(dataloader=kind(DATA, batch_size=10))
-    assert torch.equal(torch.cat(source.shown), torch.cat([inputs for inputs, _ in kind(DATA, batch_size=10)]))
+    read, expected = (
+        torch.cat([inputs for inputs, _ in batches])
+        for batches in (given_data(kind(DATA, batch_size=10), None).batches, kind(DATA, batch_size=10))
+    )
+    assert torch.equal(read, expected)
     with pytest.raises(ValueError, match=f"`max_samples` needs .* got {kind.__name__}"):
-        score(dataloader=kind(DATA, batch_size=10), max_samples=10)
+        given_data(kind(DATA, batch_size=10), 10)
 
 
 def test_the_training_loader_itself_may_be_given():

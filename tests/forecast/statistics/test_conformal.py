@@ -33,22 +33,6 @@ def test_matches_the_definition(pairs, coverage):
     assert jackknife_plus(predictions, residuals, coverage) == pytest.approx(expected)
 
 
-@pytest.mark.slow
-@given(
-    st.lists(st.tuples(numbers, st.floats(0, 100)), min_size=2, max_size=30),
-    st.floats(0.05, 0.95),
-    st.floats(0.05, 0.95),
-    st.randoms(),
-)
-def test_wider_with_coverage_and_blind_to_order(pairs, first, second, random):
-    predictions, residuals = np.array(pairs).T
-    narrow, wide = (jackknife_plus(predictions, residuals, c) for c in sorted((first, second)))
-    assert wide[0] <= narrow[0]
-    assert narrow[1] <= wide[1]
-    order = random.sample(range(len(pairs)), len(pairs))
-    assert jackknife_plus(predictions[order], residuals[order], second) in (narrow, wide)
-
-
 @pytest.mark.parametrize(("coverage", "least"), [(0.5, 1), (0.75, 3), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
 def test_fewest_records_that_bound_an_interval(coverage, least):
     assert min_records(coverage) == least

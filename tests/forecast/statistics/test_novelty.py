@@ -56,38 +56,31 @@ def test_far_points_are_moved_to_the_edge():
 @pytest.mark.slow
 def test_nothing_jumps_at_the_edge():
     x = np.random.default_rng(1).normal(size=(25, 2))
-    path = [np.array([t, 0.3 * t]) for t in np.arange(0, 8, 1e-2)]
+    path = [np.array([t, 0.3 * t]) for t in np.arange(0, 8, 2e-2)]
     results = [pull_inside(x, point) for point in path]
     edges = [i for i in range(1, len(path)) if results[i][1] != results[i - 1][1]]
     assert edges
     for i in edges:
-        np.testing.assert_allclose(results[i][0], results[i - 1][0], atol=0.02)
-
-
-def test_an_unusual_combination_of_usual_values_is_far():
-    line = np.linspace(-3, 3, 40)
-    x = np.column_stack([line, line])
-    assert not pull_inside(x, np.array([2.0, 2.0]))[1]
-    assert pull_inside(x, np.array([2.0, -2.0]))[1]
+        np.testing.assert_allclose(results[i][0], results[i - 1][0], atol=0.04)
 
 
 @cache
 def transfers():
-    """200 histories of 41 transfers each, as the regression sees them."""
+    """100 histories of 41 transfers each, as the regression sees them."""
     rng = np.random.default_rng(1)
-    histories = (simulate_history(rng, 41) for _ in range(200))
+    histories = (simulate_history(rng, 41) for _ in range(100))
     return [np.stack([TransferPoint.of(r.report, r.test_size, "head").features for r in h]) for h in histories]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [9, 19, 40])
-@pytest.mark.parametrize("kind", ["normal", "heavy", "skewed", "transfers"])
+@pytest.mark.parametrize("size", [9, 40])
+@pytest.mark.parametrize("kind", ["heavy", "skewed", "transfers"])
 def test_false_alarms_are_rare(size, kind):
     """Points drawn like the records: at most about 10%, a little more of very short histories with heavy tails."""
     rng = np.random.default_rng(1)
-    alarms, trials = 0, 200
+    alarms, trials = 0, 100
     for trial in range(trials):
-        draw = {"normal": rng.standard_normal, "heavy": lambda size: rng.standard_t(3, size), "skewed": rng.exponential}
+        draw = {"heavy": lambda size: rng.standard_t(3, size), "skewed": rng.exponential}
         data = transfers()[trial][: size + 1] if kind == "transfers" else draw[kind](size=(size + 1, 4))
         alarms += pull_inside(data[:size], data[size])[1]
     bound = 2 / (size + 1) if size < 19 else 0.1
@@ -126,7 +119,10 @@ def test_missing_values_are_usual():
     assert np.isnan(inside[1])
 
 
-def test_identical_records():
+def test_identical_records_and_an_unusual_combination_of_usual_values():
+    line = np.column_stack([np.linspace(-3, 3, 40)] * 2)
+    assert not pull_inside(line, np.array([2.0, 2.0]))[1]
+    assert pull_inside(line, np.array([2.0, -2.0]))[1]
     x = np.ones((9, 2))
     assert not pull_inside(x, np.array([1.0, 1.0 + 0.99 * SLACK]))[1]
     inside, moved = pull_inside(x, np.array([1.0, 9.0]))

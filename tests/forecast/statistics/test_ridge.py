@@ -37,7 +37,7 @@ def brute_force_loss(x, y, scale, prior_scale):
     return loss
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("n", [4, 12, 40])
 def test_solves_the_normal_equations_at_the_best_strength(seed, n):
     x, y, scale = problem(seed, n)

@@ -221,7 +221,10 @@ def test_start_of_tensorboard_loads_nothing_heavy():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [["--load_fast=true", "--logdir={}"], ["--load_fast=false", "--logdir_spec=name:{}", "--path_prefix=/a/b"]],
+    [
+        ["--load_fast=true", "--logdir={}"],
+        ["--load_fast=false", "--logdir_spec=name:{}", "--path_prefix=/a/b", "--reload_interval=0.2"],
+    ],
     ids=["fast", "specification, prefix"],
 )
 def test_a_real_tensorboard_follows_a_run(tmp_path, options):
@@ -237,7 +240,7 @@ def test_a_real_tensorboard_follows_a_run(tmp_path, options):
         deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline, "TensorBoard did not show it"
-            time.sleep(0.3)
+            time.sleep(0.1)
 
     with tensorboard(*(option.format(tmp_path / "logs") for option in options)) as address:
         wait_for(lambda: ask("/data/plugins_listing")["scalars"]["enabled"])
