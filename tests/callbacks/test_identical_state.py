@@ -1,7 +1,10 @@
 """What code of the user's keeps from one call to the next is, in training, as if nobody had scored."""
 
+import random
 import sys
+from collections import OrderedDict, defaultdict, deque
 from functools import cache, partial
+from itertools import chain
 from types import ModuleType
 
 import numpy as np
@@ -89,37 +92,62 @@ def test_what_data_keep(given):
     assert callback.report.num_samples == 50
 
 
-class Meter:
+class Node:
+    """A plain object that holds others, and itself."""
+
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self.itself, self.dropout = 0, self, nn.Dropout()
 
 
 class Remembers(nn.Module):
-    """A layer that changes in every way when it runs."""
+    """A layer that changes all that a layer may keep when it runs, in evaluation mode too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls, self.cache, self.seen, self.meter, self.rng, self.mean = 0, {}, [], Meter(), None, torch.zeros(())
-        self.own_rng = np.random.default_rng(0)
+        self.calls, self.node, self.made_late, self.mean = 0, Node(), None, torch.zeros(())
+        self.kept = {
+            "list": [[1], (self.node,)],
+            "deque": deque([1], maxlen=3),
+            "default": defaultdict(list, a=[1]),
+            "ordered": OrderedDict(a=[1]),
+            "set": {1},
+            "array": np.ones(2),
+        }
+        self.numpy, self.legacy, self.python = np.random.default_rng(0), np.random.RandomState(0), random.Random(0)
+        self.generator = torch.Generator()
         self.weight, self.replaced = nn.Parameter(torch.ones(D)), nn.Parameter(torch.ones(D))
-        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("total", torch.zeros((), dtype=torch.long))
+        self.register_buffer("largest", torch.full((D,), -torch.inf), persistent=False)
+        self.register_buffer("absent", None)
 
     def forward(self, inputs):
         self.calls += 1
-        self.seen.append(len(self.cache))
-        self.cache[len(self.seen)] = len(self.seen)
-        self.meter.count += 1
-        self.rng = self.rng or np.random.default_rng(0)
-        self.total += 1
+        self.node.count += 1
+        self.kept["list"][1][0].itself.count += 1  # of the one node
+        self.made_late = self.made_late or np.random.default_rng(0)
+        if not hasattr(self, "late"):
+            self.late = nn.Linear(D, D)
         self.mean.mul_(0.9).add_(inputs.detach().mean())
+        self.total += 1
+        self.largest = torch.maximum(self.largest, inputs.detach().amax(0))
         with torch.no_grad():
             self.weight.mul_(0.9)
         self.replaced.data = self.replaced.data * 0.9
-        if not hasattr(self, "late"):
-            self.late = nn.Linear(D, D)
-        counted = self.calls + len(self.cache) + self.meter.count + self.total + self.mean
-        shift = counted + self.rng.normal() + self.own_rng.normal() + self.late(inputs)
-        return torch.sin(inputs * self.weight * self.replaced + 0.1 * shift)
+        numbers = self.calls + self.node.count + self.change_containers()
+        draws = self.numpy.normal() + self.legacy.normal() + self.python.random() + self.made_late.normal()
+        tensors = self.mean + self.total + self.largest + torch.randn((), generator=self.generator) + self.late(inputs)
+        return torch.sin(inputs * self.weight * self.replaced + 0.1 * (numbers + draws + tensors))
+
+    def change_containers(self) -> float:
+        kept = self.kept
+        kept["list"][0].append(2)
+        kept["deque"].append(self.calls)
+        kept["default"]["b"].append(2)
+        kept["ordered"]["a"].append(2)
+        kept["set"].add(self.calls)
+        kept["array"] += 1
+        lists = kept["list"][0] + kept["default"]["b"] + kept["ordered"]["a"]
+        return len(lists) + sum(kept["deque"]) + len(kept["set"]) + kept["array"].sum()
 
 
 class Remembering(Classifier):
@@ -148,8 +176,10 @@ def left_by_modules(module, *callbacks):
     """What training leaves behind; without a sanity check, which would be the first to run the layer."""
     fit(module, *callbacks, num_sanity_val_steps=0)
     layer = module.layers[0]
-    weights = [parameter.tolist() for parameter in layer.parameters()]
-    return trained_state(module), weights, layer.calls, layer.seen, layer.cache, layer.meter.count, layer.mean.item()
+    assert layer.node is layer.node.itself is layer.kept["list"][1][0]
+    tensors = {name: value.tolist() for name, value in chain(layer.named_parameters(), layer.named_buffers())}
+    numbers = layer.calls, layer.node.count, layer.node.dropout.training, layer.mean.item(), layer.numpy.normal()
+    return trained_state(module), tensors, numbers, repr({k: v for k, v in layer.kept.items() if k != "list"})
 
 
 @cache

@@ -1,6 +1,7 @@
 """The commands `rank` and `score`, with a zoo in a file and images in a folder."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -177,45 +178,35 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "\\n" not in error
-    with pytest.raises(AssertionError, match=text):
-        raise AssertionError(error)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["score", "no_such_module.model", "--data", "imagefolder:nowhere"],
-        ["score", "tests.ranking.test_command.good"],
-        ["score", "tests.ranking.test_command.good", "--data", "{}"],
-        ["score", "tests.ranking.test_command.good", "--data", '{"class_path": "tests.ranking.test_command.nothing"}'],
-        ["score", GOOD, "--data", ROWS, "--device", "warp"],
-    ],
-)
-def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
-    assert main(arguments) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert re.search(text, error)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
-        ([FOLDER], "cannot be read: Is a directory"),
-        (["ZOO", "--data", "nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
-        (["ZOO", "--data", "imagefolder:nowhere"], "PATH of imagefolder:PATH must be a folder"),
-        (["ZOO", "--data", "imagefolder:"], "PATH of imagefolder:PATH must not be empty"),
-        (["ZOO", "--data", f"imagefolder:{FOLDER}"], "PATH of imagefolder:PATH must hold at least 2"),
-        (["ZOO", "--data", ROWS, "--max-samples", "0"], "--max-samples must be"),
-        (["ZOO", "--data", ROWS, "--batch-size", "0"], "--batch-size must be"),
-        (["ZOO", "--data", ROWS, "--by", "colour"], "--by must be"),
-        (["ZOO", "--data", ROWS, "--out", FOLDER], "--out must be a file"),
-        (["ZOO", "--data", ROWS, "--folder", __file__], ".py: File exists"),
-        (["ZOO", "--data", ROWS, "--history", "nowhere"], "There is no folder"),
+        (["rank", "nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
+        (["rank", FOLDER], "cannot be read: Is a directory"),
+        (["rank", "ZOO", "--data", "nowhere.yaml"], "nowhere.yaml' cannot be read: No such file"),
+        (["rank", "ZOO", "--data", "imagefolder:nowhere"], "PATH of imagefolder:PATH must be a folder"),
+        (["rank", "ZOO", "--data", "imagefolder:"], "PATH of imagefolder:PATH must not be empty"),
+        (["rank", "ZOO", "--data", f"imagefolder:{FOLDER}"], "PATH of imagefolder:PATH must hold at least 2"),
+        (["rank", "ZOO", "--data", ROWS, "--max-samples", "0"], "--max-samples must be"),
+        (["rank", "ZOO", "--data", ROWS, "--batch-size", "0"], "--batch-size must be"),
+        (["rank", "ZOO", "--data", ROWS, "--by", "colour"], "--by must be"),
+        (["rank", "ZOO", "--data", ROWS, "--out", FOLDER], "--out must be a file"),
+        (["rank", "ZOO", "--data", ROWS, "--folder", __file__], ".py: File exists"),
+        (["rank", "ZOO", "--data", ROWS, "--history", "nowhere"], "There is no folder"),
+        (["score", GOOD], "--data"),
+        (["score", GOOD, "--data", FOLDER], f"imagefolder:{FOLDER}"),
+        (["score", GOOD, "--data", "{}"], "class_path"),
+        (["score", GOOD, "--data", json.dumps({"class_path": f"{__name__}.nothing"})], "nothing"),
+        (["score", GOOD, "--data", ROWS, "--device", "warp"], "warp"),
     ],
 )
-def test_a_message_names_what_was_typed(arguments, text, zoo, capsys):
-    assert main(["rank", *(zoo([GOOD]) if word == "ZOO" else word for word in arguments)]) == 2
+def test_a_message_of_one_line_names_what_was_typed(arguments, text, zoo, capsys):
+    assert main([zoo([GOOD]) if word == "ZOO" else word for word in arguments]) == 2
     error = capsys.readouterr().err
+    assert error.count("\n") == 1
     assert text in error
     assert "Errno" not in error
 
@@ -238,11 +229,6 @@ def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch, capsys):
     assert main(["score", "models_of_mine.make", "--data", ROWS]) == 0
 
 
-def test_a_folder_without_its_prefix_is_told_the_prefix(images, capsys):
-    assert main(["score", GOOD, "--data", str(images)]) == 2
-    assert f"imagefolder:{images}" in capsys.readouterr().err
-
-
 def test_usage_puts_the_zoo_before_the_options(capsys):
     with pytest.raises(SystemExit):
         main(["rank", "--trainable", "all", "zoo.yaml"])
@@ -252,6 +238,8 @@ def test_usage_puts_the_zoo_before_the_options(capsys):
 def test_score_of_a_source_that_fails(images, capsys):
     assert main(["score", f"{__name__}.Bright", "--data", json.dumps({"class_path": f"{__name__}.rows"})]) == 1
     assert "dim" in capsys.readouterr().err.lower()
+    assert main(["score", "no_such_module.model", "--data", ROWS]) == 1
+    assert "no_such_module" in capsys.readouterr().err
 
 
 def test_zoo_makes_models_when_they_are_scored(zoo):

@@ -12,16 +12,13 @@ from tests._helpers.simulated_transfers import make_record
 GOOD = {"targets": ["cat", "</script>"], "sources": ["tabby"], "p": [[0.75], [0.25]], "left_out": "Shown: all."}
 
 
-def test_round_trip_through_the_json_of_a_record():
+def test_round_trip_through_the_json_of_a_record_which_may_lack_it():
     record = make_record(association=Association.from_dict(GOOD))
     again = TransferRecord.from_json(record.to_json())
     assert again.association == record.association
-    assert json.loads(record.to_json())["association"] == GOOD
-
-
-def test_older_records_have_none():
-    values = make_record().to_dict()
-    del values["association"]
+    values = json.loads(record.to_json())
+    assert values["association"] == GOOD
+    del values["association"]  # as in older records
     assert TransferRecord.from_dict(values).association is None
 
 

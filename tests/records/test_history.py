@@ -32,6 +32,7 @@ def file_names(folder) -> list[str]:
 
 
 def test_saved_records_come_back_oldest_first(folder):
+    assert len(load_history(folder)) == 0  # it does not exist yet
     records = [make_record(target_name=str(i), created=f"2026-01-0{9 - i}T00:00:00+00:00") for i in range(4)]
     paths = [save_record(record, folder) for record in records]
     with warnings.catch_warnings():
@@ -45,10 +46,6 @@ def test_saved_records_come_back_oldest_first(folder):
             assert json.loads(file.read())["target_name"] == record.target_name
 
 
-def test_a_folder_that_does_not_exist_yet_is_an_empty_history(folder):
-    assert len(load_history(folder)) == 0
-
-
 def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
     listings, ls = {}, MemoryFileSystem.ls  # as object stores do
     monkeypatch.setattr(MemoryFileSystem, "ls", lambda fs, path, **how: listings.setdefault(path, ls(fs, path, **how)))
@@ -56,12 +53,6 @@ def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
     for number in (1, 2):
         save_record(make_record(), "memory://listed")
         assert len(load_history("memory://listed")) == number
-
-
-def test_a_file_is_no_folder(tmp_path):
-    path = save_record(make_record(), tmp_path)
-    with pytest.raises(ValueError, match="must be a folder"):
-        load_history(path)
 
 
 def _write(folder: str, number: int, barrier) -> None:
@@ -146,7 +137,9 @@ def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
     assert len(str(caught[0].message)) < 1000
 
 
-@pytest.mark.parametrize("history", ["transfer_history", 3])
-def test_what_is_not_records_is_named(history):
-    with pytest.raises(TypeError, match="`history` must be records"):
-        History(history)
+def test_what_is_not_records_or_no_folder_is_named(tmp_path):
+    for history in ("transfer_history", 3):
+        with pytest.raises(TypeError, match="`history` must be records"):
+            History(history)
+    with pytest.raises(ValueError, match="must be a folder"):
+        load_history(save_record(make_record(), tmp_path))

@@ -10,63 +10,29 @@ from lightning_leep.records.history import MAX_BYTES
 from tests._helpers.simulated_transfers import make_record
 
 
-def load(folder):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        history = load_history(folder)
-    return len(history), [str(w.message) for w in caught]
-
-
-@pytest.fixture
-def folder(tmp_path):
+@pytest.mark.timeout(60)
+def test_what_is_not_a_record_is_passed_over_and_not_waited_for(tmp_path, tmp_path_factory):
+    """A pipe, devices, a file that is too large, infinite scores, a name that commands the terminal."""
     save_record(make_record(), tmp_path)
-    return tmp_path
-
-
-@pytest.mark.timeout(60)
-def test_a_pipe_is_passed_over_and_not_waited_for(folder):
-    os.mkfifo(folder / "20260101T000000-0.json")
-    count, (message,) = load(folder)
-    assert count == 1
-    assert "20260101T000000-0.json (not a regular file)" in message
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("target", ["/dev/zero", "/dev/stdin"])
-def test_a_link_to_a_device_is_passed_over(folder, target):
-    (folder / "link.json").symlink_to(target)
-    count, (message,) = load(folder)
-    assert count == 1
-    assert "link.json (" in message
-
-
-def test_a_link_to_a_record_is_read(folder, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    path = save_record(make_record(), elsewhere)
-    (folder / "link.json").symlink_to(path)
-    assert load(folder) == (2, [])
-
-
-def test_a_file_that_is_too_large_is_not_read(folder):
-    with open(folder / "large.json", "wb") as file:
+    elsewhere = save_record(make_record(), tmp_path_factory.mktemp("elsewhere"))
+    (tmp_path / "link.json").symlink_to(elsewhere)  # which is read
+    os.mkfifo(tmp_path / "20260101T000000-0.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "stdin.json").symlink_to("/dev/stdin")
+    with open(tmp_path / "large.json", "wb") as file:
         file.truncate(MAX_BYTES + 1)  # a hole, which takes no room
-    count, (message,) = load(folder)
-    assert count == 1
-    assert "large.json (larger than 16 MiB)" in message
-
-
-@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "1e999"])
-def test_a_record_with_an_infinite_score_is_left_out(folder, number):
     text = make_record().to_json()
     leep = next(part for part in text.split(",") if '"leep":' in part)
-    (folder / "infinite.json").write_text(text.replace(leep, f"{leep.split(':')[0]}: {number}", 1))
-    count, messages = load(folder)
-    assert count == 1, messages
-    assert "infinite.json" in messages[0]
-
-
-def test_a_name_cannot_command_the_terminal_through_the_warning(folder):
-    (folder / "\x1b[31mred\n.json").write_text("{")
-    _, (message,) = load(folder)
+    for number in ("Infinity", "-Infinity", "1e999"):
+        (tmp_path / f"{number}.json").write_text(text.replace(leep, f"{leep.split(':')[0]}: {number}", 1))
+    (tmp_path / "\x1b[31mred\n.json").write_text("{")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(load_history(tmp_path)) == 2
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.startswith("Left out 8 of 10 files")
+    assert "20260101T000000-0.json (not a regular file)" in message
+    assert "large.json (larger than 16 MiB)" in message
+    for name in ("zero", "stdin", "Infinity", "-Infinity", "1e999", r"\x1b[31mred\n"):
+        assert f"{name}.json (" in message
     assert message.isprintable()
-    assert r"\x1b[31mred\n.json" in message

@@ -148,6 +148,7 @@ def test_impossible_source(changes):
         lambda v: v["sources"][0].pop("name"),
         lambda v: v["sources"][0].update(new=1),
         lambda v: v["sources"][0]["forecasts"]["head"].update(accuracy=7),
+        lambda v: v["sources"][0]["forecasts"]["head"].update(confidence=2),
         lambda v: v["sources"][0].update(forecasts=[1]),
         lambda v: v["sources"][0]["forecasts"]["head"].update(low=0.95),
         lambda v: v["sources"][0]["forecasts"]["head"].update(high=0.1),

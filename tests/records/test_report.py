@@ -64,13 +64,18 @@ def test_a_number_that_is_not_finite_becomes_null_comes_back_as_nan_and_is_no_sc
     assert report.floor == -report.label_entropy
 
 
-def test_unknown_and_missing_fields_are_named(report):
+def test_unknown_and_missing_fields_are_named_and_fields_come_by_name(report):
     with pytest.raises(ValueError, match="does not have.*'beauty'"):
         TransferabilityReport.from_dict(report.to_dict() | {"beauty": 1.0})
     values = report.to_dict()
     del values["leep"]
     with pytest.raises(ValueError, match="lacks fields.*leep"):
         TransferabilityReport.from_dict(values)
+    for values in (None, [1], "leep"):
+        with pytest.raises(TypeError, match="`values` must map the field names"):
+            TransferabilityReport.from_dict(values)
+        with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
+            check_report(values)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +139,6 @@ def test_missing_numbers_and_rounding_are_fine(report):
     for values in ({"leep": math.nan}, {"leep": 1e-9}, {"eep_accuracy": math.nan}, {"log_me": -math.inf}):
         check_report(dataclasses.replace(report, **values))
     check_report(dataclasses.replace(report, linear_probe_samples=0, label_entropy=math.log(3) + 1e-9))
-
-
-@pytest.mark.parametrize("values", [None, [1], "leep"])
-def test_fields_come_by_name(values):
-    with pytest.raises(TypeError, match="`values` must map the field names"):
-        TransferabilityReport.from_dict(values)
-    with pytest.raises(TypeError, match="`report` must be a TransferabilityReport"):
-        check_report(values)
 
 
 def test_text_has_five_numbers_and_the_notes(report):

@@ -19,7 +19,7 @@ def test_json_round_trip(reference):
     record = make_record(
         curve=CURVE,
         reference=reference,
-        wall_seconds=(1, 2.5, 2.5),
+        wall_seconds=(0.5, 2.5, 2.5),
         test_size=500,
         optimizer="SGD",
         learning_rate=0.1,
@@ -57,11 +57,6 @@ def test_ranking_is_kept_without_what_explains_it():
         **{"name": "tied", "rank": 1, "tied_with_best": True, "forecasts": forecasts, "notes": []}
     }
     assert (kept["by"], kept["target"], len(kept["sources"])) == ("head", "pets", 4)
-
-
-def test_achieved_is_the_highest_validation():
-    assert make_record(curve=CURVE).achieved == 0.8
-    assert make_record(curve=AccuracyCurve()).achieved is None
 
 
 def test_defaults_say_when_and_with_what():
@@ -166,13 +161,14 @@ def test_other_content_is_refused_with_its_reason(change, message):
         TransferRecord.from_dict(values)
 
 
-@pytest.mark.parametrize("values", [[], "text", None, {"name": "other"}])
-def test_foreign_json_is_refused(values):
-    with pytest.raises(ValueError, match="not a record"):
-        TransferRecord.from_dict(values)
+def test_foreign_json_is_refused():
+    for values in ([], "text", None, {"name": "other"}):
+        with pytest.raises(ValueError, match="not a record"):
+            TransferRecord.from_dict(values)
 
 
 def test_flat_row():
+    assert make_record(curve=AccuracyCurve()).achieved is None
     row = make_record(curve=CURVE, wall_seconds=(1, 2, 3), reference=0.5, versions={"a-b": "1"}).to_flat_dict()
     assert row["achieved_accuracy"] == 0.8
     assert row["epochs"] == 3

@@ -147,22 +147,6 @@ def test_a_block_of_nan_and_one_that_does_not_always_run_are_left_out_and_the_ot
     assert "'block2'" in said
 
 
-def test_a_layer_that_does_not_run_and_one_of_integers_are_named():
-    class Codes(Source):
-        def __init__(self):
-            super().__init__()
-            self.unused, self.codes = nn.Linear(2, 2), nn.Identity()
-
-        def forward(self, x):
-            self.codes(x.long())
-            return super().forward(x)
-
-    report = run(Codes(), layers=["unused", "codes", "block1"])
-    assert [layer.name for layer in report.layers] == ["block1"]
-    assert any("'unused', which does not run" in note for note in report.notes)
-    assert any("'codes', which returns torch.int64" in note for note in report.notes)
-
-
 def test_one_row_a_class():
     report = score(Source(), [(X[:4], torch.arange(4))], 4, progress=False, num_permutations=0)
     assert [layer.probe_accuracy for layer in report.layers] == [None] * 4

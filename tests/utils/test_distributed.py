@@ -13,7 +13,7 @@ def fail(message):
     raise ValueError(message)
 
 
-def test_one_process():
+def test_one_process_and_interruptions_are_not_held_up():
     assert this_process() == (0, 1)
     assert on_every_process(lambda: 3, CPU) == 3
     assert gather_objects("any", CPU) == ["any"]
@@ -26,8 +26,6 @@ def test_one_process():
         on_every_process(action, CPU)
     assert caught.value is error
 
-
-def test_interruptions_are_not_held_up():
     def interrupt():
         raise KeyboardInterrupt
 

@@ -1,6 +1,8 @@
 """What reaches TensorBoard, other loggers and other callbacks."""
 
 import csv
+import logging
+import warnings
 from pathlib import Path
 
 import lightning.pytorch.loggers
@@ -10,7 +12,8 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_leep import LEEPCallback
+from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep.records import load_history
 from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_source
 
 
@@ -43,15 +46,12 @@ class Recording(Logger):
         return [(step, metrics[tag]) for step, metrics in self.records if tag in metrics]
 
 
-@pytest.fixture(scope="module", params=["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)])
-def run(request, tmp_path_factory):
-    """Three epochs into TensorBoard and a logger of the user's own."""
-    folder = tmp_path_factory.mktemp("run")
-    package = lightning.pytorch if request.param == "lightning.pytorch" else pl
-    board, recording = package.loggers.TensorBoardLogger(folder), Recording()
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three epochs into TensorBoard, by the logger of the other package, and a logger of the user's own."""
+    board, recording = lightning.pytorch.loggers.TensorBoardLogger(tmp_path_factory.mktemp("run")), Recording()
     callback = LEEPCallback(make_source(), reference=[0.3, 0.4, 0.5], strict=True, target_class_names=["a", "b", "c"])
-    module = Classifier()
-    trainer = fit(module, callback, logger=[board, recording], max_epochs=3, log_every_n_steps=1)
+    trainer = fit(Classifier(), callback, logger=[board, recording], max_epochs=3, log_every_n_steps=1)
     return callback, trainer, events(board.log_dir), recording
 
 
@@ -130,10 +130,27 @@ def test_panels(run):
     assert "Best accuracy" in texts[1]
 
 
-def test_csv(tmp_path):
-    logger = CSVLogger(tmp_path)
+class Tuned(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters({"rate": 0.1})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The loggers of a run with the callback, and of one without: a CSV file, TensorBoard, one's own and none."""
+    folder = tmp_path_factory.mktemp("runs")
     callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    fit(Classifier(), callback, logger=logger)
+    loggers = [[CSVLogger(folder), pl.loggers.TensorBoardLogger(folder), Recording(), DummyLogger()] for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_leep.callbacks.fit.logs.takes_figures", lambda logger: False)
+        for used, callbacks in zip(loggers, ([callback], []), strict=True):
+            fit(Tuned(), *callbacks, logger=used, log_every_n_steps=1)
+    return callback, *loggers
+
+
+def test_csv(runs):
+    callback, (logger, *_), _ = runs
     with Path(logger.log_dir, "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     column = [float(row["leep/achieved_accuracy"]) for row in rows if row["leep/achieved_accuracy"]]
@@ -142,40 +159,17 @@ def test_csv(tmp_path):
     assert predicted == {callback.forecast.value}
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_hparams_are_those_of_a_run_without(tmp_path):
-    class Tuned(Classifier):
-        def __init__(self):
-            super().__init__()
-            self.save_hyperparameters({"rate": 0.1})
-
-    def written(name, *callbacks):
-        logger = pl.loggers.TensorBoardLogger(tmp_path, name=name)
-        fit(Tuned(), *callbacks, logger=logger, max_epochs=1)
-        return events(logger.log_dir).PluginTagToContent("hparams")
-
-    without = written("without")
-    assert without
-    assert written("with", LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)) == without
+def test_hparams_are_those_of_a_run_without(runs):
+    _, (_, board, *_), (_, plain, *_) = runs
+    written = events(board.log_dir).PluginTagToContent("hparams")
+    assert written
+    assert written == events(plain.log_dir).PluginTagToContent("hparams")
 
 
-@pytest.mark.slow
-def test_no_logger_and_a_dummy_logger():
-    for logger in (False, DummyLogger()):
-        callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-        trainer = fit(Classifier(), callback, logger=logger)
-        assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
-        assert len(callback.curve) == 2
-
-
-def test_the_users_own_values_are_logged_as_without(tmp_path):
-    def own(*callbacks):
-        recording = Recording()
-        fit(Classifier(), *callbacks, logger=recording, log_every_n_steps=1)
-        kept = [(s, {t: v for t, v in m.items() if not t.startswith("leep")}) for s, m in recording.records]
-        return [(step, metrics) for step, metrics in kept if metrics]
-
-    assert own(LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)) == own()
+def test_the_users_own_values_are_logged_as_without(runs):
+    _, (_, _, recording, _), (_, _, plain, _) = runs
+    kept = [(s, {t: v for t, v in m.items() if not t.startswith("leep")}) for s, m in recording.records]
+    assert [(step, metrics) for step, metrics in kept if metrics] == plain.records
 
 
 def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
@@ -192,3 +186,50 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
     assert trainer.current_epoch == 2  # a prediction never improves
     assert saver.best_model_score.item() == pytest.approx(callback.curve.best)
     assert f"{callback.forecast.value:.4f}" in saver.best_model_path
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_everything_carries_the_prefix_of_the_logger(tmp_path):
+    logger = pl.loggers.TensorBoardLogger(tmp_path, prefix="fold1")
+    fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=logger)
+    tags = events(logger.log_dir).Tags()
+    ours = [tag for kind in ("scalars", "images", "tensors") for tag in tags[kind] if "leep" in tag]
+    assert {"fold1-leep/best_accuracy", "fold1-leep/report/text_summary"} <= set(ours)
+    assert all(tag.startswith("fold1-leep") for tag in ours)
+
+
+def broken(inputs):
+    raise RuntimeError("the source has no <weights>")
+
+
+def test_a_pass_that_could_not_be_made_is_seen_with_warnings_switched_off(tmp_path, caplog):
+    leep, logger = LEEPCallback(broken), pl.loggers.TensorBoardLogger(tmp_path)
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO):
+        warnings.simplefilter("ignore")
+        fit(Classifier(), leep, logger=logger)
+    assert leep.report is None
+    assert any("could not score the source model" in message for message in caplog.messages)
+    (panel,) = events(logger.log_dir).Tensors("leep/report/text_summary")
+    text = panel.tensor_proto.string_val[0].decode()
+    assert text.startswith("**Not scored.**")
+    assert "the source has no &#60;weights&#62;" in text
+    assert "arguments of LEEPCallback" in text
+
+
+def test_a_source_without_a_head_has_no_leep_and_everything_else(tmp_path, caplog):
+    history, board = tmp_path / "history", pl.loggers.TensorBoardLogger(tmp_path)
+    for logger in (False, board):  # the second one has a history to draw
+        scoring = ScoringOptions(head=False)
+        callback = LEEPCallback(make_source()[:-2], scoring=scoring, history=history, strict=True)
+        with caplog.at_level(logging.INFO):
+            trainer = fit(Classifier(), callback, logger=logger)
+    assert callback.report.leep is None
+    assert callback.report.num_features == 8
+    assert callback.forecast.value == callback.report.multi_layer_probe_accuracy  # all layers are trained
+    assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
+    tags = events(board.log_dir).Tags()
+    assert "leep/predicted_accuracy" in tags["scalars"]
+    assert "leep/layers" in tags["images"]
+    assert "leep/history" not in tags["images"]  # whose axis is LEEP
+    assert any("no LEEP, since it has no head" in message for message in caplog.messages)
+    assert [record.report.leep for record in load_history(history)] == [None, None]

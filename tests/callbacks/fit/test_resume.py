@@ -88,11 +88,11 @@ def test_resumed_in_the_middle_of_an_epoch_and_at_its_end(tmp_path):
 
 
 def test_second_fit_scores_again():
-    callback, module = LEEPCallback(source := Counting(), scoring=FEW_SCORES, strict=True), Classifier()
-    trainer = fit(module, callback)
+    callback = LEEPCallback(source := Counting(), scoring=FEW_SCORES, strict=True)
+    trainer = fit(Classifier(), callback)
     first, state = callback.report, callback.state_dict()
     assert source.calls == 5
-    trainer.validate(module, val_loader())  # which is no part of the fit
+    trainer.validate(Classifier(), val_loader())  # which is no part of the fit
     assert callback.state_dict() == state
     fit(Classifier(), callback)  # another Trainer
     assert source.calls == 10

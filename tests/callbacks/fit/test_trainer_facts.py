@@ -15,6 +15,7 @@ class Reads(pl.Callback):
 
     def on_train_start(self, trainer, pl_module):
         self.facts = TrainerFacts.of(trainer, *self.arguments)
+        trainer.should_stop = True
 
 
 class Stream(IterableDataset):
