@@ -26,7 +26,6 @@ from lightning_leep.forecast.transfer_point import (
     from_logit,
     frozen_share,
     logit,
-    model_error,
     sigmoid,
 )
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
@@ -121,7 +120,7 @@ def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
 
 def _from_report(point: TransferPoint, trainable: str, coverage: float, test_size: int | None) -> AccuracyForecast:
     p, n = point.accuracy, point.num_samples
-    model_variance = model_error(trainable, point.anchor) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
+    model_variance = point.model_error**2 * sigmoid(point.base) * sigmoid(-point.base)
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
     basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:
