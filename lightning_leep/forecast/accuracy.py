@@ -67,8 +67,9 @@ def forecast_accuracy(
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers. Those with another ``trainable``, incomplete ones and those without a validation
-            are skipped, and if the report has a probe of the features, those without one (else those with one).
+        history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, and those without a
+            validation. Also skipped are those without a probe of the features if the report has one, or with one if it
+            has none.
         trainable: What will be trained.
         trained_from: With "part", the first layer that will be trained, by its name in ``report.layers`` ("layer3.0")
             or that of a module that holds several ("layer3"); empty if that is not known.
