@@ -123,7 +123,7 @@ def advise(
     below the best one :math:`p^*` by more than
     :math:`\max(0.005, \tfrac14 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
     are the same, so the difference varies less than that. The best of L earlier layers was picked for its
-    accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`: no more than that can be expected of luck.
+    accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`, which takes off what luck alone may add.
 
     Nothing is recommended without scores of features and layers, or if no way is better than always predicting the
     largest class by two standard errors.

@@ -1,4 +1,7 @@
-"""Every example runs as its first lines say, in a small setting, and leaves what it promises."""
+"""Every example runs as its first lines say, in a small setting, and leaves what it promises.
+
+The figures that the callback logs are not drawn; those that an example draws itself are.
+"""
 
 import os
 import re
@@ -66,6 +69,7 @@ def scalars_of(folder: Path) -> set[str]:
     return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_finetune_digits(run_example, tmp_path):
     printed = run_example("finetune_digits.py", "--epochs", "1")
     assert all(text in printed for text in ("new head", "all layers", "from scratch", "is expected to reach accuracy"))
@@ -79,7 +83,7 @@ def test_finetune_digits(run_example, tmp_path):
 
 @pytest.mark.usefixtures("no_figures")
 def test_forecast_digits(run_example, tmp_path):
-    """On top of a history of eight, and without the figures of each run; those of the example itself are drawn."""
+    """On top of a history of eight, to which a run is added before the one that is forecast."""
     save_earlier(tmp_path / "here" / "history", size=8, trainable="head")
     printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "1", "--folder", "here")
     assert "from 9 earlier transfers" in printed
@@ -132,6 +136,7 @@ def test_custom_loop_on_two_processes_gives_the_value_of_one(run_example, tmp_pa
     assert first[3] == second[3] == leep
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_command_line_with_its_configuration(run_example, tmp_path):
     run_example("cli.py", "fit", "--config", str(EXAMPLES / "cli.yaml"), "--trainer.max_epochs", "1")
     assert {"leep/predicted_accuracy", "leep/achieved_accuracy", "val_acc"} <= scalars_of(tmp_path / "runs")

@@ -54,9 +54,13 @@ def test_scores_of_each_layer_and_of_all(keep_rows):
     assert_same(fill(LayerScores(C, WIDTHS, keep_rows=keep_rows)).compute(), expected())
 
 
-def test_scores_of_all_layers_alone():
-    wanted = expected() | dict.fromkeys(NAMES, torch.full((4,), torch.nan, dtype=torch.double))
-    assert_same(fill(LayerScores(C, WIDTHS, each_layer=False)).compute(), wanted)
+@pytest.mark.parametrize("keep_rows", [True, False])
+@pytest.mark.parametrize("scored", [[], [2]])
+def test_scores_of_some_layers_and_of_all_together(scored, keep_rows):
+    wanted = expected()
+    for name in NAMES:
+        wanted[name][[layer for layer in range(4) if layer not in scored]] = torch.nan
+    assert_same(fill(LayerScores(C, WIDTHS, scored=scored, keep_rows=keep_rows)).compute(), wanted)
 
 
 @pytest.mark.slow

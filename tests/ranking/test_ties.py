@@ -194,6 +194,9 @@ class TestEstimates:
             assert found.dependence == pytest.approx(features / 120)
         part = forecast_estimate(report, 0.9, "part", "last")
         assert part.correct.mean() == pytest.approx(np.mean([last, together]))
+        all_layers = forecast_estimate(report, 0.9, "all")
+        both = [rows.log_likelihood for rows in (report.linear_probe_rows, report.multi_layer_probe_rows)]
+        np.testing.assert_allclose(all_layers.log_likelihood, np.mean(both, axis=0))
 
     def test_without_features_there_is_an_error_and_no_rows(self, report):
         target = torch.arange(120) % 3

@@ -68,6 +68,15 @@ def test_leave_one_out_form_tells_noise_by_two_standard_errors(value, error, sai
     assert all("-1.386" in note and f"{value:.3f}" in note for note in told)
 
 
+@pytest.mark.parametrize(("accuracy", "said"), [(0.29, True), (0.27, False), (None, False)])
+def test_noise_beside_features_that_tell_the_classes_apart(accuracy, said):
+    """The largest class has 0.25 of the rows: an accuracy more than three standard errors above it is no chance."""
+    (found,) = notes_of(
+        permutation_p_value=0.5, linear_probe_accuracy=accuracy, linear_probe_accuracy_standard_error=0.01
+    )
+    assert ("The linear probe can (0.290; the largest class has 0.250 of the rows)" in found) == said
+
+
 def test_noise_is_unknown_without_a_null_and_without_a_second_image_of_any_class():
     found = notes_of(**NO_SHUFFLES, leave_one_out_leep=math.nan, leave_one_out_leep_standard_error=math.nan)
     assert found[0].startswith("Whether LEEP can be told from noise is unknown")
