@@ -95,7 +95,7 @@ def test_a_function_and_outputs_computed_before_have_none():
     assert run(source.forward).num_parameters == run(source, layers=None).num_parameters == run(source).num_parameters
     report = score_outputs(torch.randn(24, 3), Y, C, features=torch.randn(24, 2), layers={"a": torch.randn(24, 2)})
     assert report.num_parameters is None
-    assert counts(report) == {"a": None}
+    assert counts(report) == {"a": None, "head input": None}
 
 
 @pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])
