@@ -161,11 +161,9 @@ def describe_outside(trainable: str, features: Array, x: Array) -> str:
         seen = np.sort(column[~np.isnan(column)])
         if len(seen) == 0 or math.isnan(value):
             continue
-        for word, extremes in (("least", seen), ("most", seen[::-1])):
-            sign = 1 if word == "least" else -1
-            if sign * value < sign * extremes[0]:
-                parts.append(f"{feature.show(value)} ({word} in the history: {feature.show(extremes[0])})")
-            elif len(seen) > 2 and sign * value < sign * extremes[1]:
-                parts.append(f"{feature.show(value)} ({word} in the history except one: {feature.show(extremes[1])})")
+        if value < seen[0]:
+            parts.append(f"{feature.show(value)} (least in the history: {feature.show(seen[0])})")
+        elif value > seen[-1]:
+            parts.append(f"{feature.show(value)} (most in the history: {feature.show(seen[-1])})")
     what = ", ".join(parts) or "an unusual combination of scores and sizes"
     return f"Unlike nearly every transfer in the history: {what}."

@@ -170,6 +170,12 @@ def advise(
     if found is not None and highest is not best and highest.reads:
         reason += f" The forecast of {highest.what} counts less: its layer was picked as the best one."
     notes = [] if report.feature_layer != LOGITS else ["The head's probe uses the logits: it is a lower bound."]
+    read = {choice.reads for choice in choices}
+    notes += [
+        f"A head on {layer.name} may reach more: {layer.kept_width} of its {layer.width} features were scored."
+        for layer in report.layers
+        if layer.name in read and layer.kept_width < layer.width
+    ]
     notes += sorted({note for choice in choices for note in choice.forecast.notes})
     return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))
 

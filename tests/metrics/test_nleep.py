@@ -1,5 +1,7 @@
 """N-LEEP as a metric: its own arguments and memory; the rest is in test_contract.py."""
 
+import math
+
 import pytest
 import torch
 
@@ -48,6 +50,12 @@ def test_shares_moments_and_rows_of_the_feature_scores():
     assert_unchanged(scores, before)
     metric.share_state(scores)
     assert metric.compute().item() == pytest.approx(nleep(features, target, 3).item(), rel=1e-7)
+
+
+def test_constant_features_score_minus_the_label_entropy():
+    metric = NLEEP(3, 4)
+    metric.update(torch.full((15, 4), 0.3), torch.arange(15) % 3)
+    assert metric.compute().item() == pytest.approx(-math.log(3), rel=1e-12)
 
 
 def test_fewer_rows_than_components_are_nan_with_a_warning():

@@ -101,23 +101,14 @@ def test_every_score_by_definition(name):
     assert bool(said) == (1 in report.class_counts)
 
 
-def test_ignored_labels():
-    """Ignored rows may hold anything at all."""
-    features, labels, weight = make([0] * 12 + [1] * 9 + [2] * 8)
-    spoilt, ignored = features.copy(), labels.copy()
-    spoilt[::4], ignored[::4] = np.nan, 255
-    kept = ignored != 255
-    report = report_on(spoilt, ignored.astype(np.uint8), weight, 3, ignore_index=255)
-    assert_scores(report, reference(features[kept], labels[kept], weight, 3))
-
-
-def test_dense_prediction():
-    """Every pixel is a row; ignored pixels are not."""
+def test_dense_prediction_with_ignored_labels():
+    """Every pixel is a row; ignored pixels are not, and may hold anything at all."""
     features, labels, weight = make(np.arange(72) % 3)
-    pixels, masks = features.reshape(4, 3, 6, 5), labels.reshape(4, 3, 6).copy()  # [N, H, W, d], [N, H, W]
-    masks[1, 0], masks[:, 2, 5] = -1, -1
-    kept = masks.reshape(-1) != -1
-    report = report_on(pixels, masks, weight, 3, batch_size=3, ignore_index=-1)
+    pixels, masks = features.reshape(4, 3, 6, 5).copy(), labels.reshape(4, 3, 6).copy()  # [N, H, W, d], [N, H, W]
+    masks[1, 0], masks[:, 2, 5] = 255, 255
+    kept = masks.reshape(-1) != 255
+    pixels[masks == 255] = np.nan
+    report = report_on(pixels, masks.astype(np.uint8), weight, 3, batch_size=3, ignore_index=255)
     assert kept.sum() < 72
     assert_scores(report, reference(features[kept], labels[kept], weight, 3))
     assert report.rows_per_image == 18
