@@ -125,11 +125,3 @@ def test_area_agrees_with_numpy_and_lies_between_the_extremes(curve):
     if len(curve) > 1:
         expected = np.trapezoid(curve.accuracy, curve.epochs) / (curve.epochs[-1] - curve.epochs[0])
         assert curve.area_under_curve() == pytest.approx(expected, abs=1e-9)
-
-
-@given(curves(), st.floats(0, 1))
-def test_before_the_epoch_that_is_answered_the_level_was_not_there(curve, level):
-    reached = curve.epoch_reaching(level)
-    before = [a for e, a in zip(curve.epochs, curve.accuracy, strict=True) if reached is None or e < reached]
-    assert all(a < level for a in before)
-    assert reached is None or curve.accuracy_at(reached) >= level

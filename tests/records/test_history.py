@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import warnings
 
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lightning_leep.records.history import History, load_history, save_record
+from lightning_leep.records.history import MAX_BYTES, History, load_history, save_record
 from tests._helpers.simulated_transfers import make_record, make_report
 
 
@@ -106,6 +107,34 @@ def test_one_warning_names_every_file_that_is_left_out(folder):
     assert "notes.txt" not in message
     assert "hidden" not in message
     assert caught[0].filename == __file__
+
+
+@pytest.mark.timeout(60)
+def test_what_is_not_a_record_is_passed_over_and_not_waited_for(tmp_path, tmp_path_factory):
+    """A pipe, devices, a file that is too large, infinite scores, a name that commands the terminal."""
+    save_record(make_record(), tmp_path)
+    elsewhere = save_record(make_record(), tmp_path_factory.mktemp("elsewhere"))
+    (tmp_path / "link.json").symlink_to(elsewhere)  # which is read
+    os.mkfifo(tmp_path / "20260101T000000-0.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "stdin.json").symlink_to("/dev/stdin")
+    with open(tmp_path / "large.json", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole, which takes no room
+    text = make_record().to_json()
+    leep = next(part for part in text.split(",") if '"leep":' in part)
+    for number in ("Infinity", "-Infinity", "1e999"):
+        (tmp_path / f"{number}.json").write_text(text.replace(leep, f"{leep.split(':')[0]}: {number}", 1))
+    (tmp_path / "\x1b[31mred\n.json").write_text("{")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(load_history(tmp_path)) == 2
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.startswith("Left out 8 of 10 files")
+    assert "20260101T000000-0.json (not a regular file)" in message
+    assert "large.json (larger than 16 MiB)" in message
+    for name in ("zero", "stdin", "Infinity", "-Infinity", "1e999", r"\x1b[31mred\n"):
+        assert f"{name}.json (" in message
+    assert message.isprintable()
 
 
 def test_filters():

@@ -205,10 +205,3 @@ def test_scored_noise_is_called_noise(n, z, scale, memory):
     assert any("are few for" in note for note in report.notes) == (z == 400)
     clean = report_on(800, 10, signal=6.0, memory=memory)
     assert [note for note in clean.notes if "logits" not in note] == []  # the source has no layer
-
-
-def test_confident_source_with_few_images_for_its_classes():
-    """There is a signal, but most of LEEP's height is not it."""
-    report = report_on(150, 400, signal=12.0, scale=8.0)
-    assert report.permutation_p_value == pytest.approx(1 / 21)
-    assert any("n = 150 images are few for Z = 400" in note for note in report.notes)
