@@ -129,9 +129,9 @@ def main() -> int:
     check = parser.parse_args().check
     labels, good = torch.arange(ROWS) % C, True
     print("# Models\n")
-    print("Networks with random weights and small inputs, as `python benchmarks/families.py --check` finds them: the")
-    print("blocks that are scored one by one, the layer whose input are the features, and the difference between LEEP")
-    print("and its definition in float64.\n")
+    print("What `python benchmarks/families.py --check` finds in networks with random weights and small inputs: how")
+    print("many blocks are scored, how many features the head reads and which layer the head is, and how far LEEP is")
+    print("from its definition in float64.\n")
     print("| library | network | blocks | features | head | LEEP off by |\n|---|---|---|---|---|---|")
     for library, name, make in networks():
         torch.manual_seed(0)

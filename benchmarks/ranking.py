@@ -1,6 +1,6 @@
 """Which column orders sources best? A zoo trained on the spot, and the published accuracies of a usual zoo.
 
-    python benchmarks/ranking.py --data DIR --out FILE [--targets 8] [--rescore]
+    python benchmarks/ranking.py --data DIR --out FILE [--targets 8] [--rescore] [--columns 24]
     python benchmarks/ranking.py --zoo FILE
 
 Fifteen small networks are trained on classes of CIFAR-100 at 16 x 16 pixels: they differ in depth, width, epochs, wrong
@@ -10,7 +10,8 @@ anew (logistic regression) and all its layers are fine-tuned (8 epochs). For eac
 weighted Kendall tau between column and achieved accuracy, of the regret (accuracy of the best source minus that of the
 first in the column), of how often the best is among the first three, and of the fidelity (correlation of the
 differences between sources), each with a 90% bootstrap interval over targets. History columns of a target are made from
-the other targets. FILE is continued where it stopped; networks are kept beside it.
+the other targets. FILE is continued where it stopped; networks are kept beside it. With fewer `--columns` for the
+features of all layers, the small networks are projected as large ones are.
 
 With `--zoo`, a JSON file with `models` and `accuracy` (in percent, by target), the order by the effect of each source
 in the history of the other targets is compared with the accuracies.
@@ -37,6 +38,7 @@ from lightning_leep.ranking import rank_reports
 from lightning_leep.ranking.baselines import source_histories
 from lightning_leep.records import AccuracyCurve, TransferRecord
 from lightning_leep.records.ranking import SCORES
+from lightning_leep.scoring import layer_features
 
 SOURCE_POOL = 60  # classes that sources learn from; targets come from the other 40
 SIZES = ((10, 50), (10, 50), (5, 100), (20, 30))  # classes and training images a class of the targets, in turn
@@ -197,9 +199,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of the results; it is continued")
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--rescore", action="store_true", help="score all sources again")
+    parser.add_argument("--columns", type=int, default=layer_features.MAX_WIDTH, help="features of all layers together")
     parser.add_argument("--zoo", type=Path, help="JSON file of published accuracies")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    layer_features.MAX_WIDTH = arguments.columns
     if arguments.zoo:
         zoo = json.loads(arguments.zoo.read_text())
         print("history alone, tau by pooled effects and by mean accuracies: {:.4f} {:.4f}".format(*replay(zoo)))

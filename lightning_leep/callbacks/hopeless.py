@@ -15,15 +15,15 @@ ROUNDING = 1e-6
 class StopWhenHopeless(TrainerCallback):
     """Ends training when the running forecast excludes a wanted accuracy at several validations in a row.
 
-    It works on what a :class:`~lightning_leep.LEEPCallback` logs in the same Trainer. List it after that callback;
+    It reads what a :class:`~lightning_leep.LEEPCallback` logs in the same Trainer. List it after that callback;
     before it, it acts one validation late. Training ends on all processes when the first one decides so, and not before
     ``min_epochs`` and ``min_steps``. The record of the run then says that it is not complete, and no forecast learns
     from it.
 
-    The running forecast continues the curve. It foresees a slow start, and a rise that follows a learning rate decayed
-    to the end, but not a jump: after a step of the learning rate, a long warm-up, or the unfreezing of layers. Set the
-    Trainer's ``min_epochs`` to an epoch after the last jump. With several validations in an epoch, ask for more
-    ``patience``.
+    The running forecast extrapolates the curve. It allows for a slow start, and for a rise until the end as under a
+    decaying learning rate, but not for a jump, as after a step of the learning rate, a long warm-up, or the unfreezing
+    of layers. Set the Trainer's ``min_epochs`` to an epoch after the last jump. With several validations in an epoch,
+    ask for more ``patience``.
 
     Args:
         target: Wanted accuracy in 0..1. A run that will not reach it is ended.

@@ -44,12 +44,12 @@ class LEEPCallback(TrainerCallback):
     All scores are in the text panel, in the record, and in the tab "Transfer" of TensorBoard. TensorBoard, W&B and
     MLflow also get figures and text.
 
-    A run with a validation that ends by itself, by early stopping or by :class:`~lightning_leep.StopWhenHopeless` adds
-    a :class:`~lightning_leep.records.TransferRecord` to the history, from which later forecasts learn. A run that ends
-    with an error or an interruption adds none, since it has not shown what the transfer can reach; nor does
+    A run adds a :class:`~lightning_leep.records.TransferRecord` to the history, from which later forecasts learn, if it
+    had a validation and ended by itself, by early stopping or by :class:`~lightning_leep.StopWhenHopeless`. A run that
+    ends with an error or an interruption adds none, since it has not shown what the transfer can reach; nor does
     ``fast_dev_run``. A run that continues, from a checkpoint or by another ``fit`` of its Trainer, keeps its report,
-    its forecast and its curve. A new fit scores again. If a training loader of unknown length is validated within
-    epochs, nobody knows how long an epoch is; validations then count as epochs.
+    its forecast and its curve. A new fit scores again. If the length of the training loader is unknown and there are
+    validations within an epoch, each validation counts as an epoch.
 
     Source: Nguyen et al., ICML 2020 (arXiv:2002.12462).
 
@@ -62,8 +62,8 @@ class LEEPCallback(TrainerCallback):
             head and where rows are kept.
         num_target_classes: C; by default stated by the datamodule, module or data set, or else found from the labels.
         dataloader: Labelled data to score instead of the training data, for example without its augmentations. The
-            processes share a DataLoader over data with an index, or a list of batches. Of any other iterable each
-            process scores everything that it yields there.
+            processes share the rows of a DataLoader over data with an index, and the batches of a list. From any other
+            iterable each process scores all that it yields on that process.
         max_samples: Largest number of rows to score, a random subset.
         reference: What to compare with, such as the same network trained from scratch: its
             :class:`~lightning_leep.records.AccuracyCurve`, its accuracies after 1, 2, ... epochs, or one accuracy.

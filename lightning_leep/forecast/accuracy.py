@@ -26,7 +26,6 @@ from lightning_leep.forecast.transfer_point import (
     from_logit,
     frozen_share,
     logit,
-    model_error,
     sigmoid,
 )
 from lightning_leep.records.accuracy_forecast import AccuracyForecast
@@ -68,8 +67,9 @@ def forecast_accuracy(
 
     Args:
         report: Scores of the source on the target data.
-        history: Earlier transfers. Those with another ``trainable``, incomplete ones and those without a validation
-            are skipped, and if the report has a probe of the features, those without one (else those with one).
+        history: Earlier transfers. Skipped are those with another ``trainable``, incomplete ones, and those without a
+            validation. Also skipped are those without a probe of the features if the report has one, or with one if it
+            has none.
         trainable: What will be trained.
         trained_from: With "part", the first layer that will be trained, by its name in ``report.layers`` ("layer3.0")
             or that of a module that holds several ("layer3"); empty if that is not known.
@@ -120,7 +120,7 @@ def wilson_interval(p: float, n: float, coverage: float) -> tuple[float, float]:
 
 def _from_report(point: TransferPoint, trainable: str, coverage: float, test_size: int | None) -> AccuracyForecast:
     p, n = point.accuracy, point.num_samples
-    model_variance = model_error(trainable, point.anchor) ** 2 * sigmoid(point.base) * sigmoid(-point.base)
+    model_variance = point.model_error**2 * sigmoid(point.base) * sigmoid(-point.base)
     low, high = wilson_interval(p, 1 / (1 / n + 1 / point.test_size + model_variance), coverage)
     basis, notes = f"{point.anchor} on {n} rows", [CONVERGED]
     if test_size is None:

@@ -48,7 +48,7 @@ def update_forecast(
     The forecast is the prior of the best accuracy. Learning curves that saturate, or rise until the end, are fitted to
     the validations (``fit_learning_curve``); a convergence forecast is the prior of their time scale. A jump that the
     curve does not announce, such as after a step of the learning rate, a long warm-up or the unfreezing of layers, is
-    not foreseen. 5% of runs exceed the upper end of a 90% interval, and more do so at one of several validations.
+    not foreseen. 5% of runs exceed the upper end of a 90% interval at a given validation, more at one of several.
 
     Args:
         forecast: Forecast from before training; None if there was none: any accuracy is equally likely.

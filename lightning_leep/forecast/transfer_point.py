@@ -18,6 +18,8 @@ HEAD_MODEL_ERROR = 0.07
 # only, which says much less. From networks that were fine-tuned on such tasks (benchmarks/cifar_finetune.py).
 LAYERS_MODEL_ERROR = 0.12
 OTHER_MODEL_ERROR = 0.45
+# The same if layers were projected (benchmarks/projection.py).
+PROJECTED_MODEL_ERROR = 0.2
 # How fast a network loses what fine-tuning gains when more and more of its layers stay as they are.
 CUT_POWER = 4
 # What a forecast starts from.
@@ -43,10 +45,11 @@ def sigmoid(value: float) -> float:
     return 0.5 * (1 + math.tanh(value / 2))
 
 
-def model_error(trainable: str, anchor: str) -> float:
+def model_error(report: TransferabilityReport, trainable: str, anchor: str) -> float:
     """Return the standard deviation of logit(achieved) - logit(anchor) without sampling error."""
     if anchor in (ALL_LAYERS, SOME_LAYERS):
-        return LAYERS_MODEL_ERROR
+        is_projected = any(layer.kept_width < layer.width for layer in report.layers)
+        return PROJECTED_MODEL_ERROR if is_projected else LAYERS_MODEL_ERROR
     return HEAD_MODEL_ERROR if trainable == "head" else OTHER_MODEL_ERROR
 
 
@@ -87,6 +90,7 @@ class TransferPoint:
     base: float  #: the logit of p
     num_samples: int  #: rows n that p was measured on
     test_size: int  #: rows m in each validation; n if unknown
+    model_error: float  #: :math:`\tau`, of :func:`model_error`
     #: Expected size of logit(achieved) - base, :math:`\sqrt{(1/n + 1/m) / (p (1 - p)) + \tau^2}`; without 1/n for
     #: training from scratch, where p was not measured.
     scale: float
@@ -105,28 +109,33 @@ class TransferPoint:
             n = n if anchor == EMPIRICAL_PREDICTOR else report.linear_probe_samples or n
             base, sampling = logit(accuracy, n), 1 / n
         m = n if test_size is None else test_size
-        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + model_error(trainable, anchor) ** 2
+        tau = model_error(report, trainable, anchor)
+        variance = (sampling + 1 / m) / (sigmoid(base) * sigmoid(-base)) + tau**2
         features = np.array([feature.value(report, base) for feature in point_features(trainable)], dtype=float)
-        return cls(anchor, accuracy, base, n, m, math.sqrt(variance), features)
+        return cls(anchor, accuracy, base, n, m, tau, math.sqrt(variance), features)
 
 
 def anchor_of(report: TransferabilityReport, trainable: str, trained_from: str = "") -> tuple[str, float]:
     r"""Return what a forecast starts from, by name, and its accuracy p; NaN if it could not be computed.
 
-    Training a head can use the features of the last layer alone. Fine-tuning all layers can use those of all of them.
+    Training a head can use the features of the last layer alone. Fine-tuning all layers can use those of all of them;
+    if these were projected, the logit of that p gains what the probe on the head's own features lost by it.
     Training from the k-th of L layers on lies between the two:
     :math:`\operatorname{logit} p = (1 - w) \operatorname{logit} p_{head} + w \operatorname{logit} p_{all}` with
     :math:`w = 1 - (k / L)^4`, where k counts the layers that stay as they are; :math:`w = 1/2` if ``trained_from`` is
     neither one of ``report.layers`` nor a module that holds one.
     """
     head, together = report.linear_probe_accuracy, report.multi_layer_probe_accuracy
+    n = report.linear_probe_samples or report.num_samples
     if trainable not in ("head", "scratch") and _is_known(together):
+        kept = next((s.probe_accuracy for s in report.layers if s.feeds_head and s.kept_width < s.width), None)
+        if _is_known(head) and _is_known(kept) and kept < head:
+            together = from_logit(logit(together, n) + logit(head, n) - logit(kept, n), n)
         if trainable != "part":
             return ALL_LAYERS, float(together)
         if _is_known(head):
             share = frozen_share(report, trained_from) if trained_from else None
             w = 0.5 if share is None else 1 - share**CUT_POWER
-            n = report.linear_probe_samples or report.num_samples
             return SOME_LAYERS, sigmoid((1 - w) * logit(head, n) + w * logit(together, n))
     if _is_known(head):
         return LOGITS_PROBE if report.feature_layer == LOGITS else LINEAR_PROBE, float(head)
@@ -152,11 +161,9 @@ def describe_outside(trainable: str, features: Array, x: Array) -> str:
         seen = np.sort(column[~np.isnan(column)])
         if len(seen) == 0 or math.isnan(value):
             continue
-        for word, extremes in (("least", seen), ("most", seen[::-1])):
-            sign = 1 if word == "least" else -1
-            if sign * value < sign * extremes[0]:
-                parts.append(f"{feature.show(value)} ({word} in the history: {feature.show(extremes[0])})")
-            elif len(seen) > 2 and sign * value < sign * extremes[1]:
-                parts.append(f"{feature.show(value)} ({word} in the history except one: {feature.show(extremes[1])})")
+        if value < seen[0]:
+            parts.append(f"{feature.show(value)} (least in the history: {feature.show(seen[0])})")
+        elif value > seen[-1]:
+            parts.append(f"{feature.show(value)} (most in the history: {feature.show(seen[-1])})")
     what = ", ".join(parts) or "an unusual combination of scores and sizes"
     return f"Unlike nearly every transfer in the history: {what}."

@@ -27,8 +27,8 @@ def log_me(features: Tensor, target: Tensor, num_target_classes: int, ignore_ind
         \text{LogME} = \frac{1}{|\{k: n_k > 0\}|} \sum_k \max_{\alpha, \beta} \frac1n
             \log N\big(y^{(k)}; 0,\ \beta^{-1} I + \alpha^{-1} F F^\top\big)
 
-    The paper iterates the conditions for a stationary point from :math:`\alpha = \beta = 1`. This may end in a lower
-    one of several maxima (features with a large mean have two), and it does not converge if the maximum is a limit.
+    The paper iterates the conditions for a stationary point from :math:`\alpha = \beta = 1`. This may end in a local
+    maximum (features with a large mean have two), and it does not converge if the maximum is a limit.
     Here the same evidence is maximised directly: for a given :math:`t = \beta / \alpha` the best :math:`\beta` is
     :math:`n / (y^\top (I + t F F^\top)^{-1} y)`, and the maximum over t is searched on a grid and refined. t is bounded
     by a signal-to-noise ratio of 1e10, which matters only if the features reproduce the labels exactly and the evidence

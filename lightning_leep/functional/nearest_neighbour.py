@@ -27,12 +27,12 @@ def nearest_neighbour_accuracy(
 ) -> Tensor:
     r"""Accuracy with which the 5 nearest other rows name a row's class, on a class-balanced sample of the rows.
 
-    Near is what has a large cosine :math:`x_i^\top x_j / (|x_i| |x_j|)`. A row of zeros counts as 1/2 from other rows
-    and 1 from other zeros. All rows that are as near as the fifth vote as well, and a tie of k classes counts 1/k. A
-    row that is the only one of its class in the sample is left out of the mean. The sample has at most ``max_rows`` //
-    C rows of each class (2 at least), those with the smallest seeded hash of their values, so it depends neither on the
-    order of the rows nor on how processes share them. With classes of different sizes the accuracy is that on balanced
-    classes.
+    Rows are near if their cosine :math:`x_i^\top x_j / (|x_i| |x_j|)` is large. For a row of zeros it counts as 1/2
+    with other rows and 1 with other rows of zeros. All rows that are as near as the fifth vote as well, and a tie of k
+    classes counts 1/k. A row that is the only one of its class in the sample is left out of the mean. The sample has at
+    most ``max_rows`` // C rows of each class (2 at least), those with the smallest seeded hash of their values, so it
+    depends neither on the order of the rows nor on how processes share them. With classes of different sizes the
+    accuracy is that on balanced classes.
 
     Source: Cover and Hart, "Nearest neighbor pattern classification", IEEE Trans. on Information Theory 13 (1967).
 

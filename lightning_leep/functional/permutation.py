@@ -41,7 +41,8 @@ def permutation_null(
     source. The null distribution says by how much, without another forward pass.
 
     The labels are shuffled among the rows of all processes, and no label is sent: a shared generator draws how many
-    labels of each class a process gets (multivariate hypergeometric), one of its own which of its rows get them.
+    labels of each class a process gets (multivariate hypergeometric), and a generator of its own which of its rows get
+    them.
 
     It takes source distributions in blocks ``[m, Z]`` and labels in blocks ``[m]``, the number B of shuffles, a
     ``seed`` that is the same on every process, the function ``reduce`` that sums a tensor over the processes, and the

@@ -123,7 +123,7 @@ def advise(
     below the best one :math:`p^*` by more than
     :math:`\max(0.005, \tfrac14 \sqrt{s^2 + s^{*2}})`, with the standard errors s of leave-one-out accuracy. The rows
     are the same, so the difference varies less than that. The best of L earlier layers was picked for its
-    accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`: no more than that can be expected of luck.
+    accuracy, so a head on it is compared at :math:`p - s \sqrt{2 \ln L}`, which takes off what luck alone may add.
 
     Nothing is recommended without scores of features and layers, or if no way is better than always predicting the
     largest class by two standard errors.
@@ -170,6 +170,12 @@ def advise(
     if found is not None and highest is not best and highest.reads:
         reason += f" The forecast of {highest.what} counts less: its layer was picked as the best one."
     notes = [] if report.feature_layer != LOGITS else ["The head's probe uses the logits: it is a lower bound."]
+    read = {choice.reads for choice in choices}
+    notes += [
+        f"A head on {layer.name} may reach more: {layer.kept_width} of its {layer.width} features were scored."
+        for layer in report.layers
+        if layer.name in read and layer.kept_width < layer.width
+    ]
     notes += sorted({note for choice in choices for note in choice.forecast.notes})
     return Advice(choices=tuple(choices), recommended=found, reason=reason, data=_rule(report), notes=tuple(notes))
 

@@ -11,7 +11,7 @@ from lightning_leep.scoring.blocks import find_blocks
 from lightning_leep.scoring.parameters import inside
 from lightning_leep.utils.checks import check_real
 
-#: One decay by block, or a factor for each layer by its name; None leaves the rates alike.
+#: A decay per block, or a factor for each layer by its name; None keeps the rates equal.
 LearningRates: TypeAlias = float | Mapping[str, float] | None
 
 
@@ -33,10 +33,10 @@ def rate_factors(module: nn.Module, rates: LearningRates) -> dict[nn.Parameter, 
 
     With a decay g the factor of the l-th of L blocks is :math:`g^{L + 1 - l}`: 1 for what follows the last block, such
     as a new head, g for the last block, less for those before it (Howard and Ruder, ULMFiT, ACL 2018, section 3.2, have
-    g = 1 / 2.6; Clark et al., ELECTRA, ICLR 2020, 0.8). What is registered before a block goes with it: the stem with
-    the first one.
+    g = 1 / 2.6; Clark et al., ELECTRA, ICLR 2020, 0.8). What is registered before a block has the block's factor: the
+    stem that of the first one.
 
-    With a mapping it is the factor of the longest name that a parameter's own name begins with, else 1.
+    With a mapping, a parameter takes the factor of the longest name that its own name begins with, or 1.
 
     Args:
         module: The module in training.
@@ -89,14 +89,14 @@ def _by_name(
 def layer_groups(
     module: nn.Module, learning_rate: float, *, trained_from: str | None = None, learning_rates: LearningRates = 0.8
 ) -> list[dict[str, Any]]:
-    """Groups of parameters for an optimizer, one for each learning rate: what ``configure_optimizers`` can pass on.
+    """Groups of parameters for an optimizer, one for each learning rate, to use in ``configure_optimizers``.
 
     Args:
         module: The module in training.
         learning_rate: Rate of the head.
         trained_from: Name of the first layer that is trained, "head", or None for all: earlier parameters are in no
             group. This does not freeze them; :class:`~lightning_leep.LayerTransfer` does.
-        learning_rates: Decay by block, or a factor by name (:func:`rate_factors`).
+        learning_rates: Decay per block, or a factor by name (:func:`rate_factors`).
 
     Returns:
         ``[{"params": [...], "lr": ..., "name": ...}, ...]`` in the order of the module, without empty groups and

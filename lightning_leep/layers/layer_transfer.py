@@ -20,10 +20,11 @@ class LayerTransfer(TrainerCallback):
 
     Layers before ``trained_from`` need no gradient, and stay in evaluation mode, so that the statistics of their
     normalisation do not move either. They are frozen in ``setup``, before a strategy wraps the module and before the
-    optimizers are built, and stay frozen until the end: no parameter becomes unused on the way. The module must be
-    complete by then (built in ``__init__``, not in ``configure_model``).
+    optimizers are built, and stay frozen until the end, so that no parameter becomes unused during training. The module
+    must be complete by then (built in ``__init__``, not in ``configure_model``). A frozen copy of the network that the
+    module keeps, such as the source of ``source_logits``, is left alone.
 
-    With ``learning_rates`` the groups of each optimizer are divided by layer once the optimizers are built, and the
+    With ``learning_rates`` the groups of each optimizer are split by layer once the optimizers are built, and the
     learning rates of optimizer and schedulers are multiplied by the factors of
     :func:`~lightning_leep.layers.rate_factors`. People who write ``configure_optimizers`` themselves can pass
     :func:`~lightning_leep.layers.layer_groups` to their optimizer instead. Checkpoints resume as usual, with the same
@@ -35,8 +36,8 @@ class LayerTransfer(TrainerCallback):
     Args:
         trained_from: Name of the first layer that is trained, as in the module or in the table of layers of a report
             ("layer3"); "head" for what follows the last block; None for all layers.
-        learning_rates: One decay by block in (0, 1], or a mapping from names of layers to factors; None leaves the
-            rates alike.
+        learning_rates: A decay per block in (0, 1], or a mapping from names of layers to factors; None keeps the
+            rates equal.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -37,8 +37,8 @@ class LayerScores(LinearProbeAccuracy):
 
     ``compute`` returns a dictionary of tensors ``[L]``: ``probe_accuracy``, ``probe_standard_error``, ``h_score`` and
     ``log_me``, NaN for layers that are left out; and, 0-d, ``multi_layer_probe_accuracy`` and
-    ``multi_layer_probe_standard_error``. ``widths`` are the numbers of features of the layers, D together; without
-    ``each_layer`` the scores of each are NaN. The other arguments are those of
+    ``multi_layer_probe_standard_error``. ``widths`` are the numbers of features of the layers, D together; ``scored``
+    the places of those that are scored one by one, None for all. The other arguments are those of
     :class:`~lightning_leep.metrics.linear_probe.LinearProbeAccuracy`.
     """
 
@@ -46,8 +46,10 @@ class LayerScores(LinearProbeAccuracy):
     unusable: Tensor
     together: LinearProbe  #: on all layers, once computed
 
-    def __init__(self, num_target_classes: int, widths: Sequence[int], each_layer: bool = True, **kwargs: Any) -> None:
-        self.each_layer = each_layer
+    def __init__(
+        self, num_target_classes: int, widths: Sequence[int], scored: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
+        self.scored = range(len(widths)) if scored is None else scored
         self.columns = [slice(start, end) for start, end in pairwise(accumulate(widths, initial=0))]  #: of each layer
         super().__init__(num_target_classes, sum(widths), validate_args=False, **kwargs)
 
@@ -81,7 +83,7 @@ class LayerScores(LinearProbeAccuracy):
 
     def scored_layers(self) -> list[int]:
         """Places of the layers that are scored one by one."""
-        return self.usable_layers() if self.each_layer else []
+        return [layer for layer in self.usable_layers() if layer in self.scored]
 
     def row_scorer(self) -> RowScorer:
         """Scores of a row on all layers and on each, under every candidate, given the moments of all rows."""

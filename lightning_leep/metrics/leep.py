@@ -75,8 +75,8 @@ class LEEPMetric(JointMetric):
     It is :func:`lightning_leep.functional.leep.leep`, where the formula and its source are. At most 0, higher is
     better, in nats. A source whose output does not depend on the image scores minus the entropy of the labels.
 
-    The rows are kept, ``4 n Z`` bytes, on the process that saw them. Of float32 probabilities references are kept: do
-    not overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, whatever n.
+    The rows are kept, ``4 n Z`` bytes, on the process that saw them. float32 probabilities are not copied: do not
+    overwrite them. Each process sends ``8 C Z`` bytes and a few numbers, for any n.
 
     Args:
         num_target_classes: C; classes without an image are allowed.
@@ -129,7 +129,7 @@ class EEPAccuracy(JointMetric):
 
     It needs no training and usually lies well below the accuracy of a re-trained head. A row whose label is among k
     equally probable ones counts 1/k. It takes the input and the arguments of
-    :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` aside, and shares its state in a
+    :class:`~lightning_leep.metrics.leep.LEEPMetric` except ``leave_one_out``, and shares its state in a
     ``MetricCollection``.
 
     Example:
@@ -153,7 +153,7 @@ class EEPAccuracy(JointMetric):
 class EEPScores(JointMetric):
     """LEEP, its leave-one-out form and the EEP's accuracy together, each with its standard error.
 
-    It takes the arguments of :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` aside; the scores are
+    It takes the arguments of :class:`~lightning_leep.metrics.leep.LEEPMetric` except ``leave_one_out``; the scores are
     explained there and in :class:`~lightning_leep.metrics.leep.EEPAccuracy`.
     """
 

@@ -14,7 +14,7 @@ class NegativeConditionalEntropy(SourceOutputMetric):
     It is :func:`lightning_leep.functional.nce.nce`, where the formula and its source are. At most 0, higher is better,
     in nats. The state is ``8 C Z`` bytes, whatever the number of rows, and all that a process sends.
 
-    Arguments: as for :class:`~lightning_leep.metrics.leep.LEEPMetric`, ``leave_one_out`` and ``keep_rows`` aside.
+    Arguments: as for :class:`~lightning_leep.metrics.leep.LEEPMetric`, without ``leave_one_out`` and ``keep_rows``.
 
     Example:
         >>> metric = NegativeConditionalEntropy(num_target_classes=2, num_source_classes=2)

@@ -172,7 +172,9 @@ def _forecasts(
     """
     alone = {name: forecast_accuracy(report, history, trainable=part) for name, report in reports.items()}
     known = {name: forecast for name, forecast in alone.items() if forecast is not None}
-    by_likelihood = likelihood_shifts({name: forecast_estimate(reports[name], 0.0, part) for name in known})
+    by_likelihood = likelihood_shifts(
+        {name: forecast_estimate(reports[name], f.value, part) for name, f in known.items()}
+    )
     ends: dict[str, dict[str, float]] = {}
     for name, forecast in known.items():
         n, shift = reports[name].num_samples, by_likelihood[name]

@@ -62,10 +62,11 @@ def forecast_estimate(
     head, together = report.linear_probe_rows, report.multi_layer_probe_rows
     rows: dict[str, list[RowOutcomes | None]]
     rows = {ALL_LAYERS: [together], SOME_LAYERS: [head, together], EMPIRICAL_PREDICTOR: [None]}
+    # The likelihood on the head's features orders fine-tuned sources as well as that on all layers (docs/measured.md).
+    likely = [head, together] if anchor == ALL_LAYERS and head is not None else None
     dependence = 0.0 if anchor == EMPIRICAL_PREDICTOR else _dependence(report, anchor in (ALL_LAYERS, SOME_LAYERS))
-    return _with_rows(
-        Estimate(value, error, num_rows, dependence=dependence, other_error=other_error), rows.get(anchor, [head])
-    )
+    estimate = Estimate(value, error, num_rows, dependence=dependence, other_error=other_error)
+    return _with_rows(estimate, rows.get(anchor, [head]), likely)
 
 
 def score_estimate(report: TransferabilityReport, name: str) -> Estimate:
@@ -84,12 +85,15 @@ def _dependence(report: TransferabilityReport, together: bool) -> float:
     return min(MOST_DEPENDENCE, features / report.num_samples)
 
 
-def _with_rows(estimate: Estimate, rows: list[RowOutcomes | None]) -> Estimate:
-    known = [outcomes for outcomes in rows if outcomes is not None]
+def _with_rows(
+    estimate: Estimate, rows: list[RowOutcomes | None], likely: list[RowOutcomes | None] | None = None
+) -> Estimate:
+    """Add the outcomes of the rows, as means over probes; ``likely`` are those of the likelihoods, if others."""
+    known, of_likelihood = ([rows for rows in given if rows is not None] for given in (rows, likely or rows))
     if len(known) < len(rows):
         return estimate
     correct = np.mean([outcomes.correct for outcomes in known], axis=0)  # [n]
-    log_likelihood = np.mean([outcomes.log_likelihood for outcomes in known], axis=0)  # [n]
+    log_likelihood = np.mean([outcomes.log_likelihood for outcomes in of_likelihood], axis=0)  # [n]
     num_rows, labels = int(np.isfinite(correct).sum()), known[0].labels
     return replace(estimate, num_rows=num_rows, correct=correct, log_likelihood=log_likelihood, labels=labels)
 

@@ -56,8 +56,10 @@ class ScoreCollector:
         self.nce = NegativeConditionalEntropy(**outputs, validate_args=False) if has_head else None
         self.nleep = NLEEP(**features) if options.nleep and plan.num_features else None
         self.widths = LayerFeatures(plan.layers).widths  #: of the layers, as they are kept
-        each: dict[str, Any] = {"widths": self.widths, "each_layer": options.each_layer}
-        self.layers = LayerScores(**each, **common, **rows) if plan.layers else None
+        # Forecasts need the probe on the head's own features as the probe on all layers has them.
+        columns = zip(plan.layers, self.widths, strict=True)
+        scored = [i for i, (c, kept) in enumerate(columns) if options.each_layer or (c.feeds_head and kept < c.width)]
+        self.layers = LayerScores(widths=self.widths, scored=scored, **common, **rows) if plan.layers else None
         self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
         for probe in (self.features, self.layers):
             if probe is not None:

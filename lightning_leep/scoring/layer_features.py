@@ -13,6 +13,9 @@ from lightning_leep.scoring.source import Outputs
 
 #: Width of all layers together. One decomposition of so many features takes 0.3 s, a row of them 4 KiB.
 MAX_WIDTH = 1024
+#: Least share of that for what goes into the head, if it is so wide. Forecasts of fine-tuning add to the probe on all
+#: layers what projection takes from the head's own; the less that is, the better (benchmarks/projection.py).
+HEAD_SHARE = 1 / 2
 #: Two features that differ by less than this share of their length are the same up to half precision.
 SAME = 0.02
 
@@ -51,7 +54,8 @@ class LayerFeatures:
 
     def __init__(self, columns: Sequence[LayerColumns]) -> None:
         self.columns = tuple(columns)
-        self.widths = kept_widths([column.width for column in columns])  #: that are kept of each layer
+        head = next((place for place, column in enumerate(columns) if column.feeds_head), None)
+        self.widths = kept_widths([column.width for column in columns], head)  #: that are kept of each layer
         self._projections: dict[str, Tensor] = {}
 
     def join(self, batch: Outputs) -> Outputs:
@@ -82,8 +86,19 @@ class LayerFeatures:
             return rows @ projection  # [n, d] @ [d, k]
 
 
-def kept_widths(widths: Sequence[int], total: int = MAX_WIDTH) -> list[int]:
-    """Share out ``total`` columns among layers: the narrow ones keep all of theirs, the others equally many."""
+def kept_widths(widths: Sequence[int], head: int | None = None) -> list[int]:
+    """Share out ``MAX_WIDTH`` columns among layers: the narrow ones keep all of theirs, the others equally many.
+
+    The layer at the place ``head`` keeps at least ``HEAD_SHARE`` of them, or all of its own.
+    """
+    kept = _shares(widths, MAX_WIDTH)
+    if head is None or kept[head] >= (wanted := min(widths[head], int(HEAD_SHARE * MAX_WIDTH))):
+        return kept
+    others = _shares([*widths[:head], *widths[head + 1 :]], MAX_WIDTH - wanted)
+    return [*others[:head], wanted, *others[head:]]
+
+
+def _shares(widths: Sequence[int], total: int) -> list[int]:
     kept, left = [0] * len(widths), total
     narrowest_first = sorted(range(len(widths)), key=widths.__getitem__)
     for place, layer in enumerate(narrowest_first):

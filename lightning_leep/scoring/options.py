@@ -28,17 +28,17 @@ class ScoringOptions:
             with one of ``labels``, ``label``, ``targets`` and ``target``.
         class_dim: Dimension of the source's outputs that holds the classes; None for 1 or the last one, whichever fits
             the labels.
-        head: Name of the source's last layer, such as ``"classifier.6"``. The features are what goes into it,
-            the mean over space or tokens if that has no row for each label: any layer may be named. None
-            finds it among the layers with as many outputs as the source: the linear layer named ``fc``,
-            ``classifier``, ``head`` or ``linear``, else the linear layer that runs last, else any module with one of
-            these names. Without a head, or if it runs more than once for a batch, the logits serve as features, and
-            the report says so. False for a source without a head, whose outputs are features (``[N, d]``, or their
-            ``image_embeds`` or ``pooler_output``): LEEP, the EEP and NCE are left out.
+        head: Name of the source's last layer, such as ``"classifier.6"``; any layer may be named. The features are its
+            input, averaged over space or tokens if it has no row for each label. None finds it among the layers with
+            as many outputs as the source: the linear layer named ``fc``, ``classifier``, ``head`` or ``linear``, else
+            the linear layer that runs last, else any module with one of these names. If none is found, or it runs more
+            than once for a batch, the logits serve as features, and the report says so. False for a source without a
+            head, whose outputs are features (``[N, d]``, or their ``image_embeds`` or ``pooler_output``): LEEP, the EEP
+            and NCE are left out.
         layers: Layers of the source whose outputs are scored one by one and together: ``"auto"`` for the stem, the
             blocks and the input of the head (:func:`~lightning_leep.scoring.blocks.find_blocks`), names of modules
-            (``"stem"`` is the input of the first block), or None for none. Layers of more than 1024 features together
-            are projected at random.
+            (``"stem"`` is the input of the first block), or None for none. If they have more than 1024 features
+            together, wide layers are projected at random.
         each_layer: Whether ``layers`` are scored one by one as well. False keeps the probe on all of them together,
             which forecasts of fine-tuning start from, and leaves out the scores that advice on layers needs.
         pooling: How a layer's output becomes one row of features for each image or text. ``"auto"`` takes the mean over

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_leep.functional.inputs import check_num_classes
+from lightning_leep.records.layers import HEAD_INPUT
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.scoring.collector import ScoreCollector
 from lightning_leep.scoring.first_batch import PassPlan
@@ -134,7 +135,8 @@ def score_outputs(
         target: ``[N]`` or ``[N, d1, ...]`` integer labels, a tensor or a NumPy array.
         num_target_classes: C. None takes the largest label plus 1, and the report says so.
         features: ``[N, d]``, or ``[N, d, d1, ...]`` or ``[N, ..., d]`` as the outputs; None leaves out their scores.
-        layers: ``[N, d]`` features of other layers, by name in the order in which they run; None leaves them out.
+        layers: ``[N, d]`` features of layers, by name in the order in which they run; None leaves them out. Of
+            ``features`` ``[N, d]`` a last one, "head input", is made, unless one of them holds the same.
         options: What is computed; None for the defaults. How a batch is read and a head is found does not matter here.
 
     Returns:
@@ -166,6 +168,8 @@ def score_outputs(
             preds = two_classes(preds, chosen.from_logits)
         given = {name: _as_layer(name, value, len(labels)).to(device) for name, value in (layers or {}).items()}
         pooled = {name: Pooled(value) for name, value in given.items()}
+        if pooled and rows is not None and rows.ndim == 2:
+            pooled[HEAD_INPUT] = Pooled(rows)
         outputs: Any = rows if preds is None else preds
         batch = Outputs(outputs, rows, labels, pooled)
         plan = _first_plan(num_target_classes, chosen, [labels])

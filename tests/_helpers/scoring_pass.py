@@ -85,7 +85,9 @@ def fields_of(report, without):
 
 def layer_values(report):
     """Every field of every layer by a name of its own, to be compared as a number where it is one."""
-    return {f"{layer.name} {name}": value for layer in report.layers for name, value in layer.to_dict().items()}
+    return {
+        f"{layer.name} {name}": value for layer in report.layers for name, value in dataclasses.asdict(layer).items()
+    }
 
 
 def same(report, reference, without=frozenset()):

@@ -1,5 +1,10 @@
-"""Every example runs as its first lines say, in a small setting, and leaves what it promises."""
+"""Every example runs as its first lines say, in a small setting, and leaves what it promises.
 
+The figures that the callback logs are not drawn; those that an example draws itself are. The experiments of both papers
+run on digits and continue where they stopped.
+"""
+
+import json
 import os
 import re
 import runpy
@@ -9,6 +14,7 @@ import warnings
 from contextlib import redirect_stdout
 from functools import cache, partial
 from pathlib import Path
+from statistics import correlation
 
 import pytest
 from lightning_utilities.core import rank_zero
@@ -20,6 +26,8 @@ from tests._helpers.distributed import fork_server
 from tests._helpers.saved_history import save_earlier
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+#: Of the experiments, in whose folders others have the same names.
+MODULES = ("correlations", "data", "layers_report", "network", "report", "training")
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +57,7 @@ def run_example(digits, tmp_path, monkeypatch, capsys):
 
     def run(name: str, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.syspath_prepend((EXAMPLES / name).parent)
         capsys.readouterr()
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
@@ -58,6 +67,8 @@ def run_example(digits, tmp_path, monkeypatch, capsys):
     with warnings.catch_warnings():
         yield run
     rank_zero.log.setLevel(level)
+    for name in MODULES:
+        sys.modules.pop(name, None)
 
 
 def scalars_of(folder: Path) -> set[str]:
@@ -66,6 +77,7 @@ def scalars_of(folder: Path) -> set[str]:
     return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_finetune_digits(run_example, tmp_path):
     printed = run_example("finetune_digits.py", "--epochs", "1")
     assert all(text in printed for text in ("new head", "all layers", "from scratch", "is expected to reach accuracy"))
@@ -79,7 +91,7 @@ def test_finetune_digits(run_example, tmp_path):
 
 @pytest.mark.usefixtures("no_figures")
 def test_forecast_digits(run_example, tmp_path):
-    """On top of a history of eight, and without the figures of each run; those of the example itself are drawn."""
+    """On top of a history of eight, to which a run is added before the one that is forecast."""
     save_earlier(tmp_path / "here" / "history", size=8, trainable="head")
     printed = run_example("forecast_digits.py", "--epochs", "1", "--earlier", "1", "--folder", "here")
     assert "from 9 earlier transfers" in printed
@@ -132,6 +144,7 @@ def test_custom_loop_on_two_processes_gives_the_value_of_one(run_example, tmp_pa
     assert first[3] == second[3] == leep
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_command_line_with_its_configuration(run_example, tmp_path):
     run_example("cli.py", "fit", "--config", str(EXAMPLES / "cli.yaml"), "--trainer.max_epochs", "1")
     assert {"leep/predicted_accuracy", "leep/achieved_accuracy", "val_acc"} <= scalars_of(tmp_path / "runs")
@@ -149,3 +162,44 @@ def test_rank_sources(run_example, tmp_path):
     achieved = re.findall(r"^(.+?) +(\d\.\d{3})  \(forecast (\d\.\d\d)-(\d\.\d\d)\)$", printed, re.MULTILINE)
     assert [name for name, *_ in achieved] == [source.name for source in ranking.sources]
     assert sum(float(low) <= float(value) <= float(high) for _, value, low, high in achieved) >= 4
+
+
+def results_in(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def events_in(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / "tensorboard")).Reload()
+
+
+def test_leep_paper(run_example, tmp_path):
+    command = ["paper/leep.py", "--quick", "--out", "here", "--epochs", "1", "--share", "0.3"]
+    run_example(*command, "--only", "head", "few_shot")
+    before = (tmp_path / "here" / "results.jsonl").read_text()
+    printed = run_example(*command, "--only", "head", "few_shot", "convergence")
+    assert (tmp_path / "here" / "results.jsonl").read_text().startswith(before)  # nothing is done twice
+    heads = [result for result in results_in(tmp_path / "here") if result["experiment"] == "head"]
+    x, y = [r["report"]["leep"] for r in heads], [r["curves"]["head"][-1] for r in heads]
+    assert f"| 5.1 head | head | LEEP | - | {correlation(x, y):.3f} |" in printed
+    assert len(load_history(tmp_path / "here" / "history").filter(trainable="head")) == len(heads)
+    for name in ("table.md", "summary.json", "leep.png"):
+        assert (tmp_path / "here" / name).stat().st_size > 0
+    events = events_in(tmp_path / "here")
+    assert [scalar.value for scalar in events.Scalars("head/head/achieved")] == pytest.approx(y)
+    assert "leep" in events.Tags()["images"]
+
+
+def test_transfer_of_layers(run_example, tmp_path):
+    command = ["layers/transferable.py", "--quick", "--out", "here", "--epochs", "1"]
+    printed = run_example(*command)
+    results = results_in(tmp_path / "here")
+    accuracy = {(result["kind"], result["n"]): result["accuracy"] for result in results if "accuracy" in result}
+    assert set(accuracy) == {("base", 0), *((k, n) for k in ("AnB", "BnB", "RnB", "AnB+", "BnB+") for n in (1, 4, 7))}
+    assert f"| 7 | {100 * (accuracy['AnB', 7] - accuracy['base', 0]):+.1f} |" in printed
+    assert (tmp_path / "here" / "layers.png").read_bytes().startswith(b"\x89PNG")
+    events = events_in(tmp_path / "here")
+    first = events.Scalars("random/AnB")[0]
+    assert (first.step, first.value) == (1, pytest.approx(accuracy["AnB", 1] - accuracy["base", 0]))
+    assert events.Tags()["images"] == ["layers"]
+    assert printed.split("**random**")[1] == run_example(*command).split("**random**")[1]
+    assert len(results_in(tmp_path / "here")) == len(results)

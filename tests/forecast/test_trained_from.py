@@ -65,6 +65,33 @@ def test_the_interval_is_narrower_than_without_scores_of_layers():
     assert not any("rough guess" in note for note in together.notes)
 
 
+def projected(head, width=2048, kept=512):
+    """A report whose head reads a projected layer, the probe on which has the accuracy ``head``."""
+    *others, last = report().layers
+    return report(layers=(*others, replace(last, width=width, kept_width=kept, probe_accuracy=head, feeds_head=True)))
+
+
+def logit(p):
+    n = make_report().num_samples
+    return math.log((p * n + 0.5) / ((1 - p) * n + 0.5))
+
+
+def test_what_projection_takes_from_the_features_of_the_head_is_added_back():
+    gain = logit(HEAD) - logit(0.5)
+    forecast = forecast_accuracy(projected(0.5), trainable="all")
+    assert logit(forecast.value) == pytest.approx(logit(TOGETHER) + gain)
+    plain = forecast_accuracy(report(multi_layer_probe_accuracy=forecast.value), trainable="all")
+    assert forecast.high - forecast.low > 1.1 * (plain.high - plain.low)
+    part = forecast_accuracy(projected(0.5), trainable="part", trained_from="stem")
+    assert part.value == pytest.approx(forecast.value, abs=1 / make_report().num_samples)
+    assert forecast_accuracy(projected(0.5), trainable="head").value == HEAD
+
+
+@pytest.mark.parametrize("layer", [{"head": 0.62}, {"head": 0.5, "width": 512}, {"head": None}])
+def test_nothing_is_added_where_nothing_was_lost(layer):
+    assert forecast_accuracy(projected(**layer), trainable="all").value == TOGETHER
+
+
 def test_a_history_of_the_same_kind_corrects_it():
     rng = np.random.default_rng(0)
     records = []

@@ -88,14 +88,6 @@ def test_noise_stays_at_the_floor(n, num_source_classes, kind, seed):
         assert scores["leep"] > floor + 5 * scores["leep_standard_error"]
 
 
-@pytest.mark.slow
-def test_noise_stays_at_the_floor_with_many_rows():
-    theta, labels = noise(10_000, 1000, "confident", seed=3)
-    scores, floor = scores_of(theta, labels), -label_entropy(labels)
-    assert scores["leave_one_out_leep"] <= floor + 2 * scores["leave_one_out_leep_standard_error"]
-    assert scores["leep"] > floor + 1.5
-
-
 def test_confident_nonsense_no_longer_beats_soft_knowledge():
     """What plain LEEP gets wrong: the order of a useless confident source and a useful soft one."""
     generator = torch.Generator().manual_seed(0)

@@ -5,8 +5,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lightning_leep.functional import chunks
 from lightning_leep.functional.feature_space import space_of_moments
@@ -97,36 +95,6 @@ def test_noise_scores_no_better_than_chance(n, d, C):
     binomial = np.sqrt((1 - 1 / C) / C / (n * repeats))
     assert -0.25 / C < deviation < 4 * binomial
     assert np.mean([r.log_likelihood.item() for r in results]) < -np.log(C) + 2 / n
-
-
-def assert_same(a, b, rel=1e-8):
-    """All that is said of the rows together."""
-    for name, x, y in zip(a._fields, a, b, strict=True):
-        if name not in ("class_accuracy", "row_correct", "row_log_likelihood"):
-            assert x.item() == pytest.approx(y.item(), rel=rel, abs=1e-12), name
-
-
-@pytest.mark.slow
-@settings(max_examples=20, deadline=None)
-@given(
-    n=st.integers(8, 60),
-    d=st.integers(1, 30),
-    C=st.integers(2, 6),
-    seed=st.integers(0, 10**6),
-    shift=st.floats(-100, 100),
-    factor=st.floats(0.01, 100),
-)
-def test_invariances(n, d, C, seed, shift, factor):
-    """Translation, rotation, uniform scaling, order of rows, names of classes."""
-    features, target = make(n, d, C, seed, signal=0.7)
-    rng = np.random.default_rng(seed)
-    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    order, names = rng.permutation(n), rng.permutation(C)
-    changed = (features @ rotation * factor + shift)[order]
-    a, b = probe(features, target, C), probe(changed, names[target][order], C)
-    assert_same(a, b, rel=1e-6)
-    assert 0 <= a.accuracy.item() <= 1
-    assert a.log_likelihood.item() <= 0
 
 
 @pytest.mark.slow

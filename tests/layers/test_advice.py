@@ -56,6 +56,16 @@ def test_each_has_the_forecast_of_what_it_trains():
     assert choices["a linear head on layer1.1"].forecast.value == 0.5
 
 
+def test_a_head_on_a_projected_layer_is_said_to_reach_more_perhaps():
+    plain = report()
+    layers = [replace(layer, width=512, kept_width=80) for layer in plain.layers]
+    advice = advise(replace(plain, layers=tuple(layers)))
+    assert [note for note in advice.notes if "may reach more" in note] == [
+        "A head on layer1.1 may reach more: 80 of its 512 features were scored."
+    ]
+    assert not any("may reach more" in note for note in advise(plain).notes)
+
+
 def test_parameters_of_a_function_are_unknown():
     layers = tuple(replace(layer, num_parameters=None) for layer in report().layers)
     advice = advise(report(layers=layers))

@@ -106,17 +106,6 @@ def test_forward_before_and_after_update(names, kwargs):
     assert values_of(collection.compute()) == answers(names, first, second, third, second)
 
 
-def test_metric_added_later():
-    first, second, third = batches_of(GROUPS[0])
-    collection = collection_of(GROUPS[0], first)
-    collection.add_metrics({"later": LEEPMetric(C, Z)})
-    collection.update(*second)  # each for itself again, to form the groups anew
-    collection.update(*third)
-    values = values_of(collection.compute())
-    assert values.pop("later") == expected("leep", second, third)["value"]
-    assert values == answers(GROUPS[0], first, second, third)
-
-
 @groups
 def test_pooled_values_of_members_that_share(names):
     gather = {"dist_sync_fn": lambda value, group: [value] * 3, "distributed_available_fn": lambda: True}

@@ -29,6 +29,10 @@ N = 90
 SHARDS = {2: (89, 1), 3: (0, 25, 65)}
 
 
+#: Metrics that send a sample of the rows, with a size of it that all batches fill.
+SMALL_SAMPLES = {"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows": 15}}
+
+
 def whole(name):
     return batch(name, N, 0, 1e3 if CASES[name].of_features else 0.0)
 
@@ -41,6 +45,12 @@ def filled(name, shard, **kwargs):
     """In batches of 20; a process without rows never calls `update`."""
     batches = zip(*(t.split(20) for t in shard), strict=True)
     return fill(build(name, **kwargs), *(data for data in batches if len(data[1])))
+
+
+def small_sample(name):
+    """The values of one process with all rows, of which all processes must choose the same sample."""
+    alone = values_of(filled(name, whole(name), **SMALL_SAMPLES[name]).compute())
+    return {key: pytest.approx(value, rel=1e-7) for key, value in alone.items()}
 
 
 def every_use(rank, world_size):
@@ -90,6 +100,8 @@ def every_use(rank, world_size):
             of_sync = filled(name, mine, sync_on_compute=False)
             of_sync.sync(process_group=pair)
             note("group of sync", of_sync.compute())
+        if name in SMALL_SAMPLES:
+            note("small sample", filled(name, mine, **SMALL_SAMPLES[name]).compute())
         unused = build(name).compute()
         assert all(value != value for key, value in values_of(unused).items() if not key.endswith("samples"))
     return found
@@ -107,11 +119,8 @@ def test_every_process_answers_as_one_with_all_rows(world_size, request):
                 "updated after compute": joined(whole(name), *later[name]),
                 "group": tuple(t[: sum(SHARDS[world_size][:2])] for t in whole(name)),
             }.get(use.removesuffix(" of sync"), whole(name))
-            assert values == expected(name, data, rel=1e-7), (rank, name, use)
-
-
-#: Metrics that send a sample of the rows, with a size of it that all batches fill.
-SMALL_SAMPLES = {"nleep": {"max_fit_rows": 30}, "nearest_neighbours": {"max_rows": 15}}
+            wanted = small_sample(name) if use == "small sample" else expected(name, data, rel=1e-7)
+            assert values == wanted, (rank, name, use)
 
 
 def traffic(rank, world_size):

@@ -54,9 +54,13 @@ def test_scores_of_each_layer_and_of_all(keep_rows):
     assert_same(fill(LayerScores(C, WIDTHS, keep_rows=keep_rows)).compute(), expected())
 
 
-def test_scores_of_all_layers_alone():
-    wanted = expected() | dict.fromkeys(NAMES, torch.full((4,), torch.nan, dtype=torch.double))
-    assert_same(fill(LayerScores(C, WIDTHS, each_layer=False)).compute(), wanted)
+@pytest.mark.parametrize("keep_rows", [True, False])
+@pytest.mark.parametrize("scored", [[], [2]])
+def test_scores_of_some_layers_and_of_all_together(scored, keep_rows):
+    wanted = expected()
+    for name in NAMES:
+        wanted[name][[layer for layer in range(4) if layer not in scored]] = torch.nan
+    assert_same(fill(LayerScores(C, WIDTHS, scored=scored, keep_rows=keep_rows)).compute(), wanted)
 
 
 @pytest.mark.slow
@@ -110,6 +114,7 @@ def _on_a_process(rank, world_size):
 
 @pytest.mark.distributed
 def test_processes_find_the_same():
+    wanted = expected(usable=[0, 2, 3])
     for found in run_processes(_on_a_process, 3):
         for got in found:
-            assert_same(got, expected(usable=[0, 2, 3]))
+            assert_same(got, wanted)

@@ -5,7 +5,6 @@ import torch
 
 from lightning_leep import NearestNeighbourAccuracy
 from lightning_leep.functional import nearest_neighbour_accuracy
-from tests._helpers.distributed import run_processes
 
 C, D = 3, 5
 
@@ -35,19 +34,3 @@ def test_merged_samples_are_the_sample():
     metric = filled(features[:150], target[:150], max_rows=30)
     metric.merge_state(filled(features[150:], target[150:], max_rows=30))
     assert metric.compute() == pytest.approx(nearest_neighbour_accuracy(features, target, C, max_rows=30).item())
-
-
-def on_a_process(rank, world_size):
-    features, target = (part[[slice(0, 320), slice(320, 320), slice(320, 400)][rank]] for part in rows())
-    return filled(features, target, max_rows=45).compute().item() if rank != 1 else on_an_empty_process()
-
-
-def on_an_empty_process():
-    return NearestNeighbourAccuracy(C, D, max_rows=45).compute().item()
-
-
-@pytest.mark.distributed
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_processes_take_the_sample_of_all_rows():
-    expected = nearest_neighbour_accuracy(*rows(), C, max_rows=45).item()
-    assert run_processes(on_a_process, 3) == [pytest.approx(expected)] * 3

@@ -65,18 +65,18 @@ class TestNothingToLearnFrom:
 
     def test_too_few_sources(self):
         assert any(likelihood_shifts(self.estimates()).values())
-        assert not any(likelihood_shifts(self.estimates((0.6, 0.7, 0.8))).values())
+        assert not any(likelihood_shifts(self.estimates((0.6, 0.7))).values())
         assert likelihood_shifts({}) == {}
 
     def test_a_source_with_other_rows_stays(self):
         estimates = self.estimates((0.5, 0.6, 0.7, 0.8, 0.9))
         estimates["2"] = replace(estimates["2"], labels=8)
         estimates["3"] = Estimate(0.8, 0.02, 500)
-        assert not any(likelihood_shifts(estimates).values())  # three are left
-        estimates["3"] = self.estimates((0.5, 0.6, 0.7, 0.8, 0.9))["3"]
         shifts = likelihood_shifts(estimates)
-        assert shifts["2"] == 0
-        assert all(shifts[name] for name in "0134")
+        assert shifts["2"] == shifts["3"] == 0
+        assert all(shifts[name] for name in "014")
+        estimates["4"] = replace(estimates["4"], labels=9)
+        assert not any(likelihood_shifts(estimates).values())  # two are left
 
     def test_accuracies_that_fall_with_the_likelihoods(self):
         estimates = self.estimates()

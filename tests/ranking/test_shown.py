@@ -58,10 +58,7 @@ def test_place():
     assert place_of(RANKING, "broken") == "`broken` was not ranked."
     assert place_of(RANKING, "nobody").startswith("`nobody` is not in this ranking")
     assert place_of(RANKING, "") == ""
-
-
-def test_place_by_a_column_that_is_no_accuracy():
-    """A gap of half a nat, or of a million parameters, is not one of points of accuracy."""
+    # A gap of a million parameters is not one of points of accuracy.
     by_size = SourceRanking(
         sources=(source("large", 0.9, 1), source("small", 0.8, 2, gap=1e6)),
         **{"by": "num_parameters", "trainable": ("head", "all"), "num_samples": 9},

@@ -80,10 +80,14 @@ def by_hand(correct, log_likelihood=None, **kwargs):
     return Estimate(np.nanmean(correct), 0.1, len(correct), correct, log_likelihood, labels=1, **kwargs)
 
 
+#: 30 rows only the first has right, 10 only the second: z = 20 / sqrt(40), which is above 1.96.
+FAR = [1] * 30 + [0] * 10 + [1] * 60, [0] * 30 + [1] * 10 + [1] * 60
+#: 12 against 6 of 100: z = 6 / sqrt(18) = sqrt(2).
+NEAR = [1] * 12 + [0] * 6 + [1] * 82, [0] * 12 + [1] * 6 + [1] * 82
+
+
 def test_mcnemar_by_hand():
-    """30 rows only the first has right, 10 only the second: z = 20 / sqrt(40), which is above 1.96."""
-    first = [1] * 30 + [0] * 10 + [1] * 60
-    second = [0] * 30 + [1] * 10 + [1] * 60
+    first, second = FAR
     found = compare_with_best({"second": by_hand(second), "first": by_hand(first)})
     assert list(found) == ["first", "second"]
     assert found["second"].gap == pytest.approx(0.2)
@@ -93,17 +97,13 @@ def test_mcnemar_by_hand():
     assert [third[name].rank for name in ("first", "second", "third")] == [1, 2, 2]
 
 
-def test_how_many_rows_would_settle_a_tie():
-    """12 against 6 of 100: z = 6 / sqrt(18) = sqrt(2). For 1.96 it takes 1.96^2 / 2 times the rows."""
-    first, second = [1] * 12 + [0] * 6 + [1] * 82, [0] * 12 + [1] * 6 + [1] * 82
+def test_how_many_rows_would_settle_a_tie_and_log_likelihoods_that_settle_it():
+    """For z = 1.96 it takes 1.96^2 / 2 times the rows."""
+    first, second = NEAR
     found = compare_with_best({"a": by_hand(first), "b": by_hand(second)})
     assert (found["b"].rank, found["b"].tied_with_best) == (1, True)
     assert found["b"].more_samples == math.ceil(100 * (place_of(0.975) ** 2 / 2 - 1))
-
-
-def test_log_likelihoods_see_what_correctness_does_not():
     rng = np.random.default_rng(0)
-    first, second = [1] * 12 + [0] * 6 + [1] * 82, [0] * 12 + [1] * 6 + [1] * 82
     sure, unsure = -0.2 + 0.1 * rng.standard_normal(100), -0.6 + 0.1 * rng.standard_normal(100)
     found = compare_with_best({"a": by_hand(first, sure), "b": by_hand(second, unsure)})
     assert not found["b"].tied_with_best
@@ -135,44 +135,36 @@ def test_rows_left_out_of_one_source_are_left_out_of_both():
 
 
 def test_what_the_history_adds_has_an_error_too():
-    first = [1] * 30 + [0] * 10 + [1] * 60
-    second = [0] * 30 + [1] * 10 + [1] * 60
+    first, second = FAR
     found = compare_with_best({"a": by_hand(first, other_error=0.2), "b": by_hand(second)})["b"]
     assert found.standard_error == pytest.approx(math.hypot(math.sqrt(40) / 100, 0.2))
     assert found.tied_with_best
 
 
-def test_identical_sources_share_the_first_place():
+def test_identical_sources_and_perfect_ones_on_other_rows_share_the_first_place():
     found = compare_with_best({"a": by_hand([1, 0, 1]), "b": by_hand([1, 0, 1])})
     assert [(c.rank, c.tied_with_best, c.gap, c.more_samples) for c in found.values()] == [(1, True, 0.0, None)] * 2
-
-
-def test_two_perfect_sources_on_other_rows_are_tied():
-    """Neither has a standard error left, nor is there a gap."""
+    # Neither has a standard error left, nor is there a gap.
     found = compare_with_best({"a": Estimate(1.0, 0.0, 50), "b": Estimate(1.0, 0.0, 50), "c": Estimate(0.3, 0.06, 50)})
     assert (found["b"].rank, found["b"].tied_with_best) == (1, True)
     assert (found["c"].rank, found["c"].tied_with_best) == (3, False)
 
 
-@pytest.mark.parametrize("gap", [1e-7, 1e-12, 1e-170])
-def test_a_gap_of_rounding_is_settled_by_no_number_of_rows(gap):
+def test_a_gap_of_rounding_is_settled_by_no_number_of_rows():
     """A ranking holds sizes up to 10^12; more rows than that are no advice."""
-    found = compare_with_best({"a": Estimate(gap, 0.02, 500), "b": Estimate(0.0, 0.02, 500)})
-    assert found["b"].tied_with_best
-    assert found["b"].more_samples is None
+    for gap in (1e-7, 1e-170):
+        found = compare_with_best({"a": Estimate(gap, 0.02, 500), "b": Estimate(0.0, 0.02, 500)})
+        assert (found["b"].tied_with_best, found["b"].more_samples) == (True, None)
 
 
-def test_without_standard_errors_the_value_decides():
+def test_without_standard_errors_the_value_decides_and_confidence_is_a_probability():
     found = compare_with_best({"a": Estimate(1.0), "b": Estimate(0.9), "c": Estimate(0.9), "d": Estimate(math.nan)})
     assert {name: c.rank for name, c in found.items()} == {"a": 1, "b": 2, "c": 2, "d": None}
     assert compare_with_best({"d": Estimate(math.nan)})["d"].rank is None
     assert compare_with_best({}) == {}
-
-
-@pytest.mark.parametrize("confidence", [0, 1, 1.5, math.nan])
-def test_confidence_must_be_a_probability(confidence):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        compare_with_best({"a": Estimate(1.0)}, confidence)
+    for confidence in (0, 1, 1.5, math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            compare_with_best({"a": Estimate(1.0)}, confidence)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +186,9 @@ class TestEstimates:
             assert found.dependence == pytest.approx(features / 120)
         part = forecast_estimate(report, 0.9, "part", "last")
         assert part.correct.mean() == pytest.approx(np.mean([last, together]))
+        all_layers = forecast_estimate(report, 0.9, "all")
+        both = [rows.log_likelihood for rows in (report.linear_probe_rows, report.multi_layer_probe_rows)]
+        np.testing.assert_allclose(all_layers.log_likelihood, np.mean(both, axis=0))
 
     def test_without_features_there_is_an_error_and_no_rows(self, report):
         target = torch.arange(120) % 3

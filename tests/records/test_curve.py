@@ -27,14 +27,10 @@ def test_measures_by_hand():
     # 0.9 of 0.9 is 0.81; half of it, 0.45, was there at the first validation. No point between two of them.
     assert [CURVE.epochs_to(f) for f in (0.0, 0.5, 0.9, 1.0)] == [1, 1, 2, 2]
     assert (CURVE.epoch_reaching(0.9), CURVE.epoch_reaching(0.91)) == (2, None)
+    longer = CURVE.append(5, 0.95)
+    assert (CURVE.epochs, longer.epochs, longer.final) == ((1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 5.0), 0.95)
     assert AccuracyCurve((1,), (0.3,)).area_under_curve() == 0.3
     assert AccuracyCurve((0, 1), (0.6, 0.7)).epochs_to(0.5) == 0
-
-
-def test_append_leaves_the_curve_as_it_was():
-    longer = CURVE.append(5, 0.95)
-    assert (CURVE.epochs, longer.epochs) == ((1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 5.0))
-    assert longer.final == 0.95
 
 
 def test_difference_to_a_reference_reads_a_curve_between_its_validations_and_not_beyond_them():
@@ -76,12 +72,15 @@ def test_scalars_leave_out_what_does_not_exist():
     assert convergence_scalars(AccuracyCurve(), 0.5, 0.5) == {}
 
 
-def test_empty_curve_has_no_accuracy():
+def test_empty_curve_has_no_accuracy_and_a_bad_fraction_is_refused():
     for measure in (lambda c: c.best, lambda c: c.final, lambda c: c.area_under_curve()):
         with pytest.raises(ValueError, match="without validations has no"):
             measure(AccuracyCurve())
     assert AccuracyCurve().epochs_to(0.5) is None
     assert AccuracyCurve().accuracy_at(1) is None
+    for fraction in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="`fraction` must lie in 0..1"):
+            CURVE.epochs_to(fraction)
 
 
 @pytest.mark.parametrize(
@@ -120,23 +119,9 @@ def test_arrays_tensors_and_iterators_are_sequences_of_numbers():
     assert AccuracyCurve((2**53 - 1,), (0.5,)).epochs == (2.0**53 - 1,)  # the last that a float can count
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
-def test_bad_fraction_is_refused(fraction):
-    with pytest.raises(ValueError, match="`fraction` must lie in 0..1"):
-        CURVE.epochs_to(fraction)
-
-
 @given(curves())
 def test_area_agrees_with_numpy_and_lies_between_the_extremes(curve):
     assert min(curve.accuracy) <= curve.area_under_curve() <= max(curve.accuracy)
     if len(curve) > 1:
         expected = np.trapezoid(curve.accuracy, curve.epochs) / (curve.epochs[-1] - curve.epochs[0])
         assert curve.area_under_curve() == pytest.approx(expected, abs=1e-9)
-
-
-@given(curves(), st.floats(0, 1))
-def test_before_the_epoch_that_is_answered_the_level_was_not_there(curve, level):
-    reached = curve.epoch_reaching(level)
-    before = [a for e, a in zip(curve.epochs, curve.accuracy, strict=True) if reached is None or e < reached]
-    assert all(a < level for a in before)
-    assert reached is None or curve.accuracy_at(reached) >= level

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import warnings
 
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lightning_leep.records.history import History, load_history, save_record
+from lightning_leep.records.history import MAX_BYTES, History, load_history, save_record
 from tests._helpers.simulated_transfers import make_record, make_report
 
 
@@ -32,6 +33,7 @@ def file_names(folder) -> list[str]:
 
 
 def test_saved_records_come_back_oldest_first(folder):
+    assert len(load_history(folder)) == 0  # it does not exist yet
     records = [make_record(target_name=str(i), created=f"2026-01-0{9 - i}T00:00:00+00:00") for i in range(4)]
     paths = [save_record(record, folder) for record in records]
     with warnings.catch_warnings():
@@ -45,10 +47,6 @@ def test_saved_records_come_back_oldest_first(folder):
             assert json.loads(file.read())["target_name"] == record.target_name
 
 
-def test_a_folder_that_does_not_exist_yet_is_an_empty_history(folder):
-    assert len(load_history(folder)) == 0
-
-
 def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
     listings, ls = {}, MemoryFileSystem.ls  # as object stores do
     monkeypatch.setattr(MemoryFileSystem, "ls", lambda fs, path, **how: listings.setdefault(path, ls(fs, path, **how)))
@@ -56,12 +54,6 @@ def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
     for number in (1, 2):
         save_record(make_record(), "memory://listed")
         assert len(load_history("memory://listed")) == number
-
-
-def test_a_file_is_no_folder(tmp_path):
-    path = save_record(make_record(), tmp_path)
-    with pytest.raises(ValueError, match="must be a folder"):
-        load_history(path)
 
 
 def _write(folder: str, number: int, barrier) -> None:
@@ -117,6 +109,34 @@ def test_one_warning_names_every_file_that_is_left_out(folder):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.timeout(60)
+def test_what_is_not_a_record_is_passed_over_and_not_waited_for(tmp_path, tmp_path_factory):
+    """A pipe, devices, a file that is too large, infinite scores, a name that commands the terminal."""
+    save_record(make_record(), tmp_path)
+    elsewhere = save_record(make_record(), tmp_path_factory.mktemp("elsewhere"))
+    (tmp_path / "link.json").symlink_to(elsewhere)  # which is read
+    os.mkfifo(tmp_path / "20260101T000000-0.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "stdin.json").symlink_to("/dev/stdin")
+    with open(tmp_path / "large.json", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole, which takes no room
+    text = make_record().to_json()
+    leep = next(part for part in text.split(",") if '"leep":' in part)
+    for number in ("Infinity", "-Infinity", "1e999"):
+        (tmp_path / f"{number}.json").write_text(text.replace(leep, f"{leep.split(':')[0]}: {number}", 1))
+    (tmp_path / "\x1b[31mred\n.json").write_text("{")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(load_history(tmp_path)) == 2
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.startswith("Left out 8 of 10 files")
+    assert "20260101T000000-0.json (not a regular file)" in message
+    assert "large.json (larger than 16 MiB)" in message
+    for name in ("zero", "stdin", "Infinity", "-Infinity", "1e999", r"\x1b[31mred\n"):
+        assert f"{name}.json (" in message
+    assert message.isprintable()
+
+
 def test_filters():
     records = [
         make_record(trainable="head", target_name="a", source_name="m", created="2026-01-01T00:00:00"),
@@ -146,7 +166,9 @@ def test_a_reason_that_quotes_a_whole_file_is_cut(tmp_path):
     assert len(str(caught[0].message)) < 1000
 
 
-@pytest.mark.parametrize("history", ["transfer_history", 3])
-def test_what_is_not_records_is_named(history):
-    with pytest.raises(TypeError, match="`history` must be records"):
-        History(history)
+def test_what_is_not_records_or_no_folder_is_named(tmp_path):
+    for history in ("transfer_history", 3):
+        with pytest.raises(TypeError, match="`history` must be records"):
+            History(history)
+    with pytest.raises(ValueError, match="must be a folder"):
+        load_history(save_record(make_record(), tmp_path))

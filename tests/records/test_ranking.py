@@ -44,7 +44,7 @@ def test_json_gives_the_same_ranking(example, tmp_path):
     assert json.loads(example.to_json(path)) == json.loads(path.read_text()) == example.to_dict()
     assert Ranking.from_json(path) == example
     assert Ranking.from_json(f"file://{path}") == example
-    values = ranking(source("a", samples_per_second=math.inf, source_accuracy=math.nan)).to_dict()["sources"][0]
+    values = ranking(source("a", 0.0, samples_per_second=math.inf, source_accuracy=math.nan)).to_dict()["sources"][0]
     assert values["samples_per_second"] is values["source_accuracy"] is None
 
 
@@ -72,6 +72,7 @@ def test_text_says_what_matters():
     lines = text.splitlines()
     assert lines[0].split() == ["#", "source", "head", "all", "LOO", "LEEP", "k-NN", "params", "LogME"]
     assert lines[1].split()[:4] == ["1=", "best", "0.900", "0.85-0.95"]
+    assert [line.split()[0] for line in lines[2:5]] == ["1=", "3", "-"]
     assert "11.7M" in lines[1]
     for sentence in ("tied cannot be told from best. About 1,200 more", "broken failed: ValueError: no", "A note."):
         assert sentence in text

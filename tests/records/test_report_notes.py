@@ -68,6 +68,15 @@ def test_leave_one_out_form_tells_noise_by_two_standard_errors(value, error, sai
     assert all("-1.386" in note and f"{value:.3f}" in note for note in told)
 
 
+@pytest.mark.parametrize(("accuracy", "said"), [(0.29, True), (0.27, False), (None, False)])
+def test_noise_beside_features_that_tell_the_classes_apart(accuracy, said):
+    """The largest class has 0.25 of the rows: an accuracy more than three standard errors above it is no chance."""
+    (found,) = notes_of(
+        permutation_p_value=0.5, linear_probe_accuracy=accuracy, linear_probe_accuracy_standard_error=0.01
+    )
+    assert ("The linear probe can (0.290; the largest class has 0.250 of the rows)" in found) == said
+
+
 def test_noise_is_unknown_without_a_null_and_without_a_second_image_of_any_class():
     found = notes_of(**NO_SHUFFLES, leave_one_out_leep=math.nan, leave_one_out_leep_standard_error=math.nan)
     assert found[0].startswith("Whether LEEP can be told from noise is unknown")
@@ -196,10 +205,3 @@ def test_scored_noise_is_called_noise(n, z, scale, memory):
     assert any("are few for" in note for note in report.notes) == (z == 400)
     clean = report_on(800, 10, signal=6.0, memory=memory)
     assert [note for note in clean.notes if "logits" not in note] == []  # the source has no layer
-
-
-def test_confident_source_with_few_images_for_its_classes():
-    """There is a signal, but most of LEEP's height is not it."""
-    report = report_on(150, 400, signal=12.0, scale=8.0)
-    assert report.permutation_p_value == pytest.approx(1 / 21)
-    assert any("n = 150 images are few for Z = 400" in note for note in report.notes)

@@ -12,6 +12,9 @@ from tests._helpers.simulated_transfers import make_record, make_report
 from tests.records.test_ranking import FULL
 
 CURVE = AccuracyCurve((1, 2, 3), (0.4, 0.8, 0.75))
+FORECAST = AccuracyForecast(
+    value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows", notes=("a",)
+).to_dict()
 
 
 @pytest.mark.parametrize("reference", [None, 0.3, AccuracyCurve((1, 2), (0.1, 0.2))])
@@ -27,9 +30,7 @@ def test_json_round_trip(reference):
         source_name="resnet",
         versions={"torch": "1"},
         complete=False,
-        forecast=AccuracyForecast(
-            value=0.7, low=0.6, high=0.8, coverage=0.9, trainable="head", basis="9 rows", notes=("a",)
-        ),
+        forecast=AccuracyForecast.from_dict(FORECAST),
         running=((1, 0.7, 0.6, 0.8), (2.5, 0.75, 0.7, 0.8)),
         ranking=FULL,
         order_held="It held.",
@@ -112,6 +113,7 @@ def test_invalid_values_are_named(values, message):
         ("complete", "no"),
         ("complete", 1),
         ("versions", {"torch": 2}),
+        ("versions", ["torch"]),
         ("wall_seconds", "123"),
         ("created", None),
     ],
@@ -152,6 +154,10 @@ def test_every_time_becomes_one_of_the_same_form(created):
         (lambda v: v.update(test_size="500"), "damaged.*`test_size`"),
         (lambda v: v["curve"].update(accuracy=[70.0]), "0..1"),
         (lambda v: v.pop("trainable"), "trainable"),
+        (lambda v: v.update(forecast={**FORECAST, "low": 0.71}), "damaged.*inside an interval"),
+        (lambda v: v.update(forecast={**FORECAST, "high": 0.69}), "damaged.*inside an interval"),
+        (lambda v: v.update(forecast={**FORECAST, "coverage": 1}), "damaged.*inside an interval"),
+        (lambda v: v.update(forecast={**FORECAST, "value": None}), "damaged.*value"),
     ],
 )
 def test_other_content_is_refused_with_its_reason(change, message):

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_leep.forecast.accuracy import forecast_accuracy
 from lightning_leep.records.report_notes import LOGITS
 from lightning_leep.scoring.head import looks_new
-from tests._helpers.head_sources import C, D, X, Y, Z, assert_scores_of, captured, run
+from tests._helpers.head_sources import C, D, Y, Z, assert_scores_of, run
 
 TOKENS = torch.randn(60, 4, D, generator=torch.Generator().manual_seed(2))
 LENGTHS = torch.randint(1, 5, (60,), generator=torch.Generator().manual_seed(3))
@@ -56,66 +56,6 @@ def test_answer_that_is_no_token_has_no_features():
     assert forecast.high == 1.0
     # A head that the user names has the mean over the tokens.
     assert_scores_of(run(Mean(), inputs=decoder_batch(), head="score"), TOKENS.mean(dim=1))
-
-
-class Distilled(nn.Module):
-    """Two heads on two tokens, as a distilled vision transformer has them."""
-
-    def __init__(self, scale=2) -> None:
-        super().__init__()
-        self.first, self.second, self.scale = nn.Linear(5, D), nn.Linear(5, D), scale
-        self.head, self.head_dist = nn.Linear(D, Z), nn.Linear(D, Z)
-
-    def features(self, x):
-        return self.first(x).tanh(), self.second(x).tanh()
-
-    def forward(self, x):
-        first, second = self.features(x)
-        return (self.head(first) + self.head_dist(second)) / self.scale
-
-
-@pytest.mark.parametrize(("scale", "inside"), [(1, False), (2, True)])
-def test_two_heads_are_named_and_stand_side_by_side(scale, inside):
-    source = Distilled(scale)
-    report = run(nn.Sequential(source) if inside else source)
-    assert report.feature_layer == ("0.head + 0.head_dist" if inside else "head + head_dist")
-    with torch.no_grad():
-        features = torch.cat(source.features(X), dim=1)
-    assert_scores_of(report, features)
-
-
-def test_mean_over_two_views_has_the_mean_features():
-    class Views(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone, self.out = nn.Sequential(nn.Linear(5, D), nn.Tanh()), nn.Linear(D, Z)
-
-        def forward(self, x):
-            return (self.out(self.backbone(x)) + self.out(self.backbone(x.flip(1)))) / 2
-
-    source = Views()
-    report = run(source)
-    assert report.feature_layer == "out"
-    with torch.no_grad():
-        expected = (source.backbone(X) + source.backbone(X.flip(1))) / 2
-    torch.testing.assert_close(captured(source)[0], expected)
-    assert_scores_of(report, expected)
-
-
-def test_last_of_several_runs_is_the_answer():
-    class Refined(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone, self.fc = nn.Sequential(nn.Linear(5, D), nn.Tanh()), nn.Linear(D, Z)
-
-        def forward(self, x):
-            rough = self.fc(self.backbone(x))
-            return self.fc(self.backbone(x + rough[:, :5]))
-
-    source = Refined()
-    with torch.no_grad():
-        expected = source.backbone(X + source.fc(source.backbone(X))[:, :5])
-    assert_scores_of(run(source), expected)
 
 
 def trained(head, steps=10):

@@ -151,10 +151,10 @@ def test_outputs_outlive_a_buffer_that_the_source_uses_again(from_logits):
 def test_hooks_are_removed_and_others_stay(head):
     source = Net("fc", nn.Linear(D, Z))
     source.fc.register_forward_pre_hook(lambda module, args: None)
-    run(source, head=head)
+    run(source, head=head, layers="auto")
     assert hooks(source) == 1
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        run(source, inputs=X[:, :3], head=head)
+        run(source, inputs=X[:, :3], head=head, layers="auto")
     assert hooks(source) == 1
 
 

@@ -17,6 +17,7 @@ from tests._helpers.head_sources import (
     assert_scored_on_logits,
     assert_scores_of,
     backbone,
+    captured,
     run,
     sequential_classifier,
 )
@@ -70,6 +71,21 @@ def gated_by_one_number():
         out=head(),
         head=score,
     )
+
+
+def two_heads_of(scale):
+    """Two heads on two tokens, as a distilled vision transformer has them, added or averaged."""
+    return Parts(
+        lambda s, x: (s.head(s.first(x).tanh()) + s.head_dist(s.second(x).tanh())) / scale,
+        first=nn.Linear(5, D),
+        second=nn.Linear(5, D),
+        head=head(),
+        head_dist=head(),
+    )
+
+
+def side_by_side(s):
+    return torch.cat([s.first(X).tanh(), s.second(X).tanh()], dim=1)
 
 
 #: By what is special: how the source is made, the layer that is found, and what goes into it.
@@ -131,6 +147,24 @@ HEADS = {
         "classifier",
         lambda s: s.backbone(X),
     ),
+    "two heads that are added": (lambda: two_heads_of(1), "head + head_dist", side_by_side),
+    "two heads that are averaged": (
+        lambda: nn.Sequential(two_heads_of(2)),
+        "0.head + 0.head_dist",
+        lambda s: side_by_side(s[0]),
+    ),
+    "the mean over two views": (
+        lambda: Parts(
+            lambda s, x: (s.out(s.backbone(x)) + s.out(s.backbone(x.flip(1)))) / 2, backbone=backbone(), out=head()
+        ),
+        "out",
+        lambda s: (s.backbone(X) + s.backbone(X.flip(1))) / 2,
+    ),
+    "the last of two runs": (
+        lambda: Parts(lambda s, x: s.fc(s.backbone(x + s.fc(s.backbone(x))[:, :5])), backbone=backbone(), fc=head()),
+        "fc",
+        lambda s: s.backbone(X + s.fc(s.backbone(X))[:, :5]),
+    ),
     # One after the other is not one beside the other.
     "hidden layers as wide": (
         lambda: Net("classifier", nn.Sequential(head(), nn.Tanh(), head(Z))),
@@ -150,7 +184,9 @@ def test_head_is_found(name):
     make, layer, features = HEADS[name]
     source = make()
     with torch.no_grad():
-        assert_scored_on(source, layer, features(source))
+        expected = features(source)
+    assert_scored_on(source, layer, expected)
+    torch.testing.assert_close(captured(source)[0], expected)
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------

@@ -15,30 +15,6 @@ def test_source_that_is_a_linear_layer():
     assert_scores_of(report, X)
 
 
-def test_callable_is_scored_on_its_logits_and_says_so():
-    source = Net("fc", nn.Linear(D, Z))
-    report = run(lambda x: source(x))
-    assert report.feature_layer == LOGITS
-    assert_scores_of(report, source(X).detach())
-    assert any("computed from the logits" in note for note in report.notes)
-
-
-def test_bound_method_is_hooked_through_its_module():
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = Net("classifier", nn.Linear(D, Z))
-
-        def source_logits(self, inputs):
-            return self.net(inputs)
-
-    model = Model()
-    report = run(model.source_logits)
-    assert report.feature_layer == "net.classifier"
-    assert_scores_of(report, given_to(model.net, "classifier"))
-    assert hooks(model) == 0
-
-
 @pytest.mark.parametrize("wrap", [lambda layer: layer, LowRank])
 def test_tokens_are_rows_of_dense_labels(wrap):
     """``[N, T, d]`` goes into the head, be it linear or with an adapter, ``[N, T, Z]`` comes out."""

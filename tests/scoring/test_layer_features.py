@@ -36,6 +36,26 @@ def test_kept_widths(widths, kept):
     assert sum(kept) <= MAX_WIDTH
 
 
+@pytest.mark.parametrize(
+    ("widths", "head", "kept"),
+    [
+        ([64, 512, 2048], 2, [64, 448, 512]),
+        ([512, 2048, 64], 0, [512, 448, 64]),
+        ([16, 32, 2048], 2, [16, 32, 976]),  # more than half is left for it
+        ([16, 32, 64], 2, [16, 32, 64]),
+    ],
+)
+def test_what_goes_into_the_head_keeps_half_of_all_columns(widths, head, kept):
+    assert kept_widths(widths, head) == kept
+
+
+def test_the_layer_that_feeds_the_head_is_known_by_its_features():
+    batch = {"a": Pooled(rows(2000)), "b": Pooled(rows(2000, 1)), HEAD_INPUT: Pooled(rows(2000, 1))}
+    assert LayerFeatures(layer_columns(batch)).widths == [512, 512]
+    apart = LayerFeatures(layer_columns({**batch, HEAD_INPUT: Pooled(rows(2000, 2))}))
+    assert (apart.widths, apart.columns[-1].name) == ([256, 256, 512], HEAD_INPUT)
+
+
 @pytest.mark.slow
 def test_wide_layers_are_projected_alike_everywhere():
     batch = {"a": Pooled(rows(1100)), "b": Pooled(rows(30, 1))}

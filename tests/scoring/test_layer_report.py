@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_leep import score
+from lightning_leep import ScoringOptions, score
 from lightning_leep.functional import h_score, linear_probe, log_me
+from lightning_leep.scoring.layer_features import random_projection
 from lightning_leep.scoring.run import score_outputs
 from tests._helpers.head_sources import hooks
 
@@ -147,22 +148,6 @@ def test_a_block_of_nan_and_one_that_does_not_always_run_are_left_out_and_the_ot
     assert "'block2'" in said
 
 
-def test_a_layer_that_does_not_run_and_one_of_integers_are_named():
-    class Codes(Source):
-        def __init__(self):
-            super().__init__()
-            self.unused, self.codes = nn.Linear(2, 2), nn.Identity()
-
-        def forward(self, x):
-            self.codes(x.long())
-            return super().forward(x)
-
-    report = run(Codes(), layers=["unused", "codes", "block1"])
-    assert [layer.name for layer in report.layers] == ["block1"]
-    assert any("'unused', which does not run" in note for note in report.notes)
-    assert any("'codes', which returns torch.int64" in note for note in report.notes)
-
-
 def test_one_row_a_class():
     report = score(Source(), [(X[:4], torch.arange(4))], 4, progress=False, num_permutations=0)
     assert [layer.probe_accuracy for layer in report.layers] == [None] * 4
@@ -190,13 +175,23 @@ def test_any_layer_can_be_the_head(layer):
 
 def test_layers_that_were_computed_before():
     source = Source()
-    layers = source.pooled()
+    expected = source.pooled()
+    layers = {name: rows for name, rows in expected.items() if name != "head input"}
     with torch.no_grad():
-        logits, features = source(X), layers.pop("head input")
-    report = score_outputs(logits, Y, C, features=features, layers=layers)
-    assert_scores(report, layers)
+        logits, features = source(X), expected["head input"]
+    assert_scores(score_outputs(logits, Y, C, features=features, layers=layers), expected)
     assert_scores(
         score_outputs(logits.numpy(), Y.numpy(), C, layers={"a": layers["stem"].numpy()}), {"a": layers["stem"]}
     )
     with pytest.raises(ValueError, match=r"layers\['stem'\]"):
         score_outputs(logits, Y, C, layers={"stem": layers["stem"][1:]})
+
+
+def test_a_ranking_has_the_probe_on_the_head_as_it_is_among_all_layers_if_that_was_projected():
+    wide = {name: torch.randn(N, width, generator=GENERATOR) for name, width in (("a", 900), ("b", 900))}
+    options = ScoringOptions(each_layer=False, num_permutations=0)
+    report = score_outputs(torch.randn(N, 5), Y, C, features=wide["b"], layers=wide, options=options)
+    first, last = report.layers
+    assert (first.kept_width, first.probe_accuracy) == (512, None)
+    rows = wide["b"].double() @ random_projection("b", 900, 512)
+    assert last.probe_accuracy == pytest.approx(linear_probe(rows, Y, C).accuracy.item(), abs=1e-6)

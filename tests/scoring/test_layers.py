@@ -122,18 +122,6 @@ def test_named_layers():
     assert "does not run" in outputs.left_out["unused"]
 
 
-def test_hooks_go_after_an_error_too():
-    class Broken(Residual):
-        def forward(self, x):
-            super().forward(x)
-            raise RuntimeError("the user's own")
-
-    source = Broken()
-    with pytest.raises(RuntimeError, match="own"):
-        run(source, IMAGES)
-    assert hooks(source) == 0
-
-
 def test_a_block_that_runs_again_has_each_output():
     block = Block(3, 3)
     source = nn.Sequential(block, block, Block(3, 3))
@@ -186,6 +174,7 @@ def test_the_token_that_the_head_reads(read):
     source = Text(read)
     inputs = {"input_ids": IDS, "attention_mask": MASK}
     batch, outputs = run(source, inputs, head="score")
+    named, by_name = run(source, inputs, head="score", pooling=read)
     with torch.no_grad():
         hidden = source.hidden(IDS)
     counts = MASK.unsqueeze(2)
@@ -194,6 +183,10 @@ def test_the_token_that_the_head_reads(read):
     for name, value in hidden.items():
         assert batch[name].first.equal(value[:, 0])
         assert batch[name].last.equal(value[torch.arange(N), MASK.sum(1) - 1])
+        assert named[name].mean.equal(getattr(batch[name], read))
+    assert by_name.reader.found is None
+    images, _ = run(Residual(), IMAGES, pooling=read)  # which have no tokens
+    assert images["layer2.0"].mean.shape == (N, 8)
 
 
 def test_the_token_stays_found_and_later_batches_have_their_own_lengths():
@@ -205,19 +198,6 @@ def test_the_token_stays_found_and_later_batches_have_their_own_lengths():
             batch = outputs.take(source(**inputs), "score", None)
             assert outputs.reader.found.which == "first"
             assert batch["blocks.1"].length == length
-
-
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
-def test_pooling_by_name(pooling):
-    source = Text("mean")
-    inputs = {"input_ids": IDS, "attention_mask": MASK}
-    batch, outputs = run(source, inputs, head="score", pooling=pooling)
-    both, _ = run(source, inputs, head="score")
-    assert outputs.reader.found is None
-    for name in ("stem", "blocks.0", "blocks.1"):
-        assert batch[name].mean.equal(getattr(both[name], pooling))
-    images, _ = run(Residual(), IMAGES, pooling=pooling)  # which have no tokens
-    assert images["layer2.0"].mean.shape == (N, 8)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

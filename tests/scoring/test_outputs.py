@@ -69,11 +69,6 @@ def test_classes_of_tokens_in_either_dimension(length, wrap, options):
     assert report.h_score_unshrunk == pytest.approx(h_score, rel=1e-9)
 
 
-def test_plain_tensor_of_as_many_tokens_as_classes_asks_for_class_dim():
-    with pytest.raises(ValueError, match=r"\[20, 4, 4\] for labels of shape \[20, 4\].*Pass `class_dim=1`"):
-        run(Tagger(), tokens(Z))
-
-
 def test_an_earlier_batch_tells_where_the_classes_of_a_later_one_are():
     source, first, second = Tagger(), tokens(5), tokens(Z, seed=7)
     report = run(source, first, second)
@@ -91,19 +86,23 @@ def test_logits_of_pixels_have_their_classes_second():
     assert run(lambda x: {"out": x, "aux": x}, (logits[:, :, :2], y[:, :2])).num_samples == 40
 
 
-def test_maps_smaller_than_the_labels_ask_for_a_resize():
-    with pytest.raises(ValueError, match="maps of 4 x 4 for labels of 16 x 16.*interpolate"):
-        run(lambda x: {"out": x}, (torch.zeros(5, Z, 4, 4), torch.zeros(5, 16, 16).long()))
-
-
-def test_class_dim_that_the_outputs_do_not_have():
-    with pytest.raises(ValueError, match=r"`class_dim` is 3, but the outputs have shape \[20, 5, 4\]"):
-        run(Tagger(), tokens(5), class_dim=3)
-
-
-def test_tuple_with_several_tensors_is_refused():
-    with pytest.raises(TypeError, match="a tuple with one tensor; got tuple of Tensor, Tensor. Wrap it"):
-        run(lambda x: (x, x), random_task(60, Z, C))
+@pytest.mark.parametrize(
+    ("source", "batch", "options", "message"),
+    [
+        (Tagger(), tokens(Z), {}, r"\[20, 4, 4\] for labels of shape \[20, 4\].*Pass `class_dim=1`"),
+        (Tagger(), tokens(5), {"class_dim": 3}, r"`class_dim` is 3, but the outputs have shape \[20, 5, 4\]"),
+        (
+            lambda x: {"out": x},
+            (torch.zeros(5, Z, 4, 4), torch.zeros(5, 16, 16).long()),
+            {},
+            "maps of 4 x 4 for labels of 16 x 16.*interpolate",
+        ),
+        (lambda x: (x, x), random_task(60, Z, C), {}, "a tuple with one tensor; got tuple of Tensor, Tensor. Wrap it"),
+    ],
+)
+def test_outputs_that_cannot_be_read_are_refused_with_what_helps(source, batch, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        run(source, batch, **options)
 
 
 @pytest.mark.parametrize(("squeezed", "from_logits", "classes"), [(False, True, 2), (True, False, C), (True, True, C)])
@@ -112,21 +111,15 @@ def test_single_output_is_a_binary_classifier(squeezed, from_logits, classes):
     logit = torch.randn(90, 1, generator=generator(), dtype=torch.float64) + 2 * y[:, None]
     p = 1 / (1 + torch.exp(-logit))
     outputs = logit if from_logits else p
-    report = run(
-        lambda x: x.squeeze(1) if squeezed else x, (outputs, y), num_target_classes=classes, from_logits=from_logits
-    )
+    options = {"num_target_classes": classes, "from_logits": from_logits}
+    report = run(lambda x: x.squeeze(1) if squeezed else x, (outputs, y), **options)
     theta = torch.cat([1 - p, p], dim=1)
     assert report.leep == pytest.approx(reference_leep(theta, y, classes), abs=1e-9)
     assert report.num_source_classes == 2
+    pixels = run(lambda x: x, (outputs.reshape(6, 3, 5), y.reshape(6, 3, 5)), **options)
+    assert pixels.leep == pytest.approx(report.leep, abs=1e-9)
     said = [note for note in report.notes if "a single output" in note]
     assert said[0].endswith("are 0 and that logit." if from_logits else "are 1 - p and p.")
-
-
-def test_single_output_of_every_pixel():
-    logit, y = torch.randn(6, 3, 5, generator=generator(), dtype=torch.float64), torch.arange(90).reshape(6, 3, 5) % 2
-    p = 1 / (1 + torch.exp(-logit.flatten()))
-    report = run(lambda x: x, (logit, y), num_target_classes=2)
-    assert report.leep == pytest.approx(reference_leep(torch.stack([1 - p, p], 1), y.flatten(), 2), abs=1e-9)
 
 
 def test_features_of_a_single_output_are_those_of_its_head():

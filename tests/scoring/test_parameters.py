@@ -9,37 +9,32 @@ from torch import nn
 from lightning_leep import TransferabilityReport, score, score_outputs
 from lightning_leep.records.layers import LayerScore
 from lightning_leep.records.report import check_report
+from tests._helpers.head_sources import Parts
 
 C = 2
 Y = torch.arange(24) % C
 BATCHES = [(torch.randn(24, 3, 4, 4, generator=torch.Generator().manual_seed(0)), Y)]
 
 
-class Block(nn.Module):
-    def __init__(self, inputs, width):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(inputs, width, 1), nn.Conv2d(width, width, 1, bias=False)
-
-    def forward(self, x):
-        return self.b(self.a(x).relu())
+def block(inputs, width):
+    return Parts(
+        lambda s, x: s.b(s.a(x).relu()), a=nn.Conv2d(inputs, width, 1), b=nn.Conv2d(width, width, 1, bias=False)
+    )
 
 
-class Source(nn.Module):
-    """Stem, stage, transition, stage, normalisation, head; a scale of its own and an auxiliary head behind."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1, 3, 1, 1))
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.stage1 = nn.Sequential(Block(4, 5), Block(5, 5))
-        self.transition = nn.Conv2d(5, 6, 1)
-        self.stage2 = nn.Sequential(Block(6, 7), Block(7, 7))
-        self.norm = nn.LayerNorm(7)
-        self.fc = nn.Linear(7, 9)
-
-    def forward(self, x):
-        x = self.stage2(self.transition(self.stage1(self.conv(x * self.scale))))
-        return self.fc(self.norm(x.mean((2, 3))))
+def make_source():
+    """Stem, stage, transition, stage, normalisation, head; and a scale of its own."""
+    source = Parts(
+        lambda s, x: s.fc(s.norm(s.stage2(s.transition(s.stage1(s.conv(x * s.scale)))).mean((2, 3)))),
+        conv=nn.Conv2d(3, 4, 1),
+        stage1=nn.Sequential(block(4, 5), block(5, 5)),
+        transition=nn.Conv2d(5, 6, 1),
+        stage2=nn.Sequential(block(6, 7), block(7, 7)),
+        norm=nn.LayerNorm(7),
+        fc=nn.Linear(7, 9),
+    )
+    source.scale = nn.Parameter(torch.ones(1, 3, 1, 1))
+    return source
 
 
 SIZES = {
@@ -62,20 +57,20 @@ def counts(report):
 
 
 def test_each_layer_counts_what_lies_before_it_and_the_head_counts_in_none():
-    report = run(Source())
+    report = run(make_source())
     assert counts(report) == SIZES
     assert report.num_parameters == sum(SIZES.values()) + HEAD
     assert TransferabilityReport.from_json(report.to_json()) == dataclasses.replace(report, joint=None)
 
 
 def test_named_layers_share_out_the_same_parameters():
-    found = counts(run(Source(), layers=["stage1.0", "stage1", "stage2"]))
+    found = counts(run(make_source(), layers=["stage1.0", "stage1", "stage2"]))
     before = SIZES["stem"] + SIZES["stage1.0"]
     assert found == {"stage1.0": before, "stage1": SIZES["stage1.1"], "stage2": SIZES["stage2.0"] + SIZES["stage2.1"]}
 
 
 def test_a_shared_layer_counts_once_and_another_run_has_none():
-    source = Source()
+    source = make_source()
     source.stage2[1] = source.stage2[0]
     source.stage2[0].a = nn.Conv2d(6, 6, 1)
     source.stage2[0].b = nn.Conv2d(6, 6, 1, bias=False)
@@ -95,12 +90,12 @@ def test_lazy_layers_count_once_they_have_a_shape():
 
 
 def test_a_function_and_outputs_computed_before_have_none():
-    source = Source()
+    source = make_source()
     assert run(lambda x: source(x)).num_parameters is None
     assert run(source.forward).num_parameters == run(source, layers=None).num_parameters == run(source).num_parameters
     report = score_outputs(torch.randn(24, 3), Y, C, features=torch.randn(24, 2), layers={"a": torch.randn(24, 2)})
     assert report.num_parameters is None
-    assert counts(report) == {"a": None}
+    assert counts(report) == {"a": None, "head input": None}
 
 
 @pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])

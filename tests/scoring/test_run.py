@@ -12,26 +12,27 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_leep import LEEPMetric, TransferabilityReport, score
+from lightning_leep.records.report_notes import LOGITS
 from tests._helpers.small_network import C, run
 
 
 @pytest.mark.parametrize(
-    "hide",
+    ("hide", "layer"),
     [
-        lambda net: net,
-        lambda net: lambda inputs: net(inputs),
-        lambda net: partial(lambda inputs, nets: nets[0](inputs), nets=[net]),
-        lambda net: net.forward,
+        (lambda net: net, "4"),
+        (lambda net: lambda inputs: net(inputs), LOGITS),
+        (lambda net: partial(lambda inputs, nets: nets[0](inputs), nets=[net]), LOGITS),
+        (lambda net: net.forward, "4"),
     ],
     ids=["module", "function", "holder", "bound method"],
 )
-def test_source_runs_in_evaluation_mode_without_gradients_and_gets_its_modes_back(source, data, hide):
+def test_source_runs_in_evaluation_mode_without_gradients_and_gets_its_modes_back(source, data, hide, layer):
     source.train()
     source[1].eval()  # a user's frozen BatchNorm
     statistics, seen = source[1].running_mean.clone(), []
-    for layer in source:
-        layer.register_forward_hook(lambda layer, inputs, output: seen.append((layer.training, output.requires_grad)))
-    run(hide(source), data)
+    for part in source:
+        part.register_forward_hook(lambda part, inputs, output: seen.append((part.training, output.requires_grad)))
+    assert run(hide(source), data).feature_layer == layer
     assert set(seen) == {(False, False)}
     assert [module.training for module in source.modules()] == [True, True, False, True, True, True]
     assert torch.equal(source[1].running_mean, statistics)

@@ -130,22 +130,6 @@ def test_as_many_but_other_rows_in_the_second_pass(loader):
         run("second_pass", loader=loader)
 
 
-def test_second_pass_that_fails():
-    class Fails(CountedLoader):
-        def __iter__(self):
-            self.readings += 1
-            for i, batch in enumerate(self.loader):
-                if self.readings == 2 and i == 2:
-                    raise OSError("disk gone")
-                yield batch
-
-    source = Source().train()
-    with pytest.raises(OSError, match="disk gone"):
-        run("second_pass", source, Fails())
-    assert source.training
-    assert not source.fc._forward_pre_hooks
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, found none")
 def test_rows_of_a_cuda_source():

@@ -5,8 +5,10 @@ import math
 import re
 
 import pytest
+import torch
 from tensorboard.plugin_util import markdown_to_safe_html
 
+from lightning_leep import score
 from lightning_leep.forecast import AccuracyForecast, forecast_convergence
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import report_markdown
@@ -38,19 +40,6 @@ def test_before_training_it_says_what_was_scored_and_what_is_expected(report):
     assert "from the others alone, it is -0.600, so the source explains 42.3% of the label information" in text
     assert "Predicted accuracy: 70.0%. Training the head is expected to reach accuracy 0.700 (90% interval" in text
     assert "Best accuracy" not in text
-
-
-def test_a_confident_source_on_noise_explains_nothing(report):
-    overfit = dataclasses.replace(report, leep=-0.01, leave_one_out_leep=-3.0)
-    assert "it is -3.000; a source that says nothing would have -1.040." in words(overfit)
-    assert "explains" not in words(overfit)
-
-
-@pytest.mark.parametrize(
-    "change", [{"leave_one_out_leep": math.nan}, {"label_entropy": 0.0, "class_counts": (0, 40, 0)}]
-)
-def test_an_unknown_share_is_not_invented(report, change):
-    assert "explains" not in words(dataclasses.replace(report, **change))
 
 
 @pytest.mark.parametrize(("leep", "outside"), [(-0.9, False), (-0.2, True)])
@@ -137,8 +126,8 @@ def test_scores_that_were_asked_for_join_the_table_and_an_unknown_error_is_left_
         eep_accuracy_standard_error=math.inf,
     )
     text = words(full)
-    for score in ("linear probe accuracy 75.0% ± 2.0%", "NCE -0.900", "N-LEEP -0.800", "H-score 1.250", "LogME 0.500"):
-        assert score in text
+    for cell in ("linear probe accuracy 75.0% ± 2.0%", "NCE -0.900", "N-LEEP -0.800", "H-score 1.250", "LogME 0.500"):
+        assert cell in text
     assert "nan" not in text
     assert "inf" not in text.replace("information", "")
 
@@ -147,3 +136,62 @@ def test_no_notes_and_a_name_in_angle_brackets(report):
     html = rendered(dataclasses.replace(report, notes=()), source_name="<lambda>")
     assert "with care" not in html
     assert "&lt;lambda&gt;" in html
+
+
+@pytest.fixture(scope="module")
+def constant():
+    """A source that says nothing of 50 images of one class and one image each of 50 others.
+
+    Without the single ones, what remains is one class that has half of all images: a source that says nothing gets
+    log 0.5 on it, where it gets -H(Y) = 0.5 log 0.5 + 0.5 log 0.01 on all.
+    """
+    target = torch.cat([torch.zeros(50), torch.arange(1, 51)]).long()
+    return score(lambda x: torch.zeros(len(x), 4), [(torch.zeros(100, 1), target)], 51, progress=False)
+
+
+def with_single_classes(report, **changes):
+    """Images of classes: 20, 18, 1, 1."""
+    counts = (20, 18, 1, 1)
+    entropy = -sum(count / 40 * math.log(count / 40) for count in counts)
+    changes = {"num_target_classes": 4, "class_counts": counts, "label_entropy": entropy, **changes}
+    return dataclasses.replace(report, joint=None, **changes)
+
+
+def test_source_that_says_nothing_explains_nothing_of_classes_with_single_images(constant):
+    """Against -H(Y) = -2.649 its -0.703 would be 73%."""
+    text = report_markdown(constant)
+    assert "explains" not in text
+    assert "it is -0.703; a source that says nothing would have -0.693." in text
+    assert "outputs are the same for every target class" in text
+    assert "noise" not in text
+
+
+def test_share_is_that_of_the_rows_which_are_counted(report):
+    floor = (20 * math.log(20 / 40) + 18 * math.log(18 / 40)) / 38
+    text = report_markdown(with_single_classes(report, leave_one_out_leep=0.25 * floor, leep=-0.1))
+    assert "the source explains **75.0% of the label information**" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"permutation_p_value": 0.3}, "it is -0.600; a source that says nothing would have -1.040."),
+        ({"leave_one_out_leep_standard_error": 0.3}, "it is -0.600; a source that says nothing would have -1.040."),
+        ({"leep": -0.01, "leave_one_out_leep": -3.0}, "it is -3.000; a source that says nothing would have -1.040."),
+        ({"leave_one_out_leep": math.nan}, ""),
+        ({"label_entropy": 0.0, "class_counts": (0, 40, 0)}, ""),
+    ],
+)
+def test_no_share_is_claimed_of_what_may_be_noise_or_is_unknown(report, change, said):
+    """Floor -1.040, leave-one-out LEEP -0.6."""
+    assert "explains" in words(report)
+    text = words(dataclasses.replace(report, **change))
+    assert "explains" not in text
+    assert said in text
+
+
+def test_both_floors_are_shown_where_they_differ(report, constant):
+    assert "leave-one-out | -0.693" in report_markdown(constant)
+    single = dataclasses.replace(report, class_counts=(1, 1, 1), num_samples=3, leave_one_out_leep=math.nan)
+    for alike in (report, single):
+        assert "floor, leave-one-out" not in report_markdown(alike)

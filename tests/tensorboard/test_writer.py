@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from lightning_leep.records import AccuracyCurve
 from lightning_leep.tensorboard import predicted_vs_achieved_figure
-from lightning_leep.tensorboard.writer import log_figure, log_text, takes_figures
+from lightning_leep.tensorboard.writer import log_figure, log_text, log_transfer, takes_figures
 
 
 @pytest.fixture
@@ -41,11 +41,12 @@ def test_the_other_namespace_is_served(tmp_path, read_events, figure):
     assert len(read_events(logger).Images("leep/figure")) == 1
 
 
-def test_a_logger_that_takes_neither_is_passed_over(tmp_path, figure):
+def test_a_logger_that_takes_none_of_it_is_passed_over(tmp_path, figure):
     for logger in (CSVLogger(tmp_path), object()):
         assert not takes_figures(logger)
         log_figure(logger, "leep/figure", figure, step=0)
         log_text(logger, "leep/report", "text", step=0)
+        log_transfer(logger, "leep/transfer", {}, 0)
 
 
 class Wandb(WandbLogger):

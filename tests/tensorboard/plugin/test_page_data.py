@@ -57,15 +57,17 @@ def test_transfer_without_anything(trained_from):
     assert transfer["achieved"] is transfer["epochs"] is transfer["to90"] is transfer["forecast"] is None
 
 
-def test_a_name_cannot_turn_the_text_after_it():
-    transfer, _ = only(make_record(source_name="\u202egnp.exe", target_name="\u732b caf\u00e9"))
+def test_a_name_cannot_turn_the_text_after_it_and_numbers_that_json_lacks_are_missing():
+    record = make_record(
+        report=make_report(leep=math.nan),
+        learning_rate=math.inf,
+        source_name="\u202egnp.exe",
+        target_name="\u732b caf\u00e9",
+    )
+    transfer, _ = only(record)
     assert (transfer["source"], transfer["target"]) == ("\\u202egnp.exe", "\u732b caf\u00e9")
-
-
-def test_numbers_that_json_lacks_are_missing():
-    transfer, _ = only(make_record(report=make_report(leep=math.nan), learning_rate=math.inf))
     assert transfer["leep"] is transfer["learning_rate"] is None
-    json.dumps(page_data([make_record(report=make_report(leep=math.nan))]), allow_nan=False)
+    json.dumps(page_data([record]), allow_nan=False)
 
 
 def test_reference_from_the_run_from_scratch_on_the_same_data():
