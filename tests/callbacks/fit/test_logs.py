@@ -180,7 +180,7 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
 @pytest.mark.usefixtures("no_figures")
 def test_everything_carries_the_prefix_of_the_logger(tmp_path):
     logger = pl.loggers.TensorBoardLogger(tmp_path, prefix="fold1")
-    fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=logger)
+    fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), logger=logger)
     tags = events(logger.log_dir).Tags()
     ours = [tag for kind in ("scalars", "images", "tensors") for tag in tags[kind] if "leep" in tag]
     assert {"fold1-leep/best_accuracy", "fold1-leep/report/text_summary"} <= set(ours)
