@@ -70,9 +70,10 @@ def check_labels(target: Tensor, num_target_classes: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(target))
     if low < 0 or high >= num_target_classes:
         wrong = low if low < 0 else high
+        remedy = "Pass" if low < 0 else "Pass a larger `num_target_classes`, or"
         raise ValueError(
             f"`target` must hold labels in 0..{num_target_classes - 1} (`num_target_classes`={num_target_classes}), "
-            f"got {wrong}. Pass `ignore_index` to leave out the rows of one label."
+            f"got {wrong}. {remedy} `ignore_index={wrong}` to leave its rows out."
         )
 
 
