@@ -47,7 +47,6 @@ LOADERS = {
     "persistent workers that augment": lambda: train_loader(
         Noisy(drawn_everywhere), num_workers=2, persistent_workers=True
     ),
-    "in a custom order": lambda: DataLoader(make_data(), batch_sampler=[[i, 49 - i] for i in range(25)]),
 }
 
 

@@ -14,6 +14,7 @@ from tests._helpers.small_transfer import (
     C,
     Classifier,
     D,
+    Data,
     LightningClassifier,
     Z,
     fit,
@@ -58,14 +59,6 @@ def test_trainer_of_either_package(package, alone, tmp_path):
     assert callback.report.num_samples == 50
     assert len(callback.curve) == (2 if alone else 1)  # stopped early
     assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
-
-
-class Data(pl.LightningDataModule):
-    def train_dataloader(self):
-        return train_loader()
-
-    def val_dataloader(self):
-        return val_loader()
 
 
 class LightningData(lightning.pytorch.LightningDataModule):

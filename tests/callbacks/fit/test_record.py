@@ -17,13 +17,13 @@ from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
+    Data,
     fit,
     make_data,
     make_source,
     make_trainer,
     train_loader,
     trained_state,
-    val_loader,
 )
 
 
@@ -62,16 +62,6 @@ def test_names_that_the_user_gives_and_a_url(tmp_path):
     fit(Classifier(), scored(folder, target_name="flowers", source_name="resnet", trainable="adapters"))
     (record,) = load_history(folder)
     assert (record.target_name, record.source_name, record.trainable) == ("flowers", "resnet", "adapters")
-
-
-class Data(pl.LightningDataModule):
-    num_classes = 3
-
-    def train_dataloader(self):
-        return train_loader()
-
-    def val_dataloader(self):
-        return val_loader()
 
 
 def test_names_and_classes_of_datamodule_and_module(tmp_path):

@@ -15,18 +15,11 @@ from tests._helpers.small_transfer import (
     fit,
     make_source,
     make_trainer,
+    resume,
     train_loader,
     trained_state,
     val_loader,
 )
-
-
-def resume(path, *callbacks, **kwargs):
-    module = Classifier()
-    trainer = make_trainer(*callbacks, max_epochs=4, **kwargs)
-    pl.seed_everything(11)
-    trainer.fit(module, train_loader(), val_loader(), ckpt_path=path)
-    return module, trainer
 
 
 @pytest.fixture
@@ -44,23 +37,23 @@ def test_resumed_training_is_the_same_with_and_without(checkpoint, tmp_path):
     history = tmp_path / "history"
     first = LEEPCallback(make_source(), history=history, scoring=FEW_SCORES, strict=True)
     path = checkpoint(first)
-    module, _ = resume(path, LEEPCallback(make_source(), history=history, scoring=FEW_SCORES, strict=True))
-    plain, _ = resume(path)
+    resume(path, module := Classifier(), LEEPCallback(make_source(), history=history, scoring=FEW_SCORES, strict=True))
+    resume(path, plain := Classifier())
     assert trained_state(module) == trained_state(plain)
     _, record = load_history(history)
-    assert (record.report, record.curve.epochs) == (first.report, (1.0, 2.0, 3.0, 4.0))
+    assert (record.report, record.curve.epochs) == (first.report, (1.0, 2.0, 3.0))
     assert record.curve.accuracy[:2] == first.curve.accuracy
     assert list(record.wall_seconds) == sorted(record.wall_seconds)
-    assert len(record.wall_seconds) == 4
+    assert len(record.wall_seconds) == 3
 
     # A source with weights of its own may be scored late, and that changes nothing either.
     path, late = checkpoint(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
-    module, _ = resume(path, late)
+    resume(path, module := Classifier(), late)
     assert trained_state(module) == trained_state(plain)
     assert late.report is not None
     trained = LEEPCallback(source=None)
     with pytest.warns(UserWarning, match="may have been trained for 10 steps already. Pass `source=`"):
-        resume(path, trained)
+        resume(path, Classifier(), trained)
     assert trained.report is None
 
 
@@ -200,7 +193,7 @@ def test_callbacks_in_one_trainer_have_names_and_keys_of_their_own(tmp_path):
     assert len({callback.report.leep for callback in callbacks}) == 4
     trainer.save_checkpoint(tmp_path / "four.ckpt")
     again = [LEEPCallback(make_source(seed), name=callback.name) for seed, callback in enumerate(callbacks)]
-    resume(tmp_path / "four.ckpt", *again)
+    resume(tmp_path / "four.ckpt", Classifier(), *again)
     assert [callback.report for callback in again] == [callback.report for callback in callbacks]
 
 

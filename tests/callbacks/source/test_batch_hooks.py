@@ -1,13 +1,14 @@
 """What training does to a batch and scoring does not is said."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 
-from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.source.training_data import skipped_batch_hooks
-from tests._helpers.small_transfer import Classifier, LightningClassifier, fit, make_source
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, LightningClassifier, fit, make_source
 
 
 class Normalises(Classifier):
@@ -40,9 +41,10 @@ def test_hooks_that_do_not_run(module, datamodule, hooks):
     assert all("pass `split_batch=`" in note for note in notes)
 
 
-@pytest.mark.parametrize("split_batch", [None, lambda batch: batch])
-def test_note_in_the_report(split_batch):
+def test_note_in_the_report():
     """A function of the user's may already do what the hooks do."""
-    callback = LEEPCallback(make_source(), scoring=ScoringOptions(split_batch=split_batch), strict=True)
-    fit(Normalises(), callback, max_epochs=1)
-    assert any("does not run" in note for note in callback.report.notes) == (split_batch is None)
+    options = {}, {"split_batch": lambda batch: batch}
+    callbacks = [LEEPCallback(make_source(), scoring=replace(FEW_SCORES, **o), strict=True) for o in options]
+    fit(Normalises(), *callbacks, max_epochs=1)
+    noted = [any("does not run" in note for note in callback.report.notes) for callback in callbacks]
+    assert noted == [True, False]

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.data import (
     DataLoader,
-    IterableDataset,
 )
 
 from lightning_leep import LEEPCallback
@@ -14,6 +13,7 @@ from tests._helpers.small_transfer import (
     DATA,
     C,
     Classifier,
+    Stream,
     fit,
     make_data,
     make_source,
@@ -77,11 +77,6 @@ def test_given_loader_instead_of_the_training_data():
     report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))
     assert torch.equal(torch.cat(source.shown), others.tensors[0])
     assert report.num_samples == 30
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from zip(*DATA.tensors, strict=True)
 
 
 @pytest.mark.parametrize(
