@@ -238,4 +238,5 @@ def _rule(report: TransferabilityReport) -> str:
     if share is None:
         return f"{rows:.0f} rows a class; how similar the data are to the source's is unknown."
     rule = RULES[rows >= MUCH_DATA, share >= SIMILAR]
-    return f"{rule}, by the rule of thumb of CS231n. ({rows:.0f} rows a class; leave-one-out LEEP explains {share:.0%} of the labels' entropy.)"
+    measured = f"{rows:.0f} rows a class; leave-one-out LEEP explains {share:.0%} of the labels' entropy"
+    return f"{rule}, by the rule of thumb of CS231n. ({measured}.)"
