@@ -96,7 +96,7 @@ def test_second_fit_scores_again():
 
 def test_second_fit_of_the_same_module_goes_on(tmp_path):
     """The source shares its weights, so that it would now be scored with trained ones."""
-    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    callback = LEEPCallback(source=None, history=tmp_path, scoring=FEW_SCORES, strict=True)
     module = Classifier()
     trainer = fit(module, callback)
     report, forecast, curve, metrics = callback.report, callback.forecast, callback.curve, trainer.callback_metrics
@@ -125,7 +125,8 @@ def test_a_fit_that_was_broken_off_goes_on(tmp_path):
             if self.current_epoch == 1 and self.broken:
                 raise ArithmeticError
 
-    callback, module = LEEPCallback(source := Counting(), history=tmp_path, strict=True), BreaksOff()
+    callback = LEEPCallback(source := Counting(), history=tmp_path, scoring=FEW_SCORES, strict=True)
+    module = BreaksOff()
     trainer = make_trainer(callback, max_epochs=3)
     with pytest.raises(ArithmeticError):
         trainer.fit(module, train_loader(), val_loader())
@@ -154,7 +155,7 @@ def test_a_fit_that_failed_before_its_first_step_is_no_fit():
 
 
 def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
-    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    callback = LEEPCallback(source=None, history=tmp_path, scoring=FEW_SCORES, strict=True)
     trainer = fit(Classifier(), callback)
     first = callback.report
     trainer.fit_loop.max_epochs = 4
