@@ -174,7 +174,11 @@ def add_sources(commands: Any) -> None:
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
         command.add_argument(
-            "--trainable", nargs="+", metavar="PART", default=["head", "all"], help="what to train; default: head all"
+            "--trainable",
+            nargs="+",
+            metavar="PART",
+            default=["head", "all"],
+            help="what to train: head, all, part; default: head all",
         )
         command.add_argument("--max-samples", metavar="N", type=int, help="score at most N rows, a random subset")
         command.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows of a batch; default: 64")
