@@ -14,13 +14,7 @@ from lightning_leep.records import AccuracyCurve, load_history, save_record
 from tests._helpers.compared_training import plain_state
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.simulated_transfers import make_record
-from tests._helpers.small_transfer import (
-    Classifier,
-    Scripted,
-    fit,
-    make_source,
-    trained_state,
-)
+from tests._helpers.small_transfer import Classifier, Scripted, fit, make_source, trained_state
 from tests.callbacks.fit.test_logs import Recording, events, series
 
 
