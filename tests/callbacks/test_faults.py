@@ -14,8 +14,8 @@ from torch import nn
 from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.compared_training import plain_state
+from tests._helpers.logged import Recording, events
 from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_source, train_loader, trained_state
-from tests.callbacks.fit.test_logs import Recording, events
 
 
 class BrokenError(Exception):
