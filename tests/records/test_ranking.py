@@ -188,3 +188,8 @@ def test_a_note_of_several_sources_is_said_once():
     notes = {"notes": ("They are old.",)}
     text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
     assert "- a, c: They are old." in text.splitlines()
+
+
+def test_images_that_would_settle_every_tie_are_the_most_that_one_of_them_needs():
+    tied = [source(name, 0.8, 1, tied_with_best=True, more_samples=more) for name, more in (("b", 800), ("c", 1200))]
+    assert "About 1,200 more" in str(ranking(source("a"), *tied))
