@@ -57,16 +57,6 @@ class FailsToStart(Dataset):
         return make_data()[index]
 
 
-class Batches:
-    """An iterable of batches with a length and nothing else."""
-
-    def __iter__(self):
-        return iter(batches())
-
-    def __len__(self) -> int:
-        return 3
-
-
 def batches():
     return list(zip(*(tensor.split(20) for tensor in DATA.tensors), strict=True))
 
@@ -131,7 +121,6 @@ def callbacks_that_score(source: nn.Module, folder: str, rank: int) -> dict[str,
         "list of batches": make(make_source(), dataloader=batches()),
         "one batch": make(make_source(), dataloader=[tuple(DATA.tensors)]),
         "stream": make(make_source(), dataloader=DataLoader(Stream(), batch_size=10)),
-        "iterable": make(make_source(), dataloader=Batches()),
     }
 
 

@@ -111,13 +111,6 @@ def test_logger_that_fails(recwarn):
     assert re.search("could not log to FailingLogger: BrokenError: disk full.*`trainer.callback_metrics`", warning)
     assert [v for _, v in working.of("leep/achieved_accuracy")] == list(callback.curve.accuracy)
     assert len(failing.of("val_acc")) == 2
-    with pytest.raises(BrokenError):
-        fit(
-            Classifier(),
-            LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True),
-            logger=FailingLogger(),
-            log_every_n_steps=1,
-        )
 
 
 @pytest.mark.slow
@@ -132,8 +125,6 @@ def test_without_matplotlib(tmp_path, monkeypatch, recwarn):
     read = events(board.log_dir)
     assert len(read.Scalars("leep/achieved_accuracy")) == 2
     assert "leep/report/text_summary" in read.Tags()["tensors"]
-    with pytest.raises(ImportError, match="lightning-leep"):
-        fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=TensorBoardLogger(tmp_path))
 
 
 class Interrupted(Classifier):

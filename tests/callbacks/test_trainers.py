@@ -23,6 +23,7 @@ from tests._helpers.small_transfer import (
     val_loader,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
 slow = pytest.mark.slow
 QUIET = {
     "accelerator": "cpu",
@@ -112,7 +113,6 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_forks")
 @pytest.mark.parametrize(("style", "name"), [("pytorch_lightning", "all options"), ("lightning.pytorch", "single")])
 def test_command_line(style, name, tmp_path):
     config = tmp_path / "config.yaml"

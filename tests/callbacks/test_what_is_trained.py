@@ -12,18 +12,15 @@ from torch import nn
 
 from lightning_leep import LEEPCallback
 from lightning_leep.forecast import forecast_accuracy
-from lightning_leep.layers.trained_part import trained_parameters
+from lightning_leep.layers.trained_part import trained_parameters, unfreezes
 from lightning_leep.records import load_history
 from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
     D,
-    LightningClassifier,
     Z,
     fit,
     resume,
-    train_loader,
-    val_loader,
 )
 
 pytestmark = pytest.mark.usefixtures("no_forks")
@@ -121,10 +118,15 @@ class FreezesAtTheEnd(pl.Callback):
         pl_module.freeze()
 
 
-class WithBackbone(Model):
-    """Which ``BackboneFinetuning`` unfreezes in the tenth epoch."""
+class UnfreezesInTheSecondEpoch(FreezesOnly):
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.body, optimizer)
 
-    backbone = property(lambda self: self.body)
+
+class OptimizesWhatIsNotFrozen(Model):
+    def configure_optimizers(self):
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
 
 
 class UnfrozenInTheSecondEpoch(FrozenInSetup):
@@ -154,7 +156,7 @@ CASES = {
     "gradients that come later": (GradientsInTheSecondEpoch, [], "gradual", "head"),
     "frozen after training": (Model, [FreezesAtTheEnd], "all"),
     "a callback that unfreezes nothing": (Model, [FreezesOnly], "head"),
-    "a callback that unfreezes too late": (WithBackbone, [pl.callbacks.BackboneFinetuning], "head"),
+    "a callback that unfreezes": (OptimizesWhatIsNotFrozen, [UnfreezesInTheSecondEpoch], "gradual"),
 }
 
 
@@ -174,27 +176,10 @@ def test_record_and_forecast(name, tmp_path):
         assert ("all" if all(moved) else "part" if any(moved) else "head") == words[0]
 
 
-@pytest.mark.parametrize(("package", "first"), [(pl, True), (lightning.pytorch, False)])
-def test_a_callback_that_unfreezes_layers(package, first, tmp_path):
-    class Unfreezing(package.callbacks.BaseFinetuning):
-        def freeze_before_training(self, pl_module):
-            self.freeze(pl_module.body, train_bn=False)
-
-        def finetune_function(self, pl_module, epoch, optimizer):
-            if epoch == 1:
-                self.unfreeze_and_add_param_group(pl_module.body, optimizer)
-
-    class Trained(Classifier if package is pl else LightningClassifier):
-        def configure_optimizers(self):
-            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
-
-    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, scoring=FEW_SCORES)
-    callbacks = [callback, Unfreezing()] if first else [Unfreezing(), callback]
-    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = package.Trainer(callbacks=callbacks, accelerator="cpu", max_epochs=2, **options)
-    trainer.fit(Trained(), train_loader(), val_loader())
-    assert callback.forecast.trainable == "gradual"
-    assert load_history(tmp_path)[0].trainable == "gradual"
+@pytest.mark.parametrize("package", [pl, lightning.pytorch], ids=["pytorch_lightning", "lightning.pytorch"])
+def test_a_callback_that_unfreezes_too_late(package):
+    callback = package.callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=2)
+    assert [unfreezes(callback, max_epochs) for max_epochs in (2, 3, -1, None)] == [False, True, True, True]
 
 
 def test_weights_after_training_are_not_compared(tmp_path):

@@ -96,7 +96,7 @@ def test_second_fit_scores_again():
 
 def test_second_fit_of_the_same_module_goes_on(tmp_path):
     """The source shares its weights, so that it would now be scored with trained ones."""
-    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    callback = LEEPCallback(source=None, history=tmp_path, scoring=FEW_SCORES, strict=True)
     module = Classifier()
     trainer = fit(module, callback)
     report, forecast, curve, metrics = callback.report, callback.forecast, callback.curve, trainer.callback_metrics
@@ -117,44 +117,39 @@ def test_second_fit_of_the_same_module_goes_on(tmp_path):
     assert list(second.wall_seconds) == sorted(second.wall_seconds)
 
 
-def test_a_fit_that_was_broken_off_goes_on(tmp_path):
-    class BreaksOff(Classifier):
-        broken = True
+class BreaksOff(Classifier):
+    """Fails once, in the first hook of training or in the second epoch."""
 
-        def on_train_epoch_start(self):
-            if self.current_epoch == 1 and self.broken:
-                raise ArithmeticError
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
 
-    callback, module = LEEPCallback(source := Counting(), history=tmp_path, strict=True), BreaksOff()
-    trainer = make_trainer(callback, max_epochs=3)
+    def fail(self, epoch):
+        if self.epoch == epoch:
+            self.epoch = None
+            raise ArithmeticError
+
+    def on_train_start(self):
+        self.fail(epoch=0)
+
+    def on_train_epoch_start(self):
+        self.fail(epoch=self.current_epoch or -1)
+
+
+@pytest.mark.parametrize(("epoch", "calls"), [(0, 10), (1, 5)])
+def test_a_fit_that_was_broken_off_goes_on_if_it_had_made_a_step(epoch, calls, tmp_path):
+    callback = LEEPCallback(source := Counting(), history=tmp_path, scoring=FEW_SCORES, strict=True)
+    module, trainer = BreaksOff(epoch), make_trainer(callback, max_epochs=3)
     with pytest.raises(ArithmeticError):
         trainer.fit(module, train_loader(), val_loader())
-    module.broken = False
     trainer.fit(module, train_loader(), val_loader())
-    assert source.calls == 5
+    assert source.calls == calls
     (record,) = load_history(tmp_path)
     assert record.curve.epochs == callback.curve.epochs == (1.0, 2.0, 3.0)
 
 
-def test_a_fit_that_failed_before_its_first_step_is_no_fit():
-    class FailsToStart(Classifier):
-        failed = False
-
-        def on_train_start(self):
-            if not self.failed:
-                self.failed = True
-                raise ArithmeticError
-
-    callback, module = LEEPCallback(source := Counting(), scoring=FEW_SCORES, strict=True), FailsToStart()
-    trainer = make_trainer(callback)
-    with pytest.raises(ArithmeticError):
-        trainer.fit(module, train_loader(), val_loader())
-    trainer.fit(module, train_loader(), val_loader())
-    assert source.calls == 10
-
-
 def test_another_module_in_the_same_trainer_is_a_new_transfer(tmp_path):
-    callback = LEEPCallback(source=None, history=tmp_path, strict=True)
+    callback = LEEPCallback(source=None, history=tmp_path, scoring=FEW_SCORES, strict=True)
     trainer = fit(Classifier(), callback)
     first = callback.report
     trainer.fit_loop.max_epochs = 4

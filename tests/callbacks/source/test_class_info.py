@@ -23,6 +23,8 @@ from tests._helpers.small_transfer import (
     trained_state,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 NAMES = ["cat", "dog", "eel"]
 
 
