@@ -66,7 +66,7 @@ OF_METRIC = $(addprefix tests/metrics/test_,contract.py contract_faults.py contr
 # Of additive scores, of rows that are kept and of samples of rows one each; the others share their bases.
 KINDS_OF_METRIC = not (leave_one_out or eep_accuracy or h_score or log_me or linear_probe or nleep)
 OF_TRAINER = $(addprefix tests/callbacks/,test_trainers.py test_hopeless.py test_faults.py fit/test_trainer_facts.py \
-	fit/test_monitor.py fit/test_logs.py fit/test_resume.py source/test_batch_hooks.py source/test_training_data.py \
+	fit/test_monitor.py fit/test_logs.py fit/test_resume.py source/test_training_data.py \
 	test_processes.py) tests/layers/test_layer_transfer.py tests/tensorboard/test_writer.py
 lowest:
 	PIP_CONSTRAINT= .venv-test/bin/python -m pip install $(PIP_FLAGS) $(LOWEST)

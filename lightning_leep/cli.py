@@ -163,7 +163,7 @@ def add_sources(commands: Any) -> None:
     rank.add_argument("zoo", help="YAML or JSON file with `sources`, and `data` if it names them")
     rank.add_argument("--by", metavar="COLUMN", help="order by this column, such as log_me, instead of the forecast")
     rank.add_argument("--history", metavar="FOLDER", help="folder of earlier transfers")
-    rank.add_argument("--target", metavar="NAME", help="name of the data in the history")
+    rank.add_argument("--target", metavar="NAME", help="name of these data in the history")
     rank.add_argument("--out", metavar="FILE", help="write the ranking as JSON as well")
     rank.add_argument("--folder", metavar="FOLDER", help="keep each report there, and go on after an interruption")
     rank.add_argument("--time-budget", metavar="SECONDS", type=float, help="score the cheapest first, and stop in time")
@@ -174,12 +174,18 @@ def add_sources(commands: Any) -> None:
     for command in (rank, score):
         command.add_argument("--data", help="imagefolder:PATH, or a file with `class_path` and `init_args`")
         command.add_argument(
-            "--trainable", nargs="+", metavar="PART", default=["head", "all"], help="what to train: head, all, part"
+            "--trainable",
+            nargs="+",
+            metavar="PART",
+            default=["head", "all"],
+            help="what to train: head, all, part; default: head all",
         )
-        command.add_argument("--max-samples", metavar="N", type=int, help="score a random subset of the rows")
-        command.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows that are read at once")
-        command.add_argument("--num-workers", metavar="N", type=int, default=0, help="processes that read the data")
-        command.add_argument("--device", help="cpu, cuda, ...; the GPU, if there is one")
+        command.add_argument("--max-samples", metavar="N", type=int, help="score at most N rows, a random subset")
+        command.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows of a batch; default: 64")
+        command.add_argument(
+            "--num-workers", metavar="N", type=int, default=0, help="processes that read the data; default: 0"
+        )
+        command.add_argument("--device", help="cpu, cuda, ...; default: the GPU if there is one")
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -192,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("history", help="show a folder of transfers: a table, or tab-separated in a pipe")
     command.add_argument("path", help="folder of records, or its fsspec URL")
-    command.add_argument("--trainable", help="only transfers that trained this part, such as head or all")
+    command.add_argument("--trainable", help="only transfers that trained this, such as head or all")
     add_report(commands)
     add_sources(commands)
     options = parser.parse_args(arguments)

@@ -38,8 +38,8 @@ class LEEPCallback(TrainerCallback):
 
     - before training the forecast of the best accuracy, ``leep/predicted_accuracy``, ``leep/predicted_low`` and
       ``leep/predicted_high``;
-    - after each validation ``leep/achieved_accuracy``, ``leep/best_accuracy``, ``leep/prediction_error`` and what
-      :func:`~lightning_leep.tensorboard.scalars.validation_tags` describes.
+    - after each validation ``leep/achieved_accuracy``, ``leep/best_accuracy``, ``leep/prediction_error`` and more:
+      ``docs/tags.md`` lists them.
 
     All scores are in the text panel, in the record, and in the tab "Transfer" of TensorBoard. TensorBoard, W&B and
     MLflow also get figures and text.

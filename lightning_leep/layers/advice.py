@@ -25,10 +25,10 @@ STANDARD_ERRORS, MARGIN = 0.25, 0.005
 MUCH_DATA, SIMILAR = 50, 0.25
 #: That table, by (much data, similar).
 RULES = {
-    (False, True): "Little data, similar to the source's: train a linear head on the last features.",
-    (True, True): "Much data, similar to the source's: fine-tuning all layers is safe.",
-    (False, False): "Little data, different from the source's: train a linear head on an earlier layer.",
-    (True, False): "Much data, different from the source's: fine-tune all layers.",
+    (False, True): "Little data, similar to the source's: a linear head on the last features",
+    (True, True): "Much data, similar to the source's: fine-tuning all layers is safe",
+    (False, False): "Little data, different from the source's: a linear head on an earlier layer",
+    (True, False): "Much data, different from the source's: fine-tune all layers",
 }
 
 
@@ -238,4 +238,5 @@ def _rule(report: TransferabilityReport) -> str:
     if share is None:
         return f"{rows:.0f} rows a class; how similar the data are to the source's is unknown."
     rule = RULES[rows >= MUCH_DATA, share >= SIMILAR]
-    return f"{rule} ({rows:.0f} rows a class; leave-one-out LEEP explains {share:.0%} of the labels' entropy.)"
+    measured = f"{rows:.0f} rows a class; leave-one-out LEEP explains {share:.0%} of the labels' entropy"
+    return f"{rule}, by the rule of thumb of CS231n. ({measured}.)"

@@ -17,7 +17,8 @@ def without_source(module: nn.Module) -> nn.Module:
     """
     bodies = {name: _all_but_last(child) for name, child in module.named_children()}
     trained = {name for name, child in module.named_children() if any(p.requires_grad for p in child.parameters())}
-    copies = {name for name in set(bodies) - trained if bodies[name] and bodies[name] in map(bodies.get, trained)}
+    found = [bodies[name] for name in trained]  # more than one alike are blocks
+    copies = {name for name in set(bodies) - trained if bodies[name] and found.count(bodies[name]) == 1}
     if not copies:
         return module
     rest = nn.Module()

@@ -1,21 +1,23 @@
 """Fits on two processes: everything that has to be seen of them, in one start."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
-from lightning_leep import LayerTransfer, LEEPCallback, ScoringOptions, StopWhenHopeless
+from lightning_leep import LayerTransfer, LEEPCallback, StopWhenHopeless
 from tests._helpers.block_networks import Network, Tuned
 from tests._helpers.small_transfer import (
     DATA,
     FEW_SCORES,
     Classifier,
     D,
+    Stream,
     Z,
     make_data,
     make_source,
@@ -25,7 +27,7 @@ from tests._helpers.small_transfer import (
     val_loader,
 )
 
-SECOND_PASS = ScoringOptions(memory="second_pass")
+SECOND_PASS = replace(FEW_SCORES, memory="second_pass")
 DDP = {"strategy": "ddp", "devices": 2}
 
 
@@ -53,21 +55,6 @@ class FailsToStart(Dataset):
 
     def __getitem__(self, index):
         return make_data()[index]
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from zip(*DATA.tensors, strict=True)
-
-
-class Batches:
-    """An iterable of batches with a length and nothing else."""
-
-    def __iter__(self):
-        return iter(batches())
-
-    def __len__(self) -> int:
-        return 3
 
 
 def batches():
@@ -122,21 +109,18 @@ def leep_warnings(caught) -> list[str]:
 def callbacks_that_score(source: nn.Module, folder: str, rank: int) -> dict[str, LEEPCallback]:
     """All of them in one Trainer; ``source`` shares its layers with the module."""
 
-    def make(source, scoring=FEW_SCORES, **kwargs):
-        return LEEPCallback(source, strict=True, **{"history": False, "scoring": scoring, **kwargs})
+    def make(source, **kwargs):
+        return LEEPCallback(source, strict=True, **{"history": False, "scoring": FEW_SCORES, **kwargs})
 
     return {
-        "scored": make(make_source(), scoring=None),
-        "own source": make(None, scoring=None),
+        "scored": make(make_source(), scoring=None, history=f"{folder}/{rank}"),
+        "own source": make(None),
         "function": make(lambda inputs: source(inputs)),
         "partial, own weights": make(partial(make_source())),
         "three rows": make(make_source(), dataloader=train_loader(make_data(3), batch_size=1)),
         "list of batches": make(make_source(), dataloader=batches()),
         "one batch": make(make_source(), dataloader=[tuple(DATA.tensors)]),
         "stream": make(make_source(), dataloader=DataLoader(Stream(), batch_size=10)),
-        "iterable": make(make_source(), dataloader=Batches()),
-        "own history": make(make_source(3), scoring=None, history=f"{folder}/{rank}"),
-        "shared history": make(make_source(3), scoring=None, history=f"{folder}/shared"),
     }
 
 
@@ -172,9 +156,13 @@ def everything(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     train("resumed", resumed, resume=saver.last_model_path, max_epochs=3)
     train("resumed plain", {}, resume=saver.last_model_path, max_epochs=3)
     subset = train_loader(shuffle=False, sampler=SubsetRandomSampler(range(21)))
-    train("subset", {"subset": LEEPCallback(make_source(), max_samples=15, strict=True)}, loader=subset)
+    train(
+        "subset",
+        {"subset": LEEPCallback(make_source(), max_samples=15, scoring=FEW_SCORES, strict=True)},
+        loader=subset,
+    )
     apart = {
-        "classes apart": LEEPCallback(make_source(), strict=True),
+        "classes apart": LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True),
         "classes apart, second pass": LEEPCallback(make_source(), scoring=SECOND_PASS, strict=True),
     }
     rows = train_loader(shuffle=False, sampler=sorted_by_process())
@@ -189,7 +177,7 @@ def everything(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     train("strict", {"strict": LEEPCallback(FailsOn(1), strict=True)})
     for stuck in (0, 1):
         callback, stop = LEEPCallback(make_source(), history=False, strict=True), StopWhenHopeless(0.95)
-        options = {"module": StuckOn(stuck), "max_epochs": 12, "limit_train_batches": 1}
+        options = {"module": StuckOn(stuck), "max_epochs": 8, "limit_train_batches": 1, "limit_val_batches": 1}
         train(f"stuck on {stuck}", {"hopeless": callback}, stop, **options)
     network = Network()
     advised = LEEPCallback(network, history=f"{folder}/advised", strict=True)

@@ -90,7 +90,7 @@ TWO_PASS = ["leep", "leave_one_out_leep", "eep_accuracy", "eep_scores", "linear_
 #: What is wrong with a batch of rows and labels, the error and what it says.
 WRONG_BATCHES = (
     (lambda rows, y: (rows, y.clone().fill_(C)), ValueError, r"labels in 0\.\.2"),
-    (lambda rows, y: (rows, y.clone().fill_(-100)), ValueError, "got -100.*`ignore_index`"),
+    (lambda rows, y: (rows, y.clone().fill_(-100)), ValueError, "got -100.*`ignore_index"),
     (lambda rows, y: (rows, y.double()), TypeError, "integer class labels, got torch.float64"),
     (lambda rows, y: (rows, y > 0), TypeError, "integer class labels, got torch.bool"),
     (lambda rows, y: (rows, y.unsqueeze(1)), ValueError, "`target` must have shape"),

@@ -4,6 +4,7 @@ import copy
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_leep import ScoringOptions
@@ -88,6 +89,21 @@ class LightningClassifier(Transfer, lightning.pytorch.LightningModule):
     """The module of the other."""
 
 
+class Scripted(Classifier):
+    """Shows one given accuracy after the other, the last one again and again."""
+
+    def __init__(self, *levels: float) -> None:
+        super().__init__()
+        self.levels = levels
+
+    @property
+    def level(self) -> Tensor:
+        return torch.tensor(self.levels[min(self.current_epoch, len(self.levels) - 1)])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_acc", self.level)
+
+
 class TrainingOnly(Classifier):
     """The same without a validation loop."""
 
@@ -100,6 +116,27 @@ def train_loader(data: Dataset | None = None, **kwargs: Any) -> DataLoader:
 
 def val_loader() -> DataLoader:
     return DataLoader(make_data(40, seed=5), batch_size=20)
+
+
+class Stream(IterableDataset):
+    """The training data without an index, several times one after the other."""
+
+    def __init__(self, repeats: int = 1) -> None:
+        self.repeats = repeats
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.repeats):
+            yield from zip(*DATA.tensors, strict=True)
+
+
+class Data(pl.LightningDataModule):
+    num_classes = C
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader()
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
 
 
 def make_trainer(*callbacks: Any, **kwargs: Any) -> pl.Trainer:
@@ -123,6 +160,15 @@ def fit(module: pl.LightningModule, *callbacks: Any, loader: Any = None, seed: i
         pl.seed_everything(seed, workers=True)
     trainer = make_trainer(*callbacks, **kwargs)
     trainer.fit(module, train_loader() if loader is None else loader, val_loader())
+    return trainer
+
+
+def resume(path: Any, module: pl.LightningModule, *callbacks: Any, max_epochs: int = 3) -> pl.Trainer:
+    """Train on from a checkpoint of the small problem."""
+    with redirect_stderr(StringIO()):
+        pl.seed_everything(11)
+    trainer = make_trainer(*callbacks, max_epochs=max_epochs)
+    trainer.fit(module, train_loader(), val_loader(), ckpt_path=path)
     return trainer
 
 

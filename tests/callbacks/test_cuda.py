@@ -24,16 +24,6 @@ pytestmark = [
 CUDA = {"accelerator": "cuda", "devices": 1, "deterministic": True}
 
 
-def test_source_visits_the_device():
-    source = make_source()
-    callback = LEEPCallback(source, strict=True)
-    fit(Classifier(), callback, **CUDA)
-    assert {tensor.device.type for tensor in source.state_dict().values()} == {"cpu"}
-    images, labels = DATA.tensors
-    expected = reference_scores(source.eval()(images), labels)
-    assert callback.report.leep == pytest.approx(expected["leep"], abs=1e-5)
-
-
 @pytest.mark.parametrize("shared", [True, False], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("hidden", [True, False], ids=["in the module", "in a function"])
 def test_hidden_source_visits_the_device(hidden, shared):

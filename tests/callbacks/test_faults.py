@@ -13,7 +13,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from lightning_leep import LEEPCallback, ScoringOptions
+from lightning_leep import LEEPCallback
 from lightning_leep.records import load_history
 from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
@@ -60,10 +60,6 @@ SCORING_FAULTS = {
     "source": ({"source": Failing()}, "no such image"),
     "data": ({"source": make_source(), "dataloader": train_loader(FailingData())}, "unreadable file"),
     "labels": ({"source": make_source(), "num_target_classes": 2}, "must hold labels in 0..1"),
-    "batch": (
-        {"source": make_source(), "scoring": ScoringOptions(split_batch=lambda batch: batch[7])},
-        "list index out of range",
-    ),
 }
 
 
@@ -86,6 +82,8 @@ def test_fault_in_scoring(name, recwarn):
     assert re.search(f"^LEEPCallback could not score the source model: .*{message}", warning)
     assert "See the arguments of LEEPCallback" in warning
     assert warning.endswith("Training goes on.")
+    fit(Classifier(), callback)  # every fit warns anew
+    assert len(leep_warnings(recwarn)) == 2
     start = time.monotonic()
     gc.collect()  # finds no process of the loader that has to be waited for
     assert time.monotonic() - start < 4
@@ -113,13 +111,6 @@ def test_logger_that_fails(recwarn):
     assert re.search("could not log to FailingLogger: BrokenError: disk full.*`trainer.callback_metrics`", warning)
     assert [v for _, v in working.of("leep/achieved_accuracy")] == list(callback.curve.accuracy)
     assert len(failing.of("val_acc")) == 2
-    with pytest.raises(BrokenError):
-        fit(
-            Classifier(),
-            LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True),
-            logger=FailingLogger(),
-            log_every_n_steps=1,
-        )
 
 
 @pytest.mark.slow
@@ -134,8 +125,6 @@ def test_without_matplotlib(tmp_path, monkeypatch, recwarn):
     read = events(board.log_dir)
     assert len(read.Scalars("leep/achieved_accuracy")) == 2
     assert "leep/report/text_summary" in read.Tags()["tensors"]
-    with pytest.raises(ImportError, match="lightning-leep"):
-        fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=TensorBoardLogger(tmp_path))
 
 
 class Interrupted(Classifier):
@@ -159,15 +148,6 @@ def test_run_that_breaks_off_shows_how_far_it_came_and_leaves_no_record(tmp_path
     assert callback.curve.epochs == (1.0,)
     assert "leep/predicted_vs_achieved" in events(board.log_dir).Tags()["images"]
     assert len(load_history(history)) == 0
-
-
-def test_every_fit_warns_anew():
-    callback = LEEPCallback(Failing())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit(Classifier(), callback)
-        fit(Classifier(), callback)
-    assert len(leep_warnings(caught)) == 2
 
 
 class UnprintableError(Exception):
@@ -236,3 +216,5 @@ def test_fault_anywhere_in_a_hook(name, errors, monkeypatch, tmp_path, caplog):
     assert len(said) == len(set(said))
     assert all("UnprintableError. " in text for text in said)
     assert trained_state(module) == plain_state()
+    if name == "in every hook":  # what is trained is not known, and of "all" the interval is wide
+        assert callback.forecast.trainable == "all"

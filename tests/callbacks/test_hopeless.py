@@ -11,7 +11,7 @@ from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import load_history
 from tests._helpers.small_transfer import (
-    Classifier,
+    Scripted,
     fit,
     make_source,
     make_trainer,
@@ -25,13 +25,11 @@ EPOCHS, PATIENCE = 12, 4
 SHORT = {"max_epochs": EPOCHS, "limit_train_batches": 1}
 
 
-class Stuck(Classifier):
+class Stuck(Scripted):
     """Learns nothing: one accuracy at every validation."""
 
-    level = 0.3
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_acc", torch.tensor(self.level))
+    def __init__(self) -> None:
+        super().__init__(0.3)
 
 
 class StuckOutsideValidation(Stuck):
@@ -39,19 +37,7 @@ class StuckOutsideValidation(Stuck):
         pass
 
     def on_train_epoch_end(self):
-        self.log("val_acc", torch.tensor(self.level))
-
-
-class Scripted(Stuck):
-    """Shows one given accuracy after the other, the last one again and again."""
-
-    def __init__(self, *levels):
-        super().__init__()
-        self.levels = levels
-
-    @property
-    def level(self):
-        return self.levels[min(self.current_epoch, len(self.levels) - 1)]
+        self.log("val_acc", self.level)
 
 
 def trained(module, target, folder, patience=PATIENCE, last=True, **kwargs):

@@ -14,6 +14,7 @@ from tests._helpers.small_transfer import (
     C,
     Classifier,
     D,
+    Data,
     LightningClassifier,
     Z,
     fit,
@@ -22,6 +23,7 @@ from tests._helpers.small_transfer import (
     val_loader,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
 slow = pytest.mark.slow
 QUIET = {
     "accelerator": "cpu",
@@ -58,14 +60,6 @@ def test_trainer_of_either_package(package, alone, tmp_path):
     assert callback.report.num_samples == 50
     assert len(callback.curve) == (2 if alone else 1)  # stopped early
     assert trainer.callback_metrics["leep/predicted_accuracy"].item() == pytest.approx(callback.forecast.value)
-
-
-class Data(pl.LightningDataModule):
-    def train_dataloader(self):
-        return train_loader()
-
-    def val_dataloader(self):
-        return val_loader()
 
 
 class LightningData(lightning.pytorch.LightningDataModule):
@@ -119,7 +113,6 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_forks")
 @pytest.mark.parametrize(("style", "name"), [("pytorch_lightning", "all options"), ("lightning.pytorch", "single")])
 def test_command_line(style, name, tmp_path):
     config = tmp_path / "config.yaml"

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 
 import lightning.pytorch
 import pytest
@@ -11,20 +12,15 @@ from torch import nn
 
 from lightning_leep import LEEPCallback
 from lightning_leep.forecast import forecast_accuracy
-from lightning_leep.layers.trained_part import trained_parameters
+from lightning_leep.layers.trained_part import trained_parameters, unfreezes
 from lightning_leep.records import load_history
-from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
     D,
-    LightningClassifier,
     Z,
     fit,
-    make_trainer,
-    train_loader,
-    trained_state,
-    val_loader,
+    resume,
 )
 
 pytestmark = pytest.mark.usefixtures("no_forks")
@@ -122,10 +118,15 @@ class FreezesAtTheEnd(pl.Callback):
         pl_module.freeze()
 
 
-class WithBackbone(Model):
-    """Which ``BackboneFinetuning`` unfreezes in the tenth epoch."""
+class UnfreezesInTheSecondEpoch(FreezesOnly):
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.body, optimizer)
 
-    backbone = property(lambda self: self.body)
+
+class OptimizesWhatIsNotFrozen(Model):
+    def configure_optimizers(self):
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
 
 
 class UnfrozenInTheSecondEpoch(FrozenInSetup):
@@ -155,7 +156,7 @@ CASES = {
     "gradients that come later": (GradientsInTheSecondEpoch, [], "gradual", "head"),
     "frozen after training": (Model, [FreezesAtTheEnd], "all"),
     "a callback that unfreezes nothing": (Model, [FreezesOnly], "head"),
-    "a callback that unfreezes too late": (WithBackbone, [pl.callbacks.BackboneFinetuning], "head"),
+    "a callback that unfreezes": (OptimizesWhatIsNotFrozen, [UnfreezesInTheSecondEpoch], "gradual"),
 }
 
 
@@ -175,27 +176,10 @@ def test_record_and_forecast(name, tmp_path):
         assert ("all" if all(moved) else "part" if any(moved) else "head") == words[0]
 
 
-@pytest.mark.parametrize(("package", "first"), [(pl, True), (lightning.pytorch, False)])
-def test_a_callback_that_unfreezes_layers(package, first, tmp_path):
-    class Unfreezing(package.callbacks.BaseFinetuning):
-        def freeze_before_training(self, pl_module):
-            self.freeze(pl_module.body, train_bn=False)
-
-        def finetune_function(self, pl_module, epoch, optimizer):
-            if epoch == 1:
-                self.unfreeze_and_add_param_group(pl_module.body, optimizer)
-
-    class Trained(Classifier if package is pl else LightningClassifier):
-        def configure_optimizers(self):
-            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
-
-    callback = LEEPCallback(make_source(), history=tmp_path, strict=True, scoring=FEW_SCORES)
-    callbacks = [callback, Unfreezing()] if first else [Unfreezing(), callback]
-    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = package.Trainer(callbacks=callbacks, accelerator="cpu", max_epochs=2, **options)
-    trainer.fit(Trained(), train_loader(), val_loader())
-    assert callback.forecast.trainable == "gradual"
-    assert load_history(tmp_path)[0].trainable == "gradual"
+@pytest.mark.parametrize("package", [pl, lightning.pytorch], ids=["pytorch_lightning", "lightning.pytorch"])
+def test_a_callback_that_unfreezes_too_late(package):
+    callback = package.callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=2)
+    assert [unfreezes(callback, max_epochs) for max_epochs in (2, 3, -1, None)] == [False, True, True, True]
 
 
 def test_weights_after_training_are_not_compared(tmp_path):
@@ -208,57 +192,23 @@ def test_weights_after_training_are_not_compared(tmp_path):
     source, saver = make_source(), pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     options = {"history": tmp_path / "history", "strict": True, "scoring": FEW_SCORES}
     fit(FirstBlockFrozen(source), LEEPCallback(source, **options), saver, enable_checkpointing=True)
-    trainer = make_trainer(LEEPCallback(source, **options), max_epochs=3)
-    trainer.fit(FirstBlockFrozen(source), train_loader(), val_loader(), ckpt_path=saver.last_model_path)
+    resume(saver.last_model_path, FirstBlockFrozen(source), LEEPCallback(source, **options))
     assert [record.trainable for record in load_history(tmp_path / "history")] == ["part", "part"]
 
 
-def test_a_fault_is_contained(monkeypatch):
-    def fail(*args):
-        raise ArithmeticError("no strategy")
-
-    monkeypatch.setattr("lightning_leep.layers.trained_part.find_transferred", fail)
-    module, callback = Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES)
-    with pytest.warns(UserWarning, match="see what is trained: ArithmeticError: no strategy. Pass `trainable=`"):
-        fit(module, callback)
-    assert trained_state(module) == plain_state()
-    assert callback.forecast.trainable == "all"  # of which the interval is wide
+def changed_by(optimizer, network):
+    return {name.partition(".")[0] for name in trained_parameters(network, [optimizer])}
 
 
-#: Optimizers of two layers, and which layers they train.
-OPTIMIZERS = {
-    "a rate of zero": (
-        lambda net: sgd({"params": net[0].parameters(), "lr": 0.0}, {"params": net[1].parameters()}),
-        "1",
-    ),
-    "a schedule that starts at zero": (lambda net: warmed_up(sgd({"params": net.parameters()})), "01"),
-    "a rate that the optimizer finds": (lambda net: with_rate(torch.optim.Adafactor(net.parameters()), None), "01"),
-    "one layer": (lambda net: sgd({"params": net[1].parameters()}), "1"),
-    # Those that a strategy made from the network's parameters.
-    "other tensors": (lambda net: sgd({"params": [nn.Parameter(torch.zeros(6))]}), "01"),
-}
-
-
-def sgd(*groups):
-    return torch.optim.SGD(groups, lr=0.1)
-
-
-def with_rate(optimizer, rate):
-    optimizer.param_groups[0]["lr"] = rate
-    return optimizer
-
-
-def warmed_up(optimizer):
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 3))
-    assert optimizer.param_groups[0]["lr"] == 0
-    return optimizer
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_parameters_that_an_optimizer_changes(name):
-    make, layers = OPTIMIZERS[name]
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    optimizers = [make(network)]
-    assert trained_parameters(network, optimizers) == {f"{n}.{kind}" for n in layers for kind in ("weight", "bias")}
-    network[0].requires_grad_(False)
-    assert trained_parameters(network, optimizers) == {"1.weight", "1.bias"}
+def test_layers_that_an_optimizer_changes():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    first, second = ({"params": list(layer.parameters())} for layer in network[:2])
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    assert changed_by(sgd([second]), network) == {"1"}
+    assert changed_by(sgd([first | {"lr": 0.0}, second]), network) == {"1"}
+    warming_up, adafactor = sgd([first, second]), torch.optim.Adafactor(network.parameters())
+    torch.optim.lr_scheduler.LambdaLR(warming_up, lambda step: min(1.0, step / 3))
+    adafactor.param_groups[0]["lr"] = None  # it finds its rate
+    assert changed_by(warming_up, network) == changed_by(adafactor, network) == {"0", "1"}
+    of_a_strategy = sgd([nn.Parameter(torch.zeros(6))])
+    assert changed_by(of_a_strategy, network) == {"0", "1"}

@@ -139,14 +139,14 @@ def test_awkward_features(change, n, d, C):
         assert found == {k: pytest.approx(v, rel=2e-6) for k, v in wanted.items()}, route
 
 
-@pytest.mark.parametrize("scale", [1e-60, 1e70])
 @pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (20, 90, 4)])
-def test_scores_that_know_no_unit(scale, n, d, C):
+def test_scores_that_know_no_unit(n, d, C):
     """LogME of raw features is a density over labels: no unit either."""
     features, target = make(n, d, C)
     wanted = by_every_route(features, target)
-    for route, found in by_every_route(features * scale, target).items():
-        assert found == {k: pytest.approx(v, rel=1e-8) for k, v in wanted[route].items()}, route
+    for scale in (1e-60, 1e70):
+        for route, found in by_every_route(features * scale, target).items():
+            assert found == {k: pytest.approx(v, rel=1e-8) for k, v in wanted[route].items()}, route
 
 
 @pytest.mark.parametrize(("n", "d", "C"), [(60, 12, 3), (24, 40, 4), (20, 90, 4)])

@@ -23,13 +23,6 @@ def test_single_image_classes_are_excluded_and_counted():
     assert correct[SHRINKAGES.index(0.3), SCALES.index(1.0)] == 37
 
 
-def test_no_row_can_be_scored():
-    with pytest.raises(ValueError, match="at least 2 rows in `target`"):
-        probe(np.random.default_rng(0).normal(size=(4, 3)), np.arange(4))
-    with pytest.raises(ValueError, match="at least 2 rows in `target`"):
-        probe(np.zeros((0, 3)), np.zeros(0, dtype=int), C=2)
-
-
 def test_result_of_no_scores_is_nan():
     sums = torch.zeros(2 + 5, NUM_CANDIDATES, dtype=torch.float64)
     result = linear_probe_result(sums, torch.tensor([1, 1, 0, 1, 1]))

@@ -82,16 +82,13 @@ def test_parameters_of_a_function_are_unknown():
         (("a.0", "a.1", "b.0", "c.0"), "c.0"),  # the last row has one layer
         (("stem", "a.0", "a.1", "b.0", "a.2", "a.3"), "a.3"),  # the last row is not one
         (("a", "a (run 2)", "b", "c", "d (run 2)"), "c"),
+        (("stem", "a", "b"), None),  # two layers have no stages
     ],
 )
 def test_the_last_stage(names, first):
     advice = advise(report(names=names, sizes=(5,) * len(names)))
-    assert [choice.trained_from for choice in advice.choices if choice.trainable == "part"] == [first]
-
-
-def test_two_layers_have_no_stages():
-    names = ("stem", "a", "b")
-    assert [c.trainable for c in advise(report(names=names, sizes=(1, 1, 1))).choices] == ["head", "head", "all"]
+    part = [choice.trained_from for choice in advice.choices if choice.trainable == "part"]
+    assert part == ([] if first is None else [first])
 
 
 @pytest.mark.parametrize(
@@ -105,6 +102,9 @@ def test_two_layers_have_no_stages():
             "a linear head on the last features",
             "No costlier way",
         ),
+        # With 50 rows a standard error is 0.064, with 10,000 it is 0.005.
+        ({"head": 0.7, "together": 0.72, "rows_per_class": 10}, "a linear head on the last features", "told apart"),
+        ({"head": 0.7, "together": 0.72, "rows_per_class": 2000}, "from layer3.0 on", "cannot be told from the best"),
         ({"head": 0.6, "together": 0.64, "earlier": 0.75}, "a linear head on layer1.1", "cheaper way"),
         # A standard error is 0.015: the best of seven layers may be better than the last one by two of them by luck.
         ({"head": 0.6, "together": 0.6, "earlier": 0.629}, "a linear head on the last features", "told apart"),
@@ -122,12 +122,6 @@ def test_a_higher_forecast_that_was_passed_over_is_explained(earlier, said):
     """Beside it, "no cheaper way is expected to reach as much" looks wrong."""
     advice = advise(report(head=0.79, together=0.8, earlier=earlier))
     assert ("a linear head on layer1.1 counts less" in advice.describe()) == said
-
-
-def test_with_few_rows_more_cannot_be_told_apart():
-    scores = {"head": 0.7, "together": 0.72}  # with 50 rows a standard error is 0.064
-    assert advise(report(**scores, rows_per_class=2000)).choice.what != "a linear head on the last features"
-    assert advise(report(**scores, rows_per_class=10)).choice.what == "a linear head on the last features"
 
 
 @pytest.mark.parametrize(
@@ -217,8 +211,4 @@ def test_it_prints_as_a_table():
     assert lines[4].startswith("all layers *")
     assert lines[4].split()[-2:] == ["100%", "100%"]
     assert lines[5].startswith("* recommended")
-
-
-@pytest.mark.parametrize("earlier", [0.5, 0.9])
-def test_its_table_and_legend_fit_80_columns(earlier):
-    assert max(map(len, str(advise(report(earlier=earlier))).splitlines()[:6])) <= 80
+    assert max(map(len, lines[:6])) <= 80

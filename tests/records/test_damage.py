@@ -54,16 +54,12 @@ def with_other_values(rng: random.Random, text: str) -> str:
     return json.dumps(values)
 
 
-def with_another_digit(rng: random.Random, text: str) -> str:
-    places = [i for i, character in enumerate(text) if character in "0123456789-."]
-    place = rng.choice(places)
-    return text[:place] + rng.choice("0123456789-.e") + text[place + 1 :]
-
-
 def with_other_bytes(rng: random.Random, text: str) -> bytes:
     content = bytearray(text.encode())
     for _ in range(rng.choice((1, 1, 3))):
-        content[rng.randrange(len(content))] = rng.choice((*b'0123456789"{}[],:x-\\\n', rng.randrange(256)))
+        digits = [i for i, byte in enumerate(content) if byte in b"0123456789-."]
+        place = rng.choice((rng.choice(digits), rng.randrange(len(content))))  # half of them in a number
+        content[place] = rng.choice((*b'0123456789"{}[],:x-\\\n', rng.randrange(256)))
     return bytes(content[: rng.randrange(len(content))] if rng.random() < 0.2 else content)
 
 
@@ -86,7 +82,7 @@ def check_use(record: TransferRecord) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [with_other_values, with_another_digit, with_other_bytes])
+@pytest.mark.parametrize("change", [with_other_values, with_other_bytes])
 def test_whatever_is_read_can_be_used(change, tmp_path):
     num_files = 60
     for seed in range(num_files):

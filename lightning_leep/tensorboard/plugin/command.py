@@ -23,7 +23,9 @@ def add_report(commands: Any) -> None:
     command = commands.add_parser("report", help="write one HTML page that shows a folder of transfers")
     command.add_argument("path", help="folder of records, or its fsspec URL")
     command.add_argument("--ranking", metavar="FILE", help="JSON file of a ranking of sources, to show as well")
-    command.add_argument("-o", "--output", metavar="FILE", default="report.html", help="file to write, report.html")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="file to write; default: report.html"
+    )
 
 
 def write_report(options: argparse.Namespace) -> str:

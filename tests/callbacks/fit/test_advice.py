@@ -17,7 +17,7 @@ from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import load_history
 from tests._helpers.block_networks import Network, Numbered, Tuned, frozen
 from tests._helpers.saved_history import save_earlier
-from tests._helpers.small_transfer import C, D, Z, fit, make_trainer, train_loader, trained_state, val_loader
+from tests._helpers.small_transfer import C, D, Z, fit, resume, train_loader, trained_state
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,7 @@ def test_a_run_that_goes_on_keeps_what_was_recommended_and_forecast(tmp_path):
     torch.save(checkpoint, tmp_path / "resumed.ckpt")
     save_earlier(history)  # another forecast would be made now
     second = LEEPCallback(source, history=history, strict=True)
-    going_on = make_trainer(second, max_epochs=3)
-    going_on.fit(Tuned(source), train_loader(), val_loader(), ckpt_path=tmp_path / "resumed.ckpt")
+    resume(tmp_path / "resumed.ckpt", Tuned(source), second)
     assert second.forecast == first.forecast
     assert second.forecast.num_records == 0
     assert "blocks.1" in {record.recommended for record in load_history(history)}

@@ -102,32 +102,21 @@ def test_achieved_is_logged_before_what_is_computed_from_it(run):
     assert [i + 1 for i in achieved] == [i for i, metrics in enumerate(records) if "leep/best_accuracy" in metrics]
 
 
-def test_tags_are_few_and_the_same_for_other_callbacks(run):
+def test_tags_are_few_the_same_for_other_callbacks_and_logged_once(run):
     _, trainer, board, recording = run
     logged = {tag for _, metrics in recording.records for tag in metrics if tag.startswith("leep")}
     assert logged == {tag for tag in board.Tags()["scalars"] if tag.startswith("leep")}
     assert {tag.split("/")[0] for tag in logged} == {"leep"}
     assert len(logged) <= 12
     assert {tag for tag in trainer.callback_metrics if tag.startswith("leep")} == logged
-
-
-def test_no_value_is_logged_twice(run):
-    _, _, _, recording = run
-    seen = [(step, tag) for step, metrics in recording.records for tag in metrics if tag.startswith("leep")]
+    seen = [(step, tag) for step, metrics in recording.records for tag in metrics if tag in logged]
     assert len(seen) == len(set(seen))
 
 
-def test_panels(run):
-    callback, _, board, _ = run
-    tags = board.Tags()
+def test_figures(run):
+    tags = run[2].Tags()
     of_classes = {"leep_source_classes/association", "leep_source_classes/strongest"}
     assert {"leep/layers", "leep/predicted_vs_achieved"} | of_classes == set(tags["images"])
-    texts = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("leep/report/text_summary")]
-    assert len(texts) == 2
-    assert "Sequential" in texts[0]
-    assert callback.forecast.describe() in texts[0]
-    assert "Best accuracy" not in texts[0]
-    assert "Best accuracy" in texts[1]
 
 
 class Tuned(Classifier):
@@ -191,7 +180,7 @@ def test_checkpoints_and_early_stopping_can_watch_what_is_known(tmp_path):
 @pytest.mark.usefixtures("no_figures")
 def test_everything_carries_the_prefix_of_the_logger(tmp_path):
     logger = pl.loggers.TensorBoardLogger(tmp_path, prefix="fold1")
-    fit(Classifier(), LEEPCallback(make_source(), strict=True), logger=logger)
+    fit(Classifier(), LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True), logger=logger)
     tags = events(logger.log_dir).Tags()
     ours = [tag for kind in ("scalars", "images", "tensors") for tag in tags[kind] if "leep" in tag]
     assert {"fold1-leep/best_accuracy", "fold1-leep/report/text_summary"} <= set(ours)

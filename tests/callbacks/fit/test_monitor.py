@@ -1,25 +1,27 @@
-"""The achieved accuracy: whatever way it is logged, and wherever in training it is measured."""
+"""The achieved accuracy: how it is logged, where it is measured, and what is said of one that cannot be compared."""
 
 import math
 import re
+import warnings
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_leep import LEEPCallback
 from lightning_leep.records import AccuracyCurve
 from tests._helpers.small_transfer import (
     FEW_SCORES,
+    C,
     Classifier,
+    D,
+    Stream,
     TrainingOnly,
     fit,
-    make_data,
     make_source,
-    make_trainer,
     train_loader,
-    val_loader,
 )
 
 #: What the modules below log, in turn.
@@ -50,15 +52,6 @@ class InValidationStep(Scripted):
         if batch_idx == 0:
             self.value = self.next_value()
         self.log("val_acc", self.value, on_step=True, on_epoch=True)
-
-
-class TwoValidationLoaders(Scripted):
-    on_validation_epoch_end = pl.LightningModule.on_validation_epoch_end
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        if batch_idx == 0 and dataloader_idx == 0:
-            self.value = self.next_value()
-        self.log("val_acc", self.value)
 
 
 class InTrainingStep(TrainingOnly, Scripted):
@@ -106,21 +99,6 @@ def test_ways_of_logging(kind):
     assert curve.accuracy == tuple(VALUES[:3])
 
 
-def test_metric_object():
-    module = Classifier()
-    curve = curve_of(module)
-    images, labels = (torch.cat(parts) for parts in zip(*val_loader(), strict=True))
-    with torch.no_grad():
-        achieved = (module.eval()(images).argmax(1) == labels).float().mean().item()
-    assert curve.final == pytest.approx(achieved)
-
-
-def test_one_of_several_validation_loaders():
-    callback = LEEPCallback(make_source(), "val_acc/dataloader_idx_1", scoring=FEW_SCORES, strict=True)
-    make_trainer(callback).fit(TwoValidationLoaders(), train_loader(), [val_loader(), val_loader()])
-    assert callback.curve == AccuracyCurve((1, 2), VALUES[:2])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "epochs"),
@@ -139,36 +117,19 @@ def test_place_in_training(options, epochs):
     assert curve.accuracy == tuple(VALUES[: len(curve)])
 
 
-class Endless(IterableDataset):
-    def __iter__(self):
-        while True:
-            yield from zip(*make_data().tensors, strict=True)
-
-
-def test_validations_of_an_endless_epoch_are_counted():
-    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True, dataloader=train_loader())
-    loader = DataLoader(Endless(), batch_size=10)
-    fit(Scripted(), callback, loader=loader, max_steps=6, max_epochs=-1, val_check_interval=2)
-    assert callback.curve.epochs == (1.0, 2.0, 3.0)
-
-
-class Finite(IterableDataset):
-    def __iter__(self):
-        yield from zip(*make_data().tensors, strict=True)
-
-
 @pytest.mark.parametrize(
-    ("options", "epochs"),
+    ("repeats", "options", "epochs"),
     [
-        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, (2.0, 4.0)),
+        (1, {"max_epochs": 4, "check_val_every_n_epoch": 2}, (2.0, 4.0)),
         # Five batches an epoch, which nobody knows: validations within epochs are counted.
-        ({"val_check_interval": 2, "max_epochs": 2}, (1.0, 2.0, 3.0, 4.0)),
+        (1, {"val_check_interval": 2, "max_epochs": 2}, (1.0, 2.0, 3.0, 4.0)),
+        (10**9, {"val_check_interval": 2, "max_steps": 6, "max_epochs": -1}, (1.0, 2.0, 3.0)),
     ],
     ids=str,
 )
-def test_place_in_epochs_of_unknown_length(options, epochs):
+def test_place_in_epochs_of_unknown_length(repeats, options, epochs):
     callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True, dataloader=train_loader())
-    fit(Scripted(), callback, loader=DataLoader(Finite(), batch_size=10), **options)
+    fit(Scripted(), callback, loader=DataLoader(Stream(repeats), batch_size=10), **options)
     assert callback.curve.epochs == pytest.approx(epochs)
     assert callback.curve.accuracy == tuple(VALUES[: len(epochs)])
 
@@ -246,3 +207,34 @@ def test_a_run_without_a_validation_is_told_so():
     with pytest.warns(UserWarning, match="No validation ran, so `monitor='val_acc'` has no value") as caught:
         fit(Classifier(), callback, max_steps=3)
     assert not [w for w in caught if "self.log(" in str(w.message)]
+
+
+GENERATOR = torch.Generator().manual_seed(3)
+UNEQUAL = TensorDataset(torch.randn(60, D, generator=GENERATOR), torch.tensor([0] * 48 + [1] * 8 + [2] * 4))
+EQUAL = TensorDataset(torch.randn(60, D, generator=GENERATOR), torch.arange(60) % C)
+
+
+def said(metric, data):
+    module, leep = Classifier(), LEEPCallback(make_source(), strict=True)
+    module.accuracy = metric
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(module, leep, loader=train_loader(data))
+    return [str(w.message) for w in caught if "`monitor=" in str(w.message)], leep
+
+
+def test_a_macro_average_of_unequal_classes_is_told_once_with_the_probe_of_its_kind():
+    messages, leep = said(MulticlassAccuracy(C, average="macro"), UNEQUAL)
+    (message,) = messages
+    assert "macro average" in message
+    assert f"{leep.report.linear_probe_balanced_accuracy:.3f}" in message
+
+
+def test_a_score_that_is_not_an_accuracy_is_told():
+    (message,), _ = said(MulticlassF1Score(C), EQUAL)
+    assert "MulticlassF1Score" in message
+
+
+@pytest.mark.parametrize(("average", "data"), [("macro", EQUAL), ("weighted", UNEQUAL)])
+def test_averages_that_are_the_share_of_rows_are_not_mentioned(average, data):
+    assert said(MulticlassAccuracy(C, average=average), data)[0] == []

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_leep import LEEPCallback
@@ -17,6 +16,7 @@ from tests._helpers.saved_history import save_earlier
 from tests._helpers.simulated_transfers import make_record
 from tests._helpers.small_transfer import (
     Classifier,
+    Scripted,
     fit,
     make_source,
     trained_state,
@@ -65,13 +65,8 @@ def test_forecast_is_updated_after_each_validation(run):
     assert eta[series(board, "val_acc")[-1][0]] == 0  # it is over
 
 
-class Uneven(Classifier):
-    """Rises, falls back and rises again."""
-
-    levels = (0.4, 0.6, 0.7, 0.75, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8)
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_acc", torch.tensor(self.levels[self.current_epoch]))
+#: Accuracies that rise, fall back and rise again.
+UNEVEN = (0.4, 0.6, 0.7, 0.75, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8)
 
 
 class EtaAfterEachValidation(pl.Callback):
@@ -85,8 +80,16 @@ class EtaAfterEachValidation(pl.Callback):
 def test_epochs_to_go_are_logged_only_as_long_as_they_can_be_said():
     recording, look = Recording(), EtaAfterEachValidation()
     callback = LEEPCallback(make_source(), history=False, strict=True)
-    epochs = len(Uneven.levels)
-    fit(Uneven(), callback, look, logger=recording, max_epochs=epochs, limit_train_batches=1, log_every_n_steps=1)
+    epochs = len(UNEVEN)
+    fit(
+        Scripted(*UNEVEN),
+        callback,
+        look,
+        logger=recording,
+        max_epochs=epochs,
+        limit_train_batches=1,
+        log_every_n_steps=1,
+    )
     steps = [step for step, _ in recording.of("leep/achieved_accuracy")]
     assert len(recording.of("leep/running_accuracy")) == epochs
     said = {step for step, _ in recording.of("leep/eta_epochs")}

@@ -17,13 +17,13 @@ from tests._helpers.compared_training import plain_state
 from tests._helpers.small_transfer import (
     FEW_SCORES,
     Classifier,
+    Data,
     fit,
     make_data,
     make_source,
     make_trainer,
     train_loader,
     trained_state,
-    val_loader,
 )
 
 
@@ -64,20 +64,10 @@ def test_names_that_the_user_gives_and_a_url(tmp_path):
     assert (record.target_name, record.source_name, record.trainable) == ("flowers", "resnet", "adapters")
 
 
-class Data(pl.LightningDataModule):
-    num_classes = 3
-
-    def train_dataloader(self):
-        return train_loader()
-
-    def val_dataloader(self):
-        return val_loader()
-
-
 def test_names_and_classes_of_datamodule_and_module(tmp_path):
     module = Classifier()
     del module.num_classes
-    make_trainer(LEEPCallback(history=tmp_path, strict=True)).fit(module, datamodule=Data())
+    make_trainer(LEEPCallback(history=tmp_path, scoring=FEW_SCORES, strict=True)).fit(module, datamodule=Data())
     (record,) = load_history(tmp_path)
     assert (record.target_name, record.source_name) == ("Data", "Classifier")  # scored by its own `source_logits`
     assert record.report.num_target_classes == 3
@@ -147,7 +137,7 @@ def test_a_fault_of_a_strict_callback_at_the_end_leaves_the_record(tmp_path):
 def test_broken_folder_warns_once_and_training_is_the_same(tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
-    module, callback = Classifier(), LEEPCallback(make_source(), history=file)
+    module, callback = Classifier(), LEEPCallback(make_source(), history=file, scoring=FEW_SCORES)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(module, callback)
@@ -168,7 +158,7 @@ def test_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.replace", full)
     with pytest.warns(UserWarning, match="could not use the history of transfers: OSError: disk full") as caught:
-        fit(Classifier(), LEEPCallback(make_source(), history=tmp_path))
+        fit(Classifier(), LEEPCallback(make_source(), history=tmp_path, scoring=FEW_SCORES))
     assert sum("disk full" in str(w.message) for w in caught) == 1
     assert list(tmp_path.iterdir()) == []
 

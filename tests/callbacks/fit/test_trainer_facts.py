@@ -3,10 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
-from tests._helpers.small_transfer import Classifier, fit, make_data, make_trainer, train_loader, val_loader
+from tests._helpers.small_transfer import Classifier, Stream, fit, make_data, make_trainer, train_loader, val_loader
 
 
 class Reads(pl.Callback):
@@ -16,11 +16,6 @@ class Reads(pl.Callback):
     def on_train_start(self, trainer, pl_module):
         self.facts = TrainerFacts.of(trainer, *self.arguments)
         trainer.should_stop = True
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(make_data(50, seed=5))
 
 
 @pytest.mark.parametrize(

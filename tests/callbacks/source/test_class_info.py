@@ -23,6 +23,8 @@ from tests._helpers.small_transfer import (
     trained_state,
 )
 
+pytestmark = pytest.mark.usefixtures("no_forks")
+
 NAMES = ["cat", "dog", "eel"]
 
 
@@ -64,7 +66,7 @@ def module_with(**attributes) -> nn.Module:
         (module_with(num_classes=3), None, None),
         (module_with(classes=NAMES), None, None),
         (module_with(class_names=tuple(NAMES)), None, None),
-        (None, module_with(num_target_classes=3), None),
+        (None, module_with(num_target_classes=3, classes=NAMES * 2), None),  # the source model may have names
         (None, module_with(num_classes=torch.tensor(3)), None),
         (None, WithHparams(num_classes=3), None),
         (None, None, Named(*make_data().tensors)),

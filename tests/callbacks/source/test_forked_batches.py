@@ -11,7 +11,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.source import forked_batches
 from lightning_leep.callbacks.source.forked_batches import ForkedBatches, can_fork
 from tests._helpers.compared_training import plain_state
-from tests._helpers.small_transfer import DATA, Classifier, fit, make_source, train_loader, trained_state
+from tests._helpers.small_transfer import DATA, FEW_SCORES, Classifier, fit, make_source, train_loader, trained_state
 
 
 class Rows(Dataset):
@@ -98,7 +98,7 @@ def test_what_a_fork_cannot_read_is_read_here(make_read, monkeypatch):
 
 def test_the_report_says_so():
     loader = train_loader(collate_fn=lambda rows: (torch.stack([row[0] for row in rows]), Labels(rows)))
-    callback = LEEPCallback(make_source(), strict=True, dataloader=loader, max_samples=20)
+    callback = LEEPCallback(make_source(), strict=True, dataloader=loader, max_samples=20, scoring=FEW_SCORES)
     fit(Classifier(), callback)
     assert sum("read in the process that trains" in note for note in callback.report.notes) == 1
 

@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch.utils.data import (
     BatchSampler,
-    ConcatDataset,
     DataLoader,
     RandomSampler,
-    Sampler,
-    Subset,
+    SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -26,8 +24,6 @@ def scored(loader):
 
 LOADERS = {
     "subset sampler": (lambda: train_loader(DATA, shuffle=False, sampler=SubsetRandomSampler([4, 2, 30])), [4, 2, 30]),
-    "subset": (lambda: train_loader(Subset(DATA, [4, 2, 30])), [4, 2, 30]),
-    "concatenation": (lambda: train_loader(ConcatDataset([Subset(DATA, [7, 8]), Subset(DATA, [1])])), [7, 8, 1]),
     "bootstrap": (lambda: train_loader(DATA, shuffle=False, sampler=RandomSampler(DATA, True, 10)), list(range(50))),
     "batch sampler": (lambda: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 8, True)), [*range(50)]),
     "batch sampler as sampler": (
@@ -36,7 +32,6 @@ LOADERS = {
     ),
     "list": (lambda: train_loader(DATA, shuffle=False, sampler=[4, 2, 30]), [4, 2, 30]),
     "tensor": (lambda: train_loader(DATA, shuffle=False, sampler=torch.tensor([4, 2, 30])), [4, 2, 30]),
-    "range": (lambda: train_loader(DATA, shuffle=False, sampler=range(0, 50, 20)), [0, 20, 40]),
     "batch sampler of a list": (
         lambda: DataLoader(DATA, batch_sampler=BatchSampler([4, 2, 30, 8], 2, False)),
         [4, 2, 30, 8],
@@ -69,17 +64,9 @@ def test_rows_that_a_sampler_repeats_count_once(kind):
     assert f"loader's {name} repeats it" in note
 
 
-class Half(Sampler):
+class HalfOfRandom(RandomSampler):
     """The user's own: holds rows out, in a way that only drawing would tell."""
 
-    def __iter__(self):
-        return iter(torch.randperm(30).tolist())
-
-    def __len__(self) -> int:
-        return 30
-
-
-class HalfOfRandom(RandomSampler):
     def __iter__(self):
         return iter(list(super().__iter__())[:25])
 
@@ -96,9 +83,8 @@ class Pairs(BatchSampler):
 
 
 OWN_SAMPLERS = {
-    "Half": lambda: train_loader(DATA, shuffle=False, sampler=Half()),
     "HalfOfRandom": lambda: train_loader(DATA, shuffle=False, sampler=HalfOfRandom(DATA)),
-    "Pairs": lambda: DataLoader(DATA, batch_sampler=Pairs(Half(), 2, False)),
+    "Pairs": lambda: DataLoader(DATA, batch_sampler=Pairs(SequentialSampler(DATA), 2, False)),
     "list": lambda: DataLoader(DATA, batch_sampler=[[4, 2, 30], [7, 8]]),
 }
 

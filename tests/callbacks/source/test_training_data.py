@@ -1,25 +1,34 @@
-"""Which rows are scored, and that the scores are those of these rows."""
+"""Which rows are scored, that the scores are those of these rows, and what training does to a batch beside that."""
+
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import (
     DataLoader,
-    IterableDataset,
 )
 
 from lightning_leep import LEEPCallback
+from lightning_leep.callbacks.source.training_data import skipped_batch_hooks
 from lightning_leep.scoring.shared_rows import given_data
 from tests._helpers.recording_source import score
 from tests._helpers.small_transfer import (
     DATA,
+    FEW_SCORES,
     C,
     Classifier,
+    LightningClassifier,
+    Stream,
     fit,
     make_data,
     make_source,
     reference_scores,
     train_loader,
 )
+
+pytestmark = pytest.mark.usefixtures("no_forks")
 
 
 def test_scores_are_those_of_all_training_rows_once():
@@ -67,7 +76,7 @@ def test_fast_dev_run_with_batches_of_one_row_scores_two():
         def on_fit_start(self):
             self.body[1].eval()  # BatchNorm cannot train on one row
 
-    callback = LEEPCallback(make_source(), strict=True)
+    callback = LEEPCallback(make_source(), scoring=FEW_SCORES, strict=True)
     fit(Frozen(), callback, loader=train_loader(DATA, batch_size=1), fast_dev_run=True)
     assert callback.report.num_samples == 2
 
@@ -77,11 +86,6 @@ def test_given_loader_instead_of_the_training_data():
     report, source = score(dataloader=DataLoader(others, batch_size=7, shuffle=True, drop_last=True))
     assert torch.equal(torch.cat(source.shown), others.tensors[0])
     assert report.num_samples == 30
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        yield from zip(*DATA.tensors, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +100,9 @@ def test_training_data_without_an_index_asks_for_a_loader(loader):
 
 def test_stream_as_given_loader():
     loader = DataLoader(Stream(), batch_size=10)
-    callback = LEEPCallback(make_source(), strict=True, dataloader=DataLoader(Stream(), batch_size=10))
-    fit(Classifier(), callback, loader=loader)
-    assert callback.report.num_samples == 50
-    assert not any("processes" in note for note in callback.report.notes)
+    report, _ = score(loader, dataloader=DataLoader(Stream(), batch_size=10))
+    assert report.num_samples == 50
+    assert not any("processes" in note for note in report.notes)
     with pytest.raises(ValueError, match="must not be the training loader itself"):
         score(loader, dataloader=loader)
     with pytest.raises(ValueError, match="`max_samples` needs a DataLoader over a data set with an index"):
@@ -144,3 +147,42 @@ def test_several_training_loaders_ask_for_one():
 
     with pytest.raises(ValueError, match="one torch DataLoader .* got dict"):
         fit(Joint(), LEEPCallback(make_source(), strict=True), loader={"a": train_loader(), "b": train_loader()})
+
+
+class Normalises(Classifier):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] / 2, batch[1]
+
+
+class MixesUp(pl.LightningDataModule):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("module", "datamodule", "hooks"),
+    [
+        (Classifier, None, []),
+        (LightningClassifier, None, []),
+        (Classifier, pl.LightningDataModule, []),
+        (Normalises, None, ["Normalises.on_after_batch_transfer"]),
+        (Normalises, pl.LightningDataModule, ["Normalises.on_after_batch_transfer"]),
+        (Normalises, MixesUp, ["MixesUp.on_before_batch_transfer", "MixesUp.on_after_batch_transfer"]),
+    ],
+)
+def test_hooks_that_do_not_run(module, datamodule, hooks):
+    notes = skipped_batch_hooks(SimpleNamespace(datamodule=datamodule and datamodule()), module())
+    assert [note.partition(" ")[0] for note in notes] == hooks
+    assert all("pass `split_batch=`" in note for note in notes)
+
+
+def test_note_in_the_report():
+    """A function of the user's may already do what the hooks do."""
+    options = {}, {"split_batch": lambda batch: batch}
+    callbacks = [LEEPCallback(make_source(), scoring=replace(FEW_SCORES, **o), strict=True) for o in options]
+    fit(Normalises(), *callbacks, max_epochs=1)
+    noted = [any("does not run" in note for note in callback.report.notes) for callback in callbacks]
+    assert noted == [True, False]
