@@ -22,9 +22,7 @@ from lightning_leep.functional.leep import (
 from tests._helpers.metric_state import AllocatedBytes
 from tests._helpers.references import (
     label_entropy,
-    random_task,
     reference_conditional,
-    reference_leep,
     reference_nce,
     tasks,
 )
@@ -35,28 +33,6 @@ EXACT = {"rel": 1e-12, "abs": 1e-12}
 
 def leep_of(theta, labels, num_target_classes):
     return leep(theta, labels, num_target_classes, from_logits=False).item()
-
-
-def test_worked_example():
-    # J = [[0.8, 0.2], [0.3, 0.7]]: q_1 = 0.8/1.1 * 0.8 + 0.2/0.9 * 0.2, q_2 = 0.3/1.1 * 0.3 + 0.7/0.9 * 0.7
-    q = (0.64 / 1.1 + 0.04 / 0.9, 0.09 / 1.1 + 0.49 / 0.9)
-    preds = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.float64)
-    assert leep_of(preds, torch.tensor([0, 1]), 2) == pytest.approx(math.log(q[0] * q[1]) / 2, **EXACT)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_every_precision_of_probabilities_is_that_of_the_input_alone(dtype):
-    """Of logits: test_scores.py."""
-    logits, labels = random_task(300, 20, 5)
-    preds = logits.softmax(dim=1).to(dtype)
-    theta = preds.double().numpy()
-    if dtype in (torch.float16, torch.bfloat16):
-        theta = theta / theta.sum(axis=1, keepdims=True)  # half-precision probabilities sum to 1.002
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = leep(preds, labels, 5, from_logits=False)
-    assert value.dtype == torch.float64
-    exact = dtype == torch.float64
-    assert value.item() == pytest.approx(reference_leep(theta, labels, 5), rel=1e-12 if exact else 1e-6)
 
 
 @pytest.mark.slow

@@ -89,15 +89,6 @@ def test_updating_with_and_merging_any_parts_equals_one_shot(cuts, seed, mean, d
     assert_moments_close(about_mean(moments), about_mean(moments_of(features, target, 4)), rtol=1e-8)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**16), shift=st.floats(-20, 20), n=st.integers(0, 30))
-def test_recentring_equals_moments_about_that_centre(seed, shift, n):
-    features, target = make(n, 3, 2, seed)
-    expected = reference(features, target, 2, np.full(3, shift))
-    moments = recentre_moments(moments_of(features, target, 2), torch.full((3,), shift, dtype=torch.float64))
-    assert_moments_close(moments, expected, rtol=1e-9)
-
-
 def test_central_moments_are_about_the_exact_mean():
     features, target = make(50, 4, 3, mean=1e6)
     moments = moments_of(features, target, 4, centre=torch.full((4,), 1e6 + 2.0, dtype=torch.float64))
@@ -105,12 +96,6 @@ def test_central_moments_are_about_the_exact_mean():
     assert_moments_close(central, reference(features, target, 4, mean), rtol=1e-9)
     assert central.class_sums.sum(dim=0).abs().max() < 1e-12  # those about the rounded mean add up to 50 times 1e-10
     torch.testing.assert_close(moments.mean, torch.as_tensor(mean))
-
-
-def test_no_rows_are_all_zero():
-    moments = feature_moments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2)
-    assert_moments_close(moments, empty_moments(2, 3))
-    assert all(bool((field == 0).all()) for field in about_mean(merge_moments(moments, moments)))
 
 
 @pytest.mark.parametrize(("digits", "constant"), [(1, True), (100, True), (2000, False)])

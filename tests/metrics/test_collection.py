@@ -119,15 +119,6 @@ def test_state_dict():
     assert str(caught.value).count("other settings") == len(NAMES)
 
 
-def test_a_member_taken_out_is_a_copy():
-    collection = collection_of(*BATCHES[:2])
-    taken = collection["h_score"]
-    taken.update(BATCHES[2]["features"], BATCHES[2]["target"])
-    assert taken.compute().item() == answers(*BATCHES)["h_score"]
-    collection.update(**BATCHES[2])
-    assert values_of(collection.compute()) == answers(*BATCHES)
-
-
 def whole():
     return {name: torch.cat([data[name] for data in BATCHES]) for name in BATCHES[0]}
 

@@ -131,12 +131,6 @@ def test_reference_in_batches_of_any_size(task, batch_size):
     assert accuracy_of(*task, batch_size) == pytest.approx(reference_eep_accuracy(*task), **EXACT)
 
 
-def test_worked_example():
-    # J = [[1.5, 0.5], [0.3, 0.7]]: P(0|z) = (5/6, 5/12), P(1|z) = (1/6, 7/12); the last row has q = (0.54, 0.46)
-    theta = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64)
-    assert accuracy_of(theta, torch.tensor([0, 0, 1]), 2) == pytest.approx(2 / 3, **EXACT)
-
-
 @pytest.mark.slow
 @given(tasks())
 def test_source_that_says_nothing_earns_the_share_of_the_largest_class(task):

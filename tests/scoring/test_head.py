@@ -96,24 +96,6 @@ def test_head_that_does_not_run_for_every_batch(head, said):
         run(Sometimes(), head=head)
 
 
-def test_what_ran_for_an_earlier_batch_says_nothing_of_this_one():
-    """Two linear layers of which one is subtracted make no features; one of them alone does."""
-
-    class Parallel(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.both, self.first, self.second = True, nn.Linear(D, Z), nn.Linear(D, Z)
-
-        def forward(self, x):
-            return self.first(x) - self.second(x) if self.both else self.second(x)
-
-    source = Net("out", Parallel())
-    with capture_head_input(source) as capture, torch.no_grad():
-        assert capture.take(source(X), Y) is None
-        source.out.both = False
-        assert torch.equal(capture.take(source(X), Y), given_to(source, "out"))
-
-
 def test_features_outlive_what_the_model_does_next():
     """A view of all tokens is not kept alive, and memory that the model uses again is not read."""
 

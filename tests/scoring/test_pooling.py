@@ -72,19 +72,16 @@ def test_first_and_last_token_are_copies():
     assert kept.equal(X[:, 0])
 
 
-def test_packed_sequences_tell_their_lengths():
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_packed_sequences_and_nested_tensors_tell_their_lengths():
     lengths = torch.tensor([5, 2, 3])
     packed = pack_padded_sequence(X, lengths, batch_first=True, enforce_sorted=False)
-    pooled = pool((packed, None), layout_of(LINEAR), N)
+    nested = torch.nested.nested_tensor([X[0], X[1, :2], X[2, :3]])
     means = [row[:length].mean(0) for row, length in zip(X, lengths, strict=True)]
-    torch.testing.assert_close(pooled.mean, torch.stack(means))
-    assert pooled.last.equal(torch.stack([X[0, 4], X[1, 1], X[2, 2]]))
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_tell_their_lengths():
-    pooled = pool(torch.nested.nested_tensor([X[0], X[1, :2], X[2, :3]]), layout_of(LINEAR), N)
-    torch.testing.assert_close(pooled.mean, torch.stack([X[0].mean(0), X[1, :2].mean(0), X[2, :3].mean(0)]))
+    for output in ((packed, None), nested):
+        pooled = pool(output, layout_of(LINEAR), N)
+        torch.testing.assert_close(pooled.mean, torch.stack(means))
+        assert pooled.last.equal(torch.stack([X[0, 4], X[1, 1], X[2, 2]]))
 
 
 @pytest.mark.parametrize(

@@ -56,11 +56,6 @@ def test_modes_and_random_states_are_restored(source, data, error):
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
 
 
-def test_batches_that_are_longer_tuples(source, data):
-    rows = [(x, "name", y) for x, y in data]
-    assert run(source, rows, split_batch=lambda batch: (batch[0], batch[2])).leep == run(source, data).leep
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("16-mixed", torch.float16), ("bf16-mixed", torch.bfloat16)])
 def test_precision(source, data, precision, dtype):
     dtypes = []
