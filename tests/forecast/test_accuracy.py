@@ -116,9 +116,9 @@ def test_coverage_and_error_on_exchangeable_transfers():
     rng = np.random.default_rng(5)
     errors, covered, prior_errors = [], [], []
     for _ in range(120):
-        *history, record = simulate_history(rng, 41, bias=0.3)
+        *history, record = simulate_history(rng, 31, bias=0.3)
         forecast = forecast_accuracy(record.report, history, test_size=record.test_size)
-        assert forecast.num_records == 40
+        assert forecast.num_records == 30
         errors.append(abs(forecast.value - record.achieved))
         prior_errors.append(abs(record.report.linear_probe_accuracy - record.achieved))
         covered.append(held(forecast, record))
