@@ -17,10 +17,13 @@ def run(program: str) -> None:
     )
 
 
-def test_records_and_forecasts_load_no_torch():
-    run("""
+def test_records_forecasts_and_the_page_load_no_torch(tmp_path):
+    run(f"""
 import lightning_leep, lightning_leep.cli, lightning_leep.forecast, lightning_leep.layers, lightning_leep.records
-assert loaded("torch", "torchmetrics", "lightning", "pytorch_lightning", "tensorboard") == []
+from tests._helpers.simulated_transfers import make_record
+lightning_leep.records.save_record(make_record(), {str(tmp_path)!r})
+assert lightning_leep.cli.main(["report", {str(tmp_path)!r}, "-o", {str(tmp_path / "page.html")!r}]) == 0
+assert loaded("torch", "torchmetrics", "lightning", "pytorch_lightning", "tensorboard", "matplotlib") == []
 """)
 
 

@@ -33,7 +33,7 @@ class ImageFolder:
             import PIL  # noqa: F401
         except ImportError as error:
             raise ModuleNotFoundError("An image folder needs Pillow: `pip install pillow`.") from error
-        root = Path(path)
+        root = Path(path).expanduser()  # a shell leaves the ~ in imagefolder:~/images
         if not root.is_dir():
             raise ValueError(f"`path` must be a folder with one subfolder of images for each class, got {str(path)!r}.")
         folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))

@@ -43,7 +43,9 @@ class Browser:
         """The value of JavaScript, once it is no longer null or false."""
         from selenium.webdriver.support.wait import WebDriverWait
 
-        return WebDriverWait(self.driver, 20).until(lambda driver: driver.execute_script(script, *arguments))
+        return WebDriverWait(self.driver, 20, poll_frequency=0.05).until(
+            lambda driver: driver.execute_script(script, *arguments)
+        )
 
     def value(self, expression: str, *arguments):
         """The value of an expression now."""

@@ -33,10 +33,10 @@ pytestmark = pytest.mark.slow
 
 
 def make_small(digits):
-    """Every second image only; the source networks are trained for three epochs, once each."""
+    """Every second image only; the source networks are trained for two epochs, once each."""
     load = digits.load_digits
     digits.load_digits = cache(lambda chosen: tuple(values[::2] for values in load(chosen)))
-    digits.pretrain = cache(partial(digits.pretrain, epochs=3))
+    digits.pretrain = cache(partial(digits.pretrain, epochs=2))
 
 
 @pytest.fixture(scope="module")

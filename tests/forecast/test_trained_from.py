@@ -41,15 +41,11 @@ def test_a_part_lies_between_head_and_all_layers_by_its_first_layer(first, froze
     assert forecast.value == pytest.approx(between(1 - (frozen / len(NAMES)) ** 4), abs=1e-12)
 
 
-def test_a_part_from_the_stem_on_is_all_layers_and_an_unknown_one_is_half_way():
+def test_a_part_from_the_stem_on_is_all_layers_one_that_is_not_known_half_way_and_an_unknown_layer_an_error():
     whole = forecast_accuracy(report(), trainable="part", trained_from="stem")
-    n = make_report().num_samples
     assert whole.value == pytest.approx(between(1.0))
-    assert whole.value == pytest.approx(TOGETHER, abs=1 / n)
+    assert whole.value == pytest.approx(TOGETHER, abs=1 / make_report().num_samples)
     assert forecast_accuracy(report(), trainable="part").value == pytest.approx(between(0.5))
-
-
-def test_an_unknown_layer_is_one_error_that_lists_the_layers():
     with pytest.raises(ValueError, match=r"got 'layer9'\. Its layers: \['stem', 'layer1\.0'"):
         forecast_accuracy(report(), trainable="part", trained_from="layer9")
 

@@ -47,21 +47,14 @@ def test_fewer_records_are_shrunk_more():
     assert found["s0"].standard_error > found["s1"].standard_error
 
 
-def test_the_level_of_a_target_is_no_merit():
-    """A source that was only tried on an easy target is not better for that."""
-    table = np.array([[0.9, np.nan], [0.9, 0.5], [0.9, 0.5]])
-    assert effects_of(table)["s0"].effect == pytest.approx(0.0)
-
-
-def test_noise_alone_gives_no_effect():
-    table = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    assert all(effect.effect == effect.standard_error == 0 for effect in effects_of(table).values())
-
-
-def test_one_target_counts_half_and_a_target_with_one_source_says_nothing():
-    assert source_effects([0.9, 0.7], ["a", "b"], ["t", "t"])["a"].effect == pytest.approx(0.05)
+def test_small_tables():
+    """A source that was only tried on an easy target is not better for that; noise alone gives no effect."""
+    assert effects_of(np.array([[0.9, np.nan], [0.9, 0.5], [0.9, 0.5]]))["s0"].effect == pytest.approx(0.0)
+    noise = effects_of(np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    assert all(effect.effect == effect.standard_error == 0 for effect in noise.values())
+    assert source_effects([0.9, 0.7], ["a", "b"], ["t", "t"])["a"].effect == pytest.approx(0.05)  # half of it
     found = source_effects([0.9, 0.8, 0.6], ["a", "b", "c"], ["x", "y", "y"])
-    assert (found["a"].effect, found["a"].num_records) == (0.0, 0)
+    assert (found["a"].effect, found["a"].num_records) == (0.0, 0)  # the only source on its target
     assert source_effects([], [], []) == {}
 
 
@@ -89,6 +82,8 @@ class TestHistories:
         assert found["a"].num_records == 2
         assert found["a"].effect.effect == pytest.approx(0.05)
         assert found["b"].effect.effect == pytest.approx(-0.05)
+        again = source_histories([record("a", "x", 0.1), *history], trainable="head")  # a run of the same transfer
+        assert again["a"].num_records == 2
 
     def test_what_is_left_out(self):
         history = [
@@ -102,10 +97,6 @@ class TestHistories:
         assert source_histories(history, trainable="head", target_name="here") == {}
         assert source_histories([], trainable="head") == {}
 
-    def test_runs_of_one_transfer_count_once(self):
-        history = [record("a", "x", 0.1), record("a", "x", 0.9), record("a", "y", 0.5), record("b", "y", 0.5)]
-        assert source_histories(history, trainable="head")["a"].num_records == 2
-
 
 class TestShifts:
     @staticmethod
@@ -117,6 +108,9 @@ class TestShifts:
         found = history_shifts({"a": 0.9, "b": 0.7}, {"a": self.past(0.3), "b": self.past(-0.3)})
         assert found["a"] == pytest.approx((4 / 9 * 0.2, 4 / 9 * 0.01))
         assert found["b"] == pytest.approx((-4 / 9 * 0.2, 4 / 9 * 0.01))
+        past = {"a": self.past(0.3), "b": self.past(0.1), "c": self.past(0.0)}
+        found = history_shifts({"a": 0.9, "b": 0.7, "c": 0.7}, past)
+        assert sum(shift for shift, _ in found.values()) == pytest.approx(0.0)  # the level stays
 
     def test_without_a_history_nothing_moves(self):
         found = history_shifts({"a": 0.9, "b": 0.7, "c": 0.5}, {"a": self.past(0.3), "b": self.past(-0.3)})
@@ -134,8 +128,3 @@ class TestShifts:
         found = history_shifts({"a": 0.7, "b": 0.7, "c": 0.95}, past)
         assert found == {**alone, "c": (0.0, 0.0)}
         assert alone["a"][0] > 0 > alone["b"][0]
-
-    def test_the_level_stays(self):
-        past = {"a": self.past(0.3), "b": self.past(0.1), "c": self.past(0.0)}
-        found = history_shifts({"a": 0.9, "b": 0.7, "c": 0.7}, past)
-        assert sum(shift for shift, _ in found.values()) == pytest.approx(0.0)

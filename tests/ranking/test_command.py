@@ -229,6 +229,11 @@ def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch, capsys):
     assert main(["score", "models_of_mine.make", "--data", ROWS]) == 0
 
 
+def test_a_folder_in_the_home_folder(images, monkeypatch):
+    monkeypatch.setenv("HOME", str(images.parent))
+    assert len(read_data(f"imagefolder:~/{images.name}")) == 60
+
+
 def test_usage_puts_the_zoo_before_the_options(capsys):
     with pytest.raises(SystemExit):
         main(["rank", "--trainable", "all", "zoo.yaml"])

@@ -61,7 +61,7 @@ class TestSimulated:
         rng = np.random.default_rng(2)
         target = np.arange(80) % 4
         wrong = 0
-        for _ in range(80):
+        for _ in range(60):
             common = rng.standard_normal((80, 24))
             estimates = {}
             for name in "abc":
@@ -71,7 +71,7 @@ class TestSimulated:
                 rows = probe.row_correct.numpy(), probe.row_log_likelihood.numpy()
                 estimates[name] = Estimate(probe.accuracy.item(), 0.05, 80, *rows, labels=1, dependence=24 / 80)
             wrong += separates(compare_with_best(estimates))
-        assert wrong / 80 <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / 80)
+        assert wrong / 60 <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / 60)
 
 
 def by_hand(correct, log_likelihood=None, **kwargs):

@@ -7,7 +7,9 @@ import signal
 import warnings
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lightning_leep.records import load_history, save_record
 from tests._helpers.simulated_transfers import make_record
@@ -74,6 +76,31 @@ def test_the_content_is_on_the_disk_before_the_name_is_there(tmp_path, monkeypat
     path = save_record(make_record(), tmp_path)
     assert calls[:2] == [os.path.getsize(path), "name"]
     assert len(calls) == 3  # and then the folder
+
+
+class Growing(MemoryFileSystem):
+    """A file system whose files grow while they are written, as over SFTP."""
+
+    protocol = "growing"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("growing://"))
+
+
+def test_where_files_grow_a_record_has_its_name_once_it_is_whole(monkeypatch, tmp_path):
+    def lost(fs, *paths, **options):
+        raise OSError("connection lost")
+
+    fsspec.register_implementation("growing", Growing, clobber=True)
+    folder, piped, pipe = f"growing://{tmp_path.name}", [], MemoryFileSystem.pipe_file
+    monkeypatch.setattr(Growing, "pipe_file", lambda fs, path, *rest, **o: piped.append(path) or pipe(fs, path, *rest))
+    path = save_record(make_record(), folder)
+    assert Path(piped[0]).name == f".{Path(path).name}.tmp"
+    monkeypatch.setattr(Growing, "mv", lost)
+    with pytest.raises(OSError, match="connection lost"):
+        save_record(make_record(), folder)
+    assert len(load_without_warning(folder)) == len(Growing().ls(f"/{tmp_path.name}")) == 1
 
 
 @pytest.mark.parametrize("name", ["a::b", "::", "runs::2026::x", "a:b"])

@@ -58,7 +58,7 @@ def test_new_files_are_seen_where_listings_are_cached(monkeypatch):
 
 def _write(folder: str, number: int, barrier) -> None:
     barrier.wait()
-    for i in range(4):
+    for i in range(2):
         save_record(make_record(target_name=f"{number}-{i}"), folder)
 
 
@@ -75,7 +75,7 @@ def test_50_processes_that_write_at_once_lose_nothing(tmp_path):
             load_history(tmp_path)
     assert [process.exitcode for process in processes] == [0] * 50
     found = {record.target_name for record in load_history(tmp_path)}
-    assert found == {f"{number}-{i}" for number in range(50) for i in range(4)}
+    assert found == {f"{number}-{i}" for number in range(50) for i in range(2)}
 
 
 def test_one_warning_names_every_file_that_is_left_out(folder):

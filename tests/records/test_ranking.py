@@ -81,7 +81,7 @@ def test_text_says_what_matters():
 
 @pytest.mark.slow
 @given(
-    st.lists(st.text(min_size=1), min_size=1, max_size=8, unique=True),
+    st.lists(st.text(st.sampled_from("aZ./日é\u0301 \n\x1b\u202e"), min_size=1), min_size=1, max_size=8, unique=True),
     st.integers(60, 200),
     st.floats(0, 1, allow_nan=False),
 )
@@ -188,3 +188,8 @@ def test_a_note_of_several_sources_is_said_once():
     notes = {"notes": ("They are old.",)}
     text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
     assert "- a, c: They are old." in text.splitlines()
+
+
+def test_images_that_would_settle_every_tie_are_the_most_that_one_of_them_needs():
+    tied = [source(name, 0.8, 1, tied_with_best=True, more_samples=more) for name, more in (("b", 800), ("c", 1200))]
+    assert "About 1,200 more" in str(ranking(source("a"), *tied))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
@@ -31,13 +32,16 @@ def test_json_round_trip(reference):
         versions={"torch": "1"},
         complete=False,
         forecast=AccuracyForecast.from_dict(FORECAST),
-        running=((1, 0.7, 0.6, 0.8), (2.5, 0.75, 0.7, 0.8)),
+        running=((0.5, 0.7, 0.0, 0.8), (2.5, 0.75, 0.7, 1.0)),
         ranking=FULL,
         order_held="It held.",
         trained_from="layer2.0",
     )
     assert TransferRecord.from_json(record.to_json()) == record
     assert TransferRecord.from_json(record.to_json().encode()) == record
+    for part in (record, record.report, record.curve, record.forecast, record.ranking, record.ranking.sources[0]):
+        with pytest.raises(FrozenInstanceError):  # a part may be shared between records
+            setattr(part, fields(part)[0].name, None)
 
 
 def test_numbers_that_are_not_finite_survive_as_missing():

@@ -52,7 +52,8 @@ def test_line_band_and_marks(report):
 )
 def test_the_recommended_cut(report, probe, together, start):
     report = with_layers(report, 6, linear_probe_accuracy=probe)
-    report = dataclasses.replace(report, multi_layer_probe_accuracy=together)
+    whole = tuple(dataclasses.replace(layer, kept_width=layer.width) for layer in report.layers)
+    report = dataclasses.replace(report, multi_layer_probe_accuracy=together, layers=whole)
     advice = advise(report)
     figure = layers_figure(report, advice)
     axes = figure.axes[0]

@@ -16,7 +16,7 @@ const COLUMNS = [
   { title: "to 90%", value: (t) => (t.last_written ? null : t.to90), cell: (t) => epochs(t.last_written ? null : t.to90), hint: "epochs until 90% of the best accuracy", numeric: true, minor: true },
   { title: "date", value: (t) => t.date, cell: (t) => t.date.slice(0, 10), hint: "UTC", minor: true },
 ];
-const RUN = { title: "run", value: (t) => t.run, name: true, hint: "run of TensorBoard" };
+const RUN = { title: "run", value: (t) => t.run, name: true, end: true, hint: "run of TensorBoard" };
 
 function predictedCell({ forecast }) {
   return forecast ? `${percent(forecast.value)} (${(100 * forecast.low).toFixed(0)}–${(100 * forecast.high).toFixed(0)}%)` : "–";
@@ -86,9 +86,9 @@ export function show(root, data, advice = "Train with LEEPCallback; each finishe
     html(
       "tr",
       { tabindex: -1, onclick: () => choose(t, true) },
-      ...columns.map(({ value, cell, numeric, minor, name, title }) => {
+      ...columns.map(({ value, cell, numeric, minor, name, end, title }) => {
         const text = cell ? cell(t) : value(t) || "–";
-        return html("td", { class: `${numeric ? "numeric" : ""}${minor ? " minor" : ""}${name ? " name" : ""}${title === "outcome" ? ` ${outcome(t).replace(" ", "-")}` : ""}`, title: cell ? null : text }, text);
+        return html("td", { class: `${numeric ? "numeric" : ""}${minor ? " minor" : ""}${name ? " name" : ""}${end ? " end" : ""}${title === "outcome" ? ` ${outcome(t).replace(" ", "-")}` : ""}`, title: cell ? null : text }, end ? html("bdi", {}, text) : text);
       }),
     );
   const sort = (title) => {
