@@ -1,6 +1,7 @@
 """Checks of single values from a user or a file: each error names the value, what it is and what it must be."""
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
@@ -29,7 +30,7 @@ def check_size(name: str, value: Any, low: int = 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer, got {value!r}.")
     if not low <= value <= MAX_SIZE:
-        raise ValueError(f"`{name}` must be in {low}..10^12, got {value}.")
+        raise ValueError(f"`{name}` must be at {f'least {low}' if value < low else 'most 10^12'}, got {value}.")
 
 
 def check_real(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, missing: bool = True) -> None:
@@ -46,7 +47,12 @@ def check_real(name: str, value: Any, low: float = -math.inf, high: float = math
     except OverflowError:
         raise ValueError(f"`{name}` must be a number that fits a float, got {value!r}.") from None
     if not (low <= number <= high or (missing and math.isnan(number))):
-        raise ValueError(f"`{name}` must lie in {low:g}..{high:g}, got {number:g}.")
+        wanted = f"lie in {low:g}..{high:g}"
+        if high >= sys.float_info.max:
+            wanted = (
+                f"be {'' if high == math.inf else 'finite and '}at least {low:g}" if low > -math.inf else "be a number"
+            )
+        raise ValueError(f"`{name}` must {wanted}, got {number:g}.")
 
 
 #: From the name of a field to its smallest and its largest number.

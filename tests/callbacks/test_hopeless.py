@@ -10,15 +10,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from lightning_leep import LEEPCallback, StopWhenHopeless
 from lightning_leep.forecast.running import MIN_VALIDATIONS
 from lightning_leep.records import load_history
-from tests._helpers.small_transfer import (
-    Scripted,
-    fit,
-    make_source,
-    make_trainer,
-    train_loader,
-    val_loader,
-)
-from tests.callbacks.fit.test_logs import events
+from tests._helpers.logged import events
+from tests._helpers.small_transfer import Scripted, fit, make_source, make_trainer, train_loader, val_loader
 
 pytestmark = pytest.mark.usefixtures("no_forks")
 EPOCHS, PATIENCE = 12, 4

@@ -8,22 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import (
-    DataLoader,
-    IterableDataset,
-    WeightedRandomSampler,
-)
+from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
 
 from lightning_leep import LEEPCallback
 from tests._helpers.compared_training import Noisy, explicit, run
-from tests._helpers.small_transfer import (
-    FEW_SCORES,
-    Classifier,
-    fit,
-    make_data,
-    train_loader,
-    trained_state,
-)
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_data, train_loader, trained_state
 
 
 class FrozenBatchNorm(Classifier):

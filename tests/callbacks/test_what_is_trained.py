@@ -14,14 +14,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.layers.trained_part import trained_parameters, unfreezes
 from lightning_leep.records import load_history
-from tests._helpers.small_transfer import (
-    FEW_SCORES,
-    Classifier,
-    D,
-    Z,
-    fit,
-    resume,
-)
+from tests._helpers.small_transfer import FEW_SCORES, Classifier, D, Z, fit, resume
 
 pytestmark = pytest.mark.usefixtures("no_forks")
 

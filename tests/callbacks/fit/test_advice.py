@@ -8,7 +8,6 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from lightning_leep import LEEPCallback, ScoringOptions, advise, score
@@ -16,6 +15,7 @@ from lightning_leep.forecast import forecast_accuracy
 from lightning_leep.layers.trained_part import TrainedPart
 from lightning_leep.records import load_history
 from tests._helpers.block_networks import Network, Numbered, Tuned, frozen
+from tests._helpers.logged import events, texts
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.small_transfer import C, D, Z, fit, resume, train_loader, trained_state
 
@@ -84,11 +84,6 @@ def test_a_run_that_goes_on_keeps_what_was_recommended_and_forecast(tmp_path):
     assert "blocks.1" in {record.recommended for record in load_history(history)}
 
 
-def panel(logger, tag="leep/advice/text_summary"):
-    events = EventAccumulator(logger.log_dir).Reload()
-    return [event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)]
-
-
 @pytest.mark.usefixtures("no_figures")
 def test_it_is_said_before_training_and_recorded(tmp_path, caplog):
     source, logger = Network(), TensorBoardLogger(tmp_path)
@@ -98,7 +93,7 @@ def test_it_is_said_before_training_and_recorded(tmp_path, caplog):
     advice = advise(callback.report, test_size=40)
     assert advice.choice is not None
     assert [m for m in caplog.messages if "Recommended" in m] == [f"LEEPCallback: {advice.describe()}"]
-    (text,) = panel(logger)
+    (text,) = texts(events(logger.log_dir), "advice")
     assert advice.describe() in text
     assert text.count("\n| ") == 2 + len(advice.choices)
     for choice in advice.choices:
@@ -114,7 +109,7 @@ def test_without_layers_there_is_none(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         fit(Numbered(source), LEEPCallback(source, **options), logger=logger)
     assert not any("recommended" in message.lower() for message in caplog.messages)
-    assert "leep/advice/text_summary" not in EventAccumulator(logger.log_dir).Reload().Tags()["tensors"]
+    assert "leep/advice/text_summary" not in events(logger.log_dir).Tags()["tensors"]
     assert load_history(tmp_path / "history")[0].recommended == ""
 
 

@@ -9,41 +9,12 @@ import lightning.pytorch.loggers
 import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.loggers.logger import DummyLogger, Logger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from lightning_leep import LEEPCallback, ScoringOptions
 from lightning_leep.records import load_history
+from tests._helpers.logged import Recording, events, series, texts
 from tests._helpers.small_transfer import FEW_SCORES, Classifier, fit, make_source
-
-
-def events(folder) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
-    accumulator.Reload()
-    return accumulator
-
-
-def series(accumulator: EventAccumulator, tag: str) -> list[tuple[int, float]]:
-    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
-
-
-class Recording(Logger):
-    """A logger of the user's own: nothing but what Lightning demands."""
-
-    name, version = "recording", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[tuple[int, dict[str, float]]] = []
-
-    def log_metrics(self, metrics, step=None):
-        self.records.append((step, metrics))
-
-    def log_hyperparams(self, params):
-        pass
-
-    def of(self, tag: str) -> list[tuple[int, float]]:
-        return [(step, metrics[tag]) for step, metrics in self.records if tag in metrics]
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +169,7 @@ def test_a_pass_that_could_not_be_made_is_seen_with_warnings_switched_off(tmp_pa
         fit(Classifier(), leep, logger=logger)
     assert leep.report is None
     assert any("could not score the source model" in message for message in caplog.messages)
-    (panel,) = events(logger.log_dir).Tensors("leep/report/text_summary")
-    text = panel.tensor_proto.string_val[0].decode()
+    (text,) = texts(events(logger.log_dir))
     assert text.startswith("**Not scored.**")
     assert "the source has no &#60;weights&#62;" in text
     assert "arguments of LEEPCallback" in text

@@ -12,16 +12,10 @@ from lightning_leep.callbacks.fit.trainer_facts import TrainerFacts
 from lightning_leep.forecast import forecast_accuracy, forecast_convergence, update_forecast
 from lightning_leep.records import AccuracyCurve, load_history, save_record
 from tests._helpers.compared_training import plain_state
+from tests._helpers.logged import Recording, events, series, texts
 from tests._helpers.saved_history import save_earlier
 from tests._helpers.simulated_transfers import make_record
-from tests._helpers.small_transfer import (
-    Classifier,
-    Scripted,
-    fit,
-    make_source,
-    trained_state,
-)
-from tests.callbacks.fit.test_logs import Recording, events, series
+from tests._helpers.small_transfer import Classifier, Scripted, fit, make_source, trained_state
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +31,6 @@ def run(tmp_path_factory):
 
 def values(board, tag):
     return [value for _, value in series(board, tag)]
-
-
-def texts(board, tag="leep/report"):
-    return [event.tensor_proto.string_val[0].decode() for event in board.Tensors(f"{tag}/text_summary")]
 
 
 @pytest.mark.slow

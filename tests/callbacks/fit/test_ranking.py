@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_leep import LEEPCallback, rank_sources
 from lightning_leep.records import load_history
 from lightning_leep.records.ranking import RankedSource, Ranking, SourceForecast
 from lightning_leep.tensorboard.ranking import outcome_of
+from tests._helpers.logged import events, texts
 from tests._helpers.simulated_transfers import make_record
 from tests._helpers.small_transfer import DATA, FEW_SCORES, Classifier, fit, make_source
 
@@ -19,16 +19,11 @@ def ranking():
     return rank_sources({"one": make_source(), "other": make_source()}, DATA, target="pets", progress=False)
 
 
-def panels(folder):
-    events = EventAccumulator(str(folder)).Reload()
-    return [panel.tensor_proto.string_val[0].decode() for panel in events.Tensors("leep/ranking/text_summary")]
-
-
 def run(tmp_path, ranking, name="one", **kwargs):
     options = {"source_name": name, "target_name": "pets", "history": str(tmp_path / "history"), **kwargs}
     callback = LEEPCallback(make_source(), ranking=ranking, **options)
     fit(Classifier(), callback, logger=TensorBoardLogger(tmp_path, name="", version=f"run {name}"))
-    return panels(tmp_path / f"run {name}")
+    return texts(events(tmp_path / f"run {name}"), "ranking")
 
 
 @pytest.mark.usefixtures("no_figures")

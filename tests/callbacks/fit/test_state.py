@@ -13,14 +13,7 @@ from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.fit.state import FitState
 from lightning_leep.records import AccuracyCurve, load_history
 from tests._helpers.recording_source import Counting
-from tests._helpers.small_transfer import (
-    Classifier,
-    fit,
-    make_source,
-    resume,
-    train_loader,
-    trained_state,
-)
+from tests._helpers.small_transfer import Classifier, fit, make_source, resume, train_loader, trained_state
 
 KEY = "LEEPCallback{'name': 'leep'}"
 

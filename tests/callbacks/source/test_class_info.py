@@ -15,13 +15,7 @@ from lightning_leep.callbacks.source.class_info import (
     find_source_class_names,
 )
 from tests._helpers.compared_training import plain_state
-from tests._helpers.small_transfer import (
-    Classifier,
-    fit,
-    make_data,
-    make_source,
-    trained_state,
-)
+from tests._helpers.small_transfer import Classifier, fit, make_data, make_source, trained_state
 
 pytestmark = pytest.mark.usefixtures("no_forks")
 

@@ -6,9 +6,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import (
-    DataLoader,
-)
+from torch.utils.data import DataLoader
 
 from lightning_leep import LEEPCallback
 from lightning_leep.callbacks.source.training_data import skipped_batch_hooks
