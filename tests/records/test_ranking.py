@@ -99,6 +99,11 @@ def test_a_wide_table_has_every_column_with_a_value_and_that_which_orders_comes_
     assert str(replace(FULL, by="log_me")).splitlines()[0].split()[:3] == ["#", "source", "LogME"]
 
 
+def test_numbers_of_parameters_have_at_most_five_characters():
+    for number, shown in ((999, "999"), (1000, "1.0K"), (25_400, "25.4K"), (100_000, "100K"), (1_500_000_000, "1.5G")):
+        assert shown in str(ranking(source("a", num_parameters=number))).split()
+
+
 def test_pandas():
     frame = FULL.to_pandas()
     assert list(frame["source"]) == ["best", "tied", "third", "broken"]
