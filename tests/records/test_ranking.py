@@ -198,3 +198,5 @@ def test_a_note_of_several_sources_is_said_once():
 def test_images_that_would_settle_every_tie_are_the_most_that_one_of_them_needs():
     tied = [source(name, 0.8, 1, tied_with_best=True, more_samples=more) for name, more in (("b", 800), ("c", 1200))]
     assert "About 1,200 more" in str(ranking(source("a"), *tied))
+    copy = source("d", 0.8, 1, tied_with_best=True)
+    assert "more images" not in str(ranking(source("a"), *tied, copy))  # none would settle that
