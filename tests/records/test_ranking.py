@@ -189,14 +189,9 @@ def test_a_hostile_name_of_a_part_cannot_break_a_line():
     assert "\x1b" not in text
 
 
-def test_a_note_of_several_sources_is_said_once():
-    notes = {"notes": ("They are old.",)}
-    text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
+def test_a_note_of_several_sources_is_said_once_and_so_are_the_images_that_settle_all_ties():
+    notes, tied = {"notes": ("They are old.",)}, {"tied_with_best": True}
+    sources = source("a", 0.8, 1, **notes), source("b", more_samples=800, **tied)
+    text = str(ranking(*sources, source("c", more_samples=1200, **tied, **notes)))
     assert "- a, c: They are old." in text.splitlines()
-
-
-def test_images_that_would_settle_every_tie_are_the_most_that_one_of_them_needs():
-    tied = [source(name, 0.8, 1, tied_with_best=True, more_samples=more) for name, more in (("b", 800), ("c", 1200))]
-    assert "About 1,200 more" in str(ranking(source("a"), *tied))
-    copy = source("d", 0.8, 1, tied_with_best=True)
-    assert "more images" not in str(ranking(source("a"), *tied, copy))  # none would settle that
+    assert "About 1,200 more" in text
