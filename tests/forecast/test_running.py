@@ -42,6 +42,8 @@ def test_before_the_first_validation_it_is_the_forecast_itself_and_convergence_t
     # Two validations alone say nothing of the time scale.
     assert update_forecast(PRIOR, exponential((1, 2)), max_epochs=20).eta_epochs is None
     assert update_forecast(PRIOR, exponential((1, 2, 3)), max_epochs=20).eta_epochs is not None
+    flat = AccuracyCurve((1, 2, 3), (0.5, 0.52, 0.51))  # it may be over, or rise for 15 epochs
+    assert update_forecast(VAGUE, flat, max_epochs=20).eta_epochs is None
 
 
 @pytest.mark.parametrize(("prior", "end"), [(PRIOR, 30), (VAGUE, 15), (None, 15)])
