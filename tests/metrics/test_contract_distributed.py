@@ -183,5 +183,5 @@ def everything(rank, world_size):
 @pytest.fixture(scope="module")
 def on_two():
     """What a function above returned on each of two processes, in one start of them."""
-    found = run_processes(everything, 2)
+    found = run_processes(everything, 2, timeout=150)
     return lambda function: [of_rank[function] for of_rank in found]

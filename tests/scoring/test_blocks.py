@@ -7,71 +7,76 @@ from torch import nn
 from lightning_leep.scoring.blocks import find_blocks
 
 
-class Residual(nn.Module):
+class Network(nn.Module):
+    """Any parts by name; a subclass is a kind of block of its own."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+class Squeeze(Network):
+    def __init__(self) -> None:
+        super().__init__(fc1=nn.Conv2d(4, 2, 1), fc2=nn.Conv2d(2, 4, 1))
+
+
+class Residual(Network):
     """Two convolutions, in a container as in torchvision's mobile networks, and a squeeze."""
 
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        unit = [nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU()) for _ in range(2)]
-        self.block = nn.Sequential(*unit, Squeeze(width))
-
-
-class Squeeze(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(width, 2, 1), nn.Conv2d(2, width, 1)
-
-
-class Experts(nn.Module):
     def __init__(self) -> None:
-        super().__init__()
-        self.experts = nn.ModuleList(FeedForward() for _ in range(3))
+        unit = [nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(2)]
+        super().__init__(block=nn.Sequential(*unit, Squeeze()))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Network):
     def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(4, 8), nn.Linear(8, 4)
+        super().__init__(fc1=nn.Linear(4, 8), fc2=nn.Linear(8, 4))
 
 
-class Attention(nn.Module):
+class Experts(Network):
+    def __init__(self) -> None:
+        super().__init__(experts=nn.ModuleList(FeedForward() for _ in range(3)))
+
+
+class Attention(Network):
     """A module for each attention head, as in many a lecture."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(FeedForward() for _ in range(2))
-        self.proj = nn.Linear(4, 4)
+        super().__init__(heads=nn.ModuleList(FeedForward() for _ in range(2)), proj=nn.Linear(4, 4))
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.attention, self.experts = nn.LayerNorm(4), Attention(), Experts()
+        super().__init__(norm=nn.LayerNorm(4), attention=Attention(), experts=Experts())
 
 
-class Mixer(nn.Module):
+class Mixer(Network):
     """Two parts of the same class, which are no blocks: other modules stand beside them."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.tokens, self.channels = nn.LayerNorm(4), FeedForward(), FeedForward()
+        super().__init__(norm=nn.LayerNorm(4), tokens=FeedForward(), channels=FeedForward())
 
 
-class Stage(nn.Module):
+class Stage(Network):
     """As in Swin and ConvNeXt."""
 
     def __init__(self, depth: int) -> None:
-        super().__init__()
-        self.downsample = nn.Conv2d(4, 4, 2)
-        self.blocks = nn.Sequential(*(Residual() for _ in range(depth)))
+        super().__init__(downsample=nn.Conv2d(4, 4, 2), blocks=row(Residual, depth))
 
 
-class Row(nn.Module):
+class Row(Network):
     """A stage without a container, as in timm's RegNet."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.b1, self.b2 = Residual(), Residual()
+        super().__init__(b1=Residual(), b2=Residual())
+
+
+class Branches(Network):
+    """Parallel branches, as in HRNet."""
+
+    def __init__(self) -> None:
+        super().__init__(branches=nn.ModuleList(row(Residual) for _ in range(2)), fuse=nn.Conv2d(4, 4, 1))
 
 
 class Dense(nn.ModuleDict):
@@ -82,22 +87,6 @@ class Dense(nn.ModuleDict):
 
     def forward(self, x):
         return torch.cat([layer(x) for layer in self.values()], 1)
-
-
-class Branches(nn.Module):
-    """Parallel branches, as in HRNet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(Residual(), Residual()) for _ in range(2))
-        self.fuse = nn.Conv2d(4, 4, 1)
-
-
-class Network(nn.Module):
-    def __init__(self, **parts: nn.Module) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
 
 
 def stem():
@@ -136,7 +125,7 @@ NETWORKS = {
     ),
     "Mixer": (Network(stem=nn.Conv2d(3, 4, 2), blocks=row(Mixer)), ["blocks.0", "blocks.1"]),
     "Inception": (
-        Network(conv=nn.Conv2d(3, 4, 1), mixed_a=Residual(), mixed_b=Residual(), mixed_c=Squeeze(4)),
+        Network(conv=nn.Conv2d(3, 4, 1), mixed_a=Residual(), mixed_b=Residual(), mixed_c=Squeeze()),
         ["mixed_a", "mixed_b", "mixed_c"],
     ),
     "a wrapper of a plain network": (

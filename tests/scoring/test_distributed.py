@@ -77,7 +77,7 @@ def reports(rank, world_size):
 
 @pytest.fixture(scope="module")
 def on_two():
-    return run_processes(reports, 2)
+    return run_processes(reports, 2, timeout=150)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
