@@ -15,7 +15,7 @@ from tests._helpers.small_transfer import Scripted, fit, make_source, make_train
 
 pytestmark = pytest.mark.usefixtures("no_forks")
 EPOCHS, PATIENCE = 12, 4
-SHORT = {"max_epochs": EPOCHS, "limit_train_batches": 1}
+SHORT = {"max_epochs": EPOCHS, "limit_train_batches": 1, "limit_val_batches": 1}
 
 
 class Stuck(Scripted):
