@@ -14,7 +14,6 @@ from lightning_leep.ranking.order import own_words
 from lightning_leep.ranking.passes import Passes
 from lightning_leep.ranking.rank import default_device, rank_sources
 from lightning_leep.ranking.zoo import as_source, read_data, read_zoo
-from lightning_leep.records.folder import open_folder
 from lightning_leep.records.ranking_text import ranking_text
 
 #: Exit status of a ranking in which some sources failed or were left out, and of one without any source.
@@ -27,10 +26,6 @@ def rank(options: argparse.Namespace) -> int:
         raise ValueError(f"--out must be a file, got the folder {options.out}.")
     sources, data = read_zoo(options.zoo)
     rows = _data(options, data, f", or give {options.zoo} an entry `data`")
-    if options.history is not None:
-        fs, root = open_folder(options.history)
-        if not fs.exists(root):
-            raise ValueError(f"There is no folder {options.history}.")
     ranking = rank_sources(
         sources,
         rows,

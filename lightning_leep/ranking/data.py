@@ -182,9 +182,7 @@ class TargetData:
         """This process's share of the rows, as the source takes them; batches refuse a source with a transform."""
         if self.has_rows:
             if source.transform is None and isinstance(self.data, ImageFolder):
-                raise ValueError(
-                    "images of a folder need `transform` in the zoo, such as lightning_leep.ranking.ImageToTensor."
-                )
+                raise ValueError("images of a folder need a transform, such as lightning_leep.ranking.ImageToTensor.")
             rows: Any = self.data if source.transform is None else TransformedRows(self.data, source.transform)
             loader: Any = DataLoader(rows, self.batch_size, num_workers=self.num_workers)
         elif source.transform is not None:

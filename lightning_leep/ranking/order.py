@@ -13,7 +13,7 @@ from lightning_leep.ranking.ranking import SourceRanking
 from lightning_leep.ranking.ties import Comparison, Estimate, compare_with_best, forecast_estimate, score_estimate
 from lightning_leep.records import History, TransferabilityReport, TransferRecord, load_history
 from lightning_leep.records.accuracy_forecast import SUBJECTS
-from lightning_leep.records.folder import Folder
+from lightning_leep.records.folder import Folder, open_folder
 from lightning_leep.records.ranking import SCORES, RankedSource, SourceForecast, check_by
 from lightning_leep.utils.checks import check_real, check_text
 
@@ -28,6 +28,8 @@ class Wanted:
     target: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.trainable, str | Sequence):
+            raise TypeError(f"`trainable` must be a word or a sequence of words, got {self.trainable!r}.")
         for word in self.parts:
             check_text("trainable", word, empty=False)
         if not self.parts or len(set(self.parts)) < len(self.parts):
@@ -35,6 +37,10 @@ class Wanted:
         if self.target is not None:
             check_text("target", self.target, empty=False)
         check_by(self.column, self.parts)
+        if isinstance(self.history, str | os.PathLike):
+            fs, root = open_folder(self.history)
+            if not fs.exists(root):
+                raise ValueError(f"`history` must be a folder of records, but there is no {os.fspath(self.history)!r}.")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -198,7 +204,7 @@ def _estimate(report: TransferabilityReport, source: RankedSource, by: str, erro
 
 
 def _compared(source: RankedSource, beside: Comparison, by: str) -> RankedSource:
-    notes = [] if beside.rank is not None else [f"It has no {by}, so it has no rank."]
+    notes = [] if beside.rank is not None else [f"It has no value in the column {by}, so it has no rank."]
     return replace(
         source,
         rank=beside.rank,

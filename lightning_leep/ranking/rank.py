@@ -73,8 +73,8 @@ def rank_sources(
         folder: Path or fsspec URL where the report of each source is kept as it is done. A ranking that was interrupted
             goes on there and scores nothing twice, if sources, rows and options have kept their names and sizes; give
             each data set a folder of its own.
-        time_budget: Seconds to spend. The sources that take the least are scored first, and those for which no time is
-            left are listed without a rank.
+        time_budget: Seconds to spend. Two batches of each source show how long it takes, which counts as well. The
+            sources that take the least are scored first, and those for which no time is left are listed without a rank.
         progress: Whether the first process shows a progress bar.
 
     Returns:

@@ -12,10 +12,11 @@ from lightning_leep.forecast.statistics.conformal import Array, check_coverage
 from lightning_leep.forecast.transfer_point import ALL_LAYERS, EMPIRICAL_PREDICTOR, SOME_LAYERS, anchor_of
 from lightning_leep.records.report import TransferabilityReport
 from lightning_leep.records.row_outcomes import RowOutcomes
-from lightning_leep.utils.checks import MAX_SIZE
 
 #: Why the rows of two sources are not compared one by one.
 UNPAIRED = "compared without pairing the rows: the column has no outcome of each row, or the rows are not the same"
+#: More rows than this are no advice.
+MOST_ROWS = 10**7
 #: A gap below one standard error is never called, however sure the log-likelihoods are.
 LEAST_GAP = 1.0
 #: Leave-one-out outcomes depend on each other: each row is part of the probes of all others. In simulations
@@ -200,12 +201,12 @@ def _paired(best: Estimate, other: Estimate) -> tuple[Array, Array] | None:
 def _more_samples(test: _Test, critical: float, num_rows: int) -> int | None:
     """Rows beyond ``num_rows`` with which the test would be as clear as it must be, rounded up to two digits.
 
-    None if no number of rows would do, or only one that no data set has.
+    None if no number of rows would do, or only one above ``MOST_ROWS``.
     """
     if test.error is None or not (test.z > 0 and test.gap > 0 and math.isfinite(critical)):
         return None
     factor = max(critical / test.z, LEAST_GAP / test.gap)
-    if factor * math.sqrt(max(num_rows, 1)) >= math.sqrt(MAX_SIZE / 2):
+    if factor * math.sqrt(max(num_rows, 1)) >= math.sqrt(MOST_ROWS):
         return None
     more = num_rows * (factor**2 - 1)
     unit = 10 ** max(0, math.floor(math.log10(max(more, 1))) - 1)

@@ -52,9 +52,9 @@ def ranking_remarks(ranking: "Ranking") -> Iterator[str]:
     if ranking.tied and ranking.best is not None:
         names = ", ".join(map(printable, ranking.tied))
         text = f"Too close to call: {names} cannot be told from {printable(ranking.best)}."
-        needed = [source.more_samples for source in ranking.sources if source.tied_with_best and source.more_samples]
-        if needed:
-            text += f" About {max(needed):,} more images would settle it."
+        needed = [ranking[name].more_samples for name in ranking.tied]
+        if None not in needed:
+            text += f" About {max(filter(None, needed)):,} more images would settle it."
         yield text
     for source in ranking.sources:
         if source.error:

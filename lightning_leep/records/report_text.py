@@ -15,7 +15,7 @@ def summary(report: "TransferabilityReport") -> str:
     lines = [f"{report.num_samples} rows of {report.num_target_classes} target classes"]
     largest = f"{report.largest_class_rate:.3f}"
     meanings = {
-        "leep": ("LEEP", f"0 is perfect, {report.floor:.3f} says nothing of the labels"),
+        "leep": ("LEEP", f"0 is perfect, {report.floor:.3f} says nothing about labels"),
         "leave_one_out_leep": ("leave-one-out LEEP", "as on new data"),
         "eep_accuracy": ("EEP accuracy", "of LEEP's own predictor"),
         "linear_probe_accuracy": ("linear probe accuracy", f"leave-one-out; largest class {largest}"),

@@ -172,7 +172,11 @@ def events_in(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder / "tensorboard")).Reload()
 
 
-def test_leep_paper(run_example, tmp_path):
+def test_leep_paper(run_example, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "paper")
+    import data
+
+    monkeypatch.setattr(data, "train_source", partial(data.train_source, epochs=1))
     command = ["paper/leep.py", "--quick", "--out", "here", "--epochs", "1", "--share", "0.3"]
     run_example(*command, "--only", "head", "few_shot")
     before = (tmp_path / "here" / "results.jsonl").read_text()

@@ -39,11 +39,11 @@ def test_before_the_first_validation_it_is_the_forecast_itself_and_convergence_t
     assert update_forecast(PRIOR, AccuracyCurve(), convergence=convergence, max_epochs=4).eta_epochs == 4
     one = update_forecast(VAGUE, AccuracyCurve((1,), (0.4,)), convergence=convergence, max_epochs=40)
     assert one.eta_epochs == pytest.approx(9 - 1, abs=2)
-
-
-def test_two_validations_say_nothing_of_the_time_scale():
+    # Two validations alone say nothing of the time scale.
     assert update_forecast(PRIOR, exponential((1, 2)), max_epochs=20).eta_epochs is None
     assert update_forecast(PRIOR, exponential((1, 2, 3)), max_epochs=20).eta_epochs is not None
+    flat = AccuracyCurve((1, 2, 3), (0.5, 0.52, 0.51))  # it may be over, or rise for 15 epochs
+    assert update_forecast(VAGUE, flat, max_epochs=20).eta_epochs is None
 
 
 @pytest.mark.parametrize(("prior", "end"), [(PRIOR, 30), (VAGUE, 15), (None, 15)])
@@ -75,6 +75,13 @@ def test_a_curve_that_contradicts_the_forecast_wins():
 def test_a_run_that_is_over_is_certain(end):
     running = update_forecast(PRIOR, AccuracyCurve((1, 2, 3), (0.5, 0.8, 0.6)), max_epochs=end)
     assert (running.low, running.value, running.high, running.eta_epochs) == (0.8, 0.8, 0.8, 0)
+
+
+def test_epochs_and_rows_have_to_be_positive():
+    for value in (0, -1, math.nan):
+        for name in ("max_epochs", "test_size"):
+            with pytest.raises(ValueError, match=f"`{name}`"):
+                update_forecast(PRIOR, AccuracyCurve(), **{name: value})
 
 
 @pytest.mark.slow
@@ -179,10 +186,3 @@ def test_four_exclusions_in_a_row_are_rarely_wrong():
             verdicts.append((below[:-3] & below[1:-2] & below[2:-1] & below[3:]).any())
     assert np.mean(wrong) <= 0.05
     assert np.mean(right) >= 0.9
-
-
-@pytest.mark.parametrize("value", [0, -1, math.nan])
-def test_epochs_and_rows_have_to_be_positive(value):
-    for name in ("max_epochs", "test_size"):
-        with pytest.raises(ValueError, match=f"`{name}`"):
-            update_forecast(PRIOR, AccuracyCurve(), **{name: value})

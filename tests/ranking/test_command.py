@@ -195,7 +195,7 @@ def test_bad_zoo_is_one_line_and_status_2(content, text, tmp_path, images, capsy
         (["rank", "ZOO", "--data", ROWS, "--by", "colour"], "--by must be"),
         (["rank", "ZOO", "--data", ROWS, "--out", FOLDER], "--out must be a file"),
         (["rank", "ZOO", "--data", ROWS, "--folder", __file__], ".py: File exists"),
-        (["rank", "ZOO", "--data", ROWS, "--history", "nowhere"], "There is no folder"),
+        (["rank", "ZOO", "--data", ROWS, "--history", "nowhere"], "--history must be a folder of records"),
         (["score", GOOD], "--data"),
         (["score", GOOD, "--data", FOLDER], f"imagefolder:{FOLDER}"),
         (["score", GOOD, "--data", "{}"], "class_path"),

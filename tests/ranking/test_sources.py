@@ -206,6 +206,8 @@ class Stream(IterableDataset):
         (None, None, {"trainable": ()}, ValueError, "`trainable` must name"),
         (None, None, {"trainable": ("all", "all")}, ValueError, "each once"),
         (None, None, {"by": "accuracy"}, ValueError, "`by` must be one of"),
+        (None, None, {"trainable": 3}, TypeError, "`trainable` must be a word or a sequence"),
+        (None, None, {"history": "nowhere"}, ValueError, "`history` must be a folder of records"),
         (None, None, {"max_samples": 1}, ValueError, "max_samples"),
         (None, None, {"max_samples": True}, TypeError, "max_samples"),
         (None, None, {"batch_size": 0}, ValueError, "batch_size"),

@@ -99,6 +99,11 @@ def test_a_wide_table_has_every_column_with_a_value_and_that_which_orders_comes_
     assert str(replace(FULL, by="log_me")).splitlines()[0].split()[:3] == ["#", "source", "LogME"]
 
 
+def test_numbers_of_parameters_have_at_most_five_characters():
+    for number, shown in ((999, "999"), (1000, "1.0K"), (25_400, "25.4K"), (100_000, "100K"), (1_500_000_000, "1.5G")):
+        assert shown in str(ranking(source("a", num_parameters=number))).split()
+
+
 def test_pandas():
     frame = FULL.to_pandas()
     assert list(frame["source"]) == ["best", "tied", "third", "broken"]
@@ -184,12 +189,9 @@ def test_a_hostile_name_of_a_part_cannot_break_a_line():
     assert "\x1b" not in text
 
 
-def test_a_note_of_several_sources_is_said_once():
-    notes = {"notes": ("They are old.",)}
-    text = str(ranking(source("a", 0.8, 1, **notes), source("b", 0.7, 2), source("c", 0.6, 3, **notes)))
+def test_a_note_of_several_sources_is_said_once_and_so_are_the_images_that_settle_all_ties():
+    notes, tied = {"notes": ("They are old.",)}, {"tied_with_best": True}
+    sources = source("a", 0.8, 1, **notes), source("b", more_samples=800, **tied)
+    text = str(ranking(*sources, source("c", more_samples=1200, **tied, **notes)))
     assert "- a, c: They are old." in text.splitlines()
-
-
-def test_images_that_would_settle_every_tie_are_the_most_that_one_of_them_needs():
-    tied = [source(name, 0.8, 1, tied_with_best=True, more_samples=more) for name, more in (("b", 800), ("c", 1200))]
-    assert "About 1,200 more" in str(ranking(source("a"), *tied))
+    assert "About 1,200 more" in text

@@ -176,6 +176,15 @@ def test_nleep():
     assert "fitted to 999 random rows" in notes_of(nleep_rows=999, nleep=-0.5)[0]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"), [((2, 6), (1, 3), True), ((2, 6), (6, 2), False), ((2, 6), (0, 0), False)]
+)
+def test_outputs_that_are_the_same_for_every_class(first, second, said):
+    """P(z|y) of the two classes that have images; with one such class there is nothing to compare."""
+    found = notes_of(joint=torch.tensor([first, second, (0, 0), (0, 0)]))
+    assert any("outputs are the same for every target class" in note for note in found) == said
+
+
 def test_layers_without_scores_are_named_by_their_reason():
     left_out = [*((name, "is too wide") for name in "abc"), ("d", "has NaN")]
     assert notes(TransferabilityReport(**CLEAN), layers_left_out=left_out) == (

@@ -105,10 +105,7 @@ def test_columns_left_over_go_to_the_heaviest_source_classes():
     """Two rows need two columns; the heaviest of the others hold the rest of 99%."""
     joint = torch.tensor([[9.0, 0.0, 5.0, 4.0, 0.01], [0.0, 9.0, 5.0, 4.0, 0.01]])
     assert sorted(labels(association_figure(joint).axes[0].xaxis)) == ["0", "1", "2", "3"]
-
-
-def test_a_row_of_next_to_no_probability_leaves_no_hole():
-    """Squared, its probability is 0."""
+    # A row of next to no probability, whose square is 0, leaves no hole.
     figure = association_figure(torch.tensor([[0.0, 1.0], [0.0, 1e-300]], dtype=torch.float64))
     assert np.isfinite(image(figure)).all()
 
