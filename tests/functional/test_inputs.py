@@ -33,7 +33,8 @@ def test_empty_batches_have_no_rows(shape):
     rows, labels = flatten_rows(torch.rand(shape), torch.zeros(shape[0], *shape[2:]).long())
     assert rows.shape == (0, 3)
     assert labels.shape == (0,)
-    assert probability_rows(rows, from_logits=True).shape == (0, 3)
+    for from_logits in (True, False):
+        assert probability_rows(rows, from_logits).shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -131,13 +131,6 @@ def test_the_source_kept_beside(source, whole):
     assert word(HeadFirst(Network(frozen(copied), nn.Identity(), kept=kept)), source) == "head"
 
 
-def test_constants_of_the_source_kept_beside_do_not_count(source):
-    for layer in source:
-        nn.init.zeros_(layer.bias)
-    copied = copy.deepcopy(source[:5])
-    assert word(Network(copied, kept=frozen(source)), source) == "all"
-
-
 def test_between_two_transferred_parts(source):
     first, second = frozen(copy.deepcopy(source[:2])), frozen(copy.deepcopy(source[2:5]))
     assert word(Network(first, nn.Linear(4, 4), second=second), source) == "part"
