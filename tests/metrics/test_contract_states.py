@@ -57,6 +57,7 @@ class TestStateDict:
         state = nn.ModuleDict({"m": metric}).state_dict()
         assert set(state) == {f"m.{name}" for name in metric.metric_state}
         other.load_state_dict(state)
+        assert other["m"].update_called
         assert values_of(other["m"].compute()) == expected(name, batch(name, 30))
 
     @each_state

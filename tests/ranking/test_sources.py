@@ -82,8 +82,9 @@ def test_a_source_that_writes_into_its_input_changes_nothing_for_the_next():
         def forward(self, x):
             return super().forward(x.mul_(0))
 
-    after = rank({"writes": Writes(0, 1, 2), "good": Sees(0, 1, 2)})
-    assert after["good"].scores == rank({"good": Sees(0, 1, 2)})["good"].scores
+    alone = rank({"good": Sees(0, 1, 2)})["good"].scores
+    for before in ({}, {"reads": Sees(0)}):  # the batches are kept while the first source reads them
+        assert rank({**before, "writes": Writes(0, 1, 2), "good": Sees(0, 1, 2)})["good"].scores == alone
 
 
 def test_each_source_sees_rows_through_its_own_transform():

@@ -83,7 +83,7 @@ def test_new_head_is_told(zero_bias, said):
 
 
 def test_trained_head_does_not_look_new():
-    for seed in range(8):
+    for seed in range(4):
         torch.manual_seed(seed)
         assert looks_new(nn.Linear(512, 10))
         assert not looks_new(trained(nn.Linear(512, 10)))
