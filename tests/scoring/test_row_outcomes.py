@@ -29,8 +29,8 @@ def scored(features, target, **options):
 
 def assert_outcomes(found, features, target):
     expected = linear_probe(features, target, C)
-    assert found.correct == pytest.approx(expected.row_correct.tolist(), nan_ok=True)
-    assert found.log_likelihood == pytest.approx(expected.row_log_likelihood.tolist(), abs=1e-5, nan_ok=True)
+    for rows, exact in ((found.correct, expected.row_correct), (found.log_likelihood, expected.row_log_likelihood)):
+        assert rows == pytest.approx(exact.half().tolist(), rel=1e-3, nan_ok=True)  # half precision rounds at 5e-4
     assert found.labels == labels_checksum(target.tolist())
 
 
@@ -93,4 +93,4 @@ def test_processes_give_the_order_of_the_data():
                     continue
                 assert found.labels == expected.labels
                 assert found.correct == pytest.approx(expected.correct)
-                assert found.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-5)
+                assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-3)
