@@ -43,6 +43,7 @@ class TrainedPart:
         # The others; None if they must be listed, which takes milliseconds, too long for each step.
         self._waiting: list[tuple[str, nn.Parameter]] | None = None
         self._stepped = self._unfreezes = False
+        self._resumes = False  # restored, and nothing was trained since: the module's hooks may not have frozen it yet
         self._epochs = 0
         self._source_names: tuple[str, ...] = ()  # of what was transferred
 
@@ -63,6 +64,7 @@ class TrainedPart:
         self._reached.update(name for name, parameter in self._waiting if parameter.grad is not None)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] not in self._reached]
         is_first, self._stepped = self.by_flags is None and not self._stepped, True
+        self._resumes = False
         return is_first
 
     def look(self, trainer: Any, pl_module: nn.Module, source: Callable[..., Any] | None) -> None:
@@ -83,7 +85,7 @@ class TrainedPart:
             groups = zip(self._source_names, self.transferred, strict=False)
             self.names = tuple(name for name, group in groups if not moved.isdisjoint(group)) or self.names
         elif by_flags != self.by_flags:
-            self.changed = True
+            self.changed |= not self._resumes
         elif self._reached and WORDS.index(now) > WORDS.index(self.first or "head"):
             self.first, self.changed = (self.first, True) if self._epochs > 1 else (now, self.changed)
 
@@ -100,6 +102,7 @@ class TrainedPart:
     def end_epoch(self) -> None:
         """Note that an epoch is over."""
         self._epochs += 1
+        self._resumes = False
         self._waiting = None  # a network may get new layers
 
     @classmethod
@@ -117,6 +120,7 @@ class TrainedPart:
         if part.transferred is not None:
             part.transferred = tuple(texts("transferred", group) for group in part.transferred)
         part._epochs = 0 if part.by_flags is None else 2  # it is not known what had a gradient in the first one
+        part._resumes = True
         return part
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ SCHEMA_VERSION = 1
 PARTS: dict[str, Any] = {"forecast": AccuracyForecast, "association": Association, "ranking": Ranking}
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Return the version of Python and of each installed library that may affect a result."""
     versions = {"python": platform.python_version()}
@@ -80,7 +82,7 @@ class TransferRecord:
     ranking: Ranking | None = None
     order_held: str = ""  #: Whether the order of that ranking held, in words; empty if unknown
     #: Library versions, see :func:`library_versions`.
-    versions: Mapping[str, str] = field(default_factory=library_versions)
+    versions: Mapping[str, str] = field(default_factory=lambda: dict(library_versions()))
     #: Time of creation, ISO 8601 in UTC, so that sorting the texts sorts by time. A time in another zone is converted;
     #: a time without a zone is read as UTC.
     created: str = field(default_factory=_now)

@@ -175,11 +175,15 @@ def test_a_callback_that_unfreezes_too_late(package):
     assert [unfreezes(callback, max_epochs) for max_epochs in (2, 3, -1, None)] == [False, True, True, True]
 
 
-def test_weights_after_training_are_not_compared(tmp_path):
-    """A run that goes on knows what came from the source, though it has changed since."""
+@pytest.mark.parametrize("hook", ["setup", "on_train_start"])
+def test_weights_after_training_are_not_compared(hook, tmp_path):
+    """A run that goes on knows what came from the source, though it has changed since, or is not frozen yet."""
 
     class FirstBlockFrozen(Model):
         def setup(self, stage):
+            self.body[0].requires_grad_(hook != "setup")
+
+        def on_train_start(self):
             self.body[0].requires_grad_(False)
 
     source, saver = make_source(), pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)

@@ -205,6 +205,9 @@ def test_a_run_that_goes_on_sees_what_was_unfrozen_since(source):
     again.look(Trainer, network, source)
     assert (part.word, again.word) == ("head", "head")
     network.requires_grad_(True)
+    again.look(Trainer, network, source)  # a hook of the module may yet freeze it
+    assert again.word == "head"
     for going_on in (part, again):
+        going_on.see_gradients(network)
         going_on.look(Trainer, network, source)
         assert going_on.word == "gradual"
