@@ -35,7 +35,7 @@ def test_a_likelihood_below_half_precision_becomes_its_least_number_and_the_chec
     [
         ({"correct": "AAAA"}, ValueError, "`correct`.*base 64"),  # three bytes
         ({"correct": "A"}, ValueError, "`correct`.*base 64"),
-        ({"correct": "ADw!AAA="}, ValueError, "`correct`.*base 64"),  # two numbers and a sign of another alphabet
+        ({"correct": "ADw!AAA=="}, ValueError, "`correct`.*base 64"),  # two numbers and a sign of another alphabet
         ({"correct": "AAA="}, ValueError, "one number for each row, got 1 and 2"),
         ({"log_likelihood": 3}, TypeError, "`log_likelihood` must be a text"),
         ({"labels": "3"}, TypeError, "`labels`"),
