@@ -60,6 +60,7 @@ class ScoreCollector:
         columns = zip(plan.layers, self.widths, strict=True)
         scored = [i for i, (c, kept) in enumerate(columns) if options.each_layer or (c.feeds_head and kept < c.width)]
         self.layers = LayerScores(widths=self.widths, scored=scored, **common, **rows) if plan.layers else None
+        self.usable: list[int] = []  #: places of the layers that are scored, once they are
         self.values, self.places = ValuesSeen(), RowPlaces(options.ignore_index)
         for probe in (self.features, self.layers):
             if probe is not None:
@@ -181,9 +182,10 @@ class ScoreCollector:
     def _layer_scores(self) -> dict[str, Any]:
         if self.layers is None:
             return {}
+        self.usable = self.layers.usable_layers()  # before `compute`, which gives this process's own state back
         values = self.layers.compute()
         layers = []
-        for place in self.layers.usable_layers():
+        for place in self.usable:
             column = self.plan.layers[place]
             layers.append(
                 LayerScore(
@@ -203,9 +205,8 @@ class ScoreCollector:
         return together | {"layers": tuple(layers)}
 
     def _layers_left_out(self) -> list[tuple[str, str]]:
-        usable = [] if self.layers is None else self.layers.usable_layers()
         reason = "is NaN, infinite or very large for some row, or not of the same width in every batch"
-        bad = [(column.name, reason) for place, column in enumerate(self.plan.layers) if place not in usable]
+        bad = [(column.name, reason) for place, column in enumerate(self.plan.layers) if place not in self.usable]
         return [*self.plan.layers_left_out, *bad]
 
     def _permutation_null(self) -> Tensor | None:

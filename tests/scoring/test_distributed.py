@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_leep import score
+from lightning_leep import score, score_outputs
 from lightning_leep.metrics import linear_probe
 from lightning_leep.scoring import collector
 from tests._helpers.distributed import counted_traffic, run_processes
@@ -72,7 +72,7 @@ def reports(rank, world_size):
         for way in ways:
             report = run(split(shards, rank), **WAYS[way])
             found[way] = fields_of(report), report.joint
-    return (found, of_classes_apart(rank), traffic(rank)) if world_size == 2 else (found,)
+    return (found, of_classes_apart(rank), of_a_damaged_layer(rank), traffic(rank)) if world_size == 2 else (found,)
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +121,28 @@ def test_a_class_on_each_process(on_two):
     """
     images, labels = dataset().tensors
     alone = fields_of(score(source_of(), [(images, labels)], progress=False))
-    for _, (report, by_memory), _ in on_two:
+    for _, (report, by_memory), *_ in on_two:
         assert report["permutation_p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
         assert not any("noise" in note for note in report["notes"])
         for found in by_memory:
             assert found["num_target_classes"] == int(labels.max()) + 1
             assert found["leep"] == pytest.approx(alone["leep"], abs=1e-9)
             assert any("was found from the labels" in note for note in found["notes"])
+
+
+def of_a_damaged_layer(rank):
+    """Names of the layers and notes, where the second layer is NaN on one process."""
+    x, y = split((30, N - 30), rank)
+    layers = {"good": x[:, :2], "bad": x[:, 1:3] * (torch.nan if rank else 1.0)}
+    report = score_outputs(x, y, C, features=x, layers=layers)
+    return [(layer.name, layer.probe_accuracy) for layer in report.layers], report.notes
+
+
+def test_a_layer_that_is_nan_on_one_process_is_left_out_on_all(on_two):
+    (layers, notes), others = on_two[0][2], on_two[1][2]
+    assert (layers, notes) == others
+    assert [name for name, _ in layers] == ["good", "head input"]
+    assert any("no scores of the layer 'bad'" in note for note in notes)
 
 
 def traffic(rank):
@@ -145,6 +160,6 @@ def traffic(rank):
 
 
 def test_traffic_does_not_grow_with_the_rows(on_two):
-    for _, _, sizes in on_two:
+    for *_, sizes in on_two:
         for way, (few, many) in sizes.items():
             assert few == many, way
