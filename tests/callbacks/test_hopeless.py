@@ -84,7 +84,7 @@ def test_a_run_with_hope_goes_on(tmp_path):
 
 
 def asked_to_stop(highs, **options):
-    """After which of these ends of the interval a Trainer is asked to stop, of which none is trained."""
+    """The first of these ends of the interval after which a Trainer is asked to stop; nothing is trained."""
     trainer, stop = make_trainer(**options), StopWhenHopeless(0.7)
     asked = []
     for high in highs:

@@ -1,4 +1,4 @@
-"""Two processes: each row counts once, one result, the same training, and no process that waits in vain."""
+"""Two processes: each row counts once, one result, the same training, and no process that waits for ever."""
 
 import pytest
 import pytorch_lightning as pl

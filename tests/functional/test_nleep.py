@@ -32,9 +32,12 @@ def numpy_leep(theta, y, C) -> float:
     return float(np.mean([np.log(conditional[label] @ row) for row, label in zip(theta, y, strict=True)]))
 
 
-@pytest.mark.parametrize(("d", "mean"), [(1, 0.0), (6, 0.0), (30, 0.0), (6, 1e6)])
-def test_projection_is_the_principal_components_of_80_percent(d, mean):
-    features, target = blobs(200, d, 3, seed=d)
+@pytest.mark.parametrize(
+    ("n", "d", "mean"), [(200, 1, 0.0), (200, 6, 0.0), (200, 30, 0.0), (200, 6, 1e6), (40, 120, 0.0)]
+)
+def test_projection_is_the_principal_components_of_80_percent(n, d, mean):
+    """With 120 features 40 rows are decomposed in the dimensions that they span."""
+    features, target = blobs(n, d, 3, seed=d)
     moments = feature_moments(features + mean, target, 3)
     projected = project(features + mean, moments.mean, principal_axes(moments)).numpy()
     expected = PCA(0.8 if d > 1 else 1, svd_solver="full").fit_transform(features.numpy())
