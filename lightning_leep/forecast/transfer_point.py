@@ -18,7 +18,7 @@ HEAD_MODEL_ERROR = 0.07
 # only, which says much less. From networks that were fine-tuned on such tasks (benchmarks/cifar_finetune.py).
 LAYERS_MODEL_ERROR = 0.12
 OTHER_MODEL_ERROR = 0.45
-# The same if layers were projected (benchmarks/projection.py).
+# In place of LAYERS_MODEL_ERROR if layers were projected (benchmarks/projection.py).
 PROJECTED_MODEL_ERROR = 0.2
 # How fast a network loses what fine-tuning gains when more and more of its layers stay as they are.
 CUT_POWER = 4

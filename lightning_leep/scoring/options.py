@@ -39,8 +39,9 @@ class ScoringOptions:
             blocks and the input of the head (:func:`~lightning_leep.scoring.blocks.find_blocks`), names of modules
             (``"stem"`` is the input of the first block), or None for none. If they have more than 1024 features
             together, wide layers are projected at random.
-        each_layer: Whether ``layers`` are scored one by one as well. False keeps the probe on all of them together,
-            which forecasts of fine-tuning start from, and leaves out the scores that advice on layers needs.
+        each_layer: Whether ``layers`` are scored one by one as well. False keeps what forecasts of fine-tuning start
+            from, the probe on all of them together and, if the input of the head was projected, the scores of that; it
+            leaves out the scores that advice on layers needs.
         pooling: How a layer's output becomes one row of features for each image or text. ``"auto"`` takes the mean over
             space or tokens (of those in ``attention_mask``), with the first or last token beside it if the head reads
             that one; ``"mean"`` the mean alone; ``"first"`` or ``"last"`` that token alone; or a function from the
